@@ -1,0 +1,81 @@
+# `make quickstart` and `make test` do all their own set-up: they need Python 3.11 and make.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+# Two workers: the tests are many and small, and TensorFlow alone rarely fills two cores.
+WORKERS ?= 2
+# Extra arguments for pytest: make test ARGS="-k triplet -x"
+ARGS ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) -q
+
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help quickstart test lint format bench jax torch parity examples docs ci clean
+
+help: ## show the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
+
+quickstart: $(VENV)/.user ## train and judge an encoder on real digits (a few minutes)
+	$(BIN)/python examples/mnist.py
+
+test: $(VENV)/.dev ## the tests, on TensorFlow
+	KERAS_BACKEND=tensorflow $(PYTEST) -m "not parity" $(ARGS)
+
+lint: $(VENV)/.dev ## rules and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.dev ## rewrite the files as `make lint` wants them
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+jax: $(VENV)/.jax ## the tests, on JAX
+	KERAS_BACKEND=jax $(PYTEST) -m "not parity and not slow" $(ARGS)
+
+torch: $(VENV)/.torch ## the tests, on PyTorch
+	KERAS_BACKEND=torch $(PYTEST) -m "not parity and not slow" $(ARGS)
+
+parity: $(VENV)/.parity ## our numbers beside pytorch-metric-learning's
+	KERAS_BACKEND=tensorflow $(PYTEST) -m parity $(ARGS)
+
+examples: $(VENV)/.dev ## every example in its short form
+	KERAS_BACKEND=tensorflow $(PYTEST) tests/test_examples.py $(ARGS)
+
+bench: $(VENV)/.parity ## the benchmarks, beside the peers
+	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+
+docs: $(VENV)/.dev ## run every code block of README.md, docs/ and the docstrings
+	KERAS_BACKEND=tensorflow $(PYTEST) tests/test_docs.py $(ARGS)
+
+ci: test lint jax torch parity examples ## all that continuous integration runs
+
+clean: ## remove what the targets made
+	rm -rf $(VENV) build dist runs *.egg-info .pytest_cache .ruff_cache
+
+# One stamp for each set of extras, so that a second run installs nothing.
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "No python3.11 or python3 found: set PYTHON=..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.user: setup.cfg | $(BIN)/python
+	$(PIP) install --use-pep517 -e '.[examples]'
+	@touch $@
+
+$(VENV)/.dev: setup.cfg | $(BIN)/python
+	$(PIP) install --use-pep517 -e '.[dev,examples]'
+	@touch $@
+
+$(VENV)/.jax: setup.cfg $(VENV)/.dev
+	$(PIP) install --use-pep517 -e '.[dev,examples,jax]'
+	@touch $@
+
+$(VENV)/.torch: setup.cfg $(VENV)/.dev
+	$(PIP) install --use-pep517 -e '.[dev,examples,torch]'
+	@touch $@
+
+$(VENV)/.parity: setup.cfg $(VENV)/.torch
+	$(PIP) install --use-pep517 -e '.[dev,examples,parity]'
+	@touch $@

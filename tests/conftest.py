@@ -1,0 +1,86 @@
+"""A hostile environment: fixed seeds, warnings as errors (setup.cfg), an empty working folder.
+
+Each test starts from the same seed, in a folder of its own, and finds the Keras settings that
+it did not change itself at their defaults.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# All of these are read when a backend or matplotlib is first imported, so they come first.
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ["MPLBACKEND"] = "Agg"
+# Tests work in a folder of their own; the processes they start must still find the package.
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")])
+)
+for folder in (ROOT, ROOT / "tests"):
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+
+import keras  # noqa: E402
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+
+# The variable may be a relative path, and every test changes its working folder.
+_DATA = os.environ.get("KERAS_METRIC_DATA")
+if _DATA:
+    os.environ["KERAS_METRIC_DATA"] = _DATA = str(Path(_DATA).resolve())
+
+
+@pytest.fixture(autouse=True)
+def _clean_slate(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    keras.utils.set_random_seed(0)
+    floatx, policy = keras.config.floatx(), keras.config.dtype_policy()
+    yield
+    keras.config.set_floatx(floatx)
+    keras.config.set_dtype_policy(policy)
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")
+
+
+@pytest.fixture
+def rng():
+    """A seeded NumPy generator."""
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def backend():
+    """The name of the Keras backend under test."""
+    return keras.backend.backend()
+
+
+@pytest.fixture(scope="session")
+def _digits():
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    return (bunch.images[..., None] / 16.0).astype("float32"), bunch.target.astype("int32")
+
+
+@pytest.fixture
+def digits(_digits):
+    """1,797 real digits, 8 x 8, from scikit-learn: images (1797, 8, 8, 1) in 0..1, labels."""
+    images, labels = _digits
+    return images.copy(), labels.copy()
+
+
+@pytest.fixture(scope="session")
+def data_file():
+    """A function from a file's name to its path in KERAS_METRIC_DATA; skips if it is not there."""
+
+    def find(name):
+        if not _DATA:
+            pytest.skip("needs real data: set KERAS_METRIC_DATA to the folder that has it")
+        path = Path(_DATA) / name
+        if not path.exists():
+            pytest.skip(f"needs {name} in KERAS_METRIC_DATA={_DATA}")
+        return path
+
+    return find
