@@ -1,0 +1,306 @@
+"""How far two embeddings are apart. Smaller is closer in every metric.
+
+| metric | formula | range |
+| --- | --- | --- |
+| `euclidean` | `sqrt(sum((a - b)**2))` | 0 and up; 0 to 2 for unit vectors |
+| `squared_euclidean` | `sum((a - b)**2)` | 0 and up; 0 to 4 for unit vectors |
+| `manhattan` | `sum(abs(a - b))` | 0 and up |
+| `cosine` | `1 - a.b / (norm(a) * norm(b))` | 0 to 2 |
+| `dot` | `-a.b` | all reals; -1 to 1 for unit vectors |
+| `pearson` | `1 - r(a, b)`, r the correlation over the dimensions | 0 to 2 |
+| `snr` | `var(a - b) / var(a)`, a the anchor: not symmetric | 0 and up |
+
+Gradients are finite everywhere: two equal points, and a zero vector, get a zero gradient where
+the formula has none.
+"""
+
+from keras import ops
+
+from keras_metric._checks import check_choice, check_matrix
+
+# Beyond this a squared distance no longer grows, so that a sum over a batch stays in float32.
+_LARGEST = 1e30
+# Components above this are scaled down before they are squared.
+_SAFE = 1e14
+# Squared distances below this are zero: the square root has no finite slope there.
+_TINY = 1e-14
+_SMALLEST_VARIANCE = 1e-12
+
+
+def pairwise(a, b=None, metric="euclidean"):
+    """Distances between every row of `a` and every row of `b`, as one matrix.
+
+    Memory is a few matrices of the size of the result: nothing of shape
+    `(rows, columns, dim)` is ever built. Euclidean distances come from a matrix product, so a
+    float32 distance below about 0.01 of the vectors' length is off by about 1e-3 of itself.
+
+    Args:
+        a: float tensor of shape `(rows, dim)`.
+        b: float tensor of shape `(columns, dim)`. Without it, `a` against itself; the diagonal
+            of a Euclidean or Manhattan matrix is then exactly 0.
+        metric: one of the names in the table above.
+
+    Returns:
+        Tensor of shape `(rows, columns)`.
+
+    Raises:
+        ValueError: for an unknown metric, a rank other than 2, or unequal `dim`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> points = np.array([[0.0, 0.0], [3.0, 4.0]], "float32")
+    >>> np.asarray(pairwise(points)).round(3).tolist()
+    [[0.0, 5.0], [5.0, 0.0]]
+    """
+    check_choice("metric", metric, METRICS)
+    a = ops.convert_to_tensor(a)
+    check_matrix("a", a)
+    own = b is None
+    b = a if own else ops.convert_to_tensor(b)
+    check_matrix("b", b)
+    _check_dim(a, b)
+    return _PAIRWISE[metric](a, b, own)
+
+
+def elementwise(a, b, metric="euclidean"):
+    """Distance of each vector of `a` to the vector of `b` at the same place.
+
+    Args:
+        a: float tensor of shape `(..., dim)`.
+        b: float tensor that broadcasts against `a`; the last axis has the same length.
+        metric: one of the names in the table above.
+
+    Returns:
+        Tensor of the shape without its last axis.
+
+    Raises:
+        ValueError: for an unknown metric or unequal `dim`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> a, b = np.array([[1.0, 0.0]]), np.array([[0.0, 2.0]])
+    >>> float(elementwise(a, b, metric="cosine")[0])
+    1.0
+    """
+    check_choice("metric", metric, METRICS)
+    a, b = ops.convert_to_tensor(a), ops.convert_to_tensor(b)
+    _check_dim(a, b)
+    return _ELEMENTWISE[metric](a, b)
+
+
+def unit(x):
+    """Return `x` scaled to length 1 along its last axis; a zero vector stays zero.
+
+    Each vector is first divided by its largest component, so neither a huge nor a tiny one
+    leaves the range of its dtype; a zero vector has a zero gradient.
+    """
+    largest = ops.stop_gradient(ops.max(ops.abs(x), axis=-1, keepdims=True))
+    x = x / ops.where(largest > 0, largest, ops.ones_like(largest))
+    squares = ops.sum(ops.square(x), axis=-1, keepdims=True)
+    return x * ops.rsqrt(ops.where(squares > 0, squares, ops.ones_like(squares)))
+
+
+def _check_dim(a, b):
+    if a.shape[-1] is not None and b.shape[-1] is not None and a.shape[-1] != b.shape[-1]:
+        raise ValueError(
+            "`a` and `b` must have vectors of the same length. "
+            f"Received: a.shape={tuple(a.shape)}, b.shape={tuple(b.shape)}"
+        )
+
+
+def _centred(x):
+    return x - ops.mean(x, axis=-1, keepdims=True)
+
+
+def _off_diagonal(x):
+    """Boolean matrix of the shape of `x`, False where row and column have the same number."""
+    rows, columns = ops.shape(x)[0], ops.shape(x)[1]
+    return ops.not_equal(ops.arange(rows)[:, None], ops.arange(columns)[None, :])
+
+
+def _together(a, b):
+    """Shift and scale both sets alike, so that the matrix product neither overflows nor cancels.
+
+    Distances do not change when the mean is taken away, and near a collapse of the embeddings
+    that saves all the digits. The scale is exactly 1 unless a component exceeds 1e14.
+    """
+    largest = ops.maximum(ops.max(ops.abs(a)), ops.max(ops.abs(b)))
+    scale = ops.maximum(largest / _SAFE, ops.ones_like(largest))
+    a, b = a / scale, b / scale
+    centre = ops.mean(b, axis=0, keepdims=True)
+    return a - centre, b - centre, scale
+
+
+def _matrix_squared(a, b):
+    squares = ops.sum(ops.square(a), -1)[:, None] + ops.sum(ops.square(b), -1)[None, :]
+    return ops.maximum(squares - 2 * ops.matmul(a, ops.transpose(b)), 0)
+
+
+def _pull(weight, a, b):
+    """Gradient of a loss with respect to `a` and `b`, given `weight[i, j]` on `a[i] - b[j]`."""
+    to_a = ops.sum(weight, 1)[:, None] * a - ops.matmul(weight, b)
+    to_b = ops.sum(weight, 0)[:, None] * b - ops.matmul(ops.transpose(weight), a)
+    return to_a, to_b
+
+
+def _upstream(args, upstream):
+    # The torch backend hands the incoming gradient over by name, the others by position.
+    return args[0] if upstream is None else upstream
+
+
+def _pairwise_squared_euclidean(a, b, own):
+    @ops.custom_gradient
+    def run(a, b):
+        small_a, small_b, scale = _together(a, b)
+        squared = _matrix_squared(small_a, small_b)
+        if own:
+            squared = ops.where(_off_diagonal(squared), squared, 0)
+        # The limit is applied before scaling back: the square of the scale itself may overflow.
+        room = _LARGEST / scale / scale
+        free = squared < room
+
+        def grad(*args, upstream=None):
+            weight = ops.where(free, 2 * _upstream(args, upstream), 0)
+            to_a, to_b = _pull(weight, small_a, small_b)
+            return to_a * scale, to_b * scale
+
+        return ops.minimum(squared, room) * scale * scale, grad
+
+    return run(a, b)
+
+
+def _pairwise_euclidean(a, b, own):
+    # One pass forward and one back, by hand: autodiff would keep four matrices, and its square
+    # root has an infinite slope at zero.
+    @ops.custom_gradient
+    def run(a, b):
+        small_a, small_b, scale = _together(a, b)
+        squared = _matrix_squared(small_a, small_b)
+        if own:
+            squared = ops.where(_off_diagonal(squared), squared, 0)
+        distance = ops.sqrt(squared)
+
+        def grad(*args, upstream=None):
+            far = squared > _TINY
+            weight = ops.where(far, _upstream(args, upstream) / ops.where(far, distance, 1), 0)
+            return _pull(weight, small_a, small_b)
+
+        return distance * scale, grad
+
+    return run(a, b)
+
+
+def _pairwise_manhattan(a, b, own):
+    # One matrix a dimension, added up in a loop: broadcasting would need (rows, columns, dim).
+    dims = a.shape[-1]
+
+    @ops.custom_gradient
+    def run(a, b):
+        columns_a, columns_b = ops.transpose(a), ops.transpose(b)
+
+        def gap(k):
+            return ops.take(columns_a, k, axis=0)[:, None] - ops.take(columns_b, k, axis=0)[None, :]
+
+        distance = ops.fori_loop(
+            0, dims, lambda k, total: total + ops.abs(gap(k)), ops.zeros_like(gap(0))
+        )
+
+        def grad(*args, upstream=None):
+            incoming = _upstream(args, upstream)
+
+            def side(k, state):
+                to_a, to_b = state
+                pull = incoming * ops.sign(gap(k))
+                row_a, row_b = ops.sum(pull, 1)[None], -ops.sum(pull, 0)[None]
+                return (
+                    ops.slice_update(to_a, (k, 0), row_a),
+                    ops.slice_update(to_b, (k, 0), row_b),
+                )
+
+            start = (ops.zeros_like(columns_a), ops.zeros_like(columns_b))
+            to_a, to_b = ops.fori_loop(0, dims, side, start)
+            return ops.transpose(to_a), ops.transpose(to_b)
+
+        return distance, grad
+
+    return run(a, b)
+
+
+def _pairwise_cosine(a, b, own):
+    return 1 - ops.matmul(unit(a), ops.transpose(unit(b)))
+
+
+def _pairwise_dot(a, b, own):
+    return -ops.matmul(a, ops.transpose(b))
+
+
+def _pairwise_pearson(a, b, own):
+    return _pairwise_cosine(_centred(a), _centred(b), own)
+
+
+def _pairwise_snr(a, b, own):
+    a, b = _centred(a), _centred(b)
+    power = ops.maximum(ops.sum(ops.square(a), -1), _SMALLEST_VARIANCE)
+    return _pairwise_squared_euclidean(a, b, own) / power[:, None]
+
+
+def _elementwise_euclidean(a, b):
+    difference = a - b
+    largest = ops.stop_gradient(ops.max(ops.abs(difference), axis=-1, keepdims=True))
+    scale = ops.maximum(largest / _SAFE, ops.ones_like(largest))
+    squared = ops.sum(ops.square(difference / scale), axis=-1)
+    far = squared > _TINY
+    # The inner `where` keeps the unused branch finite: autodiff visits both.
+    return ops.where(far, ops.sqrt(ops.where(far, squared, 1)), 0) * scale[..., 0]
+
+
+def _elementwise_squared_euclidean(a, b):
+    limit = _LARGEST**0.5
+    difference = ops.clip(a - b, -limit, limit)
+    return ops.minimum(ops.sum(ops.square(difference), axis=-1), _LARGEST)
+
+
+def _elementwise_manhattan(a, b):
+    return ops.sum(ops.abs(a - b), axis=-1)
+
+
+def _elementwise_cosine(a, b):
+    return 1 - ops.sum(unit(a) * unit(b), axis=-1)
+
+
+def _elementwise_dot(a, b):
+    return -ops.sum(a * b, axis=-1)
+
+
+def _elementwise_pearson(a, b):
+    return _elementwise_cosine(_centred(a), _centred(b))
+
+
+def _elementwise_snr(a, b):
+    power = ops.maximum(ops.sum(ops.square(_centred(a)), -1), _SMALLEST_VARIANCE)
+    return _elementwise_squared_euclidean(_centred(a), _centred(b)) / power
+
+
+_PAIRWISE = {
+    "euclidean": _pairwise_euclidean,
+    "squared_euclidean": _pairwise_squared_euclidean,
+    "manhattan": _pairwise_manhattan,
+    "cosine": _pairwise_cosine,
+    "dot": _pairwise_dot,
+    "pearson": _pairwise_pearson,
+    "snr": _pairwise_snr,
+}
+_ELEMENTWISE = {
+    "euclidean": _elementwise_euclidean,
+    "squared_euclidean": _elementwise_squared_euclidean,
+    "manhattan": _elementwise_manhattan,
+    "cosine": _elementwise_cosine,
+    "dot": _elementwise_dot,
+    "pearson": _elementwise_pearson,
+    "snr": _elementwise_snr,
+}
+METRICS = tuple(sorted(_PAIRWISE))
+
+__all__ = ["elementwise", "pairwise"]

@@ -1,0 +1,103 @@
+"""LiftedStructureLoss: each positive pair against all negatives of both its items."""
+
+from keras import ops
+
+from keras_metric import distances
+from keras_metric._checks import check_choice, check_flag, check_number
+from keras_metric._export import export
+from keras_metric.losses.metric_loss import MetricLoss, measured_pairs
+from keras_metric.losses.rows import masked_terms
+from keras_metric.pairs import FAR
+
+
+def lifted_structure_rows(distance, partners, margin, positive_margin, smooth):
+    """Rows over the ordered positive pairs of a labelled batch, `distance` (batch, batch)."""
+    push = ops.where(partners.negative, margin - distance, -FAR)
+    if smooth:
+        reach = ops.logsumexp(push, axis=-1)
+        either = ops.logaddexp(reach[:, None], reach[None, :])
+    else:
+        reach = ops.max(push, axis=-1)
+        either = ops.maximum(reach[:, None], reach[None, :])
+    # An empty sum is -FAR; pairs that do not count are put there before they are squared.
+    lifted = ops.where(partners.positive, either + distance - positive_margin, -FAR)
+    return masked_terms(ops.square(ops.relu(lifted)) / 2, partners.positive)
+
+
+@export
+class LiftedStructureLoss(MetricLoss):
+    """Compares each positive pair of a batch with every negative of its two items at once.
+
+    Learns more from a batch than triplets of it do: no negative is left out, the nearest
+    weigh most. Labelled batches only: integer labels, embeddings (batch, dim).
+
+        J(i, j) = log(sum_k exp(margin - d(i, k)) + sum_l exp(margin - d(j, l)))
+                  + d(i, j) - positive_margin
+        loss    = 1 / (2 |P|) * sum of max(J(i, j), 0)**2 over the positive pairs P
+
+    with k over the negatives of i and l over those of j, and distances from the full matrix
+    D**2 = x 1' + 1 x' - 2 X X', x the squared lengths.
+
+    Args:
+        margin: in units of `distance`; default 1, as in the paper.
+        positive_margin: distance a positive pair may keep. Default 0.
+        smooth: True (default): the smooth upper bound above. False: the function it bounds,
+            with the largest margin - d(i, k) or margin - d(j, l) in place of the logarithm.
+        distance: metric name; default "euclidean", on embeddings that need not be normalised.
+        reduction: default "mean_valid": the mean over all positive pairs, |P| of them.
+        name: name of the loss.
+        dtype: dtype of the result. Distances are taken in float32 at least.
+
+    Raises:
+        ValueError: for an unknown name, float labels, or ready-made tuples.
+
+    Example:
+
+    >>> import numpy as np
+    >>> import keras_metric
+    >>> points = np.array([[0.0], [1.0], [2.0], [4.0]], "float32")
+    >>> loss = keras_metric.losses.LiftedStructureLoss(smooth=False)
+    >>> round(float(loss(np.array([0, 0, 1, 1]), points)), 3)
+    1.25
+
+    Reference:
+        Song, Xiang, Jegelka and Savarese, "Deep Metric Learning via Lifted Structured Feature
+        Embedding", 2016, https://arxiv.org/abs/1511.06452
+    """
+
+    def __init__(
+        self,
+        margin=1.0,
+        positive_margin=0.0,
+        smooth=True,
+        distance="euclidean",
+        reduction="mean_valid",
+        name="lifted_structure_loss",
+        dtype=None,
+    ):
+        super().__init__(reduction=reduction, name=name, dtype=dtype)
+        check_number("margin", margin)
+        check_number("positive_margin", positive_margin)
+        check_flag("smooth", smooth)
+        check_choice("distance", distance, distances.METRICS)
+        self.margin = margin
+        self.positive_margin = positive_margin
+        self.smooth = bool(smooth)
+        self.distance = distance
+
+    def batch_parts(self, labels, embeddings):
+        distance, partners = measured_pairs(labels, embeddings, self.distance)
+        return [
+            lifted_structure_rows(
+                distance, partners, self.margin, self.positive_margin, self.smooth
+            )
+        ]
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "margin": self.margin,
+            "positive_margin": self.positive_margin,
+            "smooth": self.smooth,
+            "distance": self.distance,
+        }

@@ -1,0 +1,96 @@
+"""What a loss gives for each anchor row, and how rows become one number."""
+
+from typing import Any, NamedTuple
+
+import keras
+from keras import ops
+
+
+class Rows(NamedTuple):
+    """Sums over the terms of each anchor row, all of shape (batch,).
+
+    `total`: the sum of the row's terms. `active`: how many of them are greater than zero.
+    `valid`: how many terms the row has at all. A row without a partner is 0 in all three.
+    """
+
+    total: Any
+    active: Any
+    valid: Any
+
+
+def single_terms(values, valid=None):
+    """Rows that have one term each: `values` (batch,), where `valid` (all, if left out)."""
+    ones = ops.ones_like(values)
+    valid = ones if valid is None else ops.cast(valid, values.dtype)
+    values = ops.where(valid > 0, values, 0)
+    return Rows(values, ops.cast(values > 0, values.dtype), valid)
+
+
+def masked_terms(values, mask):
+    """Rows of the terms `values` (batch, terms) where `mask` is True."""
+    values = ops.where(mask, values, 0)
+    active = ops.cast(values > 0, values.dtype)
+    return Rows(ops.sum(values, -1), ops.sum(active, -1), ops.sum(ops.cast(mask, values.dtype), -1))
+
+
+def with_slopes(compute, *distances):
+    """Rows of a formula that works out its own gradient in the same pass.
+
+    `compute(*distances)` returns `(Rows, slopes)`: for each matrix of distances the derivative
+    of the row's total. Nothing inside is seen by autodiff, so loops with a dynamic number of
+    steps are allowed, and no step keeps its matrices.
+    """
+
+    @ops.custom_gradient
+    def run(*distances):
+        rows, slopes = compute(*distances)
+
+        def grad(*args, upstream=None):
+            # The torch backend hands the incoming gradient over by name.
+            incoming = args[0] if upstream is None else upstream
+            weight = incoming[0][:, None]
+            gradients = tuple(weight * slope for slope in slopes)
+            return gradients if len(gradients) > 1 else gradients[0]
+
+        return ops.stack(list(rows)), grad
+
+    stacked = run(*distances)
+    return Rows(stacked[0], ops.stop_gradient(stacked[1]), ops.stop_gradient(stacked[2]))
+
+
+class _Reduce(keras.losses.Loss):
+    """Keras's own reduction of finished rows, reached by its public way."""
+
+    def call(self, y_true, y_pred):
+        return y_pred
+
+
+# Ours, beside Keras's own: sum over all rows, divided by the sum of the rows' counts.
+OVER_COUNTS = {"mean_active": "active", "mean_valid": "valid"}
+
+
+def reduce_rows(parts, reduction, sample_weight, name, dtype):
+    """One number (or one a row) from the parts of a loss; the parts add up."""
+    first = parts[0].total
+    weight = None
+    if sample_weight is not None:
+        weight = ops.cast(ops.convert_to_tensor(sample_weight), first.dtype)
+        if len(weight.shape) == 2:
+            weight = ops.squeeze(weight, axis=1)
+    if reduction not in OVER_COUNTS:
+        rows = sum(part.total / ops.maximum(part.active, 1) for part in parts)
+        return _Reduce(reduction=reduction, name=name, dtype=dtype)(rows, rows, weight)
+    batch = ops.cast(ops.shape(first)[0], first.dtype)
+    rows = 0
+    for part in parts:
+        total, count = part.total, getattr(part, OVER_COUNTS[reduction])
+        if weight is not None:
+            total, count = total * weight, count * (weight if len(weight.shape) else 1)
+        rows = rows + total * (batch / _positive_sum(count))
+    # The rows go through Keras's mean: under tf.distribute it scales rows, not finished numbers.
+    return _Reduce(reduction="sum_over_batch_size", name=name, dtype=dtype)(rows, rows)
+
+
+def _positive_sum(count):
+    total = ops.sum(count)
+    return ops.stop_gradient(ops.where(total > 0, total, 1))

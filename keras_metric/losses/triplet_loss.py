@@ -1,0 +1,145 @@
+"""TripletLoss: an anchor nearer to its positive than to its negative, by a margin."""
+
+import keras
+
+from keras_metric import distances
+from keras_metric._checks import check_choice, check_flag, check_number
+from keras_metric._export import export
+from keras_metric.layers.triplet_miner import TripletMiner
+from keras_metric.losses.metric_loss import MetricLoss, check_branches, measured_pairs, report
+from keras_metric.losses.rows import single_terms
+from keras_metric.losses.triplet_rows import FORMS, triplet_rows
+
+
+@export
+class TripletLoss(MetricLoss):
+    """Pulls an anchor to its positive and pushes it from its negative.
+
+    The first loss to try for embeddings of labelled data. Feed it a labelled batch (integer
+    labels, embeddings of shape (batch, dim)) and it mines triplets of the whole batch, exactly,
+    in O(batch**2) memory; or ready-made triplets (embeddings of shape (batch, 3, dim)).
+
+    With gap = d(a, p) - d(a, n) + margin, a triplet's term is
+
+    - `form="hinge"`: max(gap, 0)
+    - `form="squared_hinge"`: max(gap, 0)**2
+    - `form="soft_margin"`: log(1 + exp(gap)), to be used with `margin=0` as in the paper
+
+    Args:
+        margin: how much nearer the positive must be, in units of `distance`. Default 0.2, for
+            unit vectors, whose Euclidean distances run from 0 to 2.
+        distance: metric name, see `keras_metric.distances`. Default "euclidean", not squared.
+        mining: which triplets of a labelled batch count: a name or a `layers.TripletMiner`,
+            which has the table of names. Default "semi-hard": neither the hardest, which
+            collapse a young network, nor the easy, which teach nothing. Ready-made triplets
+            are all taken.
+        form: "hinge" (default), "squared_hinge" or "soft_margin".
+        swap: if True, the negative distance is the smaller of d(a, n) and d(p, n).
+        reduction: "mean_active" (default): the mean over the terms greater than zero, so that
+            solved triplets do not dilute the gradient. "mean_valid" divides by all triplets, as
+            tensorflow-addons does. Keras's own act on the row means.
+        name: name of the loss.
+        dtype: dtype of the result. Distances are taken in float32 at least.
+
+    Raises:
+        ValueError: for an unknown name, float or string labels, or another number of branches.
+
+    Example:
+
+    >>> import numpy as np
+    >>> import keras_metric
+    >>> points = np.array([[0.0, 0.0], [0.0, 0.6], [0.0, 1.0], [0.0, 2.0]], "float32")
+    >>> loss = keras_metric.losses.TripletLoss(margin=0.2, mining="hard")
+    >>> round(float(loss(np.array([0, 0, 1, 1]), points)), 3)
+    0.6
+
+    Reference:
+        Schroff, Kalenichenko and Philbin, "FaceNet: A Unified Embedding for Face Recognition
+        and Clustering", 2015, https://arxiv.org/abs/1503.03832. Soft margin: Hermans, Beyer and
+        Leibe, "In Defense of the Triplet Loss", 2017, https://arxiv.org/abs/1703.07737
+    """
+
+    def __init__(
+        self,
+        margin=0.2,
+        distance="euclidean",
+        mining="semi-hard",
+        form="hinge",
+        swap=False,
+        reduction="mean_active",
+        name="triplet_loss",
+        dtype=None,
+    ):
+        super().__init__(reduction=reduction, name=name, dtype=dtype)
+        check_number("margin", margin)
+        check_choice("distance", distance, distances.METRICS)
+        check_choice("form", form, FORMS)
+        check_flag("swap", swap)
+        self.margin = margin
+        self.distance = distance
+        self.mining = mining
+        self.form = form
+        self.swap = bool(swap)
+        self.miner = as_miner(mining, margin)
+
+    @property
+    def layers(self):
+        return (self.miner,)
+
+    def batch_parts(self, labels, embeddings):
+        distance, partners = measured_pairs(labels, embeddings, self.distance)
+        return [
+            triplet_rows(
+                distance,
+                partners,
+                self.miner,
+                self.margin,
+                self.form,
+                swap=distance if self.swap else None,
+                metric=self.distance,
+                dim=embeddings.shape[1],
+            )
+        ]
+
+    def tuple_parts(self, y_true, branches):
+        check_branches(branches, 3, "anchor, positive, negative")
+        anchor, positive, negative = branches
+        near = distances.elementwise(anchor, positive, self.distance)
+        far = distances.elementwise(anchor, negative, self.distance)
+        if self.swap:
+            far = keras.ops.minimum(far, distances.elementwise(positive, negative, self.distance))
+        report(near, far)
+        value, _ = FORMS[self.form](near - far + self.margin)
+        return [single_terms(value)]
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "margin": self.margin,
+            "distance": self.distance,
+            "mining": keras.saving.serialize_keras_object(self.mining),
+            "form": self.form,
+            "swap": self.swap,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**{**config, "mining": load_miner(config["mining"])})
+
+
+def as_miner(mining, margin):
+    """The `TripletMiner` that a loss's `mining` argument stands for."""
+    if isinstance(mining, TripletMiner):
+        return mining
+    if not isinstance(mining, str):
+        raise ValueError(
+            "`mining` must be the name of a strategy or a keras_metric.layers.TripletMiner. "
+            f"Received: mining={mining!r}"
+        )
+    # The bands of the miner are as wide as the margin of the loss, as in FaceNet.
+    return TripletMiner(mining, margin=margin if margin > 0 else 0.2)
+
+
+def load_miner(mining):
+    """A `mining` argument from its config."""
+    return keras.saving.deserialize_keras_object(mining)

@@ -1,0 +1,84 @@
+"""WeightedSum: several losses on the same embeddings."""
+
+import keras
+
+from keras_metric._checks import check_number
+from keras_metric._export import export
+
+
+@export
+class WeightedSum(keras.losses.Loss):
+    """The sum of losses on the same embeddings, each with a weight.
+
+    `compile(loss=[a, b])` on a model with one output trains on `a` alone, without a word; this
+    trains on both.
+
+        loss = sum_i weight_i * loss_i(y_true, y_pred)
+
+    Args:
+        terms: list of `(weight, loss)`; weight is a number, loss a `keras.losses.Loss`. Each
+            keeps its own reduction.
+        name: name of the loss.
+        dtype: dtype of the result.
+
+    Raises:
+        ValueError: for an empty list.
+        TypeError: for a term that is not a (number, Loss) pair.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_metric import losses
+    >>> points = np.array([[0.0], [1.0], [2.0], [4.0]], "float32")
+    >>> half = losses.WeightedSum([(0.5, losses.TripletLoss(mining="hard"))])
+    >>> round(float(half(np.array([0, 0, 1, 1]), points)), 3)
+    0.35
+    """
+
+    def __init__(self, terms, name="weighted_sum", dtype=None):
+        super().__init__(name=name, reduction="sum", dtype=dtype)
+        self.terms = [_checked(term) for term in terms]
+        if not self.terms:
+            raise ValueError("`terms` must hold at least one (weight, loss). Received: terms=[]")
+
+    @property
+    def layers(self):
+        """The layers of all losses, each once."""
+        held = [layer for _, loss in self.terms for layer in getattr(loss, "layers", ())]
+        return tuple(dict.fromkeys(held))
+
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        return keras.ops.cast(
+            sum(weight * loss(y_true, y_pred, sample_weight) for weight, loss in self.terms),
+            self.dtype,
+        )
+
+    def call(self, y_true, y_pred):
+        return self(y_true, y_pred)
+
+    def get_config(self):
+        return {
+            "name": self.name,
+            "dtype": self.dtype,
+            "terms": [
+                [weight, keras.saving.serialize_keras_object(loss)] for weight, loss in self.terms
+            ],
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        terms = [
+            (weight, keras.saving.deserialize_keras_object(loss))
+            for weight, loss in config["terms"]
+        ]
+        return cls(**{**config, "terms": terms})
+
+
+def _checked(term):
+    if not isinstance(term, (tuple, list)) or len(term) != 2:
+        raise TypeError(f"Each term must be (weight, loss). Received: {term!r}")
+    weight, loss = term
+    check_number("weight", weight)
+    if not isinstance(loss, keras.losses.Loss):
+        raise TypeError(f"Each term must be (weight, keras.losses.Loss). Received: {term!r}")
+    return weight, loss

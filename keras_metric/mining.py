@@ -1,0 +1,201 @@
+"""Which triplets of a batch count: functions of distances (batch, references) and `Pairs`.
+
+Two kinds of choosers exist. `PER_PAIR` takes each (anchor, positive) and picks one negative;
+`PER_ANCHOR` picks one positive and one negative for each anchor. `triplets` writes either as
+the pair of matrices `(negative, weight)` that a miner returns. Ties go to the lowest column.
+The names `all` and `semi-hard-all` mean every triplet (of a band): no list of them is ever
+made, the loss sums them in closed form.
+"""
+
+import math
+
+import keras
+from keras import ops
+
+from keras_metric.pairs import FAR
+
+# Wu et al. 2017: distances below the first are weighed like it, those above the second never.
+_NEAREST_WEIGHED, _FARTHEST_WEIGHED = 0.5, 1.4
+
+
+def _among(distance, mask, otherwise):
+    return ops.where(mask, distance, ops.cast(otherwise, distance.dtype))
+
+
+def _at(matrix, column):
+    """Element of each row at `column` (batch,)."""
+    return ops.take_along_axis(matrix, column[:, None], axis=1)[:, 0]
+
+
+def _argmin(values):
+    return ops.cast(ops.argmin(values, axis=-1), "int32")
+
+
+def _argmax(values):
+    return ops.cast(ops.argmax(values, axis=-1), "int32")
+
+
+def _noise(distance, seed):
+    # Away from 0 and 1, where a logarithm of it would not be finite.
+    return keras.random.uniform(
+        ops.shape(distance), minval=1e-7, maxval=1 - 1e-7, dtype="float32", seed=seed
+    )
+
+
+def _turn(noise, rank):
+    """Another draw for each rank from one matrix: an irrational turn keeps it uniform."""
+    shift = ops.cast(rank, noise.dtype) * ((math.sqrt(5) - 1) / 2)
+    return ops.mod(noise + shift, 1.0)
+
+
+def semi_hard(distance, pairs, seed=None, dim=None, margin=None):
+    """For each (a, p) the nearest negative beyond p; where none is, the farthest of all."""
+    others = _among(distance, pairs.negative, FAR)
+    farthest = _argmax(_among(distance, pairs.negative, -FAR))
+    exists = pairs.num_negatives > 0
+
+    def pick(rank, positive_distance):
+        beyond = ops.where(others > positive_distance[:, None], others, FAR)
+        nearest = _argmin(beyond)
+        return ops.where(_at(beyond, nearest) < FAR, nearest, farthest), exists
+
+    return pick
+
+
+def semi_hard_random(distance, pairs, seed=None, dim=None, margin=0.2):
+    """For each (a, p) one random negative with d_ap < d_an < d_ap + margin; else none."""
+    others = _among(distance, pairs.negative, FAR)
+    noise = _noise(distance, seed)
+
+    def pick(rank, positive_distance):
+        near = positive_distance[:, None]
+        band = ops.logical_and(others > near, others < near + margin)
+        choice = _argmax(ops.where(band, _turn(noise, rank), -1.0))
+        return choice, ops.any(band, axis=-1)
+
+    return pick
+
+
+def random(distance, pairs, seed=None, dim=None, margin=None):
+    """For each (a, p) one negative, each equally likely."""
+    noise = _noise(distance, seed)
+    exists = pairs.num_negatives > 0
+
+    def pick(rank, positive_distance):
+        return _argmax(ops.where(pairs.negative, _turn(noise, rank), -1.0)), exists
+
+    return pick
+
+
+def distance_weighted(distance, pairs, seed=None, dim=None, margin=None):
+    """For each (a, p) one negative, its chance inverse to how common its distance is.
+
+    On the unit sphere of `dim` dimensions two random points have the Euclidean distance d with
+    density q(d) ~ d**(dim-2) * (1 - d*d/4)**((dim-3)/2); the chance is 1 / q(max(d, 0.5)), and
+    0 beyond 1.4. `distance` must be Euclidean, between unit vectors. Wu et al. 2017,
+    https://arxiv.org/abs/1706.07567
+    """
+    d = ops.clip(ops.cast(distance, "float32"), _NEAREST_WEIGHED, _FARTHEST_WEIGHED)
+    log_chance = (2.0 - dim) * ops.log(d) - 0.5 * (dim - 3.0) * ops.log(1 - 0.25 * ops.square(d))
+    allowed = ops.logical_and(pairs.negative, distance < _FARTHEST_WEIGHED)
+    noise = _noise(distance, seed)
+    exists = ops.any(allowed, axis=-1)
+
+    def pick(rank, positive_distance):
+        # The largest of log-chance + Gumbel noise is a draw with exactly these chances.
+        turned = ops.clip(_turn(noise, rank), 1e-7, 1 - 1e-7)
+        gumbel = -ops.log(-ops.log(turned))
+        return _argmax(ops.where(allowed, log_chance + gumbel, -FAR)), exists
+
+    return pick
+
+
+def hard(distance, pairs, seed=None):
+    """The farthest positive and the nearest negative of each anchor. Hermans et al. 2017."""
+    positive = _argmax(_among(distance, pairs.positive, -FAR))
+    negative = _argmin(_among(distance, pairs.negative, FAR))
+    return positive, negative, _has_both(pairs)
+
+
+def easy_positive(distance, pairs, seed=None):
+    """The nearest positive of each anchor, and the nearest negative beyond it; else none.
+
+    Xuan, Stylianou and Pless 2020, https://arxiv.org/abs/1904.04370 (with semi-hard negatives).
+    """
+    near = _among(distance, pairs.positive, FAR)
+    positive = _argmin(near)
+    others = _among(distance, pairs.negative, FAR)
+    beyond = ops.where(others > _at(near, positive)[:, None], others, FAR)
+    negative = _argmin(beyond)
+    exists = ops.logical_and(pairs.num_positives > 0, _at(beyond, negative) < FAR)
+    return positive, negative, exists
+
+
+def soft_hard(distance, pairs, seed=None):
+    """A random hard positive and a random hard negative of each anchor.
+
+    The positive is drawn from those farther than the nearest negative, the negative from those
+    nearer than the farthest positive; where there is none, from all of its kind. Roth and
+    Brattoli 2019, https://github.com/Confusezius/Deep-Metric-Learning-Baselines
+    """
+    farthest = ops.max(_among(distance, pairs.positive, -FAR), axis=-1)[:, None]
+    nearest = ops.min(_among(distance, pairs.negative, FAR), axis=-1)[:, None]
+    hard_positive = ops.logical_and(pairs.positive, distance > nearest)
+    hard_negative = ops.logical_and(pairs.negative, distance < farthest)
+    noise = _noise(distance, seed)
+
+    def draw(preferred, rest):
+        # Noise is below 1: the preferred always win, and each of them equally often.
+        return _argmax(ops.where(preferred, noise + 1, ops.where(rest, noise, -1.0)))
+
+    positive, negative = draw(hard_positive, pairs.positive), draw(hard_negative, pairs.negative)
+    return positive, negative, _has_both(pairs)
+
+
+def _has_both(pairs):
+    return ops.logical_and(pairs.num_positives > 0, pairs.num_negatives > 0)
+
+
+PER_PAIR = {
+    "semi-hard": semi_hard,
+    "semi-hard-random": semi_hard_random,
+    "random": random,
+    "distance-weighted": distance_weighted,
+}
+PER_ANCHOR = {"hard": hard, "soft-hard": soft_hard, "easy-positive": easy_positive}
+EVERY = ("all", "semi-hard-all")
+RANDOM = ("distance-weighted", "random", "semi-hard-random", "soft-hard")
+STRATEGIES = tuple(sorted((*PER_PAIR, *PER_ANCHOR, *EVERY)))
+
+
+def triplets(strategy, distance, pairs, seed=None, dim=None, margin=0.2):
+    """The chosen triplets as matrices.
+
+    Args:
+        strategy: a name of `PER_PAIR` or `PER_ANCHOR`.
+        distance: float tensor `(batch, references)`.
+        pairs: `Pairs` of the same size.
+        seed: int, `keras.random.SeedGenerator` or None, for the strategies that draw.
+        dim: number of dimensions of the embeddings, for "distance-weighted".
+        margin: width of the band of "semi-hard-random", in units of `distance`.
+
+    Returns:
+        `(negative, weight)`, both `(batch, references)`: for anchor row i and positive column
+        j the column of the negative (int32), and 1.0 where the triplet counts, else 0.0.
+    """
+    columns = ops.arange(ops.shape(distance)[1], dtype="int32")[None, :]
+    if strategy in PER_ANCHOR:
+        positive, negative, exists = PER_ANCHOR[strategy](distance, pairs, seed=seed)
+        chosen = ops.logical_and(ops.equal(columns, positive[:, None]), exists[:, None])
+        return ops.where(chosen, negative[:, None], 0), ops.cast(chosen, distance.dtype)
+    pick = PER_PAIR[strategy](distance, pairs, seed=seed, dim=dim, margin=margin)
+
+    def step(rank, column, exists, table, weight):
+        negative, found = pick(rank, _at(distance, column))
+        here = ops.equal(columns, column[:, None])
+        here = ops.logical_and(here, ops.logical_and(exists, found)[:, None])
+        return ops.where(here, negative[:, None], table), ops.where(here, 1.0, weight)
+
+    empty = ops.zeros_like(distance)
+    table, weight = pairs.for_each_positive(step, (ops.cast(empty, "int32"), empty))
+    return table, weight
