@@ -1,0 +1,9 @@
+"""Models that train encoders: a backbone, a head, and a loss on embeddings."""
+
+from keras_metric.models.embedding_model import EmbeddingModel
+from keras_metric.models.encoder import Encoder
+from keras_metric.models.quadruplet_model import QuadrupletModel
+from keras_metric.models.siamese_model import SiameseModel
+from keras_metric.models.triplet_model import TripletModel
+
+__all__ = ["EmbeddingModel", "Encoder", "QuadrupletModel", "SiameseModel", "TripletModel"]

@@ -1,0 +1,66 @@
+"""What the models ask of a backbone, and how it travels through a config."""
+
+import keras
+
+
+def check_backbone(backbone):
+    """Raise unless `backbone` is an instance of a Keras model or layer."""
+    if not isinstance(backbone, keras.layers.Layer):
+        hint = "Build it first: pass the model itself, not the class or function that makes it."
+        if not callable(backbone):
+            hint = "For example keras.Sequential([...])."
+        raise TypeError(
+            f"`backbone` must be a Keras model or layer. Received: backbone={backbone!r}. {hint}"
+        )
+
+
+def known_inputs(backbone):
+    """Fresh symbolic inputs in the structure that `backbone` takes, or None if it is not known."""
+    if getattr(backbone, "inputs", None) is None:
+        return None
+    if isinstance(backbone, keras.Sequential):
+        return as_inputs(backbone.inputs[0])
+    return as_inputs(backbone.input)
+
+
+def as_inputs(tensors):
+    """Symbolic inputs of the shapes and dtypes of `tensors`, for batches of any size."""
+    return keras.tree.map_structure(
+        lambda t: keras.Input(batch_shape=(None, *t.shape[1:]), dtype=t.dtype), tensors
+    )
+
+
+def batch_norms(layer, seen=None):
+    """Every `BatchNormalization` in `layer`, however deep it is nested."""
+    seen = set() if seen is None else seen
+    if id(layer) in seen:
+        return []
+    seen.add(id(layer))
+    if isinstance(layer, keras.layers.BatchNormalization):
+        return [layer]
+    if isinstance(layer, keras.Model):
+        below = layer.layers
+    else:
+        # A custom layer keeps its sublayers in attributes, alone or in lists and dicts.
+        below = [
+            item
+            for value in vars(layer).values()
+            for item in (keras.tree.flatten(value) if _may_hold(value) else ())
+            if isinstance(item, keras.layers.Layer)
+        ]
+    return [found for sublayer in below for found in batch_norms(sublayer, seen)]
+
+
+def revive(config, custom_objects=None):
+    """`config` with backbone and pooling deserialized."""
+    return {
+        **config,
+        **{
+            key: keras.saving.deserialize_keras_object(config[key], custom_objects=custom_objects)
+            for key in ("backbone", "pooling")
+        },
+    }
+
+
+def _may_hold(value):
+    return isinstance(value, (keras.layers.Layer, list, tuple, dict))

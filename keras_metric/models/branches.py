@@ -1,0 +1,84 @@
+"""Branches: ready-made pairs, triplets and quadruplets as one batch for one encoder."""
+
+from collections.abc import Mapping
+
+import keras
+from keras import ops
+
+PAIR = ("first", "second")
+TRIPLET = ("anchor", "positive", "negative")
+QUADRUPLET = ("anchor", "positive", "negative", "second_negative")
+TWO_ANCHORS = ("anchor", "second_anchor", "positive", "negative")
+POSITIVE_PAIR = ("anchor", "positive")
+
+
+def split(x, forms, num_inputs, takes_tuples):
+    """The branches of `x` in the order of their form, or None if `x` is a plain batch.
+
+    `forms` are the tuples of names that the model takes. A dict of exactly those names is
+    branches; so is, where `takes_tuples`, a tuple or list of as many parts as the first form
+    has names. Anything else is for the backbone, which takes `num_inputs` tensors (None: not
+    known).
+    """
+    if isinstance(x, Mapping):
+        for names in forms:
+            if set(x) == set(names):
+                return [x[name] for name in names]
+        named = set(x) & {name for names in forms for name in names}
+        if named or (num_inputs == 1 and len(x) > 1):
+            raise ValueError(
+                f"Expected a plain batch, or the branches {listing(forms)}. Received a dict with "
+                f"the keys {sorted(map(str, x))}."
+            )
+    elif isinstance(x, (tuple, list)):
+        if takes_tuples and len(x) == len(forms[0]):
+            return list(x)
+        if num_inputs == 1 and len(x) > 1:
+            raise ValueError(
+                f"Expected a plain batch, or the branches {listing(forms)}"
+                + (" or a tuple in that order" if takes_tuples else "")
+                + f". Received a {type(x).__name__} of {len(x)} parts."
+            )
+    return None
+
+
+def join(parts):
+    """One batch of all branches, one after the other; dict and list inputs inside as well."""
+    first = parts[0]
+    for part in parts[1:]:
+        try:
+            keras.tree.assert_same_structure(first, part)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                "All branches must have inputs of the same structure. Received: "
+                f"{_shapes(first)} and {_shapes(part)}"
+            ) from error
+        for a, b in zip(keras.tree.flatten(first), keras.tree.flatten(part), strict=True):
+            if not _fit(a.shape, b.shape):
+                raise ValueError(
+                    "All branches must have the same batch size and shape: one encoder sees them "
+                    f"as one batch. Received: {tuple(a.shape)} and {tuple(b.shape)}. Pad or "
+                    "resize in the data set."
+                )
+    return keras.tree.map_structure(lambda *tensors: ops.concatenate(tensors, axis=0), *parts)
+
+
+def part_again(embeddings, parts):
+    """Embeddings `(branches * batch, dim)` of joined branches as `(batch, branches, dim)`."""
+    batch = ops.shape(keras.tree.flatten(parts[0])[0])[0]
+    stacked = ops.reshape(embeddings, (len(parts), batch, embeddings.shape[-1]))
+    return ops.transpose(stacked, (1, 0, 2))
+
+
+def _fit(a, b):
+    return len(a) == len(b) and all(
+        m == n or m is None or n is None for m, n in zip(a, b, strict=True)
+    )
+
+
+def _shapes(part):
+    return keras.tree.map_structure(lambda t: str(tuple(t.shape)), part)
+
+
+def listing(forms):
+    return " or ".join("{" + ", ".join(f'"{name}": ...' for name in names) + "}" for names in forms)

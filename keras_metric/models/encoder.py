@@ -1,0 +1,181 @@
+"""Encoder: a backbone and the head that makes embeddings of it."""
+
+import keras
+
+from keras_metric._checks import check_flag
+from keras_metric._export import export
+from keras_metric.layers.embedding_head import EmbeddingHead, check_head
+from keras_metric.models.backbones import (
+    as_inputs,
+    batch_norms,
+    check_backbone,
+    known_inputs,
+    revive,
+)
+
+
+@export
+class Encoder(keras.Model):
+    """The network that turns inputs into embeddings: `model.encoder` of every model here.
+
+    It is what remains when training is over: it saves, loads and exports by itself, with the
+    preprocessing layers of its backbone inside, and knows nothing of losses.
+
+        encoder(x) = head(backbone(x))
+
+    Args:
+        backbone: a Keras model or layer that gives one vector, one sequence or one map for each
+            item. Its inputs may be of any kind and structure.
+        embedding_dim: integer, 1 or more, or None for no linear layer. Default 128.
+        normalize: True (default) scales each embedding to length 1, in float32.
+        pooling: how a map or a sequence becomes one vector: "average" (default), "max", a Keras
+            layer, or None. A sequence's mask is respected.
+        freeze_batch_norm: True keeps every `BatchNormalization` of the backbone at its stored
+            statistics, neither trained nor updated, whatever else is made trainable. Default
+            False. For fine-tuning on few images or small batches.
+        dtype: default None: the dtype policy of the backbone, so that a float16 backbone gets
+            loss scaling.
+        name: name of the model.
+
+    Returns:
+        Embeddings of shape `(batch, embedding_dim)`, float32 (or float64).
+
+    Raises:
+        TypeError: if `backbone` is no Keras model or layer, or an argument has another type.
+        ValueError: for a value out of range, or a backbone that gives several outputs or a
+            single number an item.
+
+    Example:
+
+    >>> import keras
+    >>> import numpy as np
+    >>> from keras_metric.models import Encoder
+    >>> backbone = keras.Sequential([keras.layers.Rescaling(1 / 255), keras.layers.Conv2D(4, 3)])
+    >>> encoder = Encoder(backbone, embedding_dim=16)
+    >>> encoder(np.zeros((2, 8, 8, 1), "uint8")).shape[1]
+    16
+    """
+
+    def __init__(
+        self,
+        backbone,
+        embedding_dim=128,
+        normalize=True,
+        pooling="average",
+        freeze_batch_norm=False,
+        dtype=None,
+        name=None,
+        **kwargs,
+    ):
+        check_backbone(backbone)
+        # Without this a float16 backbone under a float32 policy would train without loss scaling.
+        super().__init__(dtype=dtype or backbone.dtype_policy, name=name, **kwargs)
+        check_head(embedding_dim, normalize, pooling)
+        check_flag("freeze_batch_norm", freeze_batch_norm)
+        self.embedding_dim = embedding_dim
+        self.normalize = normalize
+        self.pooling = pooling
+        self.freeze_batch_norm = freeze_batch_norm
+        self.backbone = backbone
+        wide = "float64" if backbone.compute_dtype == "float64" else "float32"
+        self.head = EmbeddingHead(embedding_dim, normalize, pooling, dtype=wide, name="head")
+        self._seen_inputs = None
+        inputs = known_inputs(backbone)
+        if inputs is not None:
+            # A backbone that knows its inputs is tried at once: a wrong one fails here.
+            self(inputs)
+
+    def call(self, inputs, training=None):
+        self._remember(inputs)
+        self._freeze()
+        # No `training=`: a plain layer may not take it, and Keras hands it on by itself.
+        features = self.backbone(inputs)
+        if isinstance(features, (dict, list, tuple)):
+            raise ValueError(
+                f"The backbone must give one output. Received a {type(features).__name__} of "
+                f"{len(features)} outputs. Build one that ends at the output to embed: "
+                "keras.Model(backbone.inputs, backbone.outputs[0])."
+            )
+        return self.head(features)
+
+    @property
+    def width(self):
+        """Length of an embedding, or None as long as the backbone has not seen an input."""
+        return self.head.width
+
+    @property
+    def num_inputs(self):
+        """How many tensors the backbone takes, or None while that is unknown."""
+        if self._seen_inputs is not None:
+            return len(keras.tree.flatten(self._seen_inputs))
+        return 1 if isinstance(self.backbone, keras.Sequential) else None
+
+    # Keras collects what to train from these two, before it compiles a step. Someone may have
+    # set `backbone.trainable = True` since, which thaws every layer below it.
+    @property
+    def variables(self):
+        self._freeze()
+        return super().variables
+
+    @property
+    def weights(self):
+        self._freeze()
+        return super().weights
+
+    def export(self, filepath, format="tf_saved_model", verbose=None, input_signature=None, **kw):
+        """Export for serving, as `keras.Model.export`; shapes and dtypes are those seen so far.
+
+        Keras would declare every input as float32; token ids and raw images keep their dtype.
+        """
+        if input_signature is None and self._seen_inputs is not None:
+            input_signature = [
+                keras.tree.map_structure(
+                    lambda t: keras.layers.InputSpec(shape=t.shape, dtype=t.dtype),
+                    self._seen_inputs,
+                )
+            ]
+        return super().export(
+            filepath, format=format, verbose=verbose, input_signature=input_signature, **kw
+        )
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "backbone": keras.saving.serialize_keras_object(self.backbone),
+            "embedding_dim": self.embedding_dim,
+            "normalize": self.normalize,
+            "pooling": keras.saving.serialize_keras_object(self.pooling),
+            "freeze_batch_norm": self.freeze_batch_norm,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        return cls(**revive(config, custom_objects))
+
+    def get_build_config(self):
+        if self._seen_inputs is None:
+            return None
+        return {"inputs": self._seen_inputs}
+
+    def build_from_config(self, config):
+        if config and not self.built:
+            self(as_inputs(keras.saving.deserialize_keras_object(config["inputs"])))
+
+    def _remember(self, inputs):
+        """Keep shape and dtype of the inputs; what differs from batch to batch becomes None."""
+
+        def spec(t, old=None):
+            shape = (None, *t.shape[1:])
+            if old is not None and len(old.shape) == len(shape):
+                shape = tuple(a if a == b else None for a, b in zip(old.shape, shape, strict=True))
+            return keras.KerasTensor(shape, keras.backend.standardize_dtype(t.dtype))
+
+        if self._seen_inputs is None:
+            self._seen_inputs = keras.tree.map_structure(spec, inputs)
+        elif keras.tree.is_nested(inputs) is keras.tree.is_nested(self._seen_inputs):
+            self._seen_inputs = keras.tree.map_structure(spec, inputs, self._seen_inputs)
+
+    def _freeze(self):
+        if self.freeze_batch_norm:
+            for layer in batch_norms(self.backbone):
+                layer.trainable = False

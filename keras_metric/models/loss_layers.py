@@ -1,0 +1,78 @@
+"""LossLayers: how weights that a loss owns are trained and saved by a model."""
+
+import keras
+
+
+class LossLayers(keras.layers.Layer):
+    """Holds the layers of a model's loss, so that the model tracks their weights.
+
+    A loss is no layer, and `compile` runs with Keras's tracking switched off: layers assigned
+    there would be neither trained nor saved. This one layer is tracked from the start and
+    lists as its own the variables of whatever it holds now.
+
+    The attribute name `held` is part of the file format.
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(**{"name": "loss_layers", "dtype": "float32", **kwargs})
+        self.held = ()
+        self.built = True
+
+    def hold(self, loss, width):
+        """Replace the layers held by those of `loss`, a loss or a structure of losses.
+
+        `width` is the length of an embedding, or None if it is not known yet; then
+        `build_held` has to follow.
+        """
+        held = dict.fromkeys(
+            layer for one in keras.tree.flatten(loss) for layer in getattr(one, "layers", ())
+        )
+        for layer in held:
+            _check_width(layer, width)
+        if width is not None:
+            for layer in held:
+                _build(layer, width)
+        self.held = tuple(held)
+
+    def build_held(self, width):
+        """Build what could not be built before the length of an embedding was known."""
+        for layer in self.held:
+            _check_width(layer, width)
+            _build(layer, width)
+
+    @property
+    def trainable(self):
+        return super().trainable
+
+    @trainable.setter
+    def trainable(self, value):
+        keras.layers.Layer.trainable.fset(self, value)
+        # The held layers are no sublayers that Keras knows of, so the flag is handed on.
+        for layer in getattr(self, "held", ()):
+            layer.trainable = value
+
+    @property
+    def variables(self):
+        return [v for layer in self.held for v in layer.variables]
+
+    @property
+    def weights(self):
+        return [v for layer in self.held for v in layer.weights]
+
+
+def _build(layer, width):
+    if not layer.built:
+        layer.build((None, width))
+
+
+def _check_width(layer, width):
+    """Raise if `layer` has weights for embeddings of another length."""
+    if width is None or not layer.built or not layer.weights:
+        return
+    shape = (layer.get_build_config() or {}).get("input_shape")
+    if shape is not None and shape[-1] not in (None, width):
+        raise ValueError(
+            f"The loss holds the layer {layer.name!r}, built for embeddings of length "
+            f"{shape[-1]}. This model makes embeddings of length {width}. Use a new loss object "
+            "for each model."
+        )
