@@ -1,0 +1,81 @@
+"""Labels of any kind numbered 0..C-1, with the rows of each class side by side."""
+
+import numpy as np
+from keras import ops
+
+
+class ClassIndex:
+    """Where the rows of each class are.
+
+    `classes[i]` is the label numbered `i`, `ids` the number of each row (-1 for a row of a class
+    left out), `rows[starts[i]:starts[i] + counts[i]]` the rows of class `i`.
+    """
+
+    def __init__(self, labels, at_least=1):
+        self.classes, ids = number_labels(labels)
+        counts = np.bincount(ids, minlength=len(self.classes))
+        kept = counts >= at_least
+        if not kept.all():
+            renumbered = np.where(kept, np.cumsum(kept) - 1, -1)
+            self.classes, counts, ids = self.classes[kept], counts[kept], renumbered[ids]
+        self.ids = ids.astype("int32")
+        self.counts = counts
+        self.starts = np.cumsum(counts) - counts
+        order = np.argsort(self.ids, kind="stable")
+        self.rows = order[len(order) - counts.sum() :]  # Rows left out sort first.
+
+
+def number_labels(labels, name="y"):
+    """Return `(classes, ids)` with `classes[ids]` equal to `labels`, and `classes` in order."""
+    labels = as_array(labels)
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.ndim != 1:
+        raise ValueError(
+            f"`{name}` must hold one label for each row, shape (rows,) or (rows, 1). Received: "
+            f"{name}.shape={labels.shape}. One-hot labels become ids by np.argmax({name}, axis=1)."
+        )
+    if len(labels) == 0:
+        raise ValueError(f"`{name}` must hold at least one label. Received: len({name})=0")
+    if labels.dtype.kind == "f" and not np.isfinite(labels).all():
+        raise _missing(name, np.flatnonzero(~np.isfinite(labels))[0], "NaN or infinite")
+    if labels.dtype.kind in "biuf":
+        classes, ids = np.unique(labels, return_inverse=True)
+        return classes, ids.reshape(-1)
+    return _number_objects(labels, name)
+
+
+def as_array(value):
+    """Return `value` (array, tensor of the backend, list, column) as a NumPy array."""
+    if isinstance(value, np.ndarray):
+        return value
+    if ops.is_tensor(value):
+        return ops.convert_to_numpy(value)
+    return np.asarray(value)
+
+
+def _number_objects(labels, name):
+    # A dictionary numbers a million strings ten times faster than sorting them would.
+    values = labels.tolist()
+    found = dict.fromkeys(values)
+    for value in found:
+        if value is None or value != value:
+            row = next(i for i, v in enumerate(values) if v is None or v != v)
+            raise _missing(name, row, "missing")
+    try:
+        ordered = sorted(found)
+    except TypeError:  # Labels of several types have no order of their own.
+        ordered = sorted(found, key=lambda value: (type(value).__name__, repr(value)))
+    number = {value: i for i, value in enumerate(ordered)}
+    ids = np.fromiter((number[value] for value in values), dtype="int64", count=len(values))
+    classes = np.empty(len(ordered), dtype=labels.dtype)
+    for i, value in enumerate(ordered):
+        classes[i] = value
+    return classes, ids
+
+
+def _missing(name, row, what):
+    return ValueError(
+        f"`{name}` must hold a label for every row. Received: a {what} label in row {row}. "
+        f"Drop such rows from x and {name} first."
+    )

@@ -1,0 +1,187 @@
+"""Folders of images, one folder a class."""
+
+import os
+import pathlib
+
+import keras
+import numpy as np
+
+from keras_metric._checks import check_choice, check_count
+
+_EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+
+
+def image_paths(path):
+    """Return `(paths, labels, class_names)` of a folder that has one folder for each class.
+
+    Nothing is read: give the paths to `BalancedBatches` with `load=ImageLoader(...)`, and a data
+    set larger than memory is read batch by batch.
+
+    Classes are the folders, numbered in the order of their names; images are found at any depth
+    below, in the order of their paths. Names that begin with a dot, and files that are no images
+    by their ending, are passed over. The order does not depend on the machine.
+
+    Args:
+        path: folder that holds the folders of the classes.
+
+    Returns:
+        `paths`, a list of strings; `labels`, int32 `(images,)`; `class_names`, a list of strings
+        with `class_names[label]` the name of the folder.
+
+    Raises:
+        ValueError: the folder is missing, has no folders, or one of them has no images.
+
+    Example:
+    >>> import pathlib, tempfile
+    >>> import keras, numpy as np
+    >>> from keras_metric.data import BalancedBatches, ImageLoader, image_paths
+    >>> root = pathlib.Path(tempfile.mkdtemp())
+    >>> for name in ("owl", "hen"):
+    ...     (root / name).mkdir()
+    ...     for i in range(2):
+    ...         keras.utils.save_img(root / name / f"{i}.png", np.zeros((8, 8, 3)))
+    >>> paths, labels, class_names = image_paths(root)
+    >>> len(paths), labels.tolist(), class_names
+    (4, [0, 0, 1, 1], ['hen', 'owl'])
+    >>> batches = BalancedBatches(paths, labels, 2, 2, seed=0, load=ImageLoader((8, 8)))
+    >>> batches[0][0].shape
+    (4, 8, 8, 3)
+    """
+    root = pathlib.Path(path)
+    if not root.is_dir():
+        raise ValueError(f"`path` must be a folder. Received: path={str(path)!r}")
+    folders = sorted(f for f in root.iterdir() if f.is_dir() and not f.name.startswith("."))
+    if not folders:
+        raise ValueError(
+            "`path` must hold one folder for each class. Received: "
+            f"path={str(path)!r} without folders"
+        )
+    paths, labels = [], []
+    for label, folder in enumerate(folders):
+        found = list(_images_below(folder))
+        if not found:
+            raise ValueError(
+                f"Every folder of a class must hold images ({', '.join(_EXTENSIONS)}). Received: "
+                f"none in {str(folder)!r}. Remove the folder, or fill it."
+            )
+        paths += found
+        labels += [label] * len(found)
+    return paths, np.array(labels, dtype="int32"), [folder.name for folder in folders]
+
+
+def image_folder(
+    path, image_size, color_mode="rgb", interpolation="bilinear", keep_aspect_ratio=False
+):
+    """Read a folder that has one folder for each class into memory.
+
+    For data sets that fit: a million pixels of colour take 3 MB. Otherwise `image_paths` with
+    `ImageLoader`.
+
+    Args:
+        path: folder that holds the folders of the classes; see `image_paths` for the rules.
+        image_size: pair of integers, height and width in pixels of the result.
+        color_mode: `"rgb"` (default), `"grayscale"` or `"rgba"`.
+        interpolation: `"bilinear"` (default), `"nearest"`, `"bicubic"`, `"lanczos"`, `"box"` or
+            `"hamming"`.
+        keep_aspect_ratio: True cuts the middle out instead of stretching.
+
+    Returns:
+        `images`, uint8 `(images, height, width, channels)` in 0 to 255, or channels first where
+        `keras.config.image_data_format()` says so; `labels`, int32; `class_names`, a list.
+
+    Raises:
+        ValueError: a folder is missing or empty, or an image cannot be read (it is named).
+
+    Example:
+    >>> import pathlib, tempfile
+    >>> import keras, numpy as np
+    >>> from keras_metric.data import image_folder
+    >>> root = pathlib.Path(tempfile.mkdtemp())
+    >>> for name in ("owl", "hen"):
+    ...     (root / name).mkdir()
+    ...     keras.utils.save_img(root / name / "1.png", np.zeros((12, 9, 3)))
+    >>> images, labels, class_names = image_folder(root, (8, 8), color_mode="grayscale")
+    >>> images.shape, images.dtype, labels.tolist(), class_names
+    ((2, 8, 8, 1), dtype('uint8'), [0, 1], ['hen', 'owl'])
+    """
+    loader = ImageLoader(image_size, color_mode, interpolation, keep_aspect_ratio)
+    paths, labels, class_names = image_paths(path)
+    # Filled in place: a list joined at the end would need the memory twice.
+    images = np.empty((len(paths), *loader(paths[0]).shape), dtype="uint8")
+    for row, image in enumerate(map(loader, paths)):
+        images[row] = image
+    return images, labels, class_names
+
+
+class ImageLoader:
+    """A function from the path of an image to a uint8 array, for `load=`.
+
+    Args:
+        image_size: pair of integers, height and width in pixels of the result.
+        color_mode: `"rgb"` (default), `"grayscale"` or `"rgba"`.
+        interpolation: `"bilinear"` (default), `"nearest"`, `"bicubic"`, `"lanczos"`, `"box"` or
+            `"hamming"`.
+        keep_aspect_ratio: True cuts the middle out instead of stretching.
+
+    Call arguments:
+        path: path of one image file.
+
+    Returns:
+        uint8 array `(height, width, channels)` in 0 to 255 (channels first where
+        `keras.config.image_data_format()` says so).
+
+    Raises:
+        ValueError: the file cannot be read as an image; the message names it.
+
+    Example:
+    >>> import pathlib, tempfile
+    >>> import keras, numpy as np
+    >>> from keras_metric.data import ImageLoader
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "owl.png"
+    >>> keras.utils.save_img(path, np.zeros((12, 9, 3)))
+    >>> ImageLoader((6, 4))(path).shape
+    (6, 4, 3)
+    """
+
+    def __init__(
+        self, image_size, color_mode="rgb", interpolation="bilinear", keep_aspect_ratio=False
+    ):
+        if not isinstance(image_size, (tuple, list)) or len(image_size) != 2:
+            raise ValueError(
+                f"`image_size` must be (height, width). Received: image_size={image_size!r}"
+            )
+        for side in image_size:
+            check_count("image_size", side)
+        check_choice("color_mode", color_mode, ("rgb", "grayscale", "rgba"))
+        self.image_size = tuple(image_size)
+        self.color_mode = color_mode
+        self.interpolation = interpolation
+        self.keep_aspect_ratio = keep_aspect_ratio
+
+    def __call__(self, path):
+        try:
+            image = keras.utils.load_img(
+                path,
+                color_mode=self.color_mode,
+                target_size=self.image_size,
+                interpolation=self.interpolation,
+                keep_aspect_ratio=self.keep_aspect_ratio,
+            )
+        except OSError as error:  # Pillow's errors, a missing file and a cut one are of this kind.
+            raise ValueError(f"Could not read the image {str(path)!r}: {error}") from error
+        if image.mode not in ("L", "RGB", "RGBA"):
+            raise ValueError(
+                "Images must have 8 bits a channel. Received: the image "
+                f"{str(path)!r} of mode {image.mode!r}. Scale it to 8 bits, or write a `load` "
+                "function of your own."
+            )
+        return keras.utils.img_to_array(image, dtype="uint8")
+
+
+def _images_below(folder):
+    for where, folders, files in os.walk(folder, followlinks=True):
+        # In place: it steers the walk.
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if name.lower().endswith(_EXTENSIONS) and not name.startswith("."):
+                yield os.path.join(where, name)
