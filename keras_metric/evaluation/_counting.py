@@ -1,0 +1,128 @@
+"""Ranks by counting: how many items come before each relevant one, from one float32 product.
+
+An item that the product cannot place for certain is measured again in float64, so the counts
+are exact.
+"""
+
+import numpy as np
+
+from keras_metric.evaluation._distances import order_keys
+
+_ROWS, _COLUMNS = 510, 4080  # a tile: 8 MB of float32; two and sixteen times 255, see `_tally`
+_MOST_DOUBTS = 1 / 32  # of a tile; beyond it, measuring the whole tile in float64 is cheaper
+NOWHERE = np.iinfo("int64").max
+
+
+class Counter:
+    """Counts for the positives of the first rows of a sorted table.
+
+    Args:
+        geometry: A `Geometry`.
+        index: `(items,)` place of each column in the caller's order; it breaks ties.
+        ranges: `(queries, 2)` first and last column of each query's own class.
+        columns: `(queries, most)` the columns of the positives.
+        real: `(queries, most)` which of these there are.
+    """
+
+    def __init__(self, geometry, index, ranges, columns, real):
+        self.geometry, self.index, self.ranges = geometry, index, ranges
+        self.per_query = real.sum(axis=1)
+        query, slot = np.nonzero(real)
+        distances = np.zeros(real.shape)
+        distances[query, slot] = geometry.paired(query, columns[query, slot])
+        keys = np.where(real, order_keys(distances, index[columns]), NOWHERE)
+        order = np.argsort(keys, axis=1)
+        self.keys = np.take_along_axis(keys, order, axis=1)
+        distances = np.take_along_axis(distances, order, axis=1)
+        close = geometry.threshold(slice(0, len(real)), distances)
+        close[self.keys == NOWHERE] = np.inf
+        slack = geometry.slack[: len(real), None]
+        self.surely = (close + slack).astype("float32")
+        self.perhaps = (close - slack).astype("float32")
+        self.before = np.zeros(real.shape, "int64")
+
+    def ranks(self):
+        """Return the ranks `(queries, most)` of the positives, nearest first, from 1 up."""
+        mirrored = self.geometry.same
+        queries, items = len(self.keys), len(self.index)
+        buffer, leaning = np.empty((2, _ROWS * _COLUMNS), "float32")
+        for top in range(0, queries, _ROWS):
+            rows = slice(top, min(top + _ROWS, queries))
+            # Leave-one-out measures a pair once and counts it for both of its ends.
+            for left in range(top if mirrored else 0, items, _COLUMNS):
+                columns = slice(left, min(left + _COLUMNS, items))
+                shape = rows.stop - rows.start, columns.stop - columns.start
+                size = shape[0] * shape[1]
+                product = buffer[:size].reshape(shape)
+                self.geometry.products(rows, columns, out=product)
+                self._hide(product, rows, columns, -np.inf)
+                scratch = leaning[:size].reshape(shape)
+                self._count(self.geometry.lean(product, columns, 1, scratch), rows, columns, 0)
+                others = slice(max(left, rows.stop), min(columns.stop, queries))
+                if mirrored and others.start < others.stop:
+                    part = product[:, others.start - left : others.stop - left]
+                    scratch = leaning[: part.size].reshape(part.shape)
+                    self._count(self.geometry.lean(part, rows, 0, scratch), others, rows, 1)
+        return 1.0 + np.arange(self.keys.shape[1]) + self.before
+
+    def _hide(self, tile, rows, columns, value):
+        """Overwrite the items of each query's own class: only the others are counted."""
+        ranges = self.ranges[rows]
+        starts = np.flatnonzero(np.diff(ranges[:, 0], prepend=-1))
+        for start, stop in zip(starts, [*starts[1:], len(tile)], strict=True):
+            first, last = np.maximum(ranges[start] - columns.start, 0)
+            tile[start:stop, first:last] = value
+
+    def _count(self, close, queries, items, axis):
+        """Add what the tile `close` says of `queries`, which lie along `axis`, and `items`."""
+        sure, maybe = np.zeros((2, _ROWS, _COLUMNS), bool)
+        inside = tuple(slice(0, size) for size in close.shape)
+        number = queries.stop - queries.start
+        most = self.per_query[queries].max()
+        before = np.zeros((number, most), "int64")
+        doubts, left = [], _MOST_DOUBTS * close.size
+        for slot in range(most):
+            surely, perhaps = (
+                np.expand_dims(bound[queries, slot], 1 - axis)
+                for bound in (self.surely, self.perhaps)
+            )
+            np.greater(close, surely, out=sure[inside])
+            np.greater_equal(close, perhaps, out=maybe[inside])
+            before[:, slot] = _tally(sure, 1 - axis)[:number]
+            np.not_equal(sure, maybe, out=maybe)
+            found = np.divmod(np.flatnonzero(maybe), _COLUMNS)
+            doubts.append((found[axis], found[1 - axis], np.full(len(found[0]), slot)))
+            left -= len(found[0])
+            if left < 0:
+                before = self._measure_tile(queries, items, most)
+                break
+        else:
+            query, item, slot = np.concatenate(doubts, axis=1)
+            keys = self._measure_pairs(query + queries.start, item + items.start)
+            ahead = keys < self.keys[query + queries.start, slot]
+            np.add.at(before, (query[ahead], slot[ahead]), 1)
+        self.before[queries, :most] += before
+
+    def _measure_pairs(self, query, item):
+        # Positives of one query lie close together and doubt the same items.
+        pairs, where = np.unique(query * len(self.index) + item, return_inverse=True)
+        query, item = np.divmod(pairs, len(self.index))
+        return order_keys(self.geometry.paired(query, item), self.index[item])[where]
+
+    def _measure_tile(self, queries, items, most):
+        keys = order_keys(self.geometry.block(queries, items), self.index[items])
+        self._hide(keys, queries, items, NOWHERE)
+        wanted = self.keys[queries, :most]
+        return np.stack([(keys < wanted[:, slot, None]).sum(axis=1) for slot in range(most)], 1)
+
+
+def _tally(flags, axis):
+    """Sum a whole tile of booleans along `axis`, ten times faster than `flags.sum`.
+
+    Eight neighbours are added in one 64-bit word, a byte each; 255 such words cannot overflow.
+    """
+    if axis == 1:
+        words = flags.view("uint64").reshape(_ROWS, -1, 255).sum(axis=2)
+        return words.view("uint8").sum(axis=1, dtype="int64")
+    counts = flags.view("uint8").reshape(-1, 255, _COLUMNS).sum(axis=1, dtype="uint8")
+    return counts.sum(axis=0, dtype="int64")

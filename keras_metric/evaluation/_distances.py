@@ -1,0 +1,150 @@
+"""Distances for ranking: a fast product that is nearly right, and float64 where it matters."""
+
+import numpy as np
+
+# For each metric: are rows centred at their own mean, are they scaled to length one, and is the
+# distance a squared difference (otherwise it is a constant minus the product).
+_FORMS = {
+    "cosine": (False, True, False),
+    "dot": (False, False, False),
+    "euclidean": (False, False, True),
+    "pearson": (True, True, False),
+    "snr": (True, False, True),
+    "squared_euclidean": (False, False, True),
+}
+METRICS = tuple(_FORMS)
+_NUMBERS = 1 << 19  # float64 numbers handled at a time: 4 MB
+
+
+class Geometry:
+    """Distances between the rows of `queries` and those of `gallery`.
+
+    `closeness` costs one float32 GEMM, grows as the distance falls, and is off by less than
+    `slack`. `paired` and `block` give float64 distances in the metric's order.
+    """
+
+    def __init__(self, queries, gallery, metric):
+        self.centred_rows, self.unit, self.squared = _FORMS[metric]
+        self.same = queries is gallery
+        self.raw_queries, self.raw_gallery = queries, gallery
+        largest = max(np.abs(part).max(initial=0.0) for part in (queries, gallery))
+        # A power of two changes no digit, and squares of large vectors fit float32 after it.
+        self.scale = 2.0 ** -np.ceil(np.log2(largest)) if largest > 0 else 1.0
+        self.origin = np.zeros(gallery.shape[1])
+        # Between vectors of length 1 a cosine distance is half the squared difference, which
+        # keeps its digits where 1 - cos cancels. A zero vector has no length to bring to 1.
+        if self.unit and not (self._has_zeros(queries) or self._has_zeros(gallery)):
+            self.squared = True
+        if self.squared:
+            # Differences do not move, but the product cancels less when the cloud sits at zero.
+            # The median, because one far outlier would drag the mean away from all the others.
+            sample = gallery[:: max(1, len(gallery) // 1024)]
+            self.origin = np.median(self._rows(sample), axis=0)
+        self.gallery, self.gallery_norms = self._in_float32(gallery)
+        self.queries, self.query_norms = self.gallery, self.gallery_norms
+        if not self.same:
+            self.queries, self.query_norms = self._in_float32(queries)
+        self.gallery_halves = (0.5 * self.gallery_norms**2).astype("float32")
+        # The float32 product was seen to err by sqrt(dim) / 10 units in the last place. Twenty
+        # times that is still narrow, and too wide a band costs time, never exactness.
+        units = (8 + 2 * np.sqrt(gallery.shape[1])) * 2.0**-24
+        longest = self.gallery_norms.max(initial=0.0)
+        self.slack = units * self.query_norms * longest
+        if self.squared:
+            self.slack += units * (self.query_norms**2 + longest**2)
+
+    def products(self, query, item, out):
+        """Write the float32 products of two slices into `out`; `lean` makes them closeness."""
+        return np.matmul(self.queries[query], self.gallery[item].T, out=out)
+
+    def lean(self, products, item, axis, out):
+        """Return `products` as closeness to the gallery's slice `item`, which lies on `axis`."""
+        if not self.squared:
+            return products
+        return np.subtract(products, np.expand_dims(self.gallery_halves[item], 1 - axis), out=out)
+
+    def threshold(self, query, distances):
+        """Return the closeness that belongs to `distances` `(queries, positives)`."""
+        if self.squared:
+            return 0.5 * (self.query_norms[query, None] ** 2 - distances)
+        return float(self.unit) - distances
+
+    def paired(self, query, item):
+        """Return the float64 distances of the pairs `(query[i], item[i])`."""
+        distances = np.empty(len(query))
+        step = max(1, _NUMBERS // self.gallery.shape[1])
+        for start in range(0, len(query), step):
+            part = slice(start, start + step)
+            a = self._rows(self.raw_queries[query[part]])
+            b = self._rows(self.raw_gallery[item[part]])
+            distances[part] = self._between(a, b)
+        return distances
+
+    def block(self, query, item):
+        """Return the float64 distances of two slices, every query with every item."""
+        a = self._rows(self.raw_queries[query]) - self.origin
+        b = self._rows(self.raw_gallery[item]) - self.origin
+        product = a @ b.T
+        if self.squared:
+            reach = np.square(a).sum(axis=1)[:, None] + np.square(b).sum(axis=1)
+            product *= -2.0
+            product += reach
+        else:
+            reach = float(self.unit)
+            np.subtract(reach, product, out=product)
+        # What cancellation leaves of a true zero must be zero, or copies would not tie.
+        product[np.abs(product) < 2.0**-44 * reach] = 0.0
+        return product
+
+    def _between(self, a, b):
+        if not (self.squared or self.unit):
+            return -(a * b).sum(axis=1)
+        distances = np.square(a - b).sum(axis=1)
+        if self.unit or self.centred_rows:
+            # Rows that are equal but for their scale or offset differ in the last digit here.
+            size = np.square(a).sum(axis=1) + np.square(b).sum(axis=1)
+            distances[distances < 2.0**-96 * size] = 0.0
+        if self.squared:
+            return distances
+        return np.where(a.any(axis=1) & b.any(axis=1), 0.5 * distances, 1.0)
+
+    def _rows(self, rows):
+        rows = rows * np.float64(self.scale)
+        if self.centred_rows:
+            size = np.abs(rows).max(axis=1, keepdims=True)
+            rows -= rows.mean(axis=1, keepdims=True)
+            # A constant row must become zeros, not what rounding left of it.
+            rows[np.abs(rows) < 2.0**-48 * size] = 0.0
+        if self.unit:
+            # The largest entry first: the squares of a tiny row would vanish.
+            size = np.abs(rows).max(axis=1, keepdims=True)
+            rows /= np.where(size > 0, size, 1.0)
+            size = np.sqrt(np.square(rows).sum(axis=1, keepdims=True))
+            rows /= np.where(size > 0, size, 1.0)
+        return rows
+
+    def _has_zeros(self, raw):
+        step = max(1, _NUMBERS // raw.shape[1])
+        parts = (raw[start : start + step] for start in range(0, len(raw), step))
+        return not all(self._rows(part).any(axis=1).all() for part in parts)
+
+    def _in_float32(self, raw):
+        rows, norms = np.empty(raw.shape, "float32"), np.empty(len(raw))
+        step = max(1, _NUMBERS // raw.shape[1])
+        for start in range(0, len(raw), step):
+            part = slice(start, start + step)
+            exact = self._rows(raw[part]) - self.origin
+            rows[part], norms[part] = exact, np.sqrt(np.square(exact).sum(axis=1))
+        return rows, norms
+
+
+def order_keys(distances, index):
+    """Return int64 keys that sort by distance rounded to float32, then by `index`.
+
+    Equal distances computed in two ways differ in their last float64 digits; rounded to float32
+    they are equal again, so that a tie is a tie whatever computed it.
+    """
+    bits = (distances.astype("float32") + np.float32(0.0)).view("int32").astype("int64")
+    # The bit patterns of negative floats grow the wrong way round.
+    bits = np.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
+    return (bits << 32) | index

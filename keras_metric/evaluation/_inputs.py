@@ -1,0 +1,63 @@
+"""Checks and conversions that every evaluation of embeddings begins with."""
+
+import numpy as np
+from keras import ops
+
+
+def as_embeddings(name, value):
+    """Return `value` as a finite floating point NumPy array of shape `(items, dim)`."""
+    array = ops.convert_to_numpy(value) if ops.is_tensor(value) else np.asarray(value)
+    if array.ndim != 2 or array.shape[1] == 0:
+        raise ValueError(
+            f"`{name}` must have shape (items, dim). Received: {name}.shape={array.shape}. "
+            "Flatten images or maps with `x.reshape(len(x), -1)`."
+        )
+    if array.dtype.kind in "OSUM":
+        raise ValueError(f"`{name}` must be numbers. Received: {name}.dtype={array.dtype}")
+    if array.dtype != np.float64:
+        # Integers beyond 24 bits would lose digits in float32; half precision gains nothing.
+        wide = array.dtype.kind in "iu" and array.dtype.itemsize > 2
+        array = array.astype("float64" if wide else "float32", copy=False)
+    for start in range(0, len(array), 4096):
+        finite = np.isfinite(array[start : start + 4096]).all(axis=1)
+        if not finite.all():
+            raise ValueError(
+                f"`{name}` must be finite. Received: NaN or infinity in row "
+                f"{start + int(np.argmin(finite))} of {name}.shape={array.shape}. The encoder "
+                "diverged, or a zero vector was normalised."
+            )
+    return array
+
+
+def as_labels(name, value, num_items):
+    """Return `value` as a NumPy array of shape `(num_items,)`, of whatever kind it is."""
+    array = ops.convert_to_numpy(value) if ops.is_tensor(value) else np.asarray(value)
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.shape != (num_items,):
+        raise ValueError(
+            f"`{name}` must have shape ({num_items},): one label for each row of the embeddings. "
+            f"Received: {name}.shape={array.shape}. One-hot labels become ids by "
+            "np.argmax(labels, axis=-1)."
+        )
+    if array.dtype.kind == "f" and np.isnan(array).any():
+        raise ValueError(f"`{name}` must not hold NaN. Received: {name}={array!r}")
+    return array
+
+
+def as_codes(*labels):
+    """Number the labels of several arrays together: equal labels get equal codes from 0 up."""
+    kinds = {"number" if part.dtype.kind in "iufb" else part.dtype.kind for part in labels}
+    if len(kinds) > 1:
+        raise ValueError(
+            "The labels of queries and gallery must be of one kind. Received: "
+            f"dtypes={[str(part.dtype) for part in labels]}"
+        )
+    if len({part.dtype for part in labels}) > 1 and kinds == {"number"}:
+        # NumPy would join int64 and uint64 as float64, where large ids merge.
+        labels = [part.astype(object) for part in labels]
+    try:
+        codes = np.unique(np.concatenate(labels), return_inverse=True)[1].reshape(-1)
+    except TypeError as error:
+        raise ValueError("Labels must be comparable with each other, all of one type.") from error
+    return np.split(codes, np.cumsum([len(part) for part in labels])[:-1])
