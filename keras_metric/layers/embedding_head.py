@@ -50,7 +50,6 @@ class EmbeddingHead(keras.layers.Layer):
             or map.
 
     Example:
-
     >>> import numpy as np
     >>> from keras_metric.layers import EmbeddingHead
     >>> head = EmbeddingHead(embedding_dim=None)
@@ -184,9 +183,9 @@ def check_head(embedding_dim, normalize, pooling):
     if embedding_dim is not None:
         check_count("embedding_dim", embedding_dim)
     check_flag("normalize", normalize)
-    if pooling is not None and not isinstance(pooling, keras.layers.Layer):
-        if not isinstance(pooling, str) or pooling not in POOLING:
-            raise ValueError(
-                f"`pooling` must be one of {list(POOLING)}, a Keras layer, or None. "
-                f"Received: pooling={pooling!r}"
-            )
+    known = pooling is None or isinstance(pooling, keras.layers.Layer)
+    if not known and (not isinstance(pooling, str) or pooling not in POOLING):
+        raise ValueError(
+            f"`pooling` must be one of {list(POOLING)}, a Keras layer, or None. "
+            f"Received: pooling={pooling!r}"
+        )

@@ -81,4 +81,5 @@ def _shapes(part):
 
 
 def listing(forms):
+    """The forms as the dicts one would write."""
     return " or ".join("{" + ", ".join(f'"{name}": ...' for name in names) + "}" for names in forms)

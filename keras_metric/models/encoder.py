@@ -12,6 +12,7 @@ from keras_metric.models.backbones import (
     known_inputs,
     revive,
 )
+from keras_metric.models.input_signature import InputSignature
 
 
 @export
@@ -46,7 +47,6 @@ class Encoder(keras.Model):
             single number an item.
 
     Example:
-
     >>> import keras
     >>> import numpy as np
     >>> from keras_metric.models import Encoder
@@ -79,14 +79,18 @@ class Encoder(keras.Model):
         self.backbone = backbone
         wide = "float64" if backbone.compute_dtype == "float64" else "float32"
         self.head = EmbeddingHead(embedding_dim, normalize, pooling, dtype=wide, name="head")
-        self._seen_inputs = None
+        self._signature = InputSignature()
         inputs = known_inputs(backbone)
         if inputs is not None:
             # A backbone that knows its inputs is tried at once: a wrong one fails here.
             self(inputs)
 
     def call(self, inputs, training=None):
-        self._remember(inputs)
+        if isinstance(inputs, dict):
+            # An exported signature hands over a dict type of Keras's own, which a functional
+            # backbone would warn of.
+            inputs = dict(inputs)
+        self._signature.see(inputs)
         self._freeze()
         # No `training=`: a plain layer may not take it, and Keras hands it on by itself.
         features = self.backbone(inputs)
@@ -106,9 +110,7 @@ class Encoder(keras.Model):
     @property
     def num_inputs(self):
         """How many tensors the backbone takes, or None while that is unknown."""
-        if self._seen_inputs is not None:
-            return len(keras.tree.flatten(self._seen_inputs))
-        return 1 if isinstance(self.backbone, keras.Sequential) else None
+        return 1 if isinstance(self.backbone, keras.Sequential) else self._signature.count
 
     # Keras collects what to train from these two, before it compiles a step. Someone may have
     # set `backbone.trainable = True` since, which thaws every layer below it.
@@ -127,13 +129,8 @@ class Encoder(keras.Model):
 
         Keras would declare every input as float32; token ids and raw images keep their dtype.
         """
-        if input_signature is None and self._seen_inputs is not None:
-            input_signature = [
-                keras.tree.map_structure(
-                    lambda t: keras.layers.InputSpec(shape=t.shape, dtype=t.dtype),
-                    self._seen_inputs,
-                )
-            ]
+        if input_signature is None:
+            input_signature = self._signature.to_export()
         return super().export(
             filepath, format=format, verbose=verbose, input_signature=input_signature, **kw
         )
@@ -153,27 +150,12 @@ class Encoder(keras.Model):
         return cls(**revive(config, custom_objects))
 
     def get_build_config(self):
-        if self._seen_inputs is None:
-            return None
-        return {"inputs": self._seen_inputs}
+        inputs = self._signature.structure
+        return None if inputs is None else {"inputs": inputs}
 
     def build_from_config(self, config):
         if config and not self.built:
             self(as_inputs(keras.saving.deserialize_keras_object(config["inputs"])))
-
-    def _remember(self, inputs):
-        """Keep shape and dtype of the inputs; what differs from batch to batch becomes None."""
-
-        def spec(t, old=None):
-            shape = (None, *t.shape[1:])
-            if old is not None and len(old.shape) == len(shape):
-                shape = tuple(a if a == b else None for a, b in zip(old.shape, shape, strict=True))
-            return keras.KerasTensor(shape, keras.backend.standardize_dtype(t.dtype))
-
-        if self._seen_inputs is None:
-            self._seen_inputs = keras.tree.map_structure(spec, inputs)
-        elif keras.tree.is_nested(inputs) is keras.tree.is_nested(self._seen_inputs):
-            self._seen_inputs = keras.tree.map_structure(spec, inputs, self._seen_inputs)
 
     def _freeze(self):
         if self.freeze_batch_norm:

@@ -42,7 +42,6 @@ class QuadrupletModel(EmbeddingModel):
             number an item, a missing branch, or branches of another form than the loss's.
 
     Example:
-
     >>> import keras
     >>> import numpy as np
     >>> import keras_metric

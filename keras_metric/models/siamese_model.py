@@ -45,7 +45,6 @@ class SiameseModel(EmbeddingModel):
             number an item, a missing branch, or pairs without `y`.
 
     Example:
-
     >>> import keras
     >>> import numpy as np
     >>> import keras_metric

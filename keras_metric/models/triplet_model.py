@@ -42,7 +42,6 @@ class TripletModel(EmbeddingModel):
             number an item, or a missing branch.
 
     Example:
-
     >>> import keras
     >>> import numpy as np
     >>> import keras_metric
