@@ -4,17 +4,25 @@ An item that the product cannot place for certain is measured again in float64, 
 are exact.
 """
 
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 
 from keras_metric.evaluation._distances import order_keys
 
 _ROWS, _COLUMNS = 510, 4080  # a tile: 8 MB of float32; two and sixteen times 255, see `_tally`
 _MOST_DOUBTS = 1 / 32  # of a tile; beyond it, measuring the whole tile in float64 is cheaper
+_FEW = 1 / 8  # of a tile; so few survivors are cheaper as a list
 NOWHERE = np.iinfo("int64").max
 
 
 class Counter:
     """Counts for the positives of the first rows of a sorted table.
+
+    The positives of a query are kept farthest first: an item that is not before the farthest is
+    before none of them, so that after one look at a tile few items are left in most cases.
 
     Args:
         geometry: A `Geometry`.
@@ -30,40 +38,41 @@ class Counter:
         query, slot = np.nonzero(real)
         distances = np.zeros(real.shape)
         distances[query, slot] = geometry.paired(query, columns[query, slot])
-        keys = np.where(real, order_keys(distances, index[columns]), NOWHERE)
-        order = np.argsort(keys, axis=1)
+        keys = np.where(real, order_keys(distances, index[columns]), -1 - NOWHERE)
+        order = np.argsort(keys, axis=1)[:, ::-1]
         self.keys = np.take_along_axis(keys, order, axis=1)
         distances = np.take_along_axis(distances, order, axis=1)
         close = geometry.threshold(slice(0, len(real)), distances)
-        close[self.keys == NOWHERE] = np.inf
+        close[self.keys == -1 - NOWHERE] = np.inf
         slack = geometry.slack[: len(real), None]
         self.surely = (close + slack).astype("float32")
         self.perhaps = (close - slack).astype("float32")
         self.before = np.zeros(real.shape, "int64")
+        self.lock = threading.Lock()
 
     def ranks(self):
-        """Return the ranks `(queries, most)` of the positives, nearest first, from 1 up."""
-        mirrored = self.geometry.same
+        """Return the ranks `(queries, most)` of the positives, from 1 up, farthest first."""
         queries, items = len(self.keys), len(self.index)
-        buffer, leaning = np.empty((2, _ROWS * _COLUMNS), "float32")
-        for top in range(0, queries, _ROWS):
-            rows = slice(top, min(top + _ROWS, queries))
+        tiles = [
+            (slice(top, min(top + _ROWS, queries)), slice(left, min(left + _COLUMNS, items)))
+            for top in range(0, queries, _ROWS)
             # Leave-one-out measures a pair once and counts it for both of its ends.
-            for left in range(top if mirrored else 0, items, _COLUMNS):
-                columns = slice(left, min(left + _COLUMNS, items))
-                shape = rows.stop - rows.start, columns.stop - columns.start
-                size = shape[0] * shape[1]
-                product = buffer[:size].reshape(shape)
-                self.geometry.products(rows, columns, out=product)
-                self._hide(product, rows, columns, -np.inf)
-                scratch = leaning[:size].reshape(shape)
-                self._count(self.geometry.lean(product, columns, 1, scratch), rows, columns, 0)
-                others = slice(max(left, rows.stop), min(columns.stop, queries))
-                if mirrored and others.start < others.stop:
-                    part = product[:, others.start - left : others.stop - left]
-                    scratch = leaning[: part.size].reshape(part.shape)
-                    self._count(self.geometry.lean(part, rows, 0, scratch), others, rows, 1)
-        return 1.0 + np.arange(self.keys.shape[1]) + self.before
+            for left in range(top if self.geometry.same else 0, items, _COLUMNS)
+        ]
+        # The product uses all cores by itself; the counts need threads to do so.
+        with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+            for _ in pool.map(lambda tile: self._visit(*tile), tiles):
+                pass
+        return self.per_query[:, None] - np.arange(self.keys.shape[1]) + self.before
+
+    def _visit(self, rows, columns):
+        product = self.geometry.products(rows, columns)
+        self._hide(product, rows, columns, -np.inf)
+        self._count(self.geometry.lean(product, columns, 1), rows, columns, 0)
+        others = slice(max(columns.start, rows.stop), min(columns.stop, len(self.keys)))
+        if self.geometry.same and others.start < others.stop:
+            part = product[:, others.start - columns.start : others.stop - columns.start]
+            self._count(self.geometry.lean(part, rows, 0), others, rows, 1)
 
     def _hide(self, tile, rows, columns, value):
         """Overwrite the items of each query's own class: only the others are counted."""
@@ -75,24 +84,30 @@ class Counter:
 
     def _count(self, close, queries, items, axis):
         """Add what the tile `close` says of `queries`, which lie along `axis`, and `items`."""
+        surely, perhaps = self.surely[queries], self.perhaps[queries]
+        most = self.per_query[queries].max()
+        before = np.zeros((len(surely), most), "int64")
+        # Whole tiles, so that rows are whole words; what lies outside stays False.
         sure, maybe = np.zeros((2, _ROWS, _COLUMNS), bool)
         inside = tuple(slice(0, size) for size in close.shape)
-        number = queries.stop - queries.start
-        most = self.per_query[queries].max()
-        before = np.zeros((number, most), "int64")
-        doubts, left = [], _MOST_DOUBTS * close.size
+        doubts, left, few = [], _MOST_DOUBTS * close.size, None
         for slot in range(most):
-            surely, perhaps = (
-                np.expand_dims(bound[queries, slot], 1 - axis)
-                for bound in (self.surely, self.perhaps)
-            )
-            np.greater(close, surely, out=sure[inside])
-            np.greater_equal(close, perhaps, out=maybe[inside])
-            before[:, slot] = _tally(sure, 1 - axis)[:number]
-            np.not_equal(sure, maybe, out=maybe)
-            found = np.divmod(np.flatnonzero(maybe), _COLUMNS)
-            doubts.append((found[axis], found[1 - axis], np.full(len(found[0]), slot)))
-            left -= len(found[0])
+            if few is not None:
+                values = close[few]
+                ahead = values > surely[few[axis], slot]
+                before[:, slot] = np.bincount(few[axis][ahead], minlength=len(before))
+                near = (values >= perhaps[few[axis], slot]) & ~ahead
+                place = few[0][near], few[1][near]
+            else:
+                bounds = [np.expand_dims(bound[:, slot], 1 - axis) for bound in (surely, perhaps)]
+                np.greater(close, bounds[0], out=sure[inside])
+                np.greater_equal(close, bounds[1], out=maybe[inside])
+                before[:, slot] = _tally(sure, 1 - axis)[: len(before)]
+                place = _differences(sure, maybe)
+                if before[:, slot].sum() + len(place[0]) < _FEW * close.size:
+                    few = np.divmod(np.flatnonzero(maybe), _COLUMNS)
+            doubts.append((place[axis], place[1 - axis], np.full(len(place[0]), slot)))
+            left -= len(place[0])
             if left < 0:
                 before = self._measure_tile(queries, items, most)
                 break
@@ -101,7 +116,8 @@ class Counter:
             keys = self._measure_pairs(query + queries.start, item + items.start)
             ahead = keys < self.keys[query + queries.start, slot]
             np.add.at(before, (query[ahead], slot[ahead]), 1)
-        self.before[queries, :most] += before
+        with self.lock:
+            self.before[queries, :most] += before
 
     def _measure_pairs(self, query, item):
         # Positives of one query lie close together and doubt the same items.
@@ -126,3 +142,11 @@ def _tally(flags, axis):
         return words.view("uint8").sum(axis=1, dtype="int64")
     counts = flags.view("uint8").reshape(-1, 255, _COLUMNS).sum(axis=1, dtype="uint8")
     return counts.sum(axis=0, dtype="int64")
+
+
+def _differences(first, second):
+    """Return the rows and columns where two tiles of booleans differ, eight at a time."""
+    words = np.flatnonzero(first.view("uint64") != second.view("uint64"))
+    flat = (8 * words[:, None] + np.arange(8)).ravel()
+    flat = flat[first.reshape(-1)[flat] != second.reshape(-1)[flat]]
+    return np.divmod(flat, _COLUMNS)

@@ -53,15 +53,15 @@ class Geometry:
         if self.squared:
             self.slack += units * (self.query_norms**2 + longest**2)
 
-    def products(self, query, item, out):
-        """Write the float32 products of two slices into `out`; `lean` makes them closeness."""
-        return np.matmul(self.queries[query], self.gallery[item].T, out=out)
+    def products(self, query, item):
+        """Return the float32 products of two slices; `lean` makes them closeness."""
+        return self.queries[query] @ self.gallery[item].T
 
-    def lean(self, products, item, axis, out):
+    def lean(self, products, item, axis):
         """Return `products` as closeness to the gallery's slice `item`, which lies on `axis`."""
         if not self.squared:
             return products
-        return np.subtract(products, np.expand_dims(self.gallery_halves[item], 1 - axis), out=out)
+        return products - np.expand_dims(self.gallery_halves[item], 1 - axis)
 
     def threshold(self, query, distances):
         """Return the closeness that belongs to `distances` `(queries, positives)`."""

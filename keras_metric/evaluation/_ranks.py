@@ -53,7 +53,7 @@ class Ranking:
             rows = slice(0, counted)
             columns, real = self._positives(rows)
             ranks = Counter(self.geometry, self.index, self.ranges[rows], columns, real).ranks()
-            yield np.where(real, ranks, np.inf), self.relevant[rows]
+            yield np.sort(np.where(real, ranks, np.inf), axis=1), self.relevant[rows]
         step = max(1, _MOST_SORTED // len(self.index))
         for start in range(counted, len(self.relevant), step):
             rows = slice(start, min(start + step, len(self.relevant)))
