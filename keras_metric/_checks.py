@@ -90,7 +90,8 @@ def class_ids(labels, name="labels"):
             "np.argmax(labels, axis=-1)."
         )
     # Small and unsigned types are widened: a sort or a gather does not exist for all of them.
-    return labels if dtype == "int64" else ops.cast(labels, "int64" if dtype == "uint32" else "int32")
+    wide = "int64" if dtype in ("int64", "uint32", "uint64") else "int32"
+    return ops.cast(labels, wide)
 
 
 def _bad_ids(name, dtype):

@@ -47,7 +47,6 @@ def pairwise(a, b=None, metric="euclidean"):
         ValueError: for an unknown metric, a rank other than 2, or unequal `dim`.
 
     Example:
-
     >>> import numpy as np
     >>> points = np.array([[0.0, 0.0], [3.0, 4.0]], "float32")
     >>> np.asarray(pairwise(points)).round(3).tolist()
@@ -78,7 +77,6 @@ def elementwise(a, b, metric="euclidean"):
         ValueError: for an unknown metric or unequal `dim`.
 
     Example:
-
     >>> import numpy as np
     >>> a, b = np.array([[1.0, 0.0]]), np.array([[0.0, 2.0]])
     >>> float(elementwise(a, b, metric="cosine")[0])
@@ -145,6 +143,11 @@ def _pull(weight, a, b):
     return to_a, to_b
 
 
+def _unwatched(*tensors):
+    # In eager TensorFlow a tape would keep every matrix of the forward pass otherwise.
+    return tuple(ops.stop_gradient(tensor) for tensor in tensors)
+
+
 def _upstream(args, upstream):
     # The torch backend hands the incoming gradient over by name, the others by position.
     return args[0] if upstream is None else upstream
@@ -153,6 +156,7 @@ def _upstream(args, upstream):
 def _pairwise_squared_euclidean(a, b, own):
     @ops.custom_gradient
     def run(a, b):
+        a, b = _unwatched(a, b)
         small_a, small_b, scale = _together(a, b)
         squared = _matrix_squared(small_a, small_b)
         if own:
@@ -176,6 +180,7 @@ def _pairwise_euclidean(a, b, own):
     # root has an infinite slope at zero.
     @ops.custom_gradient
     def run(a, b):
+        a, b = _unwatched(a, b)
         small_a, small_b, scale = _together(a, b)
         squared = _matrix_squared(small_a, small_b)
         if own:
@@ -198,6 +203,7 @@ def _pairwise_manhattan(a, b, own):
 
     @ops.custom_gradient
     def run(a, b):
+        a, b = _unwatched(a, b)
         columns_a, columns_b = ops.transpose(a), ops.transpose(b)
 
         def gap(k):

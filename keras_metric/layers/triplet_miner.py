@@ -31,10 +31,10 @@ class TripletMiner(keras.layers.Layer):
     | `semi-hard-all` | every one with d_ap < d_an < d_ap + margin |
     | `semi-hard-random` | each (a, p) with one random negative of that band |
     | `hard` | each anchor's farthest positive and nearest negative |
-    | `soft-hard` | a random positive beyond the nearest negative, a random negative before the farthest positive |
+    | `soft-hard` | a random hard positive (beyond the nearest negative) and hard negative |
     | `easy-positive` | each anchor's nearest positive and the nearest negative beyond it |
     | `random` | each (a, p) with one random negative |
-    | `distance-weighted` | each (a, p) with a negative drawn against the density of distances on the unit sphere |
+    | `distance-weighted` | each (a, p) with a negative drawn evenly over the distances |
 
     Args:
         strategy: a name of the table, or a tuple of names to switch between with `use`; the
@@ -59,7 +59,6 @@ class TripletMiner(keras.layers.Layer):
             which are sums that a loss takes in closed form and never a list.
 
     Example:
-
     >>> import numpy as np
     >>> import keras_metric
     >>> points = np.array([[0.0], [1.0], [1.5], [4.0]], "float32")

@@ -6,13 +6,13 @@ from keras_metric import distances
 from keras_metric._checks import check_choice, check_number
 from keras_metric._export import export
 from keras_metric.losses.metric_loss import MetricLoss, check_branches, measured_pairs, report
-from keras_metric.losses.rows import masked_terms, single_terms
+from keras_metric.losses.rows import bounded_square, masked_terms, single_terms
 
 
 def pull_and_push(distance, margin, positive_margin, power):
     """Terms of a pair at `distance` if it is a positive, and if it is a negative."""
     pull, push = ops.relu(distance - positive_margin), ops.relu(margin - distance)
-    return (ops.square(pull), ops.square(push)) if power == 2 else (pull, push)
+    return (bounded_square(pull), bounded_square(push)) if power == 2 else (pull, push)
 
 
 @export
@@ -48,7 +48,6 @@ class ContrastiveLoss(MetricLoss):
             number of branches.
 
     Example:
-
     >>> import numpy as np
     >>> import keras_metric
     >>> pairs = np.array([[[0.0, 0.0], [0.0, 0.5]], [[0.0, 0.0], [0.0, 0.4]]], "float32")

@@ -6,7 +6,7 @@ from keras_metric import distances
 from keras_metric._checks import check_choice, check_flag, check_number
 from keras_metric._export import export
 from keras_metric.losses.metric_loss import MetricLoss, measured_pairs
-from keras_metric.losses.rows import masked_terms
+from keras_metric.losses.rows import bounded_square, masked_terms
 from keras_metric.pairs import FAR
 
 
@@ -21,7 +21,7 @@ def lifted_structure_rows(distance, partners, margin, positive_margin, smooth):
         either = ops.maximum(reach[:, None], reach[None, :])
     # An empty sum is -FAR; pairs that do not count are put there before they are squared.
     lifted = ops.where(partners.positive, either + distance - positive_margin, -FAR)
-    return masked_terms(ops.square(ops.relu(lifted)) / 2, partners.positive)
+    return masked_terms(bounded_square(ops.relu(lifted)) / 2, partners.positive)
 
 
 @export
@@ -52,7 +52,6 @@ class LiftedStructureLoss(MetricLoss):
         ValueError: for an unknown name, float labels, or ready-made tuples.
 
     Example:
-
     >>> import numpy as np
     >>> import keras_metric
     >>> points = np.array([[0.0], [1.0], [2.0], [4.0]], "float32")

@@ -115,6 +115,13 @@ class MetricLoss(keras.losses.Loss):
 
     def _parts(self, y_true, y_pred):
         embeddings = ops.convert_to_tensor(y_pred)
+        parts = self._sound_parts(y_true, embeddings)
+        # Mining compares, and a comparison with NaN is quietly false: a broken encoder must show.
+        sound = ops.all(ops.isfinite(embeddings))
+        total = ops.where(sound, parts[0].total, float("nan"))
+        return [parts[0]._replace(total=total), *parts[1:]]
+
+    def _sound_parts(self, y_true, embeddings):
         dtype = keras.backend.standardize_dtype(embeddings.dtype)
         if not keras.backend.is_float_dtype(dtype):
             raise ValueError(

@@ -60,7 +60,6 @@ class QuadrupletLoss(MetricLoss):
         ValueError: for an unknown name, float labels, or another number of branches.
 
     Example:
-
     >>> import numpy as np
     >>> import keras_metric
     >>> quadruplet = np.array([[[0.0], [1.0], [1.5], [2.5]]], "float32")

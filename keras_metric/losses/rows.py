@@ -33,6 +33,11 @@ def masked_terms(values, mask):
     return Rows(ops.sum(values, -1), ops.sum(active, -1), ops.sum(ops.cast(mask, values.dtype), -1))
 
 
+def bounded_square(x):
+    """The square of `x`, which stops growing at 1e30: one huge vector is no infinite loss."""
+    return ops.square(ops.clip(x, -1e15, 1e15))
+
+
 def with_slopes(compute, *distances):
     """Rows of a formula that works out its own gradient in the same pass.
 
@@ -43,7 +48,8 @@ def with_slopes(compute, *distances):
 
     @ops.custom_gradient
     def run(*distances):
-        rows, slopes = compute(*distances)
+        # In eager TensorFlow a tape would keep every matrix of every step otherwise.
+        rows, slopes = compute(*(ops.stop_gradient(distance) for distance in distances))
 
         def grad(*args, upstream=None):
             # The torch backend hands the incoming gradient over by name.

@@ -45,7 +45,6 @@ class TripletLoss(MetricLoss):
         ValueError: for an unknown name, float or string labels, or another number of branches.
 
     Example:
-
     >>> import numpy as np
     >>> import keras_metric
     >>> points = np.array([[0.0, 0.0], [0.0, 0.6], [0.0, 1.0], [0.0, 2.0]], "float32")

@@ -8,7 +8,7 @@ labels in any order. The derivative with respect to the distances comes out of t
 from keras import ops
 
 from keras_metric import mining
-from keras_metric.losses.rows import Rows, with_slopes
+from keras_metric.losses.rows import Rows, bounded_square, with_slopes
 from keras_metric.pairs import FAR
 
 
@@ -18,7 +18,7 @@ def _hinge(gap):
 
 def _squared_hinge(gap):
     gap = ops.relu(gap)
-    return ops.square(gap), 2 * gap
+    return bounded_square(gap), 2 * gap
 
 
 def _soft_margin(gap):
@@ -41,7 +41,8 @@ def triplet_rows(distance, partners, miner, margin, form, swap=None, metric=None
         form: a name of `FORMS`.
         swap: distances among the references `(references, references)`; then a triplet's
             negative distance is the smaller of d_an and d_pn.
-        metric, dim: of the distances, for strategies that ask for them.
+        metric: name of the metric, for strategies that ask for it.
+        dim: number of dimensions of the embeddings, likewise.
     """
     formula = FORMS[form]
 

@@ -26,7 +26,6 @@ class WeightedSum(keras.losses.Loss):
         TypeError: for a term that is not a (number, Loss) pair.
 
     Example:
-
     >>> import numpy as np
     >>> from keras_metric import losses
     >>> points = np.array([[0.0], [1.0], [2.0], [4.0]], "float32")

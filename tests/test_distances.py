@@ -1,0 +1,118 @@
+"""Distances and their gradients, beside NumPy."""
+
+import keras
+import numpy as np
+import pytest
+import reference
+from autodiff import value_and_gradient
+
+from keras_metric import distances
+
+DOUBLE = keras.backend.backend() != "jax"
+DTYPE = "float64" if DOUBLE else "float32"
+CLOSE = {"rtol": 1e-9, "atol": 1e-9} if DOUBLE else {"rtol": 1e-4, "atol": 1e-4}
+METRICS = distances.METRICS
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_pairwise_and_elementwise_equal_loops(metric, rng):
+    a, b = rng.normal(size=(7, 5)) + 0.3, 2 * rng.normal(size=(4, 5))
+    pairwise = distances.pairwise(a.astype(DTYPE), b.astype(DTYPE), metric=metric)
+    np.testing.assert_allclose(pairwise, reference.matrix(a, metric, b), **CLOSE)
+    own = distances.pairwise(a.astype(DTYPE), metric=metric)
+    # The matrix of a set to itself: a float64 square root of a rounding error is 1e-8.
+    np.testing.assert_allclose(own, reference.matrix(a, metric), rtol=1e-4, atol=1e-6)
+    one = distances.elementwise(a[:4].astype(DTYPE), b.astype(DTYPE), metric=metric)
+    expected = [reference.distance(u, v, metric) for u, v in zip(a, b)]
+    np.testing.assert_allclose(one, expected, **CLOSE)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("side", ["a", "b", "both"])
+def test_gradients_equal_central_differences(metric, side, rng):
+    a, b = rng.normal(size=(6, 4)), rng.normal(size=(5, 4))
+    weight = rng.normal(size=(6, 6 if side == "both" else 5))
+    x = b if side == "b" else a
+
+    def ours(z):
+        if side == "both":
+            matrix = distances.pairwise(z, metric=metric)
+        elif side == "a":
+            matrix = distances.pairwise(z, b.astype(DTYPE), metric=metric)
+        else:
+            matrix = distances.pairwise(a.astype(DTYPE), z, metric=metric)
+        return keras.ops.sum(matrix * weight.astype(DTYPE))
+
+    def loop(z):
+        first, second = {"a": (z, b), "b": (a, z), "both": (z, z)}[side]
+        return (reference.matrix(first, metric, second) * weight).sum()
+
+    value, slope = value_and_gradient(ours, x.astype(DTYPE))
+    directions = rng.normal(size=(3, *x.shape))
+    along = (directions * slope).sum((1, 2))
+    np.testing.assert_allclose(value, loop(x), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        along, reference.slopes(loop, x, directions), rtol=1e-3, atol=1e-5 if DOUBLE else 2e-3
+    )
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("kind", ["equal", "zero", "huge", "tiny"])
+def test_values_and_gradients_are_finite_where_the_formula_is_not(metric, kind, rng):
+    x = rng.normal(size=(4, 3)).astype("float32")
+    if kind == "equal":
+        x[1] = x[0]
+    else:
+        x[1] = {"zero": 0, "huge": 1e18, "tiny": 1e-30}[kind] * x[1]
+    for measure in (
+        lambda z: distances.pairwise(z, metric=metric),
+        lambda z: distances.pairwise(z, z + 0.0, metric=metric),
+        lambda z: distances.elementwise(z, keras.ops.flip(z, axis=0), metric=metric),
+        lambda z: distances.elementwise(z, z + 0.0, metric=metric),
+    ):
+        # Sums of -x.y may overflow for vectors of 1e18: that is the formula's own range.
+        if metric == "dot" and kind == "huge":
+            continue
+        value, slope = value_and_gradient(lambda z, m=measure: keras.ops.mean(m(z)), x)
+        assert np.isfinite(value)
+        assert np.isfinite(slope).all()
+
+
+def test_the_diagonal_is_zero_and_a_collapse_keeps_its_digits(rng):
+    x = (1000 + 1e-3 * rng.normal(size=(6, 8))).astype("float32")
+    matrix = np.asarray(distances.pairwise(x))
+    assert (np.diag(matrix) == 0).all()
+    exact = reference.matrix(x)
+    np.testing.assert_allclose(matrix, exact, rtol=1e-3)
+
+
+def test_a_huge_vector_keeps_its_distance():
+    x = np.array([[1e20, 0.0], [0.0, 0.0], [0.0, 1e20]], "float32")
+    matrix = np.asarray(distances.pairwise(x), "float64")
+    np.testing.assert_allclose(matrix[0], [0, 1e20, 2**0.5 * 1e20], rtol=1e-5)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_no_tensor_of_rows_by_columns_by_dim(metric):
+    # 3000 x 3000 x 64 floats would be 2.3 GB; the matrix itself is 36 MB.
+    resource = pytest.importorskip("resource")
+    x = np.random.default_rng(0).normal(size=(3000, 64)).astype("float32")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    value_and_gradient(lambda z: keras.ops.mean(distances.pairwise(z, metric=metric)), x)
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    assert grown < 800, f"{grown:.0f} MB"
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: distances.pairwise(np.ones((2, 3)), metric="l2"), "must be one of"),
+        (lambda: distances.pairwise(np.ones(3)), r"shape \(batch, dim\)"),
+        (lambda: distances.pairwise(np.ones((2, 3)), np.ones((2, 4))), "same length"),
+        (lambda: distances.pairwise(np.ones((2, 3), "int32")), "floating point"),
+        (lambda: distances.elementwise(np.ones((2, 3)), np.ones((2, 4))), "same length"),
+    ],
+)
+def test_wrong_input_raises(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
