@@ -56,7 +56,7 @@ class BalancedBatches(SeededBatches):
         views: integer, how many augmented views of each sample a batch has.
         view_layout: `"rows"` (default): first all rows of the first view, then all of the second,
             and `y` repeated, for losses that read labels. `"branches"`: a dict
-            `{"first": ..., "second": ...}` and `y` once, for losses of two views (`views` is 2).
+            `{"anchor": ..., "positive": ...}` and `y` once, for losses of two views (`views` is 2).
         reshuffle: False yields the same epoch always, as validation wants.
         **kwargs: `workers`, `use_multiprocessing`, `max_queue_size` of `keras.utils.PyDataset`.
             `workers=4` loads and augments four batches at a time in threads.
@@ -157,20 +157,27 @@ class BalancedBatches(SeededBatches):
         x = self._take(np.tile(rows, self.views), epoch, index)
         if self.view_layout == "rows":
             return x, np.tile(y, self.views)
-        return branches(x, ("first", "second")), y
+        return branches(x, ("anchor", "positive")), y
 
     def _rows(self, classes, visits):
-        """The samples that these visits of these classes show, `(P, K)`."""
-        counts = self._index.counts[classes][:, None]
-        visits_of_a_round = -(-counts // self.samples_per_class)
-        rounds, visit = np.divmod(visits[:, None], visits_of_a_round)
-        # The last visit of a round fills up from the round's beginning, which keeps a batch free
-        # of doubles wherever the class is large enough.
-        place = (visit * self.samples_per_class + np.arange(self.samples_per_class)) % counts
-        keys = mixed(np.full(rounds.shape, self.seed), classes[:, None], rounds)
-        return self._index.rows[
-            self._index.starts[classes][:, None] + shuffled(place, counts, keys)
-        ]
+        """The samples that these visits of these classes show, `(P, K)`.
+
+        A class shows its samples round after round, and a visit may begin in one round and end
+        in the next. Rounds that such visits join keep their first and last K samples in place,
+        so that no visit meets a sample twice; the others are shuffled in every round.
+        """
+        k = self.samples_per_class
+        classes, counts = classes[:, None], self._index.counts[classes][:, None]
+        rounds, place = np.divmod(visits[:, None] * k + np.arange(k), counts)
+        joined = k // np.gcd(counts, k)
+        seed = np.full(rounds.shape, self.seed)
+        inner = (joined > 1) & (place >= k) & (place < counts - k)
+        if inner.any():
+            _, sizes, of_class = np.broadcast_arrays(place, counts - 2 * k, classes)
+            keys = mixed(seed[inner], of_class[inner], rounds[inner], 1)
+            place[inner] = k + shuffled(place[inner] - k, sizes[inner], keys)
+        keys = mixed(seed, classes, rounds // joined, 0)
+        return self._index.rows[self._index.starts[classes] + shuffled(place, counts, keys)]
 
 
 def _check_classes(index, classes_per_batch, samples_per_class, small_classes, augment):

