@@ -36,7 +36,9 @@ class Ranking:
         # Classes lie side by side, so that a query's positives are one range of columns; those
         # with few positives come first, so that the queries of a tile have about as many.
         place = np.empty(len(sizes), "int64")
-        place[np.argsort(np.where(sizes > 0, sizes, NOWHERE), kind="stable")] = np.arange(len(sizes))
+        place[np.argsort(np.where(sizes > 0, sizes, NOWHERE), kind="stable")] = np.arange(
+            len(sizes)
+        )
         self.index = np.argsort(place[gallery_codes], kind="stable")
         rows = self.index if self.alone else np.argsort(place[codes], kind="stable")
         rows = rows[sizes[codes[rows]] > 0]

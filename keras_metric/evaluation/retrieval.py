@@ -27,21 +27,22 @@ def retrieval_metrics(
 
     | key | of one query |
     |---|---|
-    | `recall_at_k` | 1 if rank_1 <= k, else 0: any hit among k, as metric learning defines it, not the share of relevant items found |
+    | `recall_at_k` | 1 if rank_1 <= k, else 0 |
     | `precision_at_k` | number of ranks <= k, divided by k |
     | `r_precision` | number of ranks <= R, divided by R |
     | `map` | mean over i of i / rank_i: average precision over the full ranking |
     | `map_at_r` | the same sum over ranks <= R only, still divided by R |
     | `mrr` | 1 / rank_1 |
 
+    `recall_at_k` is metric learning's: any hit among k, not the share of relevant items found.
     Queries with R = 0 cannot be answered: they are left out of the averages and counted as
     `excluded_queries`. `num_queries` is the number averaged over; if it is 0 the averages are
     NaN.
 
     The result is exact: distances count as float64 would give them, rounded to float32. Two
     that are equal then are a tie, and the item with the smaller index comes first, so that
-    an encoder that maps everything to one point scores as chance does. Memory beside the input is one
-    sorted copy, one in float32, and blocks of some 100 MB; never items x items.
+    an encoder that maps everything to one point scores as chance does. Memory beside the input
+    is one sorted copy, one in float32, and blocks of some 100 MB; never items x items.
 
     Args:
         embeddings: Array `(items, dim)`, finite. One row for each query.

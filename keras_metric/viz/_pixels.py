@@ -1,0 +1,53 @@
+"""Images of any layout and range as pictures that can be drawn."""
+
+import keras
+import numpy as np
+from PIL import Image
+
+from keras_metric.viz._style import as_numpy
+
+
+def looks_like_images(value):
+    """Say whether an array can be drawn: `(n, h, w)` or `(n, h, w, 1 | 3 | 4)` numbers."""
+    shape, dtype = getattr(value, "shape", ()), getattr(value, "dtype", None)
+    if dtype is None or keras.backend.standardize_dtype(dtype) in ("string", "bool"):
+        return False
+    if len(shape) == 3:
+        # Sequences of vectors are rank 3 as well, and far from square.
+        return min(shape[1:]) >= 8 and max(shape[1:]) <= 4 * min(shape[1:])
+    channels = 1 if keras.config.image_data_format() == "channels_first" else -1
+    return len(shape) == 4 and shape[channels] in (1, 3, 4)
+
+
+def as_pixels(images, name="images"):
+    """Return images as uint8 `(n, h, w)` if they are grey, else `(n, h, w, 3)`.
+
+    uint8 is taken as it is, floats between 0 and 1 as shares of white; anything else is stretched
+    from its smallest to its largest value, the same for all images.
+    """
+    images = as_numpy(images)
+    if images.ndim == 4 and keras.config.image_data_format() == "channels_first":
+        images = np.moveaxis(images, 1, -1)
+    if images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[-1] not in (1, 3, 4)):
+        raise ValueError(
+            f"`{name}` must have shape (n, height, width) or (n, height, width, 1, 3 or 4). "
+            f"Received: {name}.shape={images.shape}"
+        )
+    images = images[..., 0] if images.ndim == 4 and images.shape[-1] == 1 else images[..., :3]
+    if images.dtype == np.uint8:
+        return images
+    images = images.astype("float32")
+    low, high = np.nanmin(images, initial=0.0), np.nanmax(images, initial=0.0)
+    if low < 0.0 or high > 1.0:
+        images = (images - low) / (high - low)
+    return (255.0 * np.nan_to_num(images) + 0.5).astype("uint8")
+
+
+def shrink(pixels, height, width):
+    """Return uint8 `pixels` at the given size, each image by itself."""
+    if pixels.shape[1:3] == (height, width):
+        return pixels
+    small = [
+        Image.fromarray(image).resize((width, height), Image.Resampling.BOX) for image in pixels
+    ]
+    return np.stack([np.asarray(image) for image in small])

@@ -1,0 +1,163 @@
+"""A map of an embedding space in two dimensions."""
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.offsetbox import AnnotationBbox, OffsetImage
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
+
+from keras_metric._checks import check_choice, check_count
+from keras_metric.viz._pixels import as_pixels, shrink
+from keras_metric.viz._style import (
+    GREY,
+    PALETTE,
+    SYMBOLS,
+    as_labels,
+    as_matrix,
+    readable,
+    sample,
+    tidy,
+)
+
+_MOST_NAMED = len(PALETTE)  # classes with a colour of their own
+_THUMBNAIL = 22  # points of the longer side on the page
+
+
+def plot_embeddings(
+    embeddings,
+    labels,
+    images=None,
+    method="pca",
+    max_points=3000,
+    class_names=None,
+    seed=0,
+):
+    """Draw embeddings as points in a plane, coloured by class.
+
+    A map, no proof: PCA shows the two widest directions (the axes say what share of the variance
+    they hold), t-SNE shows who is whose neighbour and no distances between groups. A dict
+    of embeddings gives panels side by side, for before and after. Up to eight classes have a
+    colour and a symbol each; of more classes the eight largest have, and all others are
+    grey, so that 2,000 classes stay readable.
+
+    Args:
+        embeddings: `(items, dim)`, or a dict from panel titles to such arrays of the same items.
+        labels: `(items,)`, of any kind.
+        images: Optional images of the items (see `plot_neighbors`): where there is room, a
+            thumbnail is drawn instead of a point, without covering another thumbnail.
+        method: `"pca"`, fast and the same on every run, or `"tsne"`, which takes about a
+            minute for the 3,000 points of the default.
+        max_points: Items to draw; of more, so many are drawn at random with `seed`.
+        class_names: Optional list or dict from a label to its name.
+        seed: Integer for the choice of points and for t-SNE.
+
+    Returns:
+        A `matplotlib.figure.Figure`.
+
+    Raises:
+        ValueError: for an unknown method or shapes that do not fit.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_metric.viz import plot_embeddings
+        >>> labels = np.arange(60) % 3
+        >>> before = np.random.default_rng(0).normal(size=(60, 8))
+        >>> after = before + 4 * np.eye(8)[labels]
+        >>> figure = plot_embeddings({"untrained": before, "trained": after}, labels)
+        >>> [axes.get_title() for axes in figure.axes]
+        ['untrained', 'trained']
+    """
+    check_choice("method", method, ("pca", "tsne"))
+    check_count("max_points", max_points)
+    panels = embeddings if isinstance(embeddings, dict) else {"": embeddings}
+    panels = {title: as_matrix("embeddings", panel) for title, panel in panels.items()}
+    num_items = {len(panel) for panel in panels.values()}
+    if len(num_items) != 1:
+        raise ValueError(
+            "Every panel of `embeddings` must hold the same items. Received: "
+            f"{ {title: panel.shape for title, panel in panels.items()} }"
+        )
+    labels = as_labels("labels", labels, num_items.pop())
+    kept = sample(len(labels), max_points, seed)
+    if images is not None:
+        images = as_pixels(images)[kept]
+    figure = Figure(figsize=(5.2 * len(panels) + 0.6, 5.2), layout="constrained")
+    for axes, (title, panel) in zip(
+        figure.subplots(1, len(panels), squeeze=False)[0], panels.items()
+    ):
+        points, names = _project(panel[kept], method, seed)
+        _scatter(axes, points, labels[kept], class_names)
+        if images is not None:
+            _add_thumbnails(axes, points, images)
+        axes.set_title(title, fontsize=11)
+        axes.set_xlabel(names[0], fontsize=8)
+        axes.set_ylabel(names[1], fontsize=8)
+        tidy(axes)
+    handles, texts = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, texts, loc="outside right upper", fontsize=8, frameon=False)
+    return figure
+
+
+def _project(embeddings, method, seed):
+    if method == "tsne" and len(embeddings) > 3:
+        perplexity = min(30.0, (len(embeddings) - 1) / 3)
+        # t-SNE starts from the two widest directions, of which one column has only one.
+        start = "pca" if embeddings.shape[1] > 1 else "random"
+        tsne = TSNE(perplexity=perplexity, init=start, random_state=seed)
+        return tsne.fit_transform(embeddings), ("t-SNE 1", "t-SNE 2")
+    size = min(2, *embeddings.shape)
+    points = np.zeros((len(embeddings), 2))
+    shares = np.zeros(2)
+    centred = embeddings - embeddings.mean(axis=0)
+    if centred.any():
+        pca = PCA(
+            size,
+            svd_solver="full" if min(embeddings.shape) < 500 else "randomized",
+            random_state=seed,
+        )
+        points[:, :size] = pca.fit_transform(centred)
+        shares[:size] = pca.explained_variance_ratio_
+    return points, tuple(
+        f"PCA {axis + 1} ({share:.0%} of variance)" for axis, share in enumerate(shares)
+    )
+
+
+def _scatter(axes, points, labels, class_names):
+    classes, codes, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    named = np.sort(np.argsort(-counts, kind="stable")[:_MOST_NAMED])
+    size = float(np.clip(6000 / len(points), 5, 30))
+    others = ~np.isin(codes, named)
+    if others.any():
+        text = f"{len(classes) - len(named):,} other classes"
+        axes.scatter(*points[others].T, s=0.6 * size, c=GREY, marker=".", label=text, linewidths=0)
+    for place, code in enumerate(named):
+        own = points[codes == code]
+        axes.scatter(
+            *own.T,
+            s=size,
+            c=PALETTE[place],
+            marker=SYMBOLS[place],
+            label=readable(classes[code], class_names),
+            alpha=0.8,
+            linewidths=0,
+        )
+
+
+def _add_thumbnails(axes, points, images):
+    axes.figure.draw_without_rendering()  # settles the layout, and so the size of the axes
+    pixels = axes.transData.transform(points)
+    scale = axes.figure.dpi / 72
+    reach = 1.1 * _THUMBNAIL * scale
+    shown = np.empty((0, 2))
+    height, width = images.shape[1:3]
+    factor = min(1.0, 64 / max(height, width))
+    for pixel, point, image in zip(pixels, points, images):
+        if (np.abs(shown - pixel).max(axis=1) < reach).any():
+            continue
+        shown = np.vstack([shown, pixel])
+        small = shrink(image[None], max(1, round(factor * height)), max(1, round(factor * width)))[
+            0
+        ]
+        zoom = _THUMBNAIL / max(small.shape[:2])
+        picture = OffsetImage(small, zoom=zoom, cmap="gray", norm=None, interpolation="bilinear")
+        axes.add_artist(AnnotationBbox(picture, point, frameon=False, pad=0))

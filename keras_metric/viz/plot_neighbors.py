@@ -1,0 +1,133 @@
+"""A picture of queries and their nearest neighbours."""
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from keras_metric._checks import check_count
+from keras_metric.viz._pixels import as_pixels
+from keras_metric.viz._style import (
+    RIGHT,
+    WRONG,
+    as_labels,
+    as_matrix,
+    as_numpy,
+    readable,
+    sample,
+)
+
+_CELL = 1.05  # inches of one image
+
+
+def plot_neighbors(
+    images,
+    labels,
+    embeddings=None,
+    neighbors=None,
+    queries=8,
+    k=5,
+    distances=None,
+    class_names=None,
+    seed=0,
+):
+    """Draw queries, each with its nearest neighbours beside it.
+
+    The first picture to look at: it shows what the encoder takes for alike, and often a wrong
+    label. A neighbour of the query's class has a blue frame and a check mark, another has an
+    orange frame and a cross. Either give `embeddings`, and the nearest items by Euclidean
+    distance are found here (the query itself is never its own neighbour), or give `neighbors`
+    that an index has found.
+
+    Args:
+        images: Array `(items, height, width)` or `(items, height, width, 1, 3 or 4)`; uint8, or
+            floats, which are stretched to the visible range unless they lie in 0..1.
+        labels: `(items,)`, of any kind.
+        embeddings: `(items, dim)`, or None if `neighbors` is given.
+        neighbors: `(number of queries, at least k)` indices of items, nearest first; `queries`
+            must then be a list.
+        queries: Number of queries, drawn with `seed`, or a list of indices.
+        k: Number of neighbours to show. Five fit on a page.
+        distances: Optional numbers of the shape of `neighbors`, written below the images; with
+            `embeddings` they are computed.
+        class_names: Optional list or dict from a label to its name.
+        seed: Integer for the choice of queries.
+
+    Returns:
+        A `matplotlib.figure.Figure`; save it with `figure.savefig(path)`.
+
+    Raises:
+        ValueError: if both or neither of `embeddings` and `neighbors` are given, or shapes
+            do not fit.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_metric.viz import plot_neighbors
+        >>> images = np.random.default_rng(0).random((20, 8, 8))
+        >>> figure = plot_neighbors(
+        ...     images, np.arange(20) % 4, images.reshape(20, 64), queries=[0, 7], k=3
+        ... )
+        >>> len(figure.axes)
+        8
+    """
+    check_count("k", k)
+    if (embeddings is None) == (neighbors is None):
+        raise ValueError(
+            "Pass either `embeddings` or `neighbors`. Received: "
+            f"embeddings={'None' if embeddings is None else 'an array'}, "
+            f"neighbors={'None' if neighbors is None else 'an array'}"
+        )
+    images = as_pixels(images)
+    labels = as_labels("labels", labels, len(images))
+    if np.ndim(queries) == 0:
+        check_count("queries", queries)
+        if neighbors is not None:
+            raise ValueError(
+                "`queries` must list the index of the query of each row of `neighbors`. "
+                f"Received: queries={queries}"
+            )
+        queries = sample(len(images), queries, seed)
+    queries = np.asarray(queries)
+    if neighbors is None:
+        neighbors, distances = _nearest(as_matrix("embeddings", embeddings), queries, k)
+    neighbors = as_numpy(neighbors)
+    if neighbors.ndim != 2 or len(neighbors) != len(queries):
+        raise ValueError(
+            f"`neighbors` must have shape ({len(queries)}, k): one row for each query. "
+            f"Received: neighbors.shape={neighbors.shape}"
+        )
+    neighbors = neighbors[:, :k]
+    rows, columns = len(queries), 1 + neighbors.shape[1]
+    figure = Figure(figsize=(_CELL * columns + 0.3, 1.3 * _CELL * rows + 0.3), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for row, query in enumerate(queries):
+        _draw(axes[row, 0], images[query], f"query: {readable(labels[query], class_names)}", None)
+        for column, item in enumerate(neighbors[row], start=1):
+            right = bool(labels[item] == labels[query])
+            text = f"{'✓' if right else '✗'} {readable(labels[item], class_names)}"
+            _draw(axes[row, column], images[item], text, RIGHT if right else WRONG)
+            if distances is not None:
+                distance = f"{as_numpy(distances)[row, column - 1]:.3g}"
+                axes[row, column].set_xlabel(distance, fontsize=7, labelpad=2, color="#555555")
+    return figure
+
+
+def _nearest(embeddings, queries, k):
+    distances = np.stack(
+        [np.sqrt(np.square(embeddings - embeddings[query]).sum(axis=1)) for query in queries]
+    )
+    distances[np.arange(len(queries)), queries] = np.inf
+    k = min(k, len(embeddings) - 1)
+    neighbors = np.argsort(distances, axis=1, kind="stable")[:, :k]
+    return neighbors, np.take_along_axis(distances, neighbors, axis=1)
+
+
+def _draw(axes, image, text, colour):
+    axes.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+    short = text if len(text) <= 18 else text[:17] + "…"
+    axes.set_title(short, fontsize=8, pad=3, color=colour or "black")
+    if colour:
+        frame = Rectangle((0, 0), 1, 1, transform=axes.transAxes, fill=False, clip_on=False)
+        frame.set(edgecolor=colour, linewidth=2.5)
+        axes.add_patch(frame)
