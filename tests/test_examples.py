@@ -36,9 +36,7 @@ def check_mnist(printed, folder="runs/mnist"):
     for name in FILES:
         assert Path(folder, name).stat().st_size, f"{name} was not written"
     assert list(Path(folder).rglob("events.out.tfevents.*")), "no curves for TensorBoard"
-    table = re.findall(
-        r"^(raw pixels|untrained encoder|trained encoder) +[01]\.\d{3} ", printed, re.M
-    )
+    table = re.findall(r"^(?:raw pixels|(?:un)?trained encoder) +[01]\.\d{3} ", printed, re.M)
     assert len(table) == 3, printed
     recall = float(re.search(r"^recall_at_1: (\d\.\d{3})$", printed, re.M).group(1))
     # A run of five batches is no training, but far from chance, which is 0.1.
