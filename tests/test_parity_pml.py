@@ -1,0 +1,159 @@
+"""Live beside pytorch-metric-learning, on fresh random batches: value, gradient, choice."""
+
+import os
+
+import numpy as np
+import pytest
+from autodiff import value_and_gradient
+
+from keras_metric import distances, losses
+from keras_metric.layers import TripletMiner
+
+pml = pytest.importorskip("pytorch_metric_learning", reason="make parity installs it")
+torch = pytest.importorskip("torch")
+
+from pytorch_metric_learning import distances as pml_distances  # noqa: E402
+from pytorch_metric_learning import losses as pml_losses  # noqa: E402
+from pytorch_metric_learning import miners as pml_miners  # noqa: E402
+from pytorch_metric_learning import reducers as pml_reducers  # noqa: E402
+
+pytestmark = pytest.mark.parity
+
+# Another batch each run; the seed in the test's name repeats a failure.
+SEED = int(os.environ.get("KERAS_METRIC_SEED", np.random.default_rng().integers(2**31)))
+
+
+def batch(extra):
+    rng = np.random.default_rng([SEED, extra])
+    labels = rng.choice(9, size=40, p=rng.dirichlet(np.ones(9)))
+    return rng.normal(size=(40, 12)).astype("float32"), labels
+
+
+def plain(power=1):
+    return pml_distances.LpDistance(normalize_embeddings=False, power=power)
+
+
+def mean():
+    return pml_reducers.MeanReducer()
+
+
+class BothMeans(pml_reducers.MultipleReducers):
+    """Mean of positives plus mean of negatives."""
+
+    def __init__(self):
+        super().__init__({}, default_reducer=mean())
+
+
+CASES = {
+    "triplet all": (
+        losses.TripletLoss(0.3, mining="all"),
+        lambda: pml_losses.TripletMarginLoss(0.3, distance=plain()),
+        None,
+    ),
+    "triplet all, mean": (
+        losses.TripletLoss(0.3, mining="all", reduction="mean_valid"),
+        lambda: pml_losses.TripletMarginLoss(0.3, distance=plain(), reducer=mean()),
+        None,
+    ),
+    "triplet squared": (
+        losses.TripletLoss(0.3, "squared_euclidean", "all"),
+        lambda: pml_losses.TripletMarginLoss(0.3, distance=plain(2)),
+        None,
+    ),
+    "triplet cosine": (
+        losses.TripletLoss(0.3, "cosine", "all"),
+        lambda: pml_losses.TripletMarginLoss(0.3, distance=pml_distances.CosineSimilarity()),
+        None,
+    ),
+    "triplet swap": (
+        losses.TripletLoss(0.3, mining="all", swap=True),
+        lambda: pml_losses.TripletMarginLoss(0.3, swap=True, distance=plain()),
+        None,
+    ),
+    "triplet soft margin": (
+        losses.TripletLoss(0.3, mining="all", form="soft_margin"),
+        lambda: pml_losses.TripletMarginLoss(0.3, smooth_loss=True, distance=plain()),
+        None,
+    ),
+    "triplet semi-hard band": (
+        losses.TripletLoss(0.3, mining="semi-hard-all"),
+        lambda: pml_losses.TripletMarginLoss(0.3, distance=plain()),
+        lambda: pml_miners.TripletMarginMiner(0.3, "semihard", distance=plain()),
+    ),
+    "triplet hard": (
+        losses.TripletLoss(0.3, mining="hard"),
+        lambda: pml_losses.TripletMarginLoss(0.3, distance=plain()),
+        lambda: pml_miners.BatchHardMiner(distance=plain()),
+    ),
+    "triplet easy positive": (
+        losses.TripletLoss(0.3, mining="easy-positive"),
+        lambda: pml_losses.TripletMarginLoss(0.3, distance=plain()),
+        lambda: pml_miners.BatchEasyHardMiner(distance=plain()),
+    ),
+    "contrastive": (
+        losses.ContrastiveLoss(4.0, 0.2),
+        lambda: pml_losses.ContrastiveLoss(0.2, 4.0, distance=plain()),
+        None,
+    ),
+    "contrastive, mean": (
+        losses.ContrastiveLoss(4.0, 0.2, reduction="mean_valid"),
+        lambda: pml_losses.ContrastiveLoss(0.2, 4.0, distance=plain(), reducer=BothMeans()),
+        None,
+    ),
+    "lifted": (
+        losses.LiftedStructureLoss(1.3, 0.1),
+        lambda: pml_losses.LiftedStructureLoss(1.3, 0.1, distance=plain()),
+        None,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("extra", range(3))
+def test_value_and_gradient(case, extra):
+    ours, make, make_miner = CASES[case]
+    x, y = batch(extra)
+    value, slope = value_and_gradient(lambda z: ours(y, z), x)
+    tensor, labels = torch.tensor(x, requires_grad=True), torch.tensor(y)
+    chosen = make_miner()(tensor, labels) if make_miner else None
+    theirs = make()(tensor, labels, chosen)
+    theirs.backward()
+    told = f"KERAS_METRIC_SEED={SEED} repeats this batch"
+    np.testing.assert_allclose(value, theirs.item(), rtol=1e-4, atol=1e-6, err_msg=told)
+    np.testing.assert_allclose(slope, tensor.grad.numpy(), rtol=1e-3, atol=1e-5, err_msg=told)
+
+
+@pytest.mark.parametrize("extra", range(3))
+@pytest.mark.parametrize("strategy", ["hard", "easy-positive"])
+def test_the_choice(strategy, extra):
+    x, y = batch(extra)
+    theirs = {
+        "hard": pml_miners.BatchHardMiner(distance=plain()),
+        "easy-positive": pml_miners.BatchEasyHardMiner(distance=plain()),
+    }[strategy](torch.tensor(x), torch.tensor(y))
+    anchors, positives, negatives = theirs if len(theirs) == 3 else (*theirs[:2], theirs[3])
+    expected = {(int(a), int(p), int(n)) for a, p, n in zip(anchors, positives, negatives)}
+    negative, weight = (np.asarray(m) for m in TripletMiner(strategy)(x, y))
+    assert {(i, j, int(negative[i, j])) for i, j in zip(*np.nonzero(weight))} == expected, SEED
+
+
+@pytest.mark.parametrize(
+    ("metric", "theirs"),
+    [
+        ("euclidean", plain()),
+        ("squared_euclidean", plain(2)),
+        ("cosine", pml_distances.CosineSimilarity()),
+        ("dot", pml_distances.DotProductSimilarity(normalize_embeddings=False)),
+        ("snr", pml_distances.SNRDistance(normalize_embeddings=False)),
+    ],
+)
+def test_distances(metric, theirs):
+    x, _ = batch(9)
+    expected = theirs(torch.tensor(x), torch.tensor(x[:7])).numpy()
+    if metric == "cosine":
+        expected = 1 - expected
+    elif metric == "dot":
+        expected = -expected
+    np.testing.assert_allclose(
+        distances.pairwise(x, x[:7], metric=metric), expected, rtol=1e-4, atol=5e-3
+    )
