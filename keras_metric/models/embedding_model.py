@@ -167,6 +167,10 @@ class EmbeddingModel(keras.Model):
             self.loss_layers.hold(loss, self.encoder.width)
         self._metric_loss = loss
 
+    def build(self, input_shape=None):
+        # As in the encoder: what is below builds itself, and errors stay errors.
+        self.built = True
+
     def call(self, inputs, training=None):
         parts = branches.split(inputs, self.forms, self.encoder.num_inputs, self.takes_tuples)
         x = inputs if parts is None else branches.join(parts)

@@ -85,12 +85,16 @@ class Encoder(keras.Model):
             # A backbone that knows its inputs is tried at once: a wrong one fails here.
             self(inputs)
 
+    def build(self, input_shape=None):
+        # Backbone and head build themselves when they are first called. Without this method
+        # Keras would try `call` beforehand and turn every error in it into a warning.
+        self.built = True
+
     def call(self, inputs, training=None):
         if isinstance(inputs, dict):
             # An exported signature hands over a dict type of Keras's own, which a functional
             # backbone would warn of.
             inputs = dict(inputs)
-        self._signature.see(inputs)
         self._freeze()
         # No `training=`: a plain layer may not take it, and Keras hands it on by itself.
         features = self.backbone(inputs)
@@ -100,7 +104,9 @@ class Encoder(keras.Model):
                 f"{len(features)} outputs. Build one that ends at the output to embed: "
                 "keras.Model(backbone.inputs, backbone.outputs[0])."
             )
-        return self.head(features)
+        embeddings = self.head(features)
+        self._signature.see(inputs)
+        return embeddings
 
     @property
     def width(self):

@@ -1,0 +1,280 @@
+"""What the models take: every kind of backbone and input; and what they say to a wrong one."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+from keras_metric import losses
+from keras_metric.models import (
+    EmbeddingModel,
+    Encoder,
+    QuadrupletModel,
+    SiameseModel,
+    TripletModel,
+)
+
+RNG = np.random.default_rng(0)
+LABELS = np.array([0, 1, 0, 1, 2, 2])
+IMAGES = RNG.random((6, 10, 10, 3)).astype("float32")
+TOKENS = np.where(np.arange(7) < RNG.integers(1, 8, (6, 1)), RNG.integers(1, 9, (6, 7)), 0)
+ROWS = RNG.normal(size=(6, 4)).astype("float32")
+TABLES = {"left": ROWS, "right": RNG.normal(size=(6, 3)).astype("float32")}
+
+
+@keras.saving.register_keras_serializable("tests")
+class Squares(layers.Layer):
+    """A backbone of one's own, without weights or a shape."""
+
+    def call(self, x):
+        return ops.concatenate([x, ops.square(x)], axis=-1)
+
+
+def of_images(*head):
+    inputs = keras.Input((10, 10, 3))
+    return keras.Model(inputs, layers.Conv2D(4, 3, activation="relu")(inputs))
+
+
+def of_tables(structure):
+    left, right = keras.Input((4,), name="left"), keras.Input((3,), name="right")
+    out = layers.Dense(5)(layers.Concatenate()([left, right]))
+    return keras.Model(structure(left, right), out)
+
+
+BACKBONES = {
+    "sequential": lambda: (keras.Sequential([layers.Conv2D(4, 3)]), IMAGES),
+    "sequential with input": lambda: (
+        keras.Sequential([keras.Input((10, 10, 3)), layers.Conv2D(4, 3), layers.Flatten()]),
+        IMAGES,
+    ),
+    "functional": lambda: (of_images(), IMAGES),
+    "video": lambda: (layers.Conv3D(4, 2), RNG.random((6, 3, 4, 4, 1)).astype("float32")),
+    "raw images": lambda: (
+        keras.Sequential([layers.Rescaling(1 / 255), layers.Conv2D(4, 3)]),
+        (255 * IMAGES).astype("uint8"),
+    ),
+    "mlp": lambda: (keras.Sequential([layers.Dense(8, "relu"), layers.Dense(5)]), ROWS),
+    "one layer": lambda: (layers.Flatten(), IMAGES),
+    "own layer": lambda: (Squares(), ROWS),
+    "tokens, pooled": lambda: (
+        keras.Sequential([layers.Embedding(9, 4, mask_zero=True), layers.LSTM(5)]),
+        TOKENS,
+    ),
+    "tokens, sequence": lambda: (
+        keras.Sequential(
+            [layers.Embedding(9, 4, mask_zero=True), layers.GRU(5, return_sequences=True)]
+        ),
+        TOKENS,
+    ),
+    "dict": lambda: (of_tables(lambda left, right: {"left": left, "right": right}), TABLES),
+    "list": lambda: (of_tables(lambda left, right: [left, right]), list(TABLES.values())),
+}
+
+
+def first_rows(x, rows):
+    return keras.tree.map_structure(lambda a: a[:rows], x)
+
+
+@pytest.mark.parametrize("kind", BACKBONES)
+def test_backbone(kind):
+    backbone, x = BACKBONES[kind]()
+    model = TripletModel(backbone, embedding_dim=3)
+    # Keras takes a list of arrays as one batch of several inputs only in a data set or tuple.
+    inputs = tuple(x) if isinstance(x, list) else x
+    # Compiling the graph of a recurrent network takes ten times as long as running it.
+    model.run_eagerly = kind.startswith("tokens")
+    model.fit(inputs, LABELS, batch_size=4, verbose=0)
+    tensors = keras.tree.map_structure(ops.convert_to_tensor, inputs)
+    z = ops.convert_to_numpy(model(tensors))
+    assert z.shape == (6, 3)
+    np.testing.assert_allclose(np.linalg.norm(z, axis=1), 1, rtol=1e-5)
+    parts = {name: first_rows(tensors, 2) for name in ("anchor", "positive", "negative")}
+    tuples = ops.convert_to_numpy(model(parts))
+    np.testing.assert_allclose(tuples[:, 2], z[:2], rtol=1e-4, atol=1e-5)
+    assert model.backbone is backbone
+    model.encoder.save("encoder.keras")
+    alone = keras.models.load_model("encoder.keras")
+    np.testing.assert_array_equal(ops.convert_to_numpy(alone(tensors)), z)
+
+
+def test_application():
+    """A network of keras.applications, without its top: the map is pooled."""
+    backbone = keras.applications.MobileNet(
+        (32, 32, 3), alpha=0.25, include_top=False, weights=None
+    )
+    model = TripletModel(backbone, embedding_dim=3)
+    x = RNG.random((6, 32, 32, 3)).astype("float32")
+    model.run_eagerly = True
+    before = ops.convert_to_numpy(backbone.weights[0] + 0)
+    model.fit(x, LABELS, verbose=0)
+    assert np.any(before != ops.convert_to_numpy(backbone.weights[0] + 0))
+    z = ops.convert_to_numpy(model(x))
+    pooled = ops.convert_to_numpy(backbone(x)).mean((1, 2))
+    kernel, bias = (ops.convert_to_numpy(w) for w in model.encoder.head.linear.weights)
+    expected = pooled @ kernel + bias
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    np.testing.assert_allclose(z, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_padding_does_not_matter():
+    backbone = keras.Sequential([layers.Embedding(9, 4, mask_zero=True)])
+    model = EmbeddingModel(backbone, embedding_dim=3)
+    longer = np.pad(TOKENS, ((0, 0), (0, 5)))
+    np.testing.assert_allclose(model(TOKENS), model(longer), rtol=1e-4, atol=1e-6)
+
+
+def test_no_linear_layer():
+    model = EmbeddingModel(Squares(), embedding_dim=None, normalize=False)
+    np.testing.assert_allclose(model(ROWS), np.concatenate([ROWS, ROWS**2], 1), rtol=1e-6)
+    assert model.embedding_dim == 8
+
+
+def test_two_views_for_any_loss():
+    """Pairs of positives, as BalancedBatches with two views gives them."""
+    model = EmbeddingModel(layers.Dense(5), embedding_dim=3)
+    assert model({"anchor": ROWS, "positive": ROWS}).shape == (6, 2, 3)
+
+
+def test_strings_from_a_data_set(backend):
+    if backend != "tensorflow":
+        pytest.skip("strings enter a model on TensorFlow only")
+    import tensorflow as tf
+
+    words = ["a red car", "a blue car", "red wine", "white wine", "a cat", "the cat"]
+    backbone = keras.Sequential(
+        [
+            layers.TextVectorization(vocabulary=["red", "car", "wine", "cat"]),
+            layers.Embedding(6, 4, mask_zero=True),
+        ]
+    )
+    model = TripletModel(backbone, embedding_dim=3)
+    data = tf.data.Dataset.from_tensor_slices((words, LABELS)).batch(3)
+    model.fit(data, shuffle=False, verbose=0)
+    z = model.encoder.predict(data.map(lambda x, y: x), verbose=0)
+    model.save("model.keras")
+    again = keras.models.load_model("model.keras")
+    np.testing.assert_array_equal(again.encoder(tf.constant(words)), z)
+
+
+class TestBackboneErrors:
+    @pytest.mark.parametrize(
+        "wrong", [None, "mobilenet", layers.Dense, keras.applications.MobileNetV2, np.ones(3)]
+    )
+    @pytest.mark.parametrize("cls", [TripletModel, Encoder])
+    def test_no_keras_layer(self, cls, wrong):
+        with pytest.raises(TypeError, match="`backbone` must be a Keras model or layer. Rec"):
+            cls(wrong)
+
+    def test_a_whole_model(self):
+        model = TripletModel(layers.Dense(5))
+        with pytest.raises(ValueError, match=r"share the weights \(backbone=model.encoder\)"):
+            SiameseModel(model)
+
+    def test_one_number_an_item(self):
+        inputs = keras.Input((4,))
+        scalar = keras.Model(inputs, ops.sum(inputs, axis=1))
+        with pytest.raises(ValueError, match=r"must give one vector \(batch, features\)"):
+            TripletModel(scalar)
+        unknown = keras.Sequential([layers.Lambda(lambda x: ops.sum(x, axis=1))])
+        with pytest.raises(ValueError, match=r"must give one vector \(batch, features\)"):
+            TripletModel(unknown).fit(ROWS, LABELS, verbose=0)
+
+    def test_five_outputs(self):
+        inputs = keras.Input((4,))
+        five = keras.Model(inputs, [layers.Dense(2)(inputs) for _ in range(5)])
+        with pytest.raises(ValueError, match="one output. Received a list of 5 outputs"):
+            TripletModel(five)
+
+    def test_map_without_pooling(self):
+        with pytest.raises(ValueError, match="pooling='average' or 'max'"):
+            TripletModel(of_images(), pooling=None)
+
+
+class TestInputErrors:
+    def model(self, cls=TripletModel):
+        return cls(keras.Sequential([layers.Dense(5)]), embedding_dim=3)
+
+    def test_missing_branch(self):
+        text = r'\{"anchor": ..., "positive": ..., "negative": ...\}. Received a dict with the keys'
+        with pytest.raises(ValueError, match=text + r" \['anchor', 'positive'\]"):
+            self.model().fit({"anchor": ROWS, "positive": ROWS}, verbose=0)
+
+    def test_misspelt_branch(self):
+        with pytest.raises(ValueError, match="the keys .'anchor', 'negatve', 'positive'."):
+            self.model()({"anchor": ROWS, "positive": ROWS, "negatve": ROWS})
+
+    def test_branches_of_another_model(self):
+        pair = {"first": ROWS, "second": ROWS}
+        with pytest.raises(ValueError, match="the keys .'first', 'second'."):
+            self.model()(pair)
+        with pytest.raises(ValueError, match='branches {"first": ..., "second": ...} or a tuple'):
+            self.model(SiameseModel)((ROWS, ROWS, ROWS))
+        with pytest.raises(ValueError, match="Received a tuple of 3 parts"):
+            self.model(EmbeddingModel)((ROWS, ROWS, ROWS))
+
+    def test_quadruplets_of_another_form(self):
+        model = self.model(QuadrupletModel)
+        with pytest.raises(ValueError, match="needs the branches .*Received: .*second_anchor"):
+            model(dict.fromkeys(("anchor", "second_anchor", "positive", "negative"), ROWS))
+        model.compile(loss=losses.QuadrupletLoss(form="two_anchors"))
+        parts = dict.fromkeys(("anchor", "second_anchor", "positive", "negative"), ROWS)
+        assert model(parts).shape == (6, 4, 3)
+
+    def test_bare_triplet(self):
+        """`(anchor, positive, negative)` reads as (x, y, sample_weight)."""
+
+        class Bare(keras.utils.PyDataset):
+            def __len__(self):
+                return 1
+
+            def __getitem__(self, index):
+                return ROWS, ROWS, ROWS
+
+        with pytest.raises(ValueError, match=r"yield \(\(anchor, positive, negative\),\)"):
+            self.model().fit(Bare(), verbose=0)
+
+    def test_branches_that_do_not_fit(self):
+        model = self.model()
+        with pytest.raises(ValueError, match=r"same batch size and shape.*\(6, 4\) and \(6, 3\)"):
+            model((ROWS, ROWS, ROWS[:, :3]))
+        with pytest.raises(ValueError, match=r"same batch size and shape.*\(6, 4\) and \(3, 4\)"):
+            model((ROWS, ROWS[:3], ROWS))
+        two = SiameseModel(of_tables(lambda a, b: {"left": a, "right": b}), embedding_dim=3)
+        with pytest.raises(ValueError, match="inputs of the same structure"):
+            two({"first": TABLES, "second": ROWS})
+
+
+class TestTargetErrors:
+    def model(self, cls=TripletModel):
+        return cls(keras.Sequential([layers.Dense(5)]), embedding_dim=3)
+
+    def test_float_ids(self):
+        with pytest.raises(ValueError, match="must be integer class ids. Received.*float32"):
+            self.model().fit(ROWS, LABELS.astype("float32"), verbose=0)
+
+    def test_one_hot(self):
+        with pytest.raises(ValueError, match=r"become ids by np.argmax\(labels, axis=-1\)"):
+            self.model().fit(ROWS, np.eye(3, dtype="int32")[LABELS], verbose=0)
+
+    def test_string_ids_from_a_data_set(self, backend):
+        if backend != "tensorflow":
+            pytest.skip("strings enter a model on TensorFlow only")
+        import tensorflow as tf
+
+        data = tf.data.Dataset.from_tensor_slices((ROWS, list("ababcc"))).batch(3)
+        with pytest.raises(ValueError, match="np.unique.labels, return_inverse=True"):
+            self.model().fit(data, shuffle=False, verbose=0)
+
+    def test_no_ids(self):
+        with pytest.raises(ValueError, match=r"needs integer class ids: fit\(x, y\).*anchor"):
+            self.model().fit(ROWS, verbose=0)
+
+    def test_pairs_without_y(self):
+        with pytest.raises(ValueError, match="Pairs need y: 1 where the two items are the same"):
+            self.model(SiameseModel).fit({"first": ROWS, "second": ROWS}, verbose=0)
+
+    def test_wrong_number_of_branches_for_the_loss(self):
+        model = self.model(SiameseModel)
+        model.compile(loss=losses.TripletLoss())
+        with pytest.raises(ValueError, match=r"shape \(batch, 3, dim\).*Received 2 branches"):
+            model.fit((ROWS, ROWS), LABELS, verbose=0)

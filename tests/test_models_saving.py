@@ -1,0 +1,240 @@
+"""Saved models: all comes back, and training goes on as if nothing had happened."""
+
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+from proxies import ProxyLoss
+
+from keras_metric import losses
+from keras_metric.models import EmbeddingModel, QuadrupletModel, SiameseModel, TripletModel
+
+RNG = np.random.default_rng(0)
+LABELS = np.array([0, 1, 2, 0, 1, 2, 0, 1])
+ROWS = (RNG.normal(size=(8, 5)) + LABELS[:, None]).astype("float32")
+TRIPLETS = {"anchor": ROWS, "positive": ROWS[::-1].copy(), "negative": ROWS + 1}
+
+
+def weights(model):
+    return [ops.convert_to_numpy(ops.convert_to_tensor(w)) for w in model.weights]
+
+
+def train(model, x=ROWS, y=LABELS, epochs=2):
+    return model.fit(x, y, batch_size=4, shuffle=False, epochs=epochs, verbose=0)
+
+
+def reloaded(model):
+    model.save("model.keras")
+    return keras.models.load_model("model.keras")
+
+
+def backbone():
+    return keras.Sequential([layers.Dense(6, activation="relu")])
+
+
+CASES = {
+    "triplets of a batch": (TripletModel, losses.TripletLoss(0.4, mining="hard"), ROWS, LABELS),
+    "ready-made triplets": (TripletModel, losses.TripletLoss(0.4), TRIPLETS, None),
+    "proxies": (EmbeddingModel, ProxyLoss(3, scale=2.0), ROWS, LABELS),
+    "a sum": (
+        EmbeddingModel,
+        losses.WeightedSum([(0.5, losses.ContrastiveLoss()), (2.0, ProxyLoss(3))]),
+        ROWS,
+        LABELS,
+    ),
+}
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
+@pytest.mark.parametrize("case", CASES)
+def test_training_goes_on(case, policy):
+    """Optimizer, step count, loss settings and weights of the loss: equal to never stopping."""
+    if policy != "float32" and case != "proxies":
+        pytest.skip("one case in half precision is enough")
+    keras.config.set_dtype_policy(policy)
+    cls, loss, x, y = CASES[case]
+    model = cls(backbone(), embedding_dim=4)
+    model.compile(
+        keras.optimizers.SGD(0.123, momentum=0.9), loss=type(loss).from_config(loss.get_config())
+    )
+    train(model, x, y)
+    again = reloaded(model)
+    assert type(again) is cls
+    optimizer = again.optimizer
+    if policy == "mixed_float16":
+        assert isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+        optimizer = optimizer.inner_optimizer
+    assert isinstance(optimizer, keras.optimizers.SGD) and optimizer.momentum == 0.9
+    assert np.isclose(float(optimizer.learning_rate), 0.123)
+    assert int(again.optimizer.iterations) == 4
+    assert again.loss.get_config() == model.loss.get_config()
+    for a, b in zip(weights(model), weights(again), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert train(again, x, y).history == train(model, x, y).history
+    assert int(again.optimizer.iterations) == 8
+    for a, b in zip(weights(model), weights(again), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_the_loss_survives_a_later_compile_of_the_optimizer_alone():
+    """Keras keeps it in memory but writes `loss: None`; a default would come back instead."""
+    model = EmbeddingModel(backbone(), embedding_dim=4)
+    model.compile(loss=ProxyLoss(3, scale=3.0))
+    model.compile(keras.optimizers.SGD(0.1))
+    train(model)
+    again = reloaded(model)
+    assert isinstance(again.loss, ProxyLoss) and again.loss.scale == 3.0
+    np.testing.assert_array_equal(
+        again.loss.proxies.vectors.numpy(), model.loss.proxies.vectors.numpy()
+    )
+
+
+@pytest.mark.parametrize("cls", [EmbeddingModel, SiameseModel, TripletModel, QuadrupletModel])
+def test_settings_come_back(cls):
+    model = cls(
+        layers.Conv2D(3, 2),
+        embedding_dim=None,
+        normalize=False,
+        pooling=layers.GlobalMaxPooling2D(),
+        freeze_batch_norm=True,
+        train_health=True,
+    )
+    model(np.zeros((2, 4, 4, 1), "float32"))
+    again = reloaded(model)
+    assert again.get_config() == model.get_config()
+    assert isinstance(again.encoder.pooling, layers.GlobalMaxPooling2D)
+    assert again.embedding_dim == 3
+    x = RNG.normal(size=(2, 4, 4, 1)).astype("float32")
+    np.testing.assert_array_equal(again(x), model(x))
+
+
+def test_a_model_that_was_never_used():
+    again = reloaded(TripletModel(backbone(), embedding_dim=4))
+    assert again.encoder.embedding_dim == 4 and train(again)
+    known = keras.Sequential([keras.Input((5,)), layers.Dense(6)])
+    model = TripletModel(known, embedding_dim=4)
+    np.testing.assert_array_equal(model(ROWS), reloaded(model)(ROWS))
+
+
+def test_shared_encoder():
+    first = TripletModel(backbone(), embedding_dim=4, normalize=False)
+    second = SiameseModel(first.encoder)
+    second(ROWS)
+    again = reloaded(second)
+    assert again.encoder.normalize is False
+    np.testing.assert_array_equal(again(ROWS), first(ROWS))
+
+
+def test_proxies_without_a_linear_layer():
+    """The width is known only after the first batch; loading has to know it before."""
+    model = EmbeddingModel(backbone(), embedding_dim=None)
+    model.compile(keras.optimizers.SGD(0.1, momentum=0.9), loss=ProxyLoss(3))
+    train(model)
+    again = reloaded(model)
+    train(model), train(again)
+    for a, b in zip(weights(model), weights(again), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_weights_alone():
+    model = EmbeddingModel(backbone(), embedding_dim=4)
+    model.compile(loss=ProxyLoss(3))
+    train(model)
+    model.save_weights("model.weights.h5")
+    other = EmbeddingModel(backbone(), embedding_dim=4)
+    other.compile(loss=ProxyLoss(3))
+    other(ROWS)
+    other.load_weights("model.weights.h5")
+    for a, b in zip(weights(model), weights(other), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_interrupted_training(tmp_path):
+    """BackupAndRestore: the second run takes up optimizer, proxies and epoch of the first."""
+
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch == 1:
+                raise KeyboardInterrupt
+
+    def model():
+        keras.utils.set_random_seed(3)
+        model = EmbeddingModel(backbone(), embedding_dim=4)
+        model.compile(keras.optimizers.SGD(0.1, momentum=0.9), loss=ProxyLoss(3))
+        return model
+
+    def fit(model, *callbacks):
+        return model.fit(
+            ROWS, LABELS, shuffle=False, epochs=3, verbose=0, callbacks=list(callbacks)
+        )
+
+    through = model()
+    fit(through)
+    backup = keras.callbacks.BackupAndRestore(tmp_path / "backup")
+    with pytest.raises(KeyboardInterrupt):
+        fit(model(), backup, Stop())
+    resumed = model()
+    fit(resumed, keras.callbacks.BackupAndRestore(tmp_path / "backup"))
+    for a, b in zip(weights(through), weights(resumed), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7)
+
+
+ALONE = """
+import keras, keras_metric, numpy as np
+encoder = keras.models.load_model("encoder.keras")
+np.save("there.npy", encoder.predict(np.load("images.npy"), verbose=0))
+model = keras.models.load_model("model.keras")
+assert np.array_equal(model.predict(np.load("images.npy"), verbose=0), np.load("there.npy"))
+"""
+
+
+def test_another_process_needs_two_imports():
+    """The encoder takes raw images, its preprocessing inside, and so does the whole model."""
+    images = RNG.integers(0, 256, (3, 6, 6, 3), "uint8")
+    model = TripletModel(
+        keras.Sequential([layers.Rescaling(1 / 255), layers.Conv2D(4, 3)]), embedding_dim=4
+    )
+    here = model.predict(images, verbose=0)
+    model.encoder.save("encoder.keras")
+    model.save("model.keras")
+    np.save("images.npy", images)
+    subprocess.run([sys.executable, "-c", ALONE], check=True)
+    np.testing.assert_allclose(np.load("there.npy"), here, rtol=1e-5, atol=1e-6)
+
+
+class TestExport:
+    @pytest.fixture(autouse=True)
+    def only_where_it_exists(self, backend):
+        if backend == "torch":
+            pytest.skip("Keras exports no SavedModel on torch, not even of a Dense layer")
+
+    def served(self, model, x):
+        import tensorflow as tf
+
+        model.export("served", verbose=False)
+        return np.asarray(tf.saved_model.load("served").serve(x))
+
+    def test_keeps_the_dtype_of_raw_images(self):
+        import tensorflow as tf
+
+        encoder = TripletModel(
+            keras.Sequential([layers.Rescaling(1 / 255), layers.Conv2D(4, 3)]), embedding_dim=4
+        ).encoder
+        images = RNG.integers(0, 256, (3, 6, 6, 3), "uint8")
+        here = encoder.predict(images, verbose=0)
+        np.testing.assert_allclose(self.served(encoder, images), here, rtol=1e-4, atol=1e-6)
+        signature = tf.saved_model.load("served").signatures["serving_default"]
+        (spec,) = signature.structured_input_signature[1].values()
+        assert spec.dtype == tf.uint8 and spec.shape.as_list() == [None, 6, 6, 3]
+
+    def test_of_a_model_is_its_encoder(self):
+        model = SiameseModel(backbone(), embedding_dim=4)
+        # Sequences of two lengths: the served network takes any.
+        model(np.zeros((2, 3, 5), "float32"))
+        x = RNG.normal(size=(2, 7, 5)).astype("float32")
+        here = model.predict(x, verbose=0)
+        longer = np.concatenate([x, x], axis=1)
+        np.testing.assert_allclose(self.served(model, longer), here, rtol=1e-4, atol=1e-6)
