@@ -20,7 +20,6 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
-import matplotlib
 import numpy as np
 from keras import layers
 
@@ -157,27 +156,24 @@ def print_table(rows):
 
 def write_pictures(folder, images, labels, before, after):
     """Write what the embeddings look like, and return (path, what it shows) for each file."""
-    few = slice(None, None, max(1, len(images) // 1000))
+    panels = {"before training": before, "after training": after}
     pictures = {
         "neighbors.png": (
-            viz.plot_neighbors(after, labels, images, seed=0),
+            viz.plot_neighbors(images, labels, after),
             "some digits, each with its nearest neighbours",
         ),
-        "before.png": (
-            viz.plot_embeddings(before[few], labels[few]),
-            "the embeddings in two dimensions, before training",
-        ),
-        "after.png": (
-            viz.plot_embeddings(after[few], labels[few]),
-            "the same after training",
+        "embeddings.png": (
+            # Directions of largest variance cannot part ten groups in a plane; t-SNE can.
+            viz.plot_embeddings(panels, labels, method="tsne", max_points=1000),
+            "the embeddings in a plane, before and after training",
         ),
         "distances.png": (
-            viz.plot_distances(after[few], labels[few]),
+            viz.plot_distances(after, labels),
             "distances inside a digit and between digits",
         ),
     }
     for name, (figure, _) in pictures.items():
-        figure.savefig(folder / name, dpi=120, bbox_inches="tight")
+        figure.savefig(folder / name, dpi=120)
     return [(folder / name, shows) for name, (_, shows) in pictures.items()]
 
 
@@ -198,7 +194,6 @@ def check_saved(path, images, embeddings):
 def main():
     arguments = parse_arguments()
     start = time.perf_counter()
-    matplotlib.use("Agg")
     keras.utils.set_random_seed(arguments.seed)
     if arguments.mixed_precision:
         keras.config.set_dtype_policy("mixed_float16")
@@ -247,7 +242,7 @@ def main():
     arguments.log_dir.mkdir(parents=True, exist_ok=True)
     saved = arguments.log_dir / "encoder.keras"
     model.encoder.save(saved)
-    viz.write_projector(arguments.log_dir, after[:2000], y_test[:2000], images=x_test[:2000])
+    viz.write_projector(arguments.log_dir, after, y_test, x_test, max_points=2000)
     for path, shows in write_pictures(arguments.log_dir, x_test, y_test, before, after):
         print(f"{path}: {shows}")
     print(f"tensorboard --logdir {arguments.log_dir}: curves, and the embeddings as a 3-D cloud")

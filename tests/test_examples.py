@@ -11,9 +11,8 @@ import pytest
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 FILES = [
-    "after.png",
-    "before.png",
     "distances.png",
+    "embeddings.png",
     "encoder.keras",
     "neighbors.png",
     "projector_config.pbtxt",
