@@ -9,8 +9,8 @@ from keras_metric.viz._style import as_numpy
 
 def looks_like_images(value):
     """Say whether an array can be drawn: `(n, h, w)` or `(n, h, w, 1 | 3 | 4)` numbers."""
-    shape, dtype = getattr(value, "shape", ()), getattr(value, "dtype", None)
-    if dtype is None or keras.backend.standardize_dtype(dtype) in ("string", "bool"):
+    shape, dtype = getattr(value, "shape", ()), str(getattr(value, "dtype", ""))
+    if "float" not in dtype and "int" not in dtype:
         return False
     if len(shape) == 3:
         # Sequences of vectors are rank 3 as well, and far from square.
@@ -33,7 +33,8 @@ def as_pixels(images, name="images"):
             f"`{name}` must have shape (n, height, width) or (n, height, width, 1, 3 or 4). "
             f"Received: {name}.shape={images.shape}"
         )
-    images = images[..., 0] if images.ndim == 4 and images.shape[-1] == 1 else images[..., :3]
+    if images.ndim == 4:
+        images = images[..., 0] if images.shape[-1] == 1 else images[..., :3]
     if images.dtype == np.uint8:
         return images
     images = images.astype("float32")

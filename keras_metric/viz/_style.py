@@ -3,10 +3,13 @@
 import numpy as np
 from keras import ops
 
-# Okabe and Ito's colours, told apart with every common kind of colour blindness. Their yellow
-# and their black are left out: one is too faint on white, the other is the text.
-PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#7F7F7F", "#44318D")
-SYMBOLS = ("o", "s", "^", "D", "v", "P", "X", "*")
+# Okabe and Ito's colours, told apart with every common kind of colour blindness, but for their
+# yellow, which is too faint on white; and three dark ones of Paul Tol's that stand off from them.
+PALETTE = (
+    *("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000"),
+    *("#332288", "#882255", "#999933"),
+)
+SYMBOLS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", "p")
 RIGHT, WRONG, GREY = "#0072B2", "#D55E00", "#C8C8C8"
 
 

@@ -64,10 +64,10 @@ def plot_distances(embeddings, labels, metric="euclidean", max_pairs=100_000, se
     shares = [np.histogram(kind, edges)[0] / len(kind) for kind in kinds]
     figure = Figure(figsize=(6.4, 3.8), layout="constrained")
     axes = figure.subplots()
-    looks = (("same class", RIGHT, "//", "-"), ("different classes", WRONG, "\\\\", "--"))
+    looks = (("same class", RIGHT, "/", "-"), ("different classes", WRONG, "\\", "--"))
     for kind, share, (name, colour, hatch, line) in zip(kinds, shares, looks):
         text = f"{name}: {len(kind):,} pairs"
-        axes.stairs(share, edges, fill=True, color=colour, alpha=0.25, hatch=hatch)
+        axes.stairs(share, edges, fill=True, fc=colour, ec=colour, alpha=0.3, hatch=hatch, lw=0)
         axes.stairs(share, edges, color=colour, linewidth=1.6, label=text)
         middle = float(np.median(kind))
         axes.axvline(

@@ -1,6 +1,7 @@
 """A map of an embedding space in two dimensions."""
 
 import numpy as np
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from sklearn.decomposition import PCA
@@ -36,9 +37,9 @@ def plot_embeddings(
 
     A map, no proof: PCA shows the two widest directions (the axes say what share of the variance
     they hold), t-SNE shows who is whose neighbour and no distances between groups. A dict
-    of embeddings gives panels side by side, for before and after. Up to eight classes have a
-    colour and a symbol each; of more classes the eight largest have, and all others are
-    grey, so that 2,000 classes stay readable.
+    of embeddings gives panels side by side, for before and after. Up to ten classes have a
+    colour and a symbol each; of more classes the ten largest have, and all others are grey,
+    so that 2,000 classes stay readable.
 
     Args:
         embeddings: `(items, dim)`, or a dict from panel titles to such arrays of the same items.
@@ -82,19 +83,24 @@ def plot_embeddings(
     if images is not None:
         images = as_pixels(images)[kept]
     figure = Figure(figsize=(5.2 * len(panels) + 0.6, 5.2), layout="constrained")
-    for axes, (title, panel) in zip(
-        figure.subplots(1, len(panels), squeeze=False)[0], panels.items()
-    ):
+    drawn = []
+    all_axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axes, (title, panel) in zip(all_axes, panels.items()):
         points, names = _project(panel[kept], method, seed)
         _scatter(axes, points, labels[kept], class_names)
-        if images is not None:
-            _add_thumbnails(axes, points, images)
+        drawn.append((axes, points))
         axes.set_title(title, fontsize=11)
         axes.set_xlabel(names[0], fontsize=8)
         axes.set_ylabel(names[1], fontsize=8)
         tidy(axes)
     handles, texts = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, texts, loc="outside right upper", fontsize=8, frameon=False)
+    legend = figure.legend(handles, texts, loc="outside right upper", fontsize=8, frameon=False)
+    for handle in legend.legend_handles:
+        handle.set(sizes=[30], alpha=1)
+    if images is not None:
+        figure.draw_without_rendering()  # settles the layout, and so the room on the page
+        for axes, points in drawn:
+            _add_thumbnails(axes, points, images)
     return figure
 
 
@@ -110,26 +116,21 @@ def _project(embeddings, method, seed):
     shares = np.zeros(2)
     centred = embeddings - embeddings.mean(axis=0)
     if centred.any():
-        pca = PCA(
-            size,
-            svd_solver="full" if min(embeddings.shape) < 500 else "randomized",
-            random_state=seed,
-        )
+        pca = PCA(size, random_state=seed)
         points[:, :size] = pca.fit_transform(centred)
         shares[:size] = pca.explained_variance_ratio_
-    return points, tuple(
-        f"PCA {axis + 1} ({share:.0%} of variance)" for axis, share in enumerate(shares)
-    )
+    names = [f"PCA {axis} ({share:.0%} of variance)" for axis, share in enumerate(shares, start=1)]
+    return points, names
 
 
 def _scatter(axes, points, labels, class_names):
     classes, codes, counts = np.unique(labels, return_inverse=True, return_counts=True)
     named = np.sort(np.argsort(-counts, kind="stable")[:_MOST_NAMED])
-    size = float(np.clip(6000 / len(points), 5, 30))
+    size = float(np.clip(24_000 / len(points), 14, 36))
     others = ~np.isin(codes, named)
     if others.any():
         text = f"{len(classes) - len(named):,} other classes"
-        axes.scatter(*points[others].T, s=0.6 * size, c=GREY, marker=".", label=text, linewidths=0)
+        axes.scatter(*points[others].T, s=0.5 * size, c=GREY, marker="o", label=text, linewidths=0)
     for place, code in enumerate(named):
         own = points[codes == code]
         axes.scatter(
@@ -144,20 +145,20 @@ def _scatter(axes, points, labels, class_names):
 
 
 def _add_thumbnails(axes, points, images):
-    axes.figure.draw_without_rendering()  # settles the layout, and so the size of the axes
     pixels = axes.transData.transform(points)
     scale = axes.figure.dpi / 72
     reach = 1.1 * _THUMBNAIL * scale
     shown = np.empty((0, 2))
-    height, width = images.shape[1:3]
-    factor = min(1.0, 64 / max(height, width))
+    factor = min(1.0, 64 / max(images.shape[1:3]))
+    height, width = (max(1, round(factor * side)) for side in images.shape[1:3])
     for pixel, point, image in zip(pixels, points, images):
         if (np.abs(shown - pixel).max(axis=1) < reach).any():
             continue
         shown = np.vstack([shown, pixel])
-        small = shrink(image[None], max(1, round(factor * height)), max(1, round(factor * width)))[
-            0
-        ]
-        zoom = _THUMBNAIL / max(small.shape[:2])
-        picture = OffsetImage(small, zoom=zoom, cmap="gray", norm=None, interpolation="bilinear")
+        picture = OffsetImage(
+            shrink(image[None], height, width)[0],
+            zoom=_THUMBNAIL / max(height, width),
+            cmap="gray",
+            norm=Normalize(0, 255),
+        )
         axes.add_artist(AnnotationBbox(picture, point, frameon=False, pad=0))

@@ -100,7 +100,8 @@ def plot_neighbors(
     figure = Figure(figsize=(_CELL * columns + 0.3, 1.3 * _CELL * rows + 0.3), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False)
     for row, query in enumerate(queries):
-        _draw(axes[row, 0], images[query], f"query: {readable(labels[query], class_names)}", None)
+        _draw(axes[row, 0], images[query], readable(labels[query], class_names), None)
+        axes[row, 0].set_xlabel("query", fontsize=7, labelpad=2)
         for column, item in enumerate(neighbors[row], start=1):
             right = bool(labels[item] == labels[query])
             text = f"{'✓' if right else '✗'} {readable(labels[item], class_names)}"
@@ -125,7 +126,8 @@ def _draw(axes, image, text, colour):
     axes.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
-    short = text if len(text) <= 18 else text[:17] + "…"
+    # Names of one family often differ at their end only.
+    short = text if len(text) <= 14 else f"{text[:7]}…{text[-6:]}"
     axes.set_title(short, fontsize=8, pad=3, color=colour or "black")
     if colour:
         frame = Rectangle((0, 0), 1, 1, transform=axes.transAxes, fill=False, clip_on=False)

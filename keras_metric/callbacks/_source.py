@@ -1,0 +1,79 @@
+"""Embeddings, labels and pictures of whatever `fit` accepts as data."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_metric.viz._pixels import as_pixels, looks_like_images, shrink
+
+_THUMBNAIL = 64
+
+
+class Source:
+    """Arrays with labels, or anything that yields batches `(x, labels)` each time it is read.
+
+    Args:
+        name: Name of the argument, for messages.
+        x: Array or dict of arrays; with `y` None, a source of batches.
+        y: Labels, or None.
+        batch_size: Rows at a time, for arrays.
+    """
+
+    def __init__(self, name, x, y, batch_size):
+        if y is not None:
+            lengths = {len(part) for part in keras.tree.flatten(x)} | {len(y)}
+            if len(lengths) > 1:
+                raise ValueError(
+                    f"`{name}` must have one label for each row. "
+                    f"Received: lengths {sorted(lengths)}"
+                )
+        elif hasattr(x, "shape") or isinstance(x, dict):
+            raise ValueError(
+                f"`{name}` of arrays needs labels. Received: y=None. Pass arrays with labels, "
+                "or a data set that yields (x, labels)."
+            )
+        elif hasattr(x, "cardinality") and int(x.cardinality()) == -1:
+            raise ValueError(
+                f"`{name}` must come to an end. Received an infinite data set: use `.take(steps)`."
+            )
+        self.name, self.x, self.y, self.batch_size = name, x, y, batch_size
+
+    def embed(self, encoder, with_images):
+        """Return NumPy embeddings and labels, and images where they are wanted and x has some."""
+        if self.y is not None:
+            embeddings = encoder.predict(self.x, batch_size=self.batch_size, verbose=0)
+            images = self.x if with_images and looks_like_images(self.x) else None
+            return embeddings, np.asarray(self.y), images
+        # One pass for all three: a source may come in another order the next time.
+        parts = [self._embed_batch(encoder, batch, with_images) for batch in self._batches()]
+        if not parts:
+            raise ValueError(
+                f"`{self.name}` must yield a batch each time it is read. Received none: a "
+                "generator is empty the second time. Pass arrays, a Dataset or a PyDataset."
+            )
+        embeddings, labels, images = zip(*parts)
+        images = None if images[0] is None else np.concatenate(images)
+        return np.concatenate(embeddings), np.concatenate(labels), images
+
+    def _batches(self):
+        if isinstance(self.x, keras.utils.PyDataset):
+            return (self.x[index] for index in range(len(self.x)))
+        return iter(self.x)
+
+    def _embed_batch(self, encoder, batch, with_images):
+        inputs, labels, _ = keras.utils.unpack_x_y_sample_weight(batch)
+        if labels is None:
+            raise ValueError(
+                f"`{self.name}` must yield (x, labels). Received a batch without labels."
+            )
+        if keras.backend.backend() != "tensorflow":
+            # Other backends do not take the tensors of a tf.data.Dataset.
+            inputs = keras.tree.map_structure(np.asarray, inputs)
+        images = None
+        if with_images and looks_like_images(inputs):
+            # Small at once: the whole data set need not fit memory as pictures.
+            images = as_pixels(inputs)
+            factor = min(1.0, _THUMBNAIL / max(images.shape[1:3]))
+            images = shrink(images, *(max(1, int(factor * side)) for side in images.shape[1:3]))
+        embeddings = ops.convert_to_numpy(encoder.predict_on_batch(inputs))
+        return embeddings, np.asarray(labels).reshape(len(embeddings), -1)[:, 0], images
