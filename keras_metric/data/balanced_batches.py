@@ -61,8 +61,8 @@ class BalancedBatches(SeededBatches):
         **kwargs: `workers`, `use_multiprocessing`, `max_queue_size` of `keras.utils.PyDataset`.
             `workers=4` loads and augments four batches at a time in threads.
 
-    `keras.layers.RandomCrop` cuts a whole batch at one place; inside `augment` it is called image
-    by image, which costs time. `RandomResizedCrop` of this module is fast.
+    `keras.layers.RandomCrop` alone cuts a whole batch at one place; inside `augment` it cuts each
+    image at its own. `RandomResizedCrop` of this module scales, too.
 
     Raises:
         ValueError: fewer classes than `classes_per_batch`; `x` and `y` of different lengths;
