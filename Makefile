@@ -39,7 +39,7 @@ torch: $(VENV)/.torch ## the tests, on PyTorch
 	KERAS_BACKEND=torch $(PYTEST) -m "not parity and not slow" $(ARGS)
 
 parity: $(VENV)/.parity ## our numbers beside pytorch-metric-learning's
-	KERAS_BACKEND=tensorflow $(PYTEST) -m parity $(ARGS)
+	KERAS_BACKEND=tensorflow $(PYTEST) -n 0 -m parity $(ARGS)
 
 examples: $(VENV)/.dev ## every example in its short form
 	KERAS_BACKEND=tensorflow $(PYTEST) tests/test_examples.py $(ARGS)
