@@ -1,6 +1,6 @@
 """Deep metric learning for Keras 3: models, losses, mining, batches, evaluation, pictures."""
 
-from keras_metric import data, distances, evaluation, layers, losses
+from keras_metric import callbacks, data, distances, evaluation, layers, losses, viz
 from keras_metric.models import EmbeddingModel, QuadrupletModel, SiameseModel, TripletModel
 from keras_metric.version import __version__ as __version__
 
@@ -9,9 +9,11 @@ __all__ = [
     "QuadrupletModel",
     "SiameseModel",
     "TripletModel",
+    "callbacks",
     "data",
     "distances",
     "evaluation",
     "layers",
     "losses",
+    "viz",
 ]
