@@ -17,7 +17,7 @@ class Augmentation:
     """
 
     def __init__(self, augment, example):
-        """`example` is a batch of one row: its shape builds layers, and functions are tried on it."""
+        """`example` is a batch of one row: its shape builds layers, functions are tried on it."""
         if isinstance(augment, dict):
             _check_names(augment, example)
             self._parts = {name: Augmentation(augment[name], example[name]) for name in augment}
