@@ -134,10 +134,10 @@ def test_self_is_removed_by_index_and_not_by_column():
     assert result["num_queries"] == 4
 
 
-def test_ten_thousand_copies_of_one_point(rng):
+def test_thousands_of_copies_of_one_point(rng):
     """Case 17 as well: two classes, no order but the index, so about one half."""
-    result = retrieval_metrics(np.ones((10_000, 2), "float32"), rng.integers(0, 2, 10_000), k=1)
-    assert result["precision_at_1"] == pytest.approx(0.5, abs=0.02)
+    result = retrieval_metrics(np.ones((4_000, 2), "float32"), rng.integers(0, 2, 4_000), k=1)
+    assert result["precision_at_1"] == pytest.approx(0.5, abs=0.03)
 
 
 # Case 16: labels of the five nearest of six queries, and how many items of each label there are.

@@ -4,6 +4,7 @@ An item that the product cannot place for certain is measured again in float64, 
 are exact.
 """
 
+import collections
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -59,13 +60,12 @@ class Counter:
             # Leave-one-out measures a pair once and counts it for both of its ends.
             for left in range(top if self.geometry.same else 0, items, _COLUMNS)
         ]
-        # The product uses all cores by itself; the counts need threads to do so.
-        with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-            for _ in pool.map(lambda tile: self._visit(*tile), tiles):
-                pass
+        for _ in in_threads(self._visit, tiles):
+            pass
         return self.per_query[:, None] - np.arange(self.keys.shape[1]) + self.before
 
-    def _visit(self, rows, columns):
+    def _visit(self, tile):
+        rows, columns = tile
         product = self.geometry.products(rows, columns)
         self._hide(product, rows, columns, -np.inf)
         self._count(self.geometry.lean(product, columns, 1), rows, columns, 0)
@@ -130,6 +130,23 @@ class Counter:
         self._hide(keys, queries, items, NOWHERE)
         wanted = self.keys[queries, :most]
         return np.stack([(keys < wanted[:, slot, None]).sum(axis=1) for slot in range(most)], 1)
+
+
+def in_threads(function, parts):
+    """Yield `function(part)` for all parts, in order, a few of them at work at a time.
+
+    A matrix product uses all cores by itself; what comes after it needs threads to do so.
+    """
+    workers = min(4, os.cpu_count() or 1)
+    with ThreadPoolExecutor(workers) as pool:
+        waiting = collections.deque()
+        for part in parts:
+            waiting.append(pool.submit(function, part))
+            # What is finished and not yet taken needs memory as well.
+            if len(waiting) > 2 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def _tally(flags, axis):

@@ -13,6 +13,7 @@ _FORMS = {
     "squared_euclidean": (False, False, True),
 }
 METRICS = tuple(_FORMS)
+_CANCELLED = np.float32(2.0**-44)
 _NUMBERS = 1 << 19  # float64 numbers handled at a time: 4 MB
 
 
@@ -26,7 +27,7 @@ class Geometry:
     def __init__(self, queries, gallery, metric):
         self.centred_rows, self.unit, self.squared = _FORMS[metric]
         self.same = queries is gallery
-        self.raw_queries, self.raw_gallery = queries, gallery
+        self.raw_queries, self.raw_gallery, self.kept = queries, gallery, None
         largest = max(np.abs(part).max(initial=0.0) for part in (queries, gallery))
         # A power of two changes no digit, and squares of large vectors fit float32 after it.
         self.scale = 2.0 ** -np.ceil(np.log2(largest)) if largest > 0 else 1.0
@@ -81,20 +82,36 @@ class Geometry:
         return distances
 
     def block(self, query, item):
-        """Return the float64 distances of two slices, every query with every item."""
-        a = self._rows(self.raw_queries[query]) - self.origin
-        b = self._rows(self.raw_gallery[item]) - self.origin
+        """Return the distances of two slices, every query with every item, as float32.
+
+        Measured in float64 and then rounded, as `order_keys` does with those of `paired`.
+        """
+        (a, a_squares), (b, b_squares) = self._exact(query, True), self._exact(item, False)
         product = a @ b.T
-        if self.squared:
-            reach = np.square(a).sum(axis=1)[:, None] + np.square(b).sum(axis=1)
-            product *= -2.0
-            product += reach
+        if not self.squared:
+            np.subtract(float(self.unit), product, out=product)
+            reach = np.float32(self.unit)
         else:
-            reach = float(self.unit)
-            np.subtract(reach, product, out=product)
+            product *= -2.0
+            product += a_squares[:, None]
+            product += b_squares
+            reach = a_squares[:, None].astype("float32") + b_squares.astype("float32")
+        distances = product.astype("float32")
         # What cancellation leaves of a true zero must be zero, or copies would not tie.
-        product[np.abs(product) < 2.0**-44 * reach] = 0.0
-        return product
+        size = distances if self.squared else np.abs(distances)
+        distances[size < _CANCELLED * reach] = 0.0
+        return distances
+
+    def keep_exact(self):
+        """Keep the gallery in float64: `block` is about to need all of it again and again."""
+        self.kept = self._exact(slice(None), False)
+
+    def _exact(self, part, of_queries):
+        if self.kept is not None and not of_queries:
+            return self.kept[0][part], self.kept[1][part]
+        rows = self._rows((self.raw_queries if of_queries else self.raw_gallery)[part])
+        rows -= self.origin
+        return rows, np.square(rows).sum(axis=1)
 
     def _between(self, a, b):
         if not (self.squared or self.unit):
@@ -139,12 +156,17 @@ class Geometry:
 
 
 def order_keys(distances, index):
-    """Return int64 keys that sort by distance rounded to float32, then by `index`.
+    """Return int64 keys that sort by distance rounded to float32, then by `index`; all are even.
 
     Equal distances computed in two ways differ in their last float64 digits; rounded to float32
     they are equal again, so that a tie is a tie whatever computed it.
     """
-    bits = (distances.astype("float32") + np.float32(0.0)).view("int32").astype("int64")
-    # The bit patterns of negative floats grow the wrong way round.
-    bits = np.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
-    return (bits << 32) | index
+    # Adding zero turns -0.0 into 0.0. The bits of positive floats sort as integers.
+    bits = (distances.astype("float32", copy=False) + np.float32(0.0)).view("int32")
+    keys = bits.astype("int64")
+    if (bits < 0).any():
+        # Those of negative ones grow the wrong way round.
+        keys = np.where(bits < 0, keys ^ 0x7FFFFFFF, keys)
+    keys <<= 32
+    keys |= 2 * index
+    return keys

@@ -7,11 +7,11 @@ its row is measured in float64 and sorted.
 
 import numpy as np
 
-from keras_metric.evaluation._counting import NOWHERE, Counter
+from keras_metric.evaluation._counting import NOWHERE, Counter, in_threads
 from keras_metric.evaluation._distances import Geometry, order_keys
 
 MOST_COUNTED = 32  # relevant items; with more of them a sort is cheaper than the counts
-_MOST_SORTED = 1 << 22  # float64 numbers in a block that is sorted: 32 MB
+_MOST_SORTED = 1 << 20  # numbers in a block that is sorted: 8 MB in float64
 
 
 class Ranking:
@@ -56,10 +56,13 @@ class Ranking:
             columns, real = self._positives(rows)
             ranks = Counter(self.geometry, self.index, self.ranges[rows], columns, real).ranks()
             yield np.sort(np.where(real, ranks, np.inf), axis=1), self.relevant[rows]
+        if counted == len(self.relevant):
+            return
+        self.geometry.keep_exact()
         step = max(1, _MOST_SORTED // len(self.index))
-        for start in range(counted, len(self.relevant), step):
-            rows = slice(start, min(start + step, len(self.relevant)))
-            yield self._sorted(rows), self.relevant[rows]
+        starts = range(counted, len(self.relevant), step)
+        blocks = (slice(start, min(start + step, len(self.relevant))) for start in starts)
+        yield from in_threads(self._sorted, blocks)
 
     def _positives(self, rows):
         """Return the columns of the rows' positives, without self, and which of them are real."""
@@ -73,11 +76,14 @@ class Ranking:
 
     def _sorted(self, rows):
         keys = order_keys(self.geometry.block(rows, slice(None)), self.index)
-        columns, real = self._positives(rows)
-        wanted = np.where(real, np.take_along_axis(keys, columns, axis=1), NOWHERE)
+        # Keys are even: an odd one says that its item is relevant, also after the sort.
+        for row, (first, last) in zip(keys, self.ranges[rows], strict=True):
+            row[first:last] |= 1
         if self.alone:
-            keys[np.arange(len(keys)), np.arange(rows.start, rows.stop)] = NOWHERE
+            keys[np.arange(len(keys)), np.arange(rows.start, rows.stop)] = NOWHERE - 1
         keys.sort(axis=1)
-        wanted.sort(axis=1)
-        ranks = [np.searchsorted(row, want) for row, want in zip(keys, wanted, strict=True)]
-        return np.where(real, 1.0 + np.stack(ranks), np.inf)
+        relevant = self.relevant[rows]
+        ranks = np.full((len(keys), relevant.max()), np.inf)
+        found = np.flatnonzero((keys & 1).astype(bool))
+        ranks[np.arange(ranks.shape[1]) < relevant[:, None]] = found % keys.shape[1] + 1.0
+        return ranks, relevant

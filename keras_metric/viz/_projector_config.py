@@ -7,9 +7,10 @@ import tempfile
 from pathlib import Path
 
 _NAME = "projector_config.pbtxt"
-_BEGIN = re.compile(r"embeddings\s*:?\s*\{")
-# A quoted text, or a brace outside of one.
-_TOKEN = re.compile(r"\"(?:[^\"\\\n]|\\.)*\"|'(?:[^'\\\n]|\\.)*'|#[^\n]*|[{}]")
+# A quoted text or a comment, which may hold braces of its own; else what opens or closes a block.
+_TOKEN = re.compile(
+    r"\"(?:[^\"\\\n]|\\.)*\"|'(?:[^'\\\n]|\\.)*'|#[^\n]*|\bembeddings\s*:?\s*\{|[{}]"
+)
 
 
 def update_config(log_dir, entry):
@@ -43,18 +44,19 @@ def replace_file(path, content):
 
 def _split(text):
     """Return the `embeddings { ... }` blocks of a config, and the text around them."""
-    blocks, rest, position = [], "", 0
-    while begin := _BEGIN.search(text, position):
-        depth, end = 1, len(text)
-        for token in _TOKEN.finditer(text, begin.end()):
-            depth += {"{": 1, "}": -1}.get(token.group(), 0)
-            if depth == 0:
-                end = token.end()
-                break
-        rest += text[position : begin.start()]
-        blocks.append(text[begin.start() : end])
-        position = end
-    return blocks, rest + text[position:]
+    blocks, rest, depth, begin, end = [], "", 0, None, 0
+    for token in _TOKEN.finditer(text):
+        if token.group()[-1] == "{" and token.group()[0] in "e{":
+            if depth == 0 and token.group() != "{":
+                begin = token.start()
+            depth += 1
+        elif token.group() == "}":
+            depth -= 1
+            if depth == 0 and begin is not None:
+                blocks.append(text[begin : token.end()])
+                rest += text[end:begin]
+                begin, end = None, token.end()
+    return blocks, rest + text[end:]
 
 
 def _block(entry):

@@ -105,22 +105,24 @@ def plot_embeddings(
 
 
 def _project(embeddings, method, seed):
-    if method == "tsne" and len(embeddings) > 3:
-        perplexity = min(30.0, (len(embeddings) - 1) / 3)
-        # t-SNE starts from the two widest directions, of which one column has only one.
-        start = "pca" if embeddings.shape[1] > 1 else "random"
-        tsne = TSNE(perplexity=perplexity, init=start, random_state=seed)
-        return tsne.fit_transform(embeddings), ("t-SNE 1", "t-SNE 2")
+    """Return the points `(items, 2)` and the names of the two axes."""
+    points, shares = np.zeros((len(embeddings), 2)), np.zeros(2)
     size = min(2, *embeddings.shape)
-    points = np.zeros((len(embeddings), 2))
-    shares = np.zeros(2)
     centred = embeddings - embeddings.mean(axis=0)
     if centred.any():
         pca = PCA(size, random_state=seed)
         points[:, :size] = pca.fit_transform(centred)
         shares[:size] = pca.explained_variance_ratio_
-    names = [f"PCA {axis} ({share:.0%} of variance)" for axis, share in enumerate(shares, start=1)]
-    return points, names
+    if method == "pca":
+        names = [f"PCA {axis} ({share:.0%} of variance)" for axis, share in enumerate(shares, 1)]
+        return points, names
+    if len(embeddings) > 3:
+        # scikit-learn's own start fails where all embeddings are equal.
+        start = 1e-4 * points / (points[:, 0].std() or 1.0)
+        perplexity = min(30.0, (len(embeddings) - 1) / 3)
+        tsne = TSNE(perplexity=perplexity, init=start.astype("float32"), random_state=seed)
+        points = tsne.fit_transform(embeddings)
+    return points, ["t-SNE 1", "t-SNE 2"]
 
 
 def _scatter(axes, points, labels, class_names):

@@ -1,0 +1,268 @@
+"""RetrievalEvaluator and MiningSchedule inside real training."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_metric.callbacks import MiningSchedule, RetrievalEvaluator
+from keras_metric.evaluation import retrieval_metrics
+from keras_metric.layers import TripletMiner
+from keras_metric.losses import TripletLoss
+
+
+class Model(keras.Model):
+    """A stand-in with an `encoder`, whose own output is something else."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder = keras.Sequential(
+            [keras.layers.Flatten(), keras.layers.Dropout(0.5), keras.layers.Dense(4)]
+        )
+
+    def call(self, x, training=None):
+        return 0.0 * self.encoder(x, training=training)
+
+
+class Batches(keras.utils.PyDataset):
+    """Uneven batches of (x, y)."""
+
+    def __init__(self, x, y):
+        super().__init__()
+        self.parts = list(zip(np.array_split(x, 3), np.array_split(y, 3)))
+
+    def __len__(self):
+        return len(self.parts)
+
+    def __getitem__(self, index):
+        return self.parts[index]
+
+
+@pytest.fixture
+def data(digits):
+    images, labels = digits
+    return images[:50], labels[:50]
+
+
+@pytest.fixture
+def model(data):
+    model = Model()
+    model(data[0])
+    model.compile(keras.optimizers.SGD(0.5), TripletLoss(), run_eagerly=True)
+    return model
+
+
+def fit(model, data, *callbacks, **settings):
+    settings = {"epochs": 2, "verbose": 0, **settings}
+    return model.fit(*data, callbacks=list(callbacks), **settings).history
+
+
+class TestRetrievalEvaluator:
+    def test_logs_are_the_metrics_of_the_encoder(self, model, data):
+        history = fit(model, data, RetrievalEvaluator(*data, k=(1, 3)))
+        wanted = retrieval_metrics(model.encoder.predict(data[0], verbose=0), data[1], k=(1, 3))
+        for key, value in wanted.items():
+            if "queries" in key:
+                assert f"val_{key}" not in history
+            else:
+                assert history[f"val_{key}"][-1] == pytest.approx(value), key
+        assert len(history["val_recall_at_3"]) == 2
+
+    def test_every_kind_of_source_gives_the_same(self, model, data):
+        tf = pytest.importorskip("tensorflow")
+        x, y = data
+        sources = {
+            "arrays": (x, y),
+            "column": (x, y[:, None]),
+            "PyDataset": (Batches(x, y),),
+            "Dataset": (tf.data.Dataset.from_tensor_slices((x, y)).batch(16),),
+            "list": ([(x[:20], y[:20]), (x[20:], y[20:], np.ones(30))],),
+        }
+        evaluators = [RetrievalEvaluator(*source, name=name) for name, source in sources.items()]
+        history = fit(model, data, *evaluators)
+        for name in sources:
+            for key in ("recall_at_1", "map", "map_at_r"):
+                assert history[f"{name}_{key}"] == pytest.approx(history[f"arrays_{key}"]), name
+
+    def test_dict_inputs(self):
+        inputs = {name: keras.Input((3,), name=name) for name in ("a", "b")}
+        model = keras.Model(inputs, keras.layers.Dense(2)(inputs["a"] - inputs["b"]))
+        model.compile("sgd", TripletLoss(), run_eagerly=True)
+        x = {name: np.random.rand(12, 3).astype("float32") for name in ("a", "b")}
+        history = fit(model, (x, np.arange(12) % 3), RetrievalEvaluator(x, np.arange(12) % 3))
+        assert "val_recall_at_5" in history
+
+    def test_gallery(self, model, data):
+        x, y = data
+        evaluators = [
+            RetrievalEvaluator(x[:20], y[:20], (x[20:], y[20:]), name="arrays"),
+            RetrievalEvaluator(x[:20], y[:20], Batches(x[20:], y[20:]), name="source"),
+        ]
+        history = fit(model, data, *evaluators)
+        embeddings = model.encoder.predict(x, verbose=0)
+        wanted = retrieval_metrics(embeddings[:20], y[:20], embeddings[20:], y[20:], k=1)
+        assert history["arrays_map"][-1] == pytest.approx(wanted["map"])
+        assert history["arrays_map"] == pytest.approx(history["source_map"])
+
+    def test_labels_need_not_be_numbers(self, model, data):
+        names = np.array([f"class {label}" for label in data[1]])
+        ours = RetrievalEvaluator(data[0], names, name="names")
+        history = fit(model, data, ours, RetrievalEvaluator(*data))
+        assert history["names_map"] == history["val_map"]
+
+    def test_callbacks_after_it_see_its_logs(self, model, data, tmp_path):
+        stop = keras.callbacks.EarlyStopping("val_recall_at_1", mode="max", patience=1, baseline=2)
+        path = tmp_path / "best.weights.h5"
+        best = keras.callbacks.ModelCheckpoint(
+            path, "val_recall_at_1", save_best_only=True, save_weights_only=True, mode="max"
+        )
+        history = fit(model, data, RetrievalEvaluator(*data), best, stop, epochs=9)
+        assert len(history["loss"]) == 2  # the baseline is out of reach, the patience is 1
+        assert path.exists()
+
+    def test_the_model_is_left_as_found(self, data):
+        """Losses, weights and the seeds of random layers, with the callback and without."""
+        results = []
+        for callbacks in ([], [RetrievalEvaluator(*data, at_start=True)]):
+            keras.utils.set_random_seed(1)
+            model = Model()
+            model(data[0])
+            model.compile(keras.optimizers.Adam(0.01), TripletLoss(), jit_compile=False)
+            history = fit(model, data, *callbacks, epochs=3)
+            results.append((history["loss"], [np.array(w) for w in model.get_weights()]))
+        assert results[0][0] == pytest.approx(results[1][0], rel=1e-6)
+        for without, with_it in zip(results[0][1], results[1][1]):
+            np.testing.assert_allclose(without, with_it, rtol=1e-5, atol=1e-7)
+
+    def test_at_start_and_every(self, model, data):
+        before = retrieval_metrics(model.encoder.predict(data[0], verbose=0), data[1], k=1)
+        evaluator = RetrievalEvaluator(*data, every=2, at_start=True)
+        history = fit(model, data, evaluator, epochs=5)
+        assert evaluator.history["epoch"] == [0, 2, 4]
+        assert evaluator.history["map"][0] == pytest.approx(before["map"])
+        assert evaluator.history["map"][1:] == history["val_map"]
+        assert evaluator.history["num_queries"] == [before["num_queries"]] * 3
+        fit(model, data, evaluator, epochs=4, initial_epoch=3)
+        assert evaluator.history["epoch"] == [3, 4]
+
+    def test_a_model_without_encoder_is_used_itself(self, data):
+        model = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(3)])
+        model.compile("sgd", TripletLoss(), run_eagerly=True)
+        history = fit(model, data, RetrievalEvaluator(*data))
+        wanted = retrieval_metrics(model.predict(data[0], verbose=0), data[1])
+        assert history["val_map"][-1] == pytest.approx(wanted["map"])
+
+    def test_a_diverged_encoder_gives_nan(self, model, data):
+        model.encoder.set_weights([np.full(w.shape, np.nan) for w in model.encoder.get_weights()])
+        with pytest.warns(UserWarning, match="NaN or infinity"):
+            history = fit(model, data, RetrievalEvaluator(*data), epochs=1)
+        assert np.isnan(history["val_recall_at_1"]).all()
+
+    def test_what_it_prints(self, model, data, capsys, tmp_path):
+        silent = RetrievalEvaluator(*data)
+        fit(model, data, silent, verbose=2)
+        assert "RetrievalEvaluator" not in capsys.readouterr().out
+        telling = RetrievalEvaluator(*data, at_start=True, log_dir=tmp_path / "log")
+        fit(model, data, telling, verbose=0)
+        assert capsys.readouterr().out == ""
+        fit(model, data, telling, verbose=2, epochs=1)
+        lines = [line for line in capsys.readouterr().out.splitlines() if "Retrieval" in line]
+        assert len(lines) == 2
+        assert "epoch 0: val_recall_at_1=" in lines[0]
+        assert f"projector 'val' to {tmp_path / 'log'}" in lines[1]
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (dict(x=np.zeros((3, 2)), y=[0, 1]), "one label for each row"),
+            (dict(x={"a": np.zeros(3), "b": np.zeros(2)}, y=[0, 1, 2]), "one label for each row"),
+            (dict(x=np.zeros((3, 2))), "needs labels"),
+            (dict(x=[], gallery=(np.zeros((3, 2)), [1])), "gallery"),
+            (dict(x=[], k=0), "at least 1"),
+            (dict(x=[], metric="l2"), "one of"),
+            (dict(x=[], every=0), "every"),
+        ],
+    )
+    def test_errors_come_before_training(self, arguments, message):
+        with pytest.raises(ValueError, match=message):
+            RetrievalEvaluator(**arguments)
+
+    def test_sources_that_end_never_or_too_early(self, model, data):
+        tf = pytest.importorskip("tensorflow")
+        with pytest.raises(ValueError, match="take"):
+            RetrievalEvaluator(tf.data.Dataset.from_tensor_slices(data).batch(9).repeat())
+        with pytest.raises(ValueError, match="each time it is read"):
+            fit(model, data, RetrievalEvaluator(iter([data])))
+        with pytest.raises(ValueError, match="without labels"):
+            fit(model, data, RetrievalEvaluator([(data[0],)]))
+
+
+class TestMiningSchedule:
+    def compiled(self, miner, wrap=lambda loss: loss, **settings):
+        model = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(4)])
+        settings = {"run_eagerly": True, **settings}
+        model.compile("sgd", wrap(TripletLoss(mining=miner)), **settings)
+        return model
+
+    def test_strategies_follow_the_epochs(self, data):
+        seen = []
+        miner = TripletMiner(("all", "semi-hard", "hard"))
+        schedule = MiningSchedule({3: "hard", 0: "all", 1: "semi-hard"}, log=True)
+        spy = keras.callbacks.LambdaCallback(
+            on_epoch_end=lambda epoch, logs: seen.append(schedule.current)
+        )
+        history = fit(self.compiled(miner), data, schedule, spy, epochs=5)
+        assert history["mining_stage"] == [0, 1, 1, 2, 2]
+        assert seen == ["all", "semi-hard", "semi-hard", "hard", "hard"]
+
+    def test_the_compiled_step_follows(self, data):
+        """With a learning rate of 0 the losses tell the strategies apart."""
+
+        def losses(miner, *callbacks):
+            keras.utils.set_random_seed(0)
+            model = self.compiled(miner, run_eagerly=False)
+            model.optimizer.learning_rate = 0.0
+            return fit(model, data, *callbacks, batch_size=50)["loss"]
+
+        alone = [losses(TripletMiner(name))[0] for name in ("all", "hard")]
+        scheduled = losses(TripletMiner(("all", "hard")), MiningSchedule({0: "all", 1: "hard"}))
+        assert abs(alone[0] - alone[1]) > 1e-3
+        assert scheduled == pytest.approx(alone, rel=1e-4)
+
+    def test_resuming_takes_the_last_entry_that_is_due(self, data):
+        schedule = MiningSchedule({0: "all", 4: "hard", 9: "semi-hard"})
+        miner = TripletMiner(("all", "semi-hard", "hard"))
+        fit(self.compiled(miner), data, schedule, epochs=6, initial_epoch=5)
+        assert schedule.current == "hard"
+
+    def test_before_the_first_entry_the_miner_is_left_alone(self, data):
+        schedule = MiningSchedule({1: "hard"}, log=True)
+        miner = TripletMiner(("all", "hard"))
+        miner.use("all")
+        history = fit(self.compiled(miner), data, schedule, epochs=1)
+        assert schedule.current is None
+        assert "mining_stage" not in history
+
+    @pytest.mark.parametrize("wrap", [lambda loss: [loss], lambda loss: loss])
+    def test_losses_in_a_list(self, data, wrap):
+        miner = TripletMiner(("all", "hard"))
+        schedule = MiningSchedule({0: "hard"}, miner=miner)
+        fit(self.compiled(miner, wrap), data, schedule, epochs=1)
+        assert schedule.current == "hard"
+
+    def test_errors(self, data):
+        for wrong in ({}, None, ["hard"]):
+            with pytest.raises(ValueError, match="must be a dict"):
+                MiningSchedule(wrong)
+        with pytest.raises(ValueError, match="at least 0"):
+            MiningSchedule({-1: "hard"})
+        with pytest.raises(TypeError, match="integer"):
+            MiningSchedule({"hard": 0})
+        miner = TripletMiner(("all", "hard"))
+        model = self.compiled(miner)
+        with pytest.raises(ValueError, match="semi-hard"):
+            fit(model, data, MiningSchedule({0: "semi-hard"}))
+        with pytest.raises(ValueError, match="given miner"):
+            fit(model, data, MiningSchedule({0: "hard"}, miner=TripletMiner(("all", "hard"))))
+        model.compile("sgd", "mse")
+        with pytest.raises(ValueError, match=r"mining=TripletMiner\(\('hard',\)\)"):
+            fit(model, data, MiningSchedule({0: "hard"}))

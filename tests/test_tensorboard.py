@@ -1,0 +1,140 @@
+"""TensorBoard itself, over HTTP, reads what RetrievalEvaluator has written."""
+
+import contextlib
+import json
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_metric.callbacks import RetrievalEvaluator
+
+pytest.importorskip("tensorboard")
+DEADLINE = 90  # seconds for the server to start and to find its plugins
+
+
+class Server:
+    """A TensorBoard of its own process on a free loopback port."""
+
+    def __init__(self, log_dir, output):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.address = f"http://127.0.0.1:{probe.getsockname()[1]}"
+        port = self.address.rpartition(":")[2]
+        command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(log_dir)]
+        command += ["--host", "127.0.0.1", "--port", port, "--load_fast=false"]
+        self.process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+        self.deadline = time.monotonic() + DEADLINE
+
+    def get(self, path, **query):
+        url = f"{self.address}/{path}?{urllib.parse.urlencode(query)}"
+        with urllib.request.urlopen(url, timeout=20) as answer:
+            return answer.read()
+
+    def wait_for(self, path, holds, **query):
+        """Ask again and again until the answer holds, and fail when the time is up."""
+        answer = None
+        while time.monotonic() < self.deadline:
+            if self.process.poll() is not None:
+                pytest.fail(f"TensorBoard ended with status {self.process.returncode}")
+            # The server is not there yet, or has not read the folder.
+            with contextlib.suppress(OSError, urllib.error.URLError):
+                answer = json.loads(self.get(path, **query))
+                if holds(answer):
+                    return answer
+            time.sleep(0.3)
+        pytest.fail(f"{path} did not come true in {DEADLINE} s; the last answer was {answer}")
+
+    def stop(self):
+        self.process.terminate()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait(10)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, _digits):
+    """A folder that a training has written, and the encoder."""
+    images, labels = (part[:60] for part in _digits)
+    log_dir = tmp_path_factory.mktemp("board")
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(5)])
+    model.compile("sgd", "mse", run_eagerly=True)
+    evaluator = RetrievalEvaluator(
+        images, labels, log_dir=log_dir, at_start=True, pictures=True, class_names="ABCDEFGHIJ"
+    )
+    model.fit(images, np.zeros((60, 5)), epochs=3, callbacks=[evaluator], verbose=0)
+    return log_dir, model.predict(images, verbose=0), labels, evaluator
+
+
+@pytest.fixture(scope="module")
+def server(trained, tmp_path_factory):
+    path = tmp_path_factory.mktemp("server") / "output"
+    with open(path, "wb") as output:
+        server = Server(trained[0], output)
+        try:
+            yield server
+        finally:
+            server.stop()
+
+
+def test_projector_is_listed_and_has_both_embeddings(server, trained):
+    server.wait_for("data/plugins_listing", lambda plugins: plugins["projector"]["enabled"])
+    runs = server.wait_for("data/plugin/projector/runs", bool)
+    assert runs == ["."]
+    info = json.loads(server.get("data/plugin/projector/info", run="."))
+    assert [entry["tensorName"] for entry in info["embeddings"]] == ["val_start", "val"]
+    assert all(entry["tensorShape"] == [60, 5] for entry in info["embeddings"])
+
+
+def test_projector_serves_the_tensor(server, trained):
+    server.wait_for("data/plugin/projector/runs", bool)
+    data = server.get("data/plugin/projector/tensor", run=".", name="val", num_rows=100)
+    np.testing.assert_allclose(np.frombuffer(data, "<f4").reshape(60, 5), trained[1], rtol=1e-5)
+
+
+def test_projector_serves_the_labels(server, trained):
+    server.wait_for("data/plugin/projector/runs", bool)
+    text = server.get("data/plugin/projector/metadata", run=".", name="val", num_rows=100)
+    assert text.decode().split() == ["ABCDEFGHIJ"[label] for label in trained[2]]
+
+
+def test_projector_serves_the_thumbnails(server, trained, tmp_path, _digits):
+    server.wait_for("data/plugin/projector/runs", bool)
+    path = tmp_path / "sheet.png"
+    path.write_bytes(server.get("data/plugin/projector/sprite_image", run=".", name="val"))
+    with Image.open(path) as picture:
+        sheet = np.asarray(picture)
+    assert sheet.shape == (64, 64)  # eight by eight thumbnails of eight by eight pixels
+    image = _digits[0][9, ..., 0]
+    np.testing.assert_allclose(sheet[8:16, 8:16], 255 * image, atol=0.6)
+
+
+def test_scalars_and_pictures_are_there(server, trained):
+    tags = server.wait_for(
+        "data/plugin/scalars/tags", lambda tags: "val_recall_at_1" in tags.get(".", {})
+    )
+    assert {"val_recall_at_5", "val_map_at_r", "val_r_precision"} <= set(tags["."])
+    points = json.loads(server.get("data/plugin/scalars/scalars", run=".", tag="val_recall_at_1"))
+    evaluator = trained[3]
+    assert [step for _, step, _ in points] == evaluator.history["epoch"] == [0, 1, 2, 3]
+    values = [value for _, _, value in points]
+    np.testing.assert_allclose(values, evaluator.history["recall_at_1"], rtol=1e-6)
+    pictures = json.loads(server.get("data/plugin/images/tags"))["."]
+    assert {"val_distances", "val_neighbors"} <= set(pictures)
+    listed = json.loads(
+        server.get("data/plugin/images/images", run=".", tag="val_neighbors", sample=0)
+    )
+    assert server.get(f"data/plugin/images/individualImage?{listed[0]['query']}").startswith(
+        b"\x89PNG"
+    )

@@ -1,0 +1,329 @@
+"""The pictures say what they should, and the projector's files are what TensorBoard reads."""
+
+import sys
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.spatial.distance import cdist
+
+from keras_metric import viz
+from keras_metric.viz._pixels import as_pixels, looks_like_images
+from keras_metric.viz._style import PALETTE, RIGHT, SYMBOLS, WRONG
+
+
+def texts(figure):
+    return [axes.get_title() for axes in figure.axes]
+
+
+class TestNeighbors:
+    def test_right_and_wrong_by_colour_and_symbol(self):
+        x = np.array([[0.0], [1.0], [3.0], [7.0]])
+        images = np.zeros((4, 8, 8))
+        figure = viz.plot_neighbors(images, ["a", "b", "a", "a"], x, queries=[0, 3], k=2)
+        assert texts(figure) == ["a", "✗ b", "✓ a", "a", "✓ a", "✗ b"]
+        colours = [axes.title.get_color() for axes in figure.axes]
+        assert colours == ["black", WRONG, RIGHT, "black", RIGHT, WRONG]
+        assert [axes.get_xlabel() for axes in figure.axes[1:3]] == ["1", "3"]
+
+    def test_copies_of_the_query_are_neighbors_and_it_is_not(self):
+        figure = viz.plot_neighbors(np.zeros((3, 8, 8)), [0, 1, 2], np.ones((3, 2)), queries=[1])
+        assert texts(figure) == ["1", "✗ 0", "✗ 2"]
+
+    def test_neighbors_of_an_index(self, digits):
+        images, labels = digits
+        neighbors = np.array([[5, 6, 7], [8, 9, 10]])
+        figure = viz.plot_neighbors(
+            images, labels, neighbors=neighbors, queries=[0, 1], k=2, class_names="ABCDEFGHIJ"
+        )
+        assert texts(figure) == ["A", "✗ F", "✗ G", "B", "✗ I", "✗ J"]
+
+    def test_the_choice_of_queries_is_seeded(self, digits):
+        images, labels = digits[0][:50], digits[1][:50]
+        x = images.reshape(50, -1)
+        first, again, other = (
+            texts(viz.plot_neighbors(images, labels, x, queries=4, seed=seed)) for seed in (0, 0, 1)
+        )
+        assert first == again != other
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (dict(), "either"),
+            (dict(embeddings=np.zeros((4, 2)), neighbors=np.zeros((1, 1))), "either"),
+            (dict(neighbors=np.zeros((1, 1), int), queries=3), "list the index"),
+            (dict(neighbors=np.zeros((2, 1), int), queries=[1]), "one row for each"),
+            (dict(embeddings=np.zeros((4, 2)), labels=[0]), "one label for each"),
+            (dict(embeddings=np.zeros((4, 2)), images=np.zeros((4, 2))), "height"),
+        ],
+    )
+    def test_errors(self, arguments, message):
+        arguments = {"images": np.zeros((4, 8, 8)), "labels": [0, 0, 1, 1], **arguments}
+        with pytest.raises(ValueError, match=message):
+            viz.plot_neighbors(**arguments)
+
+
+class TestEmbeddings:
+    def legend(self, figure):
+        return [text.get_text() for text in figure.legends[0].get_texts()]
+
+    def test_two_classes(self, rng):
+        figure = viz.plot_embeddings(rng.normal(size=(40, 5)), np.arange(40) % 2)
+        assert self.legend(figure) == ["0", "1"]
+
+    def test_two_thousand_classes(self, rng):
+        """Nine large classes and one of the small ones are named, the others counted."""
+        labels = np.concatenate([np.repeat(np.arange(9), 20), np.arange(2000)])
+        figure = viz.plot_embeddings(rng.normal(size=(len(labels), 3)), labels)
+        assert self.legend(figure) == ["1,990 other classes", *map(str, range(10))]
+
+    def test_points_are_the_widest_directions(self, rng):
+        """Against an eigendecomposition: coordinates up to sign, shares of variance."""
+        x = rng.normal(size=(50, 4)) * [1.0, 9.0, 3.0, 0.1]
+        figure = viz.plot_embeddings(x, np.zeros(50))
+        points = figure.axes[0].collections[0].get_offsets()
+        values, vectors = np.linalg.eigh(np.cov(x.T))
+        wanted = (x - x.mean(axis=0)) @ vectors[:, [3, 2]]
+        np.testing.assert_allclose(np.abs(points), np.abs(wanted), atol=1e-6)
+        assert figure.axes[0].get_xlabel() == f"PCA 1 ({values[3] / values.sum():.0%} of variance)"
+
+    def test_panels_share_their_points(self, rng):
+        before, labels = rng.normal(size=(90, 4)), np.arange(90) % 3
+        figure = viz.plot_embeddings({"a": before, "b": 2 * before}, labels, max_points=30)
+        assert texts(figure) == ["a", "b"]
+        a, b = ([c.get_offsets() for c in axes.collections] for axes in figure.axes)
+        assert sum(map(len, a)) == 30
+        np.testing.assert_allclose(2 * np.concatenate(a), np.concatenate(b), atol=1e-6)
+
+    def test_tsne_keeps_groups(self, rng):
+        labels = np.arange(30) % 3
+        x = 30 * np.eye(6)[labels] + rng.normal(size=(30, 6))
+        figure = viz.plot_embeddings(x, labels, method="tsne")
+        groups = [collection.get_offsets() for collection in figure.axes[0].collections]
+        inside = max(cdist(group, group).max() for group in groups)
+        between = min(cdist(groups[i], groups[j]).min() for i, j in ((0, 1), (0, 2), (1, 2)))
+        assert between > inside
+
+    def test_thumbnails_do_not_cover_each_other(self, digits):
+        images, labels = digits[0][:300], digits[1][:300]
+        figure = viz.plot_embeddings(images.reshape(300, -1), labels, images=images)
+        axes = figure.axes[0]
+        figure.draw_without_rendering()
+        boxes = [artist.get_window_extent() for artist in axes.artists]
+        assert len(boxes) > 20
+        corners = np.array([[box.x0, box.y0] for box in boxes])
+        gaps = np.abs(corners[:, None] - corners).max(axis=2) + 1e9 * np.eye(len(boxes))
+        assert gaps.min() >= max(box.width for box in boxes)
+
+    @pytest.mark.parametrize("method", ["pca", "tsne"])
+    @pytest.mark.parametrize("shape", [(1, 3), (2, 1), (5, 1), (5, 4)])
+    def test_collapsed_and_tiny_sets(self, method, shape):
+        figure = viz.plot_embeddings(np.ones(shape), np.arange(shape[0]), method=method)
+        assert len(figure.axes[0].collections) == shape[0]
+
+    def test_errors(self):
+        with pytest.raises(ValueError, match="one of"):
+            viz.plot_embeddings(np.ones((2, 2)), [0, 1], method="umap")
+        with pytest.raises(ValueError, match="same items"):
+            viz.plot_embeddings({"a": np.ones((2, 2)), "b": np.ones((3, 2))}, [0, 1])
+        with pytest.raises(ValueError, match="finite"):
+            viz.plot_embeddings([[np.nan, 0.0]], [0])
+
+
+class TestDistances:
+    def drawn(self, figure):
+        """The shares of both histograms, from their outlines."""
+        return [patch.get_data().values for patch in figure.axes[0].patches[1::2]]
+
+    def test_all_pairs_of_a_small_set(self, rng):
+        x, labels = rng.normal(size=(30, 3)).astype("float32"), rng.integers(0, 4, 30)
+        figure = viz.plot_distances(x, labels)
+        matrix, upper = cdist(x, x), np.triu(np.ones((30, 30), bool), 1)
+        same = labels[:, None] == labels
+        edges = figure.axes[0].patches[0].get_data().edges
+        for share, kind in zip(self.drawn(figure), (same, ~same)):
+            wanted = np.histogram(matrix[upper & kind], edges)[0] / (upper & kind).sum()
+            # A distance that rounds across an edge moves by one bin.
+            np.testing.assert_allclose(share.cumsum(), wanted.cumsum(), atol=0.02)
+
+    def test_a_draw_is_like_all_pairs(self, rng):
+        """Unequal classes: each pair must be as likely as every other."""
+        labels = np.repeat([0, 1, 2], [200, 30, 5])
+        x = rng.normal(size=(235, 2)) * np.array([1.0, 4.0, 20.0])[labels][:, None]
+        few, all_pairs = (viz.plot_distances(x, labels, max_pairs=n) for n in (15_000, 10**6))
+        for mine, wanted in zip(self.drawn(few), self.drawn(all_pairs)):
+            assert np.abs(mine.cumsum() - wanted.cumsum()).max() < 0.02
+
+    def test_overlap(self):
+        apart = viz.plot_distances(np.array([[0.0], [0.1], [9.0], [9.1]]), [0, 0, 1, 1])
+        assert texts(apart) == ["overlap of the two: 0%"]
+        collapsed = viz.plot_distances(np.ones((6, 2)), [0, 0, 0, 1, 1, 1])
+        assert texts(collapsed) == ["overlap of the two: 100%"]
+
+    @pytest.mark.parametrize("labels", [[0, 0, 0], [0, 1, 2]])
+    def test_needs_both_kinds_of_pairs(self, labels):
+        with pytest.raises(ValueError, match="two classes"):
+            viz.plot_distances(np.ones((3, 2)), labels)
+
+
+class TestProjector:
+    def config(self, folder):
+        """The file as TensorBoard's own protocol buffer reads it."""
+        from google.protobuf import text_format
+        from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
+
+        text = (folder / "projector_config.pbtxt").read_text()
+        return text_format.Parse(text, ProjectorConfig())
+
+    def test_files(self, tmp_path, rng):
+        x = rng.normal(size=(10, 3)).astype("float32")
+        images = rng.integers(0, 256, (10, 12, 20, 3)).astype("uint8")
+        viz.write_projector(tmp_path, x, np.arange(10) % 3, images, name="a")
+        (entry,) = self.config(tmp_path).embeddings
+        assert (entry.tensor_name, list(entry.tensor_shape)) == ("a", [10, 3])
+        stored = np.fromfile(tmp_path / entry.tensor_path, "<f4").reshape(10, 3)
+        np.testing.assert_array_equal(stored, x)
+        assert (tmp_path / entry.metadata_path).read_text().split() == list("0120120120")
+        assert list(entry.sprite.single_image_dim) == [20, 12]  # width, height
+        with Image.open(tmp_path / entry.sprite.image_path) as picture:
+            sheet = np.asarray(picture)
+        assert sheet.shape == (48, 80, 3)  # four by four
+        np.testing.assert_array_equal(sheet[12:24, 20:40], images[5])
+        assert not sheet[24:36, 40:60].any()
+
+    def test_names_stand_side_by_side(self, tmp_path):
+        (tmp_path / "projector_config.pbtxt").write_text(
+            '# "embeddings {" in a comment\nmodel_checkpoint_path: "w"\n'
+            'embeddings {\n tensor_name: "old } {"\n tensor_path: "x"\n'
+            ' sprite { image_path: "}" }\n}\n'
+        )
+        for name, rows in (("a", 2), ("b", 3), ("a", 4)):
+            viz.write_projector(tmp_path, np.ones((rows, 2)) / 3, name=name)
+        config = self.config(tmp_path)
+        assert config.model_checkpoint_path == "w"
+        found = {entry.tensor_name: list(entry.tensor_shape) for entry in config.embeddings}
+        assert found == {"old } {": [], "b": [3, 2], "a": [4, 2]}
+
+    def test_metadata_is_escaped_and_has_a_header_only_with_columns(self, tmp_path):
+        labels = ["a\tb", "c\nd", "", "ünder"]
+        viz.write_projector(tmp_path, np.eye(4), labels)
+        lines = (tmp_path / "embeddings_metadata.tsv").read_text("utf-8").split("\n")
+        assert lines == ["a\\tb", "c\\nd", "(empty)", "ünder", ""]
+        viz.write_projector(tmp_path, np.eye(4), labels, metadata={"age": [1, 2, 3, 4]})
+        lines = (tmp_path / "embeddings_metadata.tsv").read_text("utf-8").split("\n")
+        assert lines[:2] == ["label\tage", "a\\tb\t1"]
+        assert len(lines) == 6
+
+    def test_names_of_classes(self, tmp_path):
+        viz.write_projector(tmp_path, np.eye(2), [7, 9], class_names={7: "cat", 9: "dog"})
+        assert (tmp_path / "embeddings_metadata.tsv").read_text() == "cat\ndog\n"
+
+    @pytest.mark.parametrize("first", [0.0, 1.0, np.float32(1e-40), 2.3509886e-38])
+    def test_numbers_that_are_valid_text_go_into_a_table(self, tmp_path, first):
+        """TensorBoard would read the bytes of zeros as text, and fail."""
+        from tensorboard.plugins.projector import projector_plugin as plugin
+
+        x = np.full((3, 2), first, "float32")
+        viz.write_projector(tmp_path, x)
+        (entry,) = self.config(tmp_path).embeddings
+        path = str(tmp_path / entry.tensor_path)
+        try:
+            stored = plugin._read_tensor_tsv_file(path)
+        except UnicodeDecodeError:
+            stored = plugin._read_tensor_binary_file(path, entry.tensor_shape)
+        np.testing.assert_array_equal(stored, x)
+
+    def test_which_points_are_kept(self, tmp_path, rng):
+        x, labels = rng.normal(size=(100, 2)), np.arange(100)
+        kept = []
+        for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+            viz.write_projector(tmp_path, x, labels, name=name, max_points=20, seed=seed)
+            kept.append([int(i) for i in (tmp_path / f"{name}_metadata.tsv").read_text().split()])
+        assert kept[0] == kept[1] == sorted(kept[0])
+        assert kept[0] != kept[2]
+        stored = np.fromfile(tmp_path / "a_tensor.bytes", "<f4").reshape(-1, 2)
+        np.testing.assert_allclose(stored, x[kept[0]], rtol=1e-6)
+
+    def test_the_sheet_has_a_largest_size(self, tmp_path):
+        images = np.zeros((200, 100, 200), "uint8")
+        viz.write_projector(tmp_path, np.eye(200), images=images)
+        (entry,) = self.config(tmp_path).embeddings
+        assert list(entry.sprite.single_image_dim) == [64, 32]
+        many = np.broadcast_to(np.uint8(3), (20_000, 58, 58))
+        viz.write_projector(tmp_path, np.ones((20_000, 1)), images=many, max_points=20_000)
+        with Image.open(tmp_path / "embeddings_sprite.png") as sheet:
+            assert sheet.size == (142 * 57, 142 * 57)
+
+    def test_a_failure_leaves_the_old_files(self, tmp_path, monkeypatch):
+        viz.write_projector(tmp_path, np.eye(2), ["a", "b"])
+        before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+        monkeypatch.setattr("os.replace", lambda *paths: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            viz.write_projector(tmp_path, np.eye(3), ["a", "b", "c"])
+        assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (dict(name="a/b"), "letters"),
+            (dict(name=""), "letters"),
+            (dict(labels=[1]), "one label for each"),
+            (dict(images=np.zeros((3, 8, 8))), "one image for each"),
+            (dict(metadata={"age": [1, 2, 3]}), "age"),
+            (dict(max_points=0), "at least 1"),
+        ],
+    )
+    def test_errors(self, tmp_path, arguments, message):
+        with pytest.raises(ValueError, match=message):
+            viz.write_projector(tmp_path, np.eye(2), **arguments)
+
+
+class TestPixels:
+    def test_ranges(self):
+        """Bytes and shares of white stay; anything else is stretched as a whole."""
+        ramp = np.linspace(0, 1, 128).reshape(2, 8, 8)
+        assert as_pixels(ramp).max() == 255
+        assert as_pixels(0.5 * ramp).max() == 128
+        np.testing.assert_array_equal(as_pixels(2 * ramp - 1), as_pixels(ramp))
+        np.testing.assert_array_equal(as_pixels((200 * ramp).astype("uint8")).max(), 200)
+        assert as_pixels(np.zeros((1, 8, 8, 4))).shape == (1, 8, 8, 3)
+        assert as_pixels(np.zeros((1, 8, 9, 1))).shape == (1, 8, 9)
+
+    def test_channels_first(self):
+        before = keras.config.image_data_format()
+        try:
+            keras.config.set_image_data_format("channels_first")
+            assert as_pixels(np.zeros((2, 3, 8, 9))).shape == (2, 8, 9, 3)
+            assert looks_like_images(np.zeros((2, 3, 8, 9)))
+        finally:
+            keras.config.set_image_data_format(before)
+
+    def test_what_looks_like_images(self):
+        assert looks_like_images(np.zeros((2, 8, 8), "uint8"))
+        assert looks_like_images(keras.ops.zeros((2, 8, 8, 3)))
+        for other in (np.zeros((2, 64)), np.zeros((2, 100, 4)), {"a": 1}, ["a"], np.array(["a"])):
+            assert not looks_like_images(other)
+
+
+def test_palette_has_a_symbol_for_each_colour():
+    assert len(set(PALETTE)) == len(PALETTE) == len(set(SYMBOLS)) == len(SYMBOLS)
+
+
+def test_figures_do_not_touch_the_global_state_of_matplotlib(rng):
+    """A script may draw in a thread, and nothing pops up or stays open."""
+    from matplotlib import pyplot
+
+    x, y = rng.random((20, 4)), np.arange(20) % 4
+    viz.plot_embeddings(x, y).savefig("embeddings.png")
+    viz.plot_distances(x, y).savefig("distances.png")
+    viz.plot_neighbors(rng.random((20, 8, 8)), y, x).savefig("neighbors.png")
+    assert pyplot.get_fignums() == []
+
+
+def test_a_missing_tensorboard_is_named(monkeypatch, tmp_path):
+    from keras_metric.viz.event_file import EventFile
+
+    monkeypatch.setitem(sys.modules, "tensorboard.summary.writer.event_file_writer", None)
+    with pytest.raises(ImportError, match="pip install tensorboard"):
+        EventFile(tmp_path)
