@@ -86,6 +86,18 @@ def test_the_same_classes_do_not_meet_again_and_again():
     assert len(batches) == 200 and len(sets) > 120
 
 
+def test_samples_of_a_class_meet_others_in_every_round():
+    """41 samples shown by fours: in one order, four rounds would give each six neighbours."""
+    y = np.repeat([0, 1], 41)
+    batches = BalancedBatches(rows(82), y, 2, 4, seed=0, batches_per_epoch=41)
+    met = [set() for _ in y]
+    for x, labels in epoch_of(batches):
+        for i in (0, 1):
+            for row in (group := x[labels == i, 0].astype(int)):
+                met[row].update(group)
+    assert np.mean([len(others) - 1 for others in met]) > 9
+
+
 def test_epochs_differ_and_come_back():
     y = np.repeat(np.arange(8), 9)
     batches = BalancedBatches(rows(72), y, 4, 3, seed=1)
