@@ -17,7 +17,8 @@ import tempfile
 import time
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# TensorFlow speaks of missing GPUs as of errors; real ones are exceptions.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
@@ -147,6 +148,11 @@ def judge(embeddings, labels):
     return evaluation.retrieval_metrics(embeddings, labels, k=(1, 5))
 
 
+def print_epoch(epoch, logs):
+    recall = logs["test_recall_at_1"]
+    print(f"epoch {epoch + 1:2}: loss {logs['loss']:.4f}, recall@1 {recall:.3f}", flush=True)
+
+
 def print_table(rows):
     print(f"\n{'':18}  recall@1  recall@5")
     for name, numbers in rows.items():
@@ -230,7 +236,8 @@ def main():
     watch = callbacks.RetrievalEvaluator(
         x_test[few], y_test[few], name="test", at_start=True, log_dir=arguments.log_dir
     )
-    model.fit(batches, epochs=epochs, callbacks=[watch], verbose=2)
+    report = keras.callbacks.LambdaCallback(on_epoch_end=print_epoch)
+    model.fit(batches, epochs=epochs, callbacks=[watch, report], verbose=0)
     after = model.encoder.predict(x_test, batch_size=256, verbose=0)
 
     print_table(
