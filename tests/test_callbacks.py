@@ -8,6 +8,7 @@ from keras_metric.callbacks import MiningSchedule, RetrievalEvaluator
 from keras_metric.evaluation import retrieval_metrics
 from keras_metric.layers import TripletMiner
 from keras_metric.losses import TripletLoss
+from keras_metric.models import EmbeddingModel
 
 
 class Model(keras.Model):
@@ -52,7 +53,7 @@ def model(data):
 
 
 def fit(model, data, *callbacks, **settings):
-    settings = {"epochs": 2, "verbose": 0, **settings}
+    settings = {"epochs": 2, "verbose": 0, "batch_size": 50, **settings}
     return model.fit(*data, callbacks=list(callbacks), **settings).history
 
 
@@ -159,10 +160,10 @@ class TestRetrievalEvaluator:
 
     def test_what_it_prints(self, model, data, capsys, tmp_path):
         silent = RetrievalEvaluator(*data)
-        fit(model, data, silent, verbose=2)
+        fit(model, data, silent, verbose=2, epochs=1)
         assert "RetrievalEvaluator" not in capsys.readouterr().out
         telling = RetrievalEvaluator(*data, at_start=True, log_dir=tmp_path / "log")
-        fit(model, data, telling, verbose=0)
+        fit(model, data, telling, epochs=1)
         assert capsys.readouterr().out == ""
         fit(model, data, telling, verbose=2, epochs=1)
         lines = [line for line in capsys.readouterr().out.splitlines() if "Retrieval" in line]
@@ -198,7 +199,7 @@ class TestRetrievalEvaluator:
 
 class TestMiningSchedule:
     def compiled(self, miner, wrap=lambda loss: loss, **settings):
-        model = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(4)])
+        model = EmbeddingModel(keras.layers.Flatten(), embedding_dim=4)
         settings = {"run_eagerly": True, **settings}
         model.compile("sgd", wrap(TripletLoss(mining=miner)), **settings)
         return model
@@ -221,7 +222,7 @@ class TestMiningSchedule:
             keras.utils.set_random_seed(0)
             model = self.compiled(miner, run_eagerly=False)
             model.optimizer.learning_rate = 0.0
-            return fit(model, data, *callbacks, batch_size=50)["loss"]
+            return fit(model, data, *callbacks)["loss"]
 
         alone = [losses(TripletMiner(name))[0] for name in ("all", "hard")]
         scheduled = losses(TripletMiner(("all", "hard")), MiningSchedule({0: "all", 1: "hard"}))
@@ -249,6 +250,18 @@ class TestMiningSchedule:
         fit(self.compiled(miner, wrap), data, schedule, epochs=1)
         assert schedule.current == "hard"
 
+    def test_a_miner_that_the_model_does_not_hold(self, data, backend):
+        """JAX compiles its variable into the step as a constant; elsewhere it is followed."""
+        model = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(4)])
+        model.compile("sgd", TripletLoss(mining=TripletMiner(("all", "hard"))), run_eagerly=True)
+        schedule = MiningSchedule({0: "hard"})
+        if backend == "jax":
+            with pytest.raises(ValueError, match="EmbeddingModel"):
+                fit(model, data, schedule)
+        else:
+            fit(model, data, schedule)
+            assert schedule.current == "hard"
+
     def test_errors(self, data):
         for wrong in ({}, None, ["hard"]):
             with pytest.raises(ValueError, match="must be a dict"):
@@ -263,6 +276,7 @@ class TestMiningSchedule:
             fit(model, data, MiningSchedule({0: "semi-hard"}))
         with pytest.raises(ValueError, match="given miner"):
             fit(model, data, MiningSchedule({0: "hard"}, miner=TripletMiner(("all", "hard"))))
+        data = data[0], np.zeros((50, 4))
         model.compile("sgd", "mse")
         with pytest.raises(ValueError, match=r"mining=TripletMiner\(\('hard',\)\)"):
             fit(model, data, MiningSchedule({0: "hard"}))

