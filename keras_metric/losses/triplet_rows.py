@@ -8,6 +8,7 @@ labels in any order. The derivative with respect to the distances comes out of t
 from keras import ops
 
 from keras_metric import mining
+from keras_metric.losses.row_blocks import in_blocks
 from keras_metric.losses.rows import Rows, bounded_square, with_slopes
 from keras_metric.pairs import FAR
 
@@ -30,6 +31,10 @@ def _soft_margin(gap):
 FORMS = {"hinge": _hinge, "soft_margin": _soft_margin, "squared_hinge": _squared_hinge}
 
 
+# Draws need one state for the whole batch; the other choices are two passes and gain nothing.
+_IN_BLOCKS = ("all", "semi-hard", "semi-hard-all")
+
+
 def triplet_rows(distance, partners, miner, margin, form, swap=None, metric=None, dim=None):
     """Rows of the triplet loss of a labelled batch.
 
@@ -48,6 +53,11 @@ def triplet_rows(distance, partners, miner, margin, form, swap=None, metric=None
 
     def compute(distance, swap=None):
         def of_strategy(name):
+            if swap is None and name in _IN_BLOCKS:
+                return in_blocks(lambda *block: of_rows(name, *block), distance, partners)
+            return of_rows(name, distance, partners)
+
+        def of_rows(name, distance, partners):
             if name in mining.EVERY:
                 band = miner.margin if name == "semi-hard-all" else None
                 return _every_triplet(distance, partners, margin, formula, band, swap)
@@ -57,8 +67,8 @@ def triplet_rows(distance, partners, miner, margin, form, swap=None, metric=None
             pick = miner.picker(name, distance, partners, dim, metric)
             return _one_a_pair(distance, partners, pick, margin, formula, swap)
 
-        rows, *slopes = miner.choose(of_strategy)
-        return Rows(*rows), tuple(slopes)
+        total, active, valid, *slopes = miner.choose(of_strategy)
+        return Rows(total, active, valid), tuple(slopes)
 
     return with_slopes(compute, *((distance,) if swap is None else (distance, swap)))
 
@@ -97,7 +107,7 @@ def _every_triplet(distance, partners, margin, formula, band, swap):
     total, active, valid, *slopes = partners.for_each_positive(step, (zero, zero, zero, *slopes))
     if band is None:
         valid = ops.cast(partners.num_positives * partners.num_negatives, distance.dtype)
-    return (total, active, valid), *slopes
+    return total, active, valid, *slopes
 
 
 def _one_a_pair(distance, partners, pick, margin, formula, swap):
@@ -117,7 +127,7 @@ def _one_a_pair(distance, partners, pick, margin, formula, swap):
     if swap is not None:
         slopes = (*slopes, ops.zeros_like(swap))
     total, active, valid, *slopes = partners.for_each_positive(step, (zero, zero, zero, *slopes))
-    return (total, active, valid), *slopes
+    return total, active, valid, *slopes
 
 
 def _one_each(distance, chosen, margin, formula, swap):
@@ -131,7 +141,7 @@ def _one_each(distance, chosen, margin, formula, swap):
         distance, swap, columns, positive, negative, near, exists, margin, formula, slopes
     )
     counts = ops.cast(value > 0, value.dtype), ops.cast(exists, value.dtype)
-    return (value, *counts), *slopes
+    return value, *counts, *slopes
 
 
 def _term(distance, swap, columns, positive, negative, near, exists, margin, formula, slopes):

@@ -1,0 +1,211 @@
+"""One process of a benchmark: reads cases as JSON lines, answers with seconds or bytes.
+
+Started by the benchmarks, not by hand:  python benchmarks/engine.py ours-xla
+Each engine lives in a process of its own, so that no library shares threads or memory with
+another, and the caller can let them take turns.
+"""
+
+import json
+import os
+import resource
+import sys
+import time
+
+ENGINES = ("gemm-xla", "gemm-jax", "ours", "ours-xla", "ours-jax", "ours-torch", "pml", "tfa")
+BACKENDS = {"gemm-xla": "tensorflow", "gemm-jax": "jax", "ours": "tensorflow"}
+BACKENDS |= {"ours-xla": "tensorflow", "ours-jax": "jax", "ours-torch": "torch"}
+
+
+def data(batch, per_class, dim, references=0):
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+
+    def unit(rows):
+        x = rng.normal(size=(rows, dim)).astype("float32")
+        return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+    labels = np.repeat(np.arange(batch // per_class), per_class).astype("int32")
+    order = rng.permutation(batch)
+    if not references:
+        return unit(batch), labels[order], None, None
+    reference_labels = rng.integers(0, batch // per_class, references).astype("int32")
+    return unit(batch), labels[order], unit(references), reference_labels
+
+
+def our_function(case):
+    """A function of (embeddings, labels) on Keras tensors that gives the loss."""
+    from keras import ops
+
+    from keras_metric import distances, losses, pairs
+    from keras_metric.losses.triplet_rows import triplet_rows
+
+    made = {
+        "triplet all": lambda: losses.TripletLoss(0.2, mining="all"),
+        "triplet semi-hard": lambda: losses.TripletLoss(0.2, mining="semi-hard"),
+        "triplet semi-hard-all": lambda: losses.TripletLoss(0.2, mining="semi-hard-all"),
+        "triplet hard": lambda: losses.TripletLoss(0.2, mining="hard"),
+        "contrastive": losses.ContrastiveLoss,
+        "lifted structure": losses.LiftedStructureLoss,
+        "quadruplet": losses.QuadrupletLoss,
+    }[case["loss"]]()
+    _, _, references, reference_labels = data(**case["data"])
+    if references is None:
+        return lambda x, y: made(y, x)
+
+    def against_references(x, y):
+        distance = distances.pairwise(x, ops.convert_to_tensor(references))
+        partners = pairs.from_labels(y, ops.convert_to_tensor(reference_labels))
+        rows = triplet_rows(distance, partners, made.miner, made.margin, made.form)
+        return ops.sum(rows.total) / ops.maximum(ops.sum(rows.active), 1)
+
+    return against_references
+
+
+def gemm_function(case):
+    """The bare product of the batch with itself, forward and backward."""
+    from keras import ops
+
+    batch = case["data"]["batch"]
+    weight = ops.convert_to_tensor(data(batch, 1, batch)[0])
+    return lambda x, y: ops.sum(ops.matmul(x, ops.transpose(x)) * weight)
+
+
+def on_keras(engine, case):
+    function = (gemm_function if engine.startswith("gemm") else our_function)(case)
+    x, y, _, _ = data(**case["data"])
+    backend = BACKENDS[engine]
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        @tf.function(jit_compile=engine.endswith("xla"))
+        def step(x, y):
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                loss = function(x, y)
+            return tape.gradient(loss, x)
+
+        x, y = tf.constant(x), tf.constant(y)
+        return lambda: step(x, y).numpy()
+    if backend == "jax":
+        import jax
+
+        step = jax.jit(jax.grad(function))
+        x, y = jax.numpy.asarray(x), jax.numpy.asarray(y)
+        return lambda: step(x, y).block_until_ready()
+    return on_torch(lambda x, y: function(x, y), x, y)
+
+
+def on_torch(function, x, y):
+    import torch
+
+    labels = torch.tensor(y)
+
+    def step():
+        tensor = torch.tensor(x, requires_grad=True)
+        function(tensor, labels).backward()
+        return tensor.grad
+
+    return step
+
+
+def on_pml(case):
+    from pytorch_metric_learning import distances, losses, miners
+
+    plain = distances.LpDistance(normalize_embeddings=False)
+    loss, miner = {
+        "triplet all": lambda: (losses.TripletMarginLoss(0.2, distance=plain), None),
+        "triplet semi-hard-all": lambda: (
+            losses.TripletMarginLoss(0.2, distance=plain),
+            miners.TripletMarginMiner(0.2, "semihard", distance=plain),
+        ),
+        "triplet hard": lambda: (
+            losses.TripletMarginLoss(0.2, distance=plain),
+            miners.BatchHardMiner(distance=plain),
+        ),
+        "contrastive": lambda: (losses.ContrastiveLoss(distance=plain), None),
+        "lifted structure": lambda: (losses.LiftedStructureLoss(distance=plain), None),
+    }[case["loss"]]()
+    x, y, references, reference_labels = data(**case["data"])
+
+    def function(x, y):
+        import torch
+
+        against = {}
+        if references is not None:
+            against = {
+                "ref_emb": torch.tensor(references),
+                "ref_labels": torch.tensor(reference_labels),
+            }
+        return loss(x, y, miner(x, y, **against) if miner else None, **against)
+
+    return on_torch(function, x, y)
+
+
+def on_tfa(case):
+    import tensorflow as tf
+    import tensorflow_addons as tfa
+
+    loss = {
+        "triplet semi-hard": lambda: tfa.losses.TripletSemiHardLoss(0.2),
+        "triplet hard": lambda: tfa.losses.TripletHardLoss(0.2),
+        "lifted structure": lambda: tfa.losses.LiftedStructLoss(1.0),
+    }[case["loss"]]()
+    x, y, _, _ = data(**case["data"])
+
+    @tf.function
+    def step(x, y):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            value = loss(y, x)
+        return tape.gradient(value, x)
+
+    x, y = tf.constant(x), tf.constant(y)
+    return lambda: step(x, y).numpy()
+
+
+def prepared(engine, case):
+    if engine == "pml":
+        return on_pml(case)
+    if engine == "tfa":
+        return on_tfa(case)
+    return on_keras(engine, case)
+
+
+def main():
+    engine = sys.argv[1]
+    os.environ["KERAS_BACKEND"] = BACKENDS.get(engine, "tensorflow")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # The answers alone may go to the caller; libraries print what they like elsewhere.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    ready = {}
+    for line in sys.stdin:
+        case = json.loads(line)
+        key = json.dumps({k: case[k] for k in ("loss", "data")}, sort_keys=True)
+        try:
+            if key not in ready:
+                ready[key] = prepared(engine, case)
+                if case["measure"] == "memory":
+                    # What libraries and the warm-up of a small batch take is not the loss's.
+                    small = {**case, "data": {**case["data"], "batch": 64}}
+                    prepared(engine, small)()
+                    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+                ready[key]()
+            if case["measure"] == "memory":
+                after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+                answer = {"bytes": (after - before) * 1024}
+            else:
+                start = time.perf_counter()
+                ready[key]()
+                answer = {"seconds": time.perf_counter() - start}
+        except KeyError:
+            answer = {"missing": True}
+        except Exception as error:  # noqa: BLE001 - a peer that cannot is a result
+            answer = {"error": f"{type(error).__name__}: {str(error)[:200]}"}
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,264 @@
+"""Loss and gradient beside the peers and the bare matrix product: time and peak memory.
+
+    python benchmarks/losses.py                    # all sizes; half an hour on two cores
+    python benchmarks/losses.py --batches 128 1024 --rounds 9
+
+Each engine is a process of its own; they take turns, one call each a round, and the median of
+the rounds counts, so that a busy machine slows all alike. Peak memory is the growth of the
+resident set in a fresh process. Needs the extras `jax` and `parity`; tensorflow-addons runs
+with the interpreter in KERAS_METRIC_TFA_PYTHON (Python 3.11 with tensorflow-cpu 2.15,
+tensorflow-addons 0.23, numpy below 2), and is left out without it.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+from engine import ENGINES
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results"
+LOSSES = (
+    "triplet all",
+    "triplet semi-hard",
+    "triplet semi-hard-all",
+    "triplet hard",
+    "contrastive",
+    "lifted structure",
+    "quadruplet",
+)
+# Beyond these a peer needs tens of gigabytes, or hours: B x B x B tensors.
+LARGEST = {"pml": 1024, "tfa": 512}
+# A peer's loss with another rule than ours stands beside the nearest of ours.
+RIVALS = {"triplet semi-hard": {"pml": "triplet semi-hard-all"}}
+
+
+class Worker:
+    """A process that times one engine."""
+
+    def __init__(self, engine):
+        python = sys.executable
+        if engine == "tfa":
+            python = os.environ["KERAS_METRIC_TFA_PYTHON"]
+        self.process = subprocess.Popen(
+            [python, str(HERE / "engine.py"), engine],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+
+    def ask(self, case):
+        try:
+            self.process.stdin.write(json.dumps(case) + "\n")
+            self.process.stdin.flush()
+            return json.loads(self.process.stdout.readline())
+        except (BrokenPipeError, json.JSONDecodeError):
+            return {"error": "the process died, most likely for lack of memory"}
+
+    def close(self):
+        self.process.kill()
+        self.process.wait()
+
+
+def engines_here(wanted):
+    found = [engine for engine in ENGINES if engine in wanted]
+    if "KERAS_METRIC_TFA_PYTHON" not in os.environ and "tfa" in found:
+        print("tensorflow-addons is left out: KERAS_METRIC_TFA_PYTHON is not set")
+        found.remove("tfa")
+    return found
+
+
+def of_engine(engine, loss):
+    return RIVALS.get(loss, {}).get(engine, loss)
+
+
+def measure_times(engines, losses, shapes, rounds):
+    """`{(loss, batch, per_class, engine): milliseconds or a word}`."""
+    times = {}
+    for batch, per_class in shapes:
+        workers = {e: Worker(e) for e in engines if batch <= LARGEST.get(e, batch)}
+        for loss in losses:
+            seconds = {engine: [] for engine in workers}
+            for _ in range(rounds):
+                for engine, worker in workers.items():
+                    if seconds[engine] is None:
+                        continue
+                    case = {
+                        "measure": "time",
+                        "loss": "gemm" if engine.startswith("gemm") else of_engine(engine, loss),
+                        "data": {"batch": batch, "per_class": per_class, "dim": 128},
+                    }
+                    answer = worker.ask(case)
+                    if "seconds" not in answer:
+                        word = "–" if "missing" in answer else answer["error"].split(":")[0]
+                        times[loss, batch, per_class, engine] = word
+                        seconds[engine] = None
+                        continue
+                    seconds[engine].append(answer["seconds"])
+            for engine, measured in seconds.items():
+                if measured:
+                    times[loss, batch, per_class, engine] = 1e3 * statistics.median(measured)
+            print(f"batch {batch}, {per_class} per class, {loss}: done", flush=True)
+        for worker in workers.values():
+            worker.close()
+    return times
+
+
+def measure_memory(engines, losses, batch, per_class=4):
+    """`{(loss, engine): bytes or a word}`, each in a fresh process."""
+    memory = {}
+    for loss in losses:
+        for engine in engines:
+            if engine.startswith("gemm") or batch > LARGEST.get(engine, batch):
+                continue
+            worker = Worker(engine)
+            answer = worker.ask(
+                {
+                    "measure": "memory",
+                    "loss": of_engine(engine, loss),
+                    "data": {"batch": batch, "per_class": per_class, "dim": 128},
+                }
+            )
+            worker.close()
+            if "missing" not in answer:
+                memory[loss, engine] = answer.get("bytes", answer.get("error"))
+    return memory
+
+
+def measure_references(engines):
+    """256 anchors against 65,536 references: `{engine: milliseconds or a word}`."""
+    result = {}
+    for engine in engines:
+        if not engine.startswith("ours"):
+            continue
+        worker = Worker(engine)
+        case = {
+            "measure": "time",
+            "loss": "triplet semi-hard",
+            "data": {"batch": 256, "per_class": 4, "dim": 128, "references": 65536},
+        }
+        answers = [worker.ask(case) for _ in range(3)]
+        worker.close()
+        times = [answer["seconds"] for answer in answers if "seconds" in answer]
+        result[engine] = 1e3 * statistics.median(times) if times else answers[0].get("error")
+    return result
+
+
+def machine():
+    model = platform.processor()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
+        model = names[0].split(":")[1].strip() if names else model
+    packages = ("tensorflow", "keras", "jax", "torch", "pytorch-metric-learning", "numpy")
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in packages)
+    return f"{os.cpu_count()} cores, {model}; Python {platform.python_version()}, {versions}"
+
+
+def shown(value, digits=1):
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else f"{value:,.{digits}f}"
+
+
+def table(times, engines, losses, shapes):
+    lines = ["| loss | batch | per class | " + " | ".join(engines) + " |"]
+    lines.append("| --- |" + " ---: |" * (len(engines) + 2))
+    for loss in losses:
+        for batch, per_class in shapes:
+            cells = []
+            for engine in engines:
+                value = times.get((loss, batch, per_class, engine))
+                if value is None and batch > LARGEST.get(engine, batch):
+                    value = "out of reach"
+                cells.append(shown(value))
+            lines.append(f"| {loss} | {batch} | {per_class} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def memory_table(memory, engines, losses, batches):
+    ours = [engine for engine in engines if not engine.startswith("gemm")]
+    lines = ["| loss | batch | " + " | ".join(ours) + " |", "| --- |" + " ---: |" * (len(ours) + 1)]
+    for loss in losses:
+        for batch in batches:
+            cells = []
+            for engine in ours:
+                value = memory[batch].get((loss, engine))
+                if isinstance(value, (int, float)):
+                    value = value / (4 * batch * batch)
+                cells.append(shown(value))
+            lines.append(f"| {loss} | {batch} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def draw(times, engines, losses, batches, path):
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4 * len(losses), 4), layout="constrained")
+    for place, loss in enumerate(losses):
+        axes = figure.add_subplot(1, len(losses), place + 1)
+        for engine in engines:
+            points = [(b, times.get((loss, b, 4, engine))) for b in batches]
+            points = [(b, t) for b, t in points if isinstance(t, float)]
+            if points:
+                style = "k:" if engine.startswith("gemm") else "o-"
+                axes.loglog(*zip(*points), style, label=engine)
+        axes.set(title=loss, xlabel="batch", ylabel="milliseconds")
+        axes.set_xticks(batches, [str(b) for b in batches])
+        axes.minorticks_off()
+    axes.legend()
+    figure.savefig(path, dpi=110)
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--batches", type=int, nargs="+", default=[128, 512, 1024, 4096])
+    parser.add_argument("--per-class", type=int, nargs="+", default=[4, 16])
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--losses", nargs="+", choices=LOSSES, default=list(LOSSES))
+    parser.add_argument("--engines", nargs="+", choices=ENGINES, default=list(ENGINES))
+    parser.add_argument("--no-memory", action="store_true")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    arguments = parser.parse_args()
+    engines, losses = engines_here(arguments.engines), arguments.losses
+    shapes = [(b, k) for b in arguments.batches for k in arguments.per_class]
+    times = measure_times(engines, losses, shapes, arguments.rounds)
+    text = [
+        "# Loss and gradient, milliseconds",
+        f"Medians of {arguments.rounds} interleaved rounds, dimension 128, unit vectors. "
+        f"{machine()}.",
+        "`gemm` is X X' of the batch with its gradient. `pml` has no semi-hard rule of the kind "
+        "of tensorflow-addons; its own (every triplet of the band) stands in that row. "
+        "`out of reach`: needs B x B x B memory at this size.",
+        table(times, engines, losses, shapes),
+    ]
+    if not arguments.no_memory:
+        batches = [b for b in arguments.batches if b >= 512]
+        memory = {batch: measure_memory(engines, losses, batch) for batch in batches}
+        text += [
+            "# Peak memory, in multiples of B x B x 4 bytes",
+            "Growth of the resident set in a fresh process, 4 per class. Compilers take part of "
+            "it at small batches.",
+            memory_table(memory, engines, losses, batches),
+            "# A large reference set",
+            "Semi-hard triplets of 256 anchors against 65,536 references, milliseconds: "
+            + ", ".join(f"{e} {shown(v)}" for e, v in measure_references(engines).items())
+            + ".",
+        ]
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    (arguments.out / "losses.md").write_text("\n\n".join(text) + "\n")
+    draw(times, engines, losses, arguments.batches, arguments.out / "losses.png")
+    print(f"{arguments.out / 'losses.md'}, {arguments.out / 'losses.png'}: tables and curves")
+
+
+if __name__ == "__main__":
+    main()
