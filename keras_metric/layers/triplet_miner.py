@@ -64,7 +64,7 @@ class TripletMiner(keras.layers.Layer):
     >>> points = np.array([[0.0], [1.0], [1.5], [4.0]], "float32")
     >>> miner = keras_metric.layers.TripletMiner("hard")
     >>> negative, weight = miner(points, np.array([0, 0, 1, 1]))
-    >>> [(i, int(j), int(negative[i, j])) for i, j in zip(*np.nonzero(np.asarray(weight)))]
+    >>> [(i, j, int(negative[i, j])) for i, j in np.argwhere(np.asarray(weight)).tolist()]
     [(0, 1, 2), (1, 0, 2), (2, 3, 1), (3, 2, 1)]
 
     Reference:
