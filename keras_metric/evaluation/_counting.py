@@ -13,9 +13,12 @@ import numpy as np
 
 from keras_metric.evaluation._distances import order_keys
 
-_ROWS, _COLUMNS = 510, 4080  # a tile: 8 MB of float32; two and sixteen times 255, see `_tally`
+# A tile, one product: 8 MB of float32. NumPy compares rows of more than 4,096 numbers three times
+# faster than shorter ones, which it copies first; 8,160 is 32 * 255, see `_tally`.
+_ROWS, _COLUMNS = 256, 8160
+_STRIP = 64  # rows of a tile that stay in the cache while they are compared again and again
 _MOST_DOUBTS = 1 / 32  # of a tile; beyond it, measuring the whole tile in float64 is cheaper
-_FEW = 1 / 8  # of a tile; so few survivors are cheaper as a list
+_FEW = 1 / 16  # of a tile; so few survivors are cheaper as a list
 NOWHERE = np.iinfo("int64").max
 
 
@@ -46,8 +49,9 @@ class Counter:
         close = geometry.threshold(slice(0, len(real)), distances)
         close[self.keys == -1 - NOWHERE] = np.inf
         slack = geometry.slack[: len(real), None]
-        self.surely = (close + slack).astype("float32")
-        self.perhaps = (close - slack).astype("float32")
+        # One row for each place, since a comparison takes the thresholds of one place.
+        self.surely = np.ascontiguousarray((close + slack).T, "float32")
+        self.perhaps = np.ascontiguousarray((close - slack).T, "float32")
         self.before = np.zeros(real.shape, "int64")
         self.lock = threading.Lock()
 
@@ -68,11 +72,11 @@ class Counter:
         rows, columns = tile
         product = self.geometry.products(rows, columns)
         self._hide(product, rows, columns, -np.inf)
-        self._count(self.geometry.lean(product, columns, 1), rows, columns, 0)
+        self._count(product, rows, columns, 0)
         others = slice(max(columns.start, rows.stop), min(columns.stop, len(self.keys)))
         if self.geometry.same and others.start < others.stop:
-            part = product[:, others.start - columns.start : others.stop - columns.start]
-            self._count(self.geometry.lean(part, rows, 0), others, rows, 1)
+            part = slice(others.start - columns.start, others.stop - columns.start)
+            self._count(product[:, part], others, rows, 1)
 
     def _hide(self, tile, rows, columns, value):
         """Overwrite the items of each query's own class: only the others are counted."""
@@ -82,36 +86,29 @@ class Counter:
             first, last = np.maximum(ranges[start] - columns.start, 0)
             tile[start:stop, first:last] = value
 
-    def _count(self, close, queries, items, axis):
-        """Add what the tile `close` says of `queries`, which lie along `axis`, and `items`."""
-        surely, perhaps = self.surely[queries], self.perhaps[queries]
+    def _count(self, product, queries, items, axis):
+        """Add what a tile says of `queries`, which lie along `axis`, and `items`."""
         most = self.per_query[queries].max()
-        before = np.zeros((len(surely), most), "int64")
-        # Whole tiles, so that rows are whole words; what lies outside stays False.
-        sure, maybe = np.zeros((2, _ROWS, _COLUMNS), bool)
-        inside = tuple(slice(0, size) for size in close.shape)
-        doubts, left, few = [], _MOST_DOUBTS * close.size, None
-        for slot in range(most):
-            if few is not None:
-                values = close[few]
-                ahead = values > surely[few[axis], slot]
-                before[:, slot] = np.bincount(few[axis][ahead], minlength=len(before))
-                near = (values >= perhaps[few[axis], slot]) & ~ahead
-                place = few[0][near], few[1][near]
-            else:
-                bounds = [np.expand_dims(bound[:, slot], 1 - axis) for bound in (surely, perhaps)]
-                np.greater(close, bounds[0], out=sure[inside])
-                np.greater_equal(close, bounds[1], out=maybe[inside])
-                before[:, slot] = _tally(sure, 1 - axis)[: len(before)]
-                place = _differences(sure, maybe)
-                if before[:, slot].sum() + len(place[0]) < _FEW * close.size:
-                    few = np.divmod(np.flatnonzero(maybe), _COLUMNS)
-            doubts.append((place[axis], place[1 - axis], np.full(len(place[0]), slot)))
-            left -= len(place[0])
+        before = np.zeros((queries.stop - queries.start, most), "int64")
+        doubts, left = [], _MOST_DOUBTS * product.size
+        # As wide as a tile, so that rows are whole words; what lies beyond `product` stays False.
+        flags = np.zeros((2, _STRIP, _COLUMNS), bool)
+        for top in range(0, len(product), _STRIP):
+            strip = product[top : top + _STRIP]
+            lines = slice(top, top + len(strip))
+            mine = lines if axis == 0 else slice(None)
+            bounds = (bound[:, queries][:most, mine] for bound in (self.surely, self.perhaps))
+            held = items if axis == 0 else slice(items.start + top, items.start + lines.stop)
+            close = self.geometry.lean(strip, held, 1 - axis)
+            for place, slot in _look(close, *bounds, axis, before[mine], flags[:, : len(strip)]):
+                place[0] += top
+                doubts.append((place[axis], place[1 - axis], np.full(len(place[0]), slot)))
+                left -= len(place[0])
             if left < 0:
                 before = self._measure_tile(queries, items, most)
+                doubts = []
                 break
-        else:
+        if doubts:
             query, item, slot = np.concatenate(doubts, axis=1)
             keys = self._measure_pairs(query + queries.start, item + items.start)
             ahead = keys < self.keys[query + queries.start, slot]
@@ -132,6 +129,36 @@ class Counter:
         return np.stack([(keys < wanted[:, slot, None]).sum(axis=1) for slot in range(most)], 1)
 
 
+def _look(close, surely, perhaps, axis, before, flags):
+    """Add to `before` `(queries, slots)` what is sure; yield what is in doubt, with its slot.
+
+    `surely` and `perhaps` are `(slots, queries)`, farthest positives first.
+    """
+    sure, maybe = flags
+    inside = slice(0, close.shape[1])
+    few = values = None
+    for slot in range(before.shape[1]):
+        if few is not None:
+            # Nothing that fails here is before a nearer positive.
+            may = np.flatnonzero(values >= perhaps[slot][few[axis]])
+            few, values = [few[0][may], few[1][may]], values[may]
+            ahead = values > surely[slot][few[axis]]
+            before[:, slot] += np.bincount(few[axis][ahead], minlength=len(before))
+            near = np.flatnonzero(~ahead)
+            place = [few[0][near], few[1][near]]
+        else:
+            np.greater(close, np.expand_dims(surely[slot], 1 - axis), out=sure[:, inside])
+            np.greater_equal(close, np.expand_dims(perhaps[slot], 1 - axis), out=maybe[:, inside])
+            counts = _tally(sure, 1 - axis)[: len(before)]
+            before[:, slot] += counts
+            place = _differences(sure, maybe)
+            if counts.sum() + len(place[0]) < _FEW * close.size:
+                few = np.divmod(np.flatnonzero(maybe), _COLUMNS)
+                values = close[few]
+        if len(place[0]):
+            yield place, slot
+
+
 def in_threads(function, parts):
     """Yield `function(part)` for all parts, in order, a few of them at work at a time.
 
@@ -150,15 +177,14 @@ def in_threads(function, parts):
 
 
 def _tally(flags, axis):
-    """Sum a whole tile of booleans along `axis`, ten times faster than `flags.sum`.
+    """Sum booleans along `axis`, ten times faster than `flags.sum`.
 
     Eight neighbours are added in one 64-bit word, a byte each; 255 such words cannot overflow.
     """
     if axis == 1:
-        words = flags.view("uint64").reshape(_ROWS, -1, 255).sum(axis=2)
+        words = flags.view("uint64").reshape(len(flags), -1, 255).sum(axis=2)
         return words.view("uint8").sum(axis=1, dtype="int64")
-    counts = flags.view("uint8").reshape(-1, 255, _COLUMNS).sum(axis=1, dtype="uint8")
-    return counts.sum(axis=0, dtype="int64")
+    return flags.view("uint8").sum(axis=0, dtype="uint8")
 
 
 def _differences(first, second):
@@ -166,4 +192,4 @@ def _differences(first, second):
     words = np.flatnonzero(first.view("uint64") != second.view("uint64"))
     flat = (8 * words[:, None] + np.arange(8)).ravel()
     flat = flat[first.reshape(-1)[flat] != second.reshape(-1)[flat]]
-    return np.divmod(flat, _COLUMNS)
+    return list(np.divmod(flat, _COLUMNS))

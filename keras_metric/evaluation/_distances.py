@@ -46,9 +46,9 @@ class Geometry:
         if not self.same:
             self.queries, self.query_norms = self._in_float32(queries)
         self.gallery_halves = (0.5 * self.gallery_norms**2).astype("float32")
-        # The float32 product was seen to err by sqrt(dim) / 10 units in the last place. Twenty
+        # The float32 product was seen to err by sqrt(dim) / 10 units in the last place. Ten
         # times that is still narrow, and too wide a band costs time, never exactness.
-        units = (8 + 2 * np.sqrt(gallery.shape[1])) * 2.0**-24
+        units = (8 + np.sqrt(gallery.shape[1])) * 2.0**-24
         longest = self.gallery_norms.max(initial=0.0)
         self.slack = units * self.query_norms * longest
         if self.squared:
