@@ -27,9 +27,8 @@ class EmbeddingHead(keras.layers.Layer):
             metric-learning literature the usual size, beyond which recall hardly grows.
         normalize: True (default) scales each vector to length 1, which the default margins of
             the losses assume. False for losses that use the length.
-        pooling: "average" (default), "max", a Keras layer that pools to `(batch, features)`
-            (such as `keras_metric.layers.GeneralizedMeanPooling()`), or None for a backbone
-            that pools by itself.
+        pooling: "average" (default), "max", a Keras layer that pools to `(batch, features)`,
+            or None for a backbone that pools by itself.
         data_format: "channels_last" or "channels_first", where a map has its features. Default
             None: `keras.config.image_data_format()`.
         dtype: default None: float32, or the global policy if that is float64. Squares of

@@ -12,20 +12,21 @@ TWO_ANCHORS = ("anchor", "second_anchor", "positive", "negative")
 POSITIVE_PAIR = ("anchor", "positive")
 
 
-def split(x, forms, num_inputs, takes_tuples):
+def split(x, forms, takes_tuples, encoder):
     """The branches of `x` in the order of their form, or None if `x` is a plain batch.
 
     `forms` are the tuples of names that the model takes. A dict of exactly those names is
     branches; so is, where `takes_tuples`, a tuple or list of as many parts as the first form
-    has names. Anything else is for the backbone, which takes `num_inputs` tensors (None: not
-    known).
+    has names. Anything else is for the backbone of `encoder`, or a mistake.
     """
     if isinstance(x, Mapping):
+        if set(x) == encoder.input_names:
+            return None
         for names in forms:
             if set(x) == set(names):
                 return [x[name] for name in names]
         named = set(x) & {name for names in forms for name in names}
-        if named or (num_inputs == 1 and len(x) > 1):
+        if named or (encoder.num_inputs == 1 and len(x) > 1):
             raise ValueError(
                 f"Expected a plain batch, or the branches {listing(forms)}. Received a dict with "
                 f"the keys {sorted(map(str, x))}."
@@ -33,13 +34,27 @@ def split(x, forms, num_inputs, takes_tuples):
     elif isinstance(x, (tuple, list)):
         if takes_tuples and len(x) == len(forms[0]):
             return list(x)
-        if num_inputs == 1 and len(x) > 1:
+        if encoder.num_inputs == 1 and len(x) > 1:
             raise ValueError(
                 f"Expected a plain batch, or the branches {listing(forms)}"
                 + (" or a tuple in that order" if takes_tuples else "")
                 + f". Received a {type(x).__name__} of {len(x)} parts."
             )
     return None
+
+
+def check_sample_weight(x, sample_weight):
+    """Raise if the sample weights look like the third branch of a bare tuple."""
+    if sample_weight is None or keras.tree.is_nested(x) or len(x.shape) < 2:
+        return
+    weights = sample_weight.shape
+    if len(weights) == len(x.shape) and weights[1:] == x.shape[1:] and weights[-1] != 1:
+        raise ValueError(
+            f"Received sample weights of the shape of the inputs, {tuple(weights)}. If the data "
+            "set yields (anchor, positive, negative), Keras reads such a bare 3-tuple as "
+            "(x, y, sample_weight): yield ((anchor, positive, negative),) to a TripletModel, or "
+            'a dict {"anchor": ..., "positive": ..., "negative": ...}.'
+        )
 
 
 def join(parts):

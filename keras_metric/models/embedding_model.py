@@ -9,7 +9,7 @@ from keras_metric._export import export
 from keras_metric.losses.metric_loss import watch
 from keras_metric.models import branches
 from keras_metric.models.backbones import check_backbone, revive
-from keras_metric.models.encoder import Encoder
+from keras_metric.models.encoder import DEFAULTS, Encoder, check_left_alone
 from keras_metric.models.loss_layers import LossLayers
 from keras_metric.models.train_health import TrainHealth
 
@@ -21,8 +21,9 @@ class EmbeddingModel(keras.Model):
     Reach for it with labelled data and any loss of `keras_metric.losses`; `SiameseModel`,
     `TripletModel` and `QuadrupletModel` are the same with another default loss and ready-made
     tuples as inputs. It is compiled from the start (Adam with a rate of 1e-3, and
-    `TripletLoss(margin=0.2, mining="semi-hard")`), so `fit` works at once; `compile` again to
-    choose. Weights that a loss owns, such as proxies, are trained and saved with the model.
+    `TripletLoss(margin=0.2, mining="semi-hard")`), so `fit` works at once. To choose, compile it
+    again and name the optimizer as well: `compile(loss=...)` alone takes Keras's RMSprop.
+    Weights that a loss owns, such as proxies, are trained and saved with the model.
 
         model(x) = encoder(x) = head(backbone(x))
 
@@ -116,7 +117,7 @@ class EmbeddingModel(keras.Model):
         super().__init__(dtype=dtype or backbone.dtype_policy, name=name, **kwargs)
         check_flag("train_health", train_health)
         if isinstance(backbone, Encoder):
-            _check_left_alone(backbone, embedding_dim, normalize, pooling, freeze_batch_norm)
+            check_left_alone(backbone, embedding_dim, normalize, pooling, freeze_batch_norm)
             self.encoder = backbone
         else:
             self.encoder = Encoder(
@@ -172,7 +173,7 @@ class EmbeddingModel(keras.Model):
         self.built = True
 
     def call(self, inputs, training=None):
-        parts = branches.split(inputs, self.forms, self.encoder.num_inputs, self.takes_tuples)
+        parts = branches.split(inputs, self.forms, self.takes_tuples, self.encoder)
         x = inputs if parts is None else branches.join(parts)
         embeddings = self.encoder(x, training=training)
         # Without a linear layer the backbone's first output tells the length.
@@ -180,7 +181,7 @@ class EmbeddingModel(keras.Model):
         return embeddings if parts is None else branches.part_again(embeddings, parts)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        self._check_bare_triplet(x, sample_weight)
+        branches.check_sample_weight(x, sample_weight)
         if y is None:
             self._check_without_y(y_pred)
             # Tuples carry their own supervision; Keras insists on a target.
@@ -248,15 +249,10 @@ class EmbeddingModel(keras.Model):
 
     def get_config(self):
         encoder = self.encoder.get_config()
-        settings = {name: encoder[name] for name in _ENCODER_ARGUMENTS}
+        settings = {name: encoder[name] for name in ("backbone", *DEFAULTS)}
         if self.shares_encoder:
-            settings = dict(zip(_ENCODER_ARGUMENTS[1:], _LEFT_ALONE, strict=True))
-            settings["backbone"] = keras.saving.serialize_keras_object(self.encoder)
-        return {
-            **super().get_config(),
-            **settings,
-            "train_health": self.train_health,
-        }
+            settings = {"backbone": keras.saving.serialize_keras_object(self.encoder), **DEFAULTS}
+        return {**super().get_config(), **settings, "train_health": self.train_health}
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
@@ -266,38 +262,10 @@ class EmbeddingModel(keras.Model):
         metric = getattr(self.loss, "distance", None)
         return metric if isinstance(metric, str) else "euclidean"
 
-    def _check_bare_triplet(self, x, sample_weight):
-        if sample_weight is None or keras.tree.is_nested(x) or len(x.shape) < 2:
-            return
-        weights = sample_weight.shape
-        if len(weights) == len(x.shape) and weights[1:] == x.shape[1:] and weights[-1] != 1:
-            raise ValueError(
-                "Received sample weights of the shape of the inputs, "
-                f"{tuple(weights)}. If the data set yields (anchor, positive, negative), Keras "
-                "reads such a bare 3-tuple as (x, y, sample_weight): yield "
-                "((anchor, positive, negative),) to a TripletModel, or a dict "
-                '{"anchor": ..., "positive": ..., "negative": ...}.'
-            )
-
     def _check_without_y(self, y_pred):
         if len(y_pred.shape) == 2:
             raise ValueError(
                 "A batch of inputs needs integer class ids: fit(x, y), or a data set of "
                 "(inputs, labels). Received no y. Ready-made tuples go without: "
                 f"{branches.listing(self.forms)}."
-            )
-
-
-_ENCODER_ARGUMENTS = ("backbone", "embedding_dim", "normalize", "pooling", "freeze_batch_norm")
-_LEFT_ALONE = (128, True, "average", False)
-
-
-def _check_left_alone(encoder, *given):
-    """Raise if an argument asks for another encoder than the one that is to be used as it is."""
-    for name, value, default in zip(_ENCODER_ARGUMENTS[1:], given, _LEFT_ALONE, strict=True):
-        own = getattr(encoder, name)
-        if value not in (default, own):
-            raise ValueError(
-                f"The encoder of another model is used as it is, with {name}={own!r}. Received: "
-                f"{name}={value!r}. Leave it out, or pass backbone=model.backbone for a new head."
             )

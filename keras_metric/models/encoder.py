@@ -14,6 +14,14 @@ from keras_metric.models.backbones import (
 )
 from keras_metric.models.input_signature import InputSignature
 
+# Arguments that shape an encoder, beside its backbone.
+DEFAULTS = {
+    "embedding_dim": 128,
+    "normalize": True,
+    "pooling": "average",
+    "freeze_batch_norm": False,
+}
+
 
 @export
 class Encoder(keras.Model):
@@ -118,6 +126,11 @@ class Encoder(keras.Model):
         """How many tensors the backbone takes, or None while that is unknown."""
         return 1 if isinstance(self.backbone, keras.Sequential) else self._signature.count
 
+    @property
+    def input_names(self):
+        """Keys of the dict that the backbone takes, empty if it takes none."""
+        return self._signature.names
+
     # Keras collects what to train from these two, before it compiles a step. Someone may have
     # set `backbone.trainable = True` since, which thaws every layer below it.
     @property
@@ -167,3 +180,14 @@ class Encoder(keras.Model):
         if self.freeze_batch_norm:
             for layer in batch_norms(self.backbone):
                 layer.trainable = False
+
+
+def check_left_alone(encoder, *given):
+    """Raise if an argument asks for another encoder than the one that is to be used as it is."""
+    for (name, default), value in zip(DEFAULTS.items(), given):
+        own = getattr(encoder, name)
+        if value not in (default, own):
+            raise ValueError(
+                f"The encoder of another model is used as it is, with {name}={own!r}. Received: "
+                f"{name}={value!r}. Leave it out, or pass backbone=model.backbone for a new head."
+            )

@@ -35,6 +35,11 @@ class InputSignature:
         """How many tensors a batch has, or None before the first."""
         return None if self.structure is None else len(keras.tree.flatten(self.structure))
 
+    @property
+    def names(self):
+        """Keys of the inputs if they come as a dict, else an empty set."""
+        return set(self.structure) if isinstance(self.structure, dict) else set()
+
     def to_export(self):
         """The signature as `keras.Model.export` takes it, or None before the first batch."""
         if self.structure is None:
