@@ -45,8 +45,8 @@ parity: $(VENV)/.parity ## our numbers beside pytorch-metric-learning's
 examples: $(VENV)/.dev ## every example in its short form
 	KERAS_BACKEND=tensorflow $(PYTEST) tests/test_examples.py $(ARGS)
 
-bench: $(VENV)/.parity ## the benchmarks, beside the peers
-	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+bench: $(VENV)/.bench ## the benchmarks, beside the peers
+	$(BIN)/python benchmarks/losses.py
 
 docs: $(VENV)/.dev ## run every code block of README.md, docs/ and the docstrings
 	KERAS_BACKEND=tensorflow $(PYTEST) tests/test_docs.py $(ARGS)
@@ -79,4 +79,8 @@ $(VENV)/.torch: setup.cfg $(VENV)/.dev
 
 $(VENV)/.parity: setup.cfg $(VENV)/.torch
 	$(PIP) install --use-pep517 -e '.[dev,examples,parity]'
+	@touch $@
+
+$(VENV)/.bench: setup.cfg $(VENV)/.parity
+	$(PIP) install --use-pep517 -e '.[dev,examples,parity,jax]'
 	@touch $@
