@@ -94,6 +94,14 @@ def class_ids(labels, name="labels"):
     return ops.cast(labels, wide)
 
 
+def check_not_strings(name, labels):
+    """Raise if `labels` is a NumPy array, list or tuple of strings."""
+    if not isinstance(labels, (np.ndarray, list, tuple)) or getattr(labels, "ndim", 1) == 0:
+        return
+    if len(labels) and isinstance(labels[0], (str, bytes)):
+        raise _bad_ids(name, np.asarray(labels).dtype)
+
+
 def _bad_ids(name, dtype):
     return ValueError(
         f"`{name}` must be integer class ids. Received: {name}.dtype={dtype}. "

@@ -269,6 +269,12 @@ class TestTargetErrors:
         with pytest.raises(ValueError, match=r"become ids by np.argmax\(labels, axis=-1\)"):
             self.model().fit(ROWS, np.eye(3, dtype="int32")[LABELS], verbose=0)
 
+    @pytest.mark.parametrize("kind", [np.asarray, list, lambda y: np.asarray(y, object)])
+    def test_string_ids_in_a_numpy_fit(self, kind):
+        names = kind(list("ababcc"))
+        with pytest.raises(ValueError, match=r"`y` must be integer class ids.*return_inverse"):
+            self.model().fit(ROWS, names, verbose=0)
+
     def test_string_ids_from_a_data_set(self, backend):
         if backend != "tensorflow":
             pytest.skip("strings enter a model on TensorFlow only")

@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_metric import distances, losses
-from keras_metric._checks import check_choice, check_flag
+from keras_metric._checks import check_choice, check_flag, check_not_strings
 from keras_metric._export import export
 from keras_metric.losses.metric_loss import watch
 from keras_metric.models import branches
@@ -179,6 +179,12 @@ class EmbeddingModel(keras.Model):
         # Without a linear layer the backbone's first output tells the length.
         self.loss_layers.build_held(embeddings.shape[-1])
         return embeddings if parts is None else branches.part_again(embeddings, parts)
+
+    def fit(self, x=None, y=None, *args, **kwargs):
+        # Only a look at y: Keras fails on NumPy strings before any other hook of ours runs, and
+        # says nothing of labels.
+        check_not_strings("y", y)
+        return super().fit(x, y, *args, **kwargs)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         branches.check_sample_weight(x, sample_weight)
