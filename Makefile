@@ -8,7 +8,8 @@ ARGS ?=
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
-PYTEST := $(BIN)/python -m pytest -n $(WORKERS) -q
+# One thread for each worker: more only wait for each other.
+PYTEST := TF_NUM_INTRAOP_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -q
 
 # TensorFlow speaks of missing GPUs as of errors; real ones are exceptions.
 export TF_CPP_MIN_LOG_LEVEL ?= 3

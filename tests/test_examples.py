@@ -80,6 +80,7 @@ def test_mnist_explains_itself():
     assert "--unseen" in run("mnist.py", "--help")
 
 
+@pytest.mark.slow
 def test_mnist_refuses_mining_for_pairs():
     with pytest.raises(AssertionError, match="every pair of a batch"):
         run("mnist.py", "--model", "siamese", "--mining", "hard")
