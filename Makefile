@@ -23,8 +23,9 @@ help: ## show the targets
 quickstart: $(VENV)/.user ## train and judge an encoder on real digits (a few minutes)
 	$(BIN)/python examples/mnist.py
 
+# The slow ones are long forms of the examples: `make examples` runs them.
 test: $(VENV)/.dev ## the tests, on TensorFlow
-	KERAS_BACKEND=tensorflow $(PYTEST) -m "not parity" $(ARGS)
+	KERAS_BACKEND=tensorflow $(PYTEST) -m "not parity and not slow" $(ARGS)
 
 lint: $(VENV)/.dev ## rules and formatting
 	$(BIN)/ruff check .
