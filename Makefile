@@ -44,8 +44,8 @@ torch: $(VENV)/.torch ## the tests, on PyTorch
 parity: $(VENV)/.parity ## our numbers beside pytorch-metric-learning's
 	KERAS_BACKEND=tensorflow $(PYTEST) -n 0 -m parity $(ARGS)
 
-examples: $(VENV)/.dev ## every example in its short form
-	KERAS_BACKEND=tensorflow $(PYTEST) tests/test_examples.py $(ARGS)
+examples: $(VENV)/.dev ## the long tests: every example in its short form
+	KERAS_BACKEND=tensorflow $(PYTEST) -m slow $(ARGS)
 
 bench: $(VENV)/.bench ## the benchmarks, beside the peers
 	$(BIN)/python benchmarks/losses.py
