@@ -76,6 +76,13 @@ def test_mnist_from_a_file(rng):
     assert printed.startswith("400 digits to train on")
 
 
+@pytest.mark.slow
+def test_mnist_on_all_digits(data_file):
+    printed = run("mnist.py", "--short", "--data", str(data_file("mnist.npz")))
+    assert printed.startswith("60,000 digits to train on, 2,000 others")
+    check_mnist(printed)
+
+
 def test_mnist_explains_itself():
     assert "--unseen" in run("mnist.py", "--help")
 
