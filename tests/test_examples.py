@@ -69,7 +69,7 @@ def test_mnist_settings(arguments):
 def test_mnist_from_a_file(rng):
     images = rng.integers(256, size=(400, 28, 28)).astype("uint8")
     # A bright row for each digit, so that there is something to learn.
-    labels = np.arange(400) % 10
+    labels = rng.permutation(np.arange(400) % 10)
     images[np.arange(400), labels * 2] = 255
     np.savez("mnist.npz", x_train=images, y_train=labels, x_test=images[::2], y_test=labels[::2])
     printed = run("mnist.py", "--short", "--data", "mnist.npz")
