@@ -22,8 +22,8 @@ from keras_metric._checks import check_choice, check_matrix
 _LARGEST = 1e30
 # Components above this are scaled down before they are squared.
 _SAFE = 1e14
-# Squared distances below this are zero: the square root has no finite slope there.
-_TINY = 1e-14
+# Distances below this have no slope: that of the square root is infinite at zero.
+_TINY = 1e-7
 _SMALLEST_VARIANCE = 1e-12
 
 
@@ -131,70 +131,137 @@ def _together(a, b):
     return a - centre, b - centre, scale
 
 
-def _matrix_squared(a, b):
-    squares = ops.sum(ops.square(a), -1)[:, None] + ops.sum(ops.square(b), -1)[None, :]
-    return ops.maximum(squares - 2 * ops.matmul(a, ops.transpose(b)), 0)
+class _Differences:
+    """Euclidean and squared Euclidean distances of some anchors at a time.
+
+    One matrix product forward and two back, by hand: autodiff would keep four matrices, and its
+    square root has an infinite slope at zero.
+    """
+
+    def __init__(self, anchors, references, root):
+        self.anchors, self.references, self.scale = _together(anchors, references)
+        self.transposed = ops.transpose(self.references)
+        self.lengths = ops.sum(ops.square(self.references), -1)[None, :]
+        self.root = root
+
+    def measure(self, anchors):
+        """Distances of some rows of `self.anchors` to all references."""
+        lengths = ops.sum(ops.square(anchors), -1)[:, None] + self.lengths
+        squared = ops.maximum(lengths - 2 * ops.matmul(anchors, self.transposed), 0)
+        if self.root:
+            return ops.sqrt(squared) * self.scale
+        # The limit is applied before scaling back: the square of the scale itself may overflow.
+        return ops.minimum(squared, _LARGEST / self.scale / self.scale) * self.scale * self.scale
+
+    def weights(self, distance, slopes):
+        """What `pull` wants, from distances and the derivatives with respect to them."""
+        if self.root:
+            far = distance > _TINY * self.scale
+            return ops.where(far, slopes * (self.scale / ops.where(far, distance, 1)), 0)
+        return ops.where(distance < 0.99 * _LARGEST, 2 * slopes * self.scale, 0)
+
+    def pull(self, weights, factor):
+        """Gradients of anchors and references, the rows of `weights` times `factor` (rows, 1)."""
+        a, b = self.anchors, self.references
+        to_a = factor * (ops.sum(weights, 1)[:, None] * a - ops.matmul(weights, b))
+        sums = ops.matmul(ops.transpose(weights), ops.concatenate([factor * a, factor], axis=1))
+        return to_a, sums[:, -1:] * b - sums[:, :-1]
 
 
-def _pull(weight, a, b):
-    """Gradient of a loss with respect to `a` and `b`, given `weight[i, j]` on `a[i] - b[j]`."""
-    to_a = ops.sum(weight, 1)[:, None] * a - ops.matmul(weight, b)
-    to_b = ops.sum(weight, 0)[:, None] * b - ops.matmul(ops.transpose(weight), a)
-    return to_a, to_b
+class _Products:
+    """Distances `offset - a.b`, some anchors at a time."""
+
+    def __init__(self, anchors, references, offset):
+        self.anchors, self.references = anchors, references
+        self.transposed = ops.transpose(references)
+        self.offset = offset
+
+    def measure(self, anchors):
+        return self.offset - ops.matmul(anchors, self.transposed)
+
+    def weights(self, distance, slopes):
+        return -slopes
+
+    def pull(self, weights, factor):
+        to_a = factor * ops.matmul(weights, self.references)
+        return to_a, ops.matmul(ops.transpose(weights), factor * self.anchors)
 
 
-def _unwatched(*tensors):
-    # In eager TensorFlow a tape would keep every matrix of the forward pass otherwise.
+class _Finished:
+    """A matrix of distances that was worked out before."""
+
+    def __init__(self, matrix):
+        self.anchors = matrix
+
+    def measure(self, rows):
+        return rows
+
+    def weights(self, distance, slopes):
+        return slopes
+
+    def pull(self, weights, factor):
+        return (factor * weights,)
+
+
+def some_rows_at_a_time(a, b, metric):
+    """How a loss measures a block of anchors without ever holding the matrix of distances.
+
+    Returns:
+        `(inputs, ruler)`: the tensors to differentiate, and a function of them that returns an
+        object with `anchors` (its rows are what to hand to `measure`), `measure`, `weights` and
+        `pull`, see `_Differences`. Metrics that are no matrix product come as a whole matrix.
+    """
+    if metric in ("euclidean", "squared_euclidean"):
+        return (a, b), lambda a, b: _Differences(a, b, root=metric == "euclidean")
+    if metric in ("cosine", "pearson"):
+        a, b = (unit(x if metric == "cosine" else _centred(x)) for x in (a, b))
+        return (a, b), lambda a, b: _Products(a, b, offset=1)
+    if metric == "dot":
+        return (a, b), lambda a, b: _Products(a, b, offset=0)
+    return finished(_PAIRWISE[metric](a, b, a is b))
+
+
+def finished(matrix):
+    """The same as `some_rows_at_a_time` for a `matrix` of distances (rows, columns)."""
+    return (matrix,), _Finished
+
+
+def unwatched(tensors):
+    """The same tensors for the inside of a custom gradient.
+
+    In eager TensorFlow a tape would keep every matrix of the forward pass otherwise.
+    """
     return tuple(ops.stop_gradient(tensor) for tensor in tensors)
 
 
-def _upstream(args, upstream):
-    # The torch backend hands the incoming gradient over by name, the others by position.
+def incoming_gradient(args, upstream):
+    """The argument of a custom gradient: torch hands it over by name, the others by position."""
     return args[0] if upstream is None else upstream
 
 
-def _pairwise_squared_euclidean(a, b, own):
+def _pairwise_differences(a, b, own, root):
     @ops.custom_gradient
     def run(a, b):
-        a, b = _unwatched(a, b)
-        small_a, small_b, scale = _together(a, b)
-        squared = _matrix_squared(small_a, small_b)
+        ruler = _Differences(*unwatched((a, b)), root=root)
+        distance = ruler.measure(ruler.anchors)
         if own:
-            squared = ops.where(_off_diagonal(squared), squared, 0)
-        # The limit is applied before scaling back: the square of the scale itself may overflow.
-        room = _LARGEST / scale / scale
-        free = squared < room
+            distance = ops.where(_off_diagonal(distance), distance, 0)
 
         def grad(*args, upstream=None):
-            weight = ops.where(free, 2 * _upstream(args, upstream), 0)
-            to_a, to_b = _pull(weight, small_a, small_b)
-            return to_a * scale, to_b * scale
+            slopes = incoming_gradient(args, upstream)
+            return ruler.pull(ruler.weights(distance, slopes), ops.ones_like(slopes[:, :1]))
 
-        return ops.minimum(squared, room) * scale * scale, grad
+        return distance, grad
 
     return run(a, b)
 
 
 def _pairwise_euclidean(a, b, own):
-    # One pass forward and one back, by hand: autodiff would keep four matrices, and its square
-    # root has an infinite slope at zero.
-    @ops.custom_gradient
-    def run(a, b):
-        a, b = _unwatched(a, b)
-        small_a, small_b, scale = _together(a, b)
-        squared = _matrix_squared(small_a, small_b)
-        if own:
-            squared = ops.where(_off_diagonal(squared), squared, 0)
-        distance = ops.sqrt(squared)
+    return _pairwise_differences(a, b, own, root=True)
 
-        def grad(*args, upstream=None):
-            far = squared > _TINY
-            weight = ops.where(far, _upstream(args, upstream) / ops.where(far, distance, 1), 0)
-            return _pull(weight, small_a, small_b)
 
-        return distance * scale, grad
-
-    return run(a, b)
+def _pairwise_squared_euclidean(a, b, own):
+    return _pairwise_differences(a, b, own, root=False)
 
 
 def _pairwise_manhattan(a, b, own):
@@ -203,7 +270,7 @@ def _pairwise_manhattan(a, b, own):
 
     @ops.custom_gradient
     def run(a, b):
-        a, b = _unwatched(a, b)
+        a, b = unwatched((a, b))
         columns_a, columns_b = ops.transpose(a), ops.transpose(b)
 
         def gap(k):
@@ -214,7 +281,7 @@ def _pairwise_manhattan(a, b, own):
         )
 
         def grad(*args, upstream=None):
-            incoming = _upstream(args, upstream)
+            incoming = incoming_gradient(args, upstream)
 
             def side(k, state):
                 to_a, to_b = state

@@ -27,18 +27,35 @@ def _at(matrix, column):
     return ops.take_along_axis(matrix, column[:, None], axis=1)[:, 0]
 
 
-def _argmin(values):
-    return ops.cast(ops.argmin(values, axis=-1), "int32")
+def _first(hit, columns):
+    """The lowest column of each row where `hit`; the last column where there is none.
+
+    Several times as fast as argmax of a boolean matrix, or argmin of the values themselves:
+    compilers turn a minimum into vector code, and a search for its place into single steps.
+    """
+    count = ops.shape(hit)[1]
+    # Column numbers up to 2**24 are exact in float32, whose minimum is the fastest.
+    place = ops.where(hit, ops.cast(columns, "float32"), float(2**24))
+    return ops.cast(ops.minimum(ops.min(place, axis=-1), count - 1), "int32")
 
 
-def _argmax(values):
-    return ops.cast(ops.argmax(values, axis=-1), "int32")
+def argmin(values, columns):
+    """Column and value of the smallest of each row; the lowest column among equals."""
+    least = ops.min(values, axis=-1)
+    return _first(ops.equal(values, least[:, None]), columns), least
 
 
-def _noise(distance, seed):
+def argmax(values, columns):
+    """Column and value of the largest of each row; the lowest column among equals."""
+    most = ops.max(values, axis=-1)
+    return _first(ops.equal(values, most[:, None]), columns), most
+
+
+def draw_noise(rows, columns, seed):
+    """What the strategies that draw want: uniform numbers, one for each pair."""
     # Away from 0 and 1, where a logarithm of it would not be finite.
     return keras.random.uniform(
-        ops.shape(distance), minval=1e-7, maxval=1 - 1e-7, dtype="float32", seed=seed
+        (rows, columns), minval=1e-7, maxval=1 - 1e-7, dtype="float32", seed=seed
     )
 
 
@@ -48,46 +65,48 @@ def _turn(noise, rank):
     return ops.mod(noise + shift, 1.0)
 
 
-def semi_hard(distance, pairs, seed=None, dim=None, margin=None):
+def semi_hard(distance, pairs, noise=None, dim=None, margin=None):
     """For each (a, p) the nearest negative beyond p; where none is, the farthest of all."""
+    columns = pairs.columns
     others = _among(distance, pairs.negative, FAR)
-    farthest = _argmax(_among(distance, pairs.negative, -FAR))
+    farthest = ops.max(_among(distance, pairs.negative, -FAR), axis=-1)
     exists = pairs.num_negatives > 0
 
     def pick(rank, positive_distance):
-        beyond = ops.where(others > positive_distance[:, None], others, FAR)
-        nearest = _argmin(beyond)
-        return ops.where(_at(beyond, nearest) < FAR, nearest, farthest), exists
+        near = positive_distance[:, None]
+        nearest = ops.min(ops.where(others > near, others, FAR), axis=-1)
+        chosen = ops.where(nearest < FAR, nearest, farthest)
+        return _first(ops.equal(others, chosen[:, None]), columns), exists
 
     return pick
 
 
-def semi_hard_random(distance, pairs, seed=None, dim=None, margin=0.2):
+def semi_hard_random(distance, pairs, noise=None, dim=None, margin=0.2):
     """For each (a, p) one random negative with d_ap < d_an < d_ap + margin; else none."""
+    columns = pairs.columns
     others = _among(distance, pairs.negative, FAR)
-    noise = _noise(distance, seed)
 
     def pick(rank, positive_distance):
         near = positive_distance[:, None]
         band = ops.logical_and(others > near, others < near + margin)
-        choice = _argmax(ops.where(band, _turn(noise, rank), -1.0))
-        return choice, ops.any(band, axis=-1)
+        choice, most = argmax(ops.where(band, _turn(noise, rank), -1.0), columns)
+        return choice, most >= 0
 
     return pick
 
 
-def random(distance, pairs, seed=None, dim=None, margin=None):
+def random(distance, pairs, noise=None, dim=None, margin=None):
     """For each (a, p) one negative, each equally likely."""
-    noise = _noise(distance, seed)
+    columns, negative = pairs.columns, pairs.negative
     exists = pairs.num_negatives > 0
 
     def pick(rank, positive_distance):
-        return _argmax(ops.where(pairs.negative, _turn(noise, rank), -1.0)), exists
+        return argmax(ops.where(negative, _turn(noise, rank), -1.0), columns)[0], exists
 
     return pick
 
 
-def distance_weighted(distance, pairs, seed=None, dim=None, margin=None):
+def distance_weighted(distance, pairs, noise=None, dim=None, margin=None):
     """For each (a, p) one negative, its chance inverse to how common its distance is.
 
     On the unit sphere of `dim` dimensions two random points have the Euclidean distance d with
@@ -95,65 +114,61 @@ def distance_weighted(distance, pairs, seed=None, dim=None, margin=None):
     0 beyond 1.4. `distance` must be Euclidean, between unit vectors. Wu et al. 2017,
     https://arxiv.org/abs/1706.07567
     """
+    columns = pairs.columns
     d = ops.clip(ops.cast(distance, "float32"), _NEAREST_WEIGHED, _FARTHEST_WEIGHED)
     log_chance = (2.0 - dim) * ops.log(d) - 0.5 * (dim - 3.0) * ops.log(1 - 0.25 * ops.square(d))
     allowed = ops.logical_and(pairs.negative, distance < _FARTHEST_WEIGHED)
-    noise = _noise(distance, seed)
-    exists = ops.any(allowed, axis=-1)
 
     def pick(rank, positive_distance):
         # The largest of log-chance + Gumbel noise is a draw with exactly these chances.
         turned = ops.clip(_turn(noise, rank), 1e-7, 1 - 1e-7)
         gumbel = -ops.log(-ops.log(turned))
-        return _argmax(ops.where(allowed, log_chance + gumbel, -FAR)), exists
+        choice, most = argmax(ops.where(allowed, log_chance + gumbel, -FAR), columns)
+        return choice, most > -FAR
 
     return pick
 
 
-def hard(distance, pairs, seed=None):
+def hard(distance, pairs, noise=None):
     """The farthest positive and the nearest negative of each anchor. Hermans et al. 2017."""
-    positive = _argmax(_among(distance, pairs.positive, -FAR))
-    negative = _argmin(_among(distance, pairs.negative, FAR))
-    return positive, negative, _has_both(pairs)
+    positive, _ = argmax(_among(distance, pairs.positive, -FAR), pairs.columns)
+    negative, _ = argmin(_among(distance, pairs.negative, FAR), pairs.columns)
+    return positive, negative, pairs.has_both
 
 
-def easy_positive(distance, pairs, seed=None):
+def easy_positive(distance, pairs, noise=None):
     """The nearest positive of each anchor, and the nearest negative beyond it; else none.
 
     Xuan, Stylianou and Pless 2020, https://arxiv.org/abs/1904.04370 (with semi-hard negatives).
     """
-    near = _among(distance, pairs.positive, FAR)
-    positive = _argmin(near)
+    positive, near = argmin(_among(distance, pairs.positive, FAR), pairs.columns)
     others = _among(distance, pairs.negative, FAR)
-    beyond = ops.where(others > _at(near, positive)[:, None], others, FAR)
-    negative = _argmin(beyond)
-    exists = ops.logical_and(pairs.num_positives > 0, _at(beyond, negative) < FAR)
-    return positive, negative, exists
+    beyond = ops.where(others > near[:, None], others, FAR)
+    negative, far = argmin(beyond, pairs.columns)
+    return positive, negative, ops.logical_and(pairs.num_positives > 0, far < FAR)
 
 
-def soft_hard(distance, pairs, seed=None):
+def soft_hard(distance, pairs, noise=None):
     """A random hard positive and a random hard negative of each anchor.
 
     The positive is drawn from those farther than the nearest negative, the negative from those
     nearer than the farthest positive; where there is none, from all of its kind. Roth and
     Brattoli 2019, https://github.com/Confusezius/Deep-Metric-Learning-Baselines
     """
-    farthest = ops.max(_among(distance, pairs.positive, -FAR), axis=-1)[:, None]
-    nearest = ops.min(_among(distance, pairs.negative, FAR), axis=-1)[:, None]
-    hard_positive = ops.logical_and(pairs.positive, distance > nearest)
-    hard_negative = ops.logical_and(pairs.negative, distance < farthest)
-    noise = _noise(distance, seed)
+    is_positive, is_negative = pairs.positive, pairs.negative
+    farthest = ops.max(_among(distance, is_positive, -FAR), axis=-1)[:, None]
+    nearest = ops.min(_among(distance, is_negative, FAR), axis=-1)[:, None]
 
-    def draw(preferred, rest):
+    def draw(kind, preferred):
         # Noise is below 1: the preferred always win, and each of them equally often.
-        return _argmax(ops.where(preferred, noise + 1, ops.where(rest, noise, -1.0)))
+        score = ops.where(ops.logical_and(kind, preferred), noise + 1, noise)
+        return argmax(ops.where(kind, score, -1.0), pairs.columns)[0]
 
-    positive, negative = draw(hard_positive, pairs.positive), draw(hard_negative, pairs.negative)
-    return positive, negative, _has_both(pairs)
-
-
-def _has_both(pairs):
-    return ops.logical_and(pairs.num_positives > 0, pairs.num_negatives > 0)
+    return (
+        draw(is_positive, distance > nearest),
+        draw(is_negative, distance < farthest),
+        (pairs.has_both),
+    )
 
 
 PER_PAIR = {
@@ -168,14 +183,14 @@ RANDOM = ("distance-weighted", "random", "semi-hard-random", "soft-hard")
 STRATEGIES = tuple(sorted((*PER_PAIR, *PER_ANCHOR, *EVERY)))
 
 
-def triplets(strategy, distance, pairs, seed=None, dim=None, margin=0.2):
+def triplets(strategy, distance, pairs, noise=None, dim=None, margin=0.2):
     """The chosen triplets as matrices.
 
     Args:
         strategy: a name of `PER_PAIR` or `PER_ANCHOR`.
         distance: float tensor `(batch, references)`.
         pairs: `Pairs` of the same size.
-        seed: int, `keras.random.SeedGenerator` or None, for the strategies that draw.
+        noise: of `draw_noise`, (batch, references), for the strategies of `RANDOM`.
         dim: number of dimensions of the embeddings, for "distance-weighted".
         margin: width of the band of "semi-hard-random", in units of `distance`.
 
@@ -183,12 +198,12 @@ def triplets(strategy, distance, pairs, seed=None, dim=None, margin=0.2):
         `(negative, weight)`, both `(batch, references)`: for anchor row i and positive column
         j the column of the negative (int32), and 1.0 where the triplet counts, else 0.0.
     """
-    columns = ops.arange(ops.shape(distance)[1], dtype="int32")[None, :]
+    columns = pairs.columns
     if strategy in PER_ANCHOR:
-        positive, negative, exists = PER_ANCHOR[strategy](distance, pairs, seed=seed)
+        positive, negative, exists = PER_ANCHOR[strategy](distance, pairs, noise=noise)
         chosen = ops.logical_and(ops.equal(columns, positive[:, None]), exists[:, None])
         return ops.where(chosen, negative[:, None], 0), ops.cast(chosen, distance.dtype)
-    pick = PER_PAIR[strategy](distance, pairs, seed=seed, dim=dim, margin=margin)
+    pick = PER_PAIR[strategy](distance, pairs, noise=noise, dim=dim, margin=margin)
 
     def step(rank, column, exists, table, weight):
         negative, found = pick(rank, _at(distance, column))

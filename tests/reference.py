@@ -29,19 +29,23 @@ def matrix(x, metric="euclidean", references=None):
     return np.array([[distance(a, b, metric) for b in references] for a in x])
 
 
-def positives(y, i):
-    return [j for j in range(len(y)) if y[j] == y[i] and j != i]
+def positives(y, i, others=None):
+    """Items of the class of item i; with the labels of `others`, among those."""
+    if others is None:
+        return [j for j in range(len(y)) if y[j] == y[i] and j != i]
+    return [j for j in range(len(others)) if others[j] == y[i]]
 
 
-def negatives(y, i):
-    return [j for j in range(len(y)) if y[j] != y[i]]
+def negatives(y, i, others=None):
+    others = y if others is None else others
+    return [j for j in range(len(others)) if others[j] != y[i]]
 
 
-def triplets(d, y, mining, margin=0.2):
+def triplets(d, y, mining, margin=0.2, others=None):
     """The (a, p, n) that a strategy chooses; ties go to the lowest index."""
     chosen = []
     for a in range(len(y)):
-        P, N = positives(y, a), negatives(y, a)
+        P, N = positives(y, a, others), negatives(y, a, others)
         if not P or not N:
             continue
         if mining == "hard":
@@ -110,37 +114,45 @@ def triplet_loss(
     reduction="mean_active",
     weights=None,
     chosen=None,
+    references=(None, None),
 ):
-    d = matrix(x, metric)
+    others, labels = references
+    d = matrix(x, metric, others)
+    among = d if others is None else matrix(others, metric)
     terms = []
-    for a, p, n in triplets(d, y, mining, margin) if chosen is None else chosen:
-        far = min(d[a, n], d[p, n]) if swap else d[a, n]
+    for a, p, n in triplets(d, y, mining, margin, labels) if chosen is None else chosen:
+        far = min(d[a, n], among[p, n]) if swap else d[a, n]
         terms.append((a, term(d[a, p] - far + margin, form)))
     return reduce([terms], reduction, len(y), weights)
 
 
 def contrastive_loss(
     x, y, margin=1.0, positive_margin=0.0, power=1, metric="euclidean", reduction="mean_active",
-    weights=None,
+    weights=None, references=(None, None),
 ):  # fmt: skip
-    d = matrix(x, metric)
+    others, labels = references
+    d = matrix(x, metric, others)
     pull, push = [], []
     for i in range(len(y)):
-        pull += [(i, max(d[i, j] - positive_margin, 0) ** power) for j in positives(y, i)]
-        push += [(i, max(margin - d[i, j], 0) ** power) for j in negatives(y, i)]
+        pull += [(i, max(d[i, j] - positive_margin, 0) ** power) for j in positives(y, i, labels)]
+        push += [(i, max(margin - d[i, j], 0) ** power) for j in negatives(y, i, labels)]
     return reduce([pull, push], reduction, len(y), weights)
 
 
 def lifted_structure_loss(
     x, y, margin=1.0, positive_margin=0.0, smooth=True, metric="euclidean",
-    reduction="mean_valid", weights=None,
+    reduction="mean_valid", weights=None, references=(None, None),
 ):  # fmt: skip
-    d = matrix(x, metric)
+    others, labels = references
+    d = matrix(x, metric, others)
     terms = []
     for i in range(len(y)):
-        for j in positives(y, i):
-            push = [margin - d[i, k] for k in negatives(y, i)]
-            push += [margin - d[j, k] for k in negatives(y, j)]
+        for j in positives(y, i, labels):
+            push = [margin - d[i, k] for k in negatives(y, i, labels)]
+            if others is None:
+                push += [margin - d[j, k] for k in negatives(y, j)]
+            else:
+                push += [margin - d[k, j] for k in negatives(labels, j, y)]
             if not push:
                 terms.append((i, 0.0))
                 continue
@@ -160,8 +172,12 @@ def quadruplet_loss(
     second_pair="hardest",
     reduction="mean_active",
     weights=None,
+    references=(None, None),
 ):
-    d = matrix(x, metric)
+    others, labels = references
+    d = matrix(x, metric, others)
+    within = matrix(x, metric)
+    labels = y if labels is None else labels
     batch = range(len(y))
     if form == "two_anchors":
         parts = [[], [], [], []]
@@ -174,21 +190,19 @@ def quadruplet_loss(
                 parts[2].append((a, max(d[a, a2] - d[a, n] + second_margin, 0)))
                 parts[3].append((a2, max(d[a2, a] - d[a2, n] + second_margin, 0)))
         return reduce(parts, reduction, len(y), weights)
-    first = [(a, max(d[a, p] - d[a, n] + margin, 0)) for a, p, n in triplets(d, y, mining, margin)]
+    chosen = triplets(d, y, mining, margin, None if others is None else labels)
+    first = [(a, max(d[a, p] - d[a, n] + margin, 0)) for a, p, n in chosen]
     second = []
     for a in batch:
-        others = negatives(y, a)
-        if second_pair == "hardest":
-            candidates = [(d[j, k], j, k) for j in others for k in others if y[j] != y[k]]
-            closest = min(candidates)[0] if candidates else None
-        else:
-            closest = None
-            if others:
-                n = min(others, key=lambda j: d[a, j])
-                thirds = [k for k in others if y[k] != y[n]]
-                closest = min(d[n, k] for k in thirds) if thirds else None
-        if closest is not None:
-            second += [(a, max(d[a, p] - closest + second_margin, 0)) for p in positives(y, a)]
+        # The first of the second pair is an item of the batch, the other a reference.
+        items = negatives(y, a)
+        if second_pair == "nearest" and items:
+            items = [min(items, key=lambda j: within[a, j])]
+        further = [k for k in range(len(labels)) if labels[k] != y[a]]
+        between = [d[j, k] for j in items for k in further if labels[k] != y[j]]
+        if between:
+            mates = positives(y, a, None if others is None else labels)
+            second += [(a, max(d[a, p] - min(between) + second_margin, 0)) for p in mates]
     return reduce([first, second], reduction, len(y), weights)
 
 

@@ -8,7 +8,7 @@ from autodiff import value_and_gradient
 
 from keras_metric import distances, losses, mining
 from keras_metric.layers import TripletMiner
-from keras_metric.losses import row_blocks
+from keras_metric.losses import row_blocks, sorted_rows
 
 METRICS = distances.METRICS
 STRATEGIES = ["all", "semi-hard", "semi-hard-all", "hard", "easy-positive"]
@@ -66,10 +66,117 @@ def test_triplet_loss_equals_loops(mining, form, swap):
 @pytest.mark.parametrize("mining", ["all", "semi-hard", "semi-hard-all"])
 def test_blocks_of_rows_change_nothing(rows, mining, monkeypatch):
     # 15 anchors fill blocks of 4 with one row to spare, blocks of 5 exactly.
-    monkeypatch.setattr(row_blocks, "ROWS", rows)
+    monkeypatch.setattr(row_blocks, "_rows_of_a_block", lambda references: rows)
     x, y = unequal_batch(16)
     loss = double(losses.TripletLoss, margin=0.3, mining=mining)
     agrees(loss, lambda z: reference.triplet_loss(z, y, 0.3, mining=mining), x, y)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("mining", ["all", "semi-hard", "semi-hard-all"])
+@pytest.mark.parametrize("band", [0.3, 0.2, 0.5])
+def test_sorting_rows_changes_nothing(form, mining, band, monkeypatch):
+    # From no positive on, so that every anchor goes the way of those with many.
+    monkeypatch.setattr(sorted_rows, "MANY", 0)
+    x, y = unequal_batch(17)
+    miner = TripletMiner(mining, margin=band)
+    loss = double(losses.TripletLoss, margin=0.3, mining=miner, form=form)
+    chosen = reference.triplets(reference.matrix(x), y, mining, band)
+    agrees(loss, lambda z: reference.triplet_loss(z, y, 0.3, form=form, chosen=chosen), x, y)
+
+
+@pytest.mark.parametrize("form", ["hinge", "squared_hinge"])
+@pytest.mark.parametrize("mining", ["all", "semi-hard", "semi-hard-all"])
+def test_sorting_rows_keeps_equal_distances_apart(form, mining, monkeypatch):
+    # Whole numbers on a line, so that many distances are equal, and equal a distance + margin.
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 5, (30, 1)).astype("float32")
+    y = rng.choice([2, 2, 2, 3, 9], 30)
+    # A margin of half a unit would leave no such ties; products of whole numbers are exact.
+    miner = TripletMiner(mining, margin=2.0)
+    loss = losses.TripletLoss(1.0, "manhattan", miner, form=form, reduction="sum")
+    looped = loss.call(y, x)
+    monkeypatch.setattr(sorted_rows, "MANY", 0)
+    np.testing.assert_allclose(loss.call(y, x), looped, rtol=1e-6)
+
+
+def reference_set(seed, references=19, dim=5):
+    rng = np.random.default_rng(seed)
+    labels = rng.choice([3, 0, 7, 1, 8], references)
+    return 0.7 * rng.normal(size=(references, dim)), labels
+
+
+REFERENCE_CASES = [
+    *(
+        (losses.TripletLoss, reference.triplet_loss, {"mining": mining, "form": form})
+        for mining in STRATEGIES
+        for form in FORMS
+    ),
+    *(
+        (losses.TripletLoss, reference.triplet_loss, {"mining": mining, "swap": True})
+        for mining in STRATEGIES
+    ),
+    (losses.ContrastiveLoss, reference.contrastive_loss, {"power": 2}),
+    (losses.LiftedStructureLoss, reference.lifted_structure_loss, {}),
+    (losses.LiftedStructureLoss, reference.lifted_structure_loss, {"smooth": False}),
+    (losses.QuadrupletLoss, reference.quadruplet_loss, {}),
+    (losses.QuadrupletLoss, reference.quadruplet_loss, {"second_pair": "nearest"}),
+]
+
+
+@pytest.mark.parametrize(("loss_class", "oracle", "settings"), REFERENCE_CASES)
+def test_a_reference_set_equals_loops(loss_class, oracle, settings):
+    x, y = unequal_batch(18)
+    others, labels = reference_set(19)
+    weights = np.random.default_rng(2).uniform(0.2, 3, len(y))
+    loss = double(loss_class, margin=0.6, **settings)
+    both = np.concatenate([x, others])
+
+    def expected(z):
+        references = (z[len(x) :], labels)
+        return oracle(z[: len(x)], y, 0.6, **settings, weights=weights, references=references)
+
+    class Against:
+        """The anchors and the references as one tensor, so that the gradient has both."""
+
+        def __call__(self, y, z, weights):
+            return loss.against(y, z[: len(x)], labels, z[len(x) :], weights)
+
+    agrees(Against(), expected, both, y, weights)
+
+
+@pytest.mark.parametrize("rows", [4, 5])
+def test_blocks_of_rows_against_references_change_nothing(rows, monkeypatch):
+    monkeypatch.setattr(row_blocks, "_rows_of_a_block", lambda references: rows)
+    settings = {"mining": "semi-hard"}
+    test_a_reference_set_equals_loops(losses.TripletLoss, reference.triplet_loss, settings)
+
+
+def test_wrong_reference_sets_say_the_way_out():
+    x, y = np.ones((4, 2), "float32"), np.array([0, 0, 1, 1])
+    with pytest.raises(ValueError, match="reference_labels.*integer class ids"):
+        losses.TripletLoss().against(y, x, y.astype("float32"), x)
+    with pytest.raises(ValueError, match=r"one label.*reference_labels.shape=\(4,\)"):
+        losses.TripletLoss().against(y, x, y, x[:3])
+    with pytest.raises(ValueError, match="same length"):
+        losses.ContrastiveLoss().against(y, x, y, np.ones((4, 3), "float32"))
+    with pytest.raises(ValueError, match="no reference set"):
+        losses.QuadrupletLoss(form="two_anchors").against(y, x, y, x)
+
+
+@pytest.mark.parametrize("mining", STRATEGIES)
+def test_weights_of_anchors_reach_the_rows_a_swap_pulls_at(mining):
+    x, y = unequal_batch(20)
+    weights = np.random.default_rng(0).uniform(0.2, 3, len(y))
+    settings = {"mining": mining, "swap": True, "reduction": "sum_over_batch_size"}
+    loss = double(losses.TripletLoss, margin=0.4, **settings)
+    agrees(
+        loss,
+        lambda z: reference.triplet_loss(z, y, 0.4, weights=weights, **settings),
+        x,
+        y,
+        weights,
+    )
 
 
 @pytest.mark.parametrize("metric", METRICS)

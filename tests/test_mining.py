@@ -38,16 +38,11 @@ def shares_of_draws(strategy, x, y, anchor, draws=2000, **settings):
     """How often each (positive, negative) is drawn for one anchor, in `draws` rows at once."""
     distance = distances.pairwise(np.repeat(x[anchor : anchor + 1], draws, axis=0), x)
     labels = keras.ops.convert_to_tensor(np.repeat(y[anchor : anchor + 1], draws))
-    partners = pairs.from_labels(labels, keras.ops.convert_to_tensor(y))
-    # Among references an anchor is its own positive; here it is not meant to be.
-    own = np.arange(len(y)) == anchor
-    partners = partners._replace(
-        positive=keras.ops.logical_and(partners.positive, ~own[None, :]),
-        own=keras.ops.full((draws,), anchor, dtype="int32"),
-    )
-    generator = keras.random.SeedGenerator(1)
+    own = keras.ops.full((draws,), anchor, dtype="int32")
+    partners = pairs.from_labels(labels, keras.ops.convert_to_tensor(y), own=own)
+    noise = mining.draw_noise(draws, len(y), keras.random.SeedGenerator(1))
     negative, weight = mining.triplets(
-        strategy, distance, partners, seed=generator, dim=x.shape[1], **settings
+        strategy, distance, partners, noise, dim=x.shape[1], **settings
     )
     negative, weight = (np.asarray(keras.ops.convert_to_numpy(m)) for m in (negative, weight))
     shares = {}

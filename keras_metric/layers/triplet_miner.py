@@ -16,6 +16,15 @@ _TO_EUCLIDEAN = {
 }
 
 
+def _to_euclidean(distance, metric):
+    if metric not in _TO_EUCLIDEAN:
+        raise ValueError(
+            'mining="distance-weighted" draws by Euclidean distance on the unit sphere: '
+            f"`distance` must be one of {sorted(_TO_EUCLIDEAN)}. Received: distance={metric!r}"
+        )
+    return _TO_EUCLIDEAN[metric](distance)
+
+
 @export
 class TripletMiner(keras.layers.Layer):
     """Chooses the triplets of a labelled batch that a loss learns from.
@@ -107,19 +116,17 @@ class TripletMiner(keras.layers.Layer):
         branches = [lambda name=name: compute(name) for name in self.strategies]
         return ops.switch(ops.convert_to_tensor(self.stage), branches)
 
-    def picker(self, name, distance, partners, dim, metric):
+    def noise(self, rows, columns):
+        """What the strategies draw with, (rows, columns); None if none of them draws."""
+        if self.seed_generator is None:
+            return None
+        return mining.draw_noise(rows, columns, self.seed_generator)
+
+    def picker(self, name, distance, partners, noise, dim, metric):
         """The chooser of the per-pair strategy `name`, see `keras_metric.mining`."""
         if name == "distance-weighted":
-            if metric not in _TO_EUCLIDEAN:
-                raise ValueError(
-                    'mining="distance-weighted" draws by Euclidean distance on the unit sphere: '
-                    f"`distance` must be one of {sorted(_TO_EUCLIDEAN)}. "
-                    f"Received: distance={metric!r}"
-                )
-            distance = _TO_EUCLIDEAN[metric](distance)
-        return mining.PER_PAIR[name](
-            distance, partners, seed=self.seed_generator, dim=dim, margin=self.margin
-        )
+            distance = _to_euclidean(distance, metric)
+        return mining.PER_PAIR[name](distance, partners, noise, dim=dim, margin=self.margin)
 
     def call(self, embeddings, labels):
         embeddings = ops.convert_to_tensor(embeddings)
@@ -133,19 +140,17 @@ class TripletMiner(keras.layers.Layer):
             )
         distance = ops.stop_gradient(distances.pairwise(embeddings, metric=self.distance))
         partners = pairs.from_labels(class_ids(labels))
-        return self.choose(lambda name: self._matrices(name, distance, partners, embeddings))
+        noise = self.noise(*ops.shape(distance))
 
-    def _matrices(self, name, distance, partners, embeddings):
-        if name == "distance-weighted":
-            distance = _TO_EUCLIDEAN[self.distance](distance)
-        return mining.triplets(
-            name,
-            distance,
-            partners,
-            seed=self.seed_generator,
-            dim=embeddings.shape[1],
-            margin=self.margin,
-        )
+        def matrices(name):
+            weighed = distance
+            if name == "distance-weighted":
+                weighed = _to_euclidean(distance, self.distance)
+            return mining.triplets(
+                name, weighed, partners, noise, dim=embeddings.shape[1], margin=self.margin
+            )
+
+        return self.choose(matrices)
 
     def compute_output_shape(self, embeddings_shape, labels_shape=None):
         return ((embeddings_shape[0],) * 2,) * 2

@@ -89,8 +89,8 @@ class ContrastiveLoss(MetricLoss):
         self.distance = distance
         self.positive_label = positive_label
 
-    def batch_parts(self, labels, embeddings):
-        distance, partners = measured_pairs(labels, embeddings, self.distance)
+    def batch_parts(self, labels, embeddings, *references):
+        distance, partners = measured_pairs(labels, embeddings, self.distance, *references)
         pull, push = pull_and_push(distance, self.margin, self.positive_margin, self.power)
         return [masked_terms(pull, partners.positive), masked_terms(push, partners.negative)]
 

@@ -10,18 +10,25 @@ from keras_metric.losses.rows import bounded_square, masked_terms
 from keras_metric.pairs import FAR
 
 
-def lifted_structure_rows(distance, partners, margin, positive_margin, smooth):
-    """Rows over the ordered positive pairs of a labelled batch, `distance` (batch, batch)."""
+def lifted_structure_rows(distance, partners, margin, positive_margin, smooth, alone=True):
+    """Rows over the positive pairs of `distance` (batch, references).
+
+    The negatives of an anchor are references; those of a reference are anchors, which is the
+    same of a batch `alone`.
+    """
     push = ops.where(partners.negative, margin - distance, -FAR)
-    if smooth:
-        reach = ops.logsumexp(push, axis=-1)
-        either = ops.logaddexp(reach[:, None], reach[None, :])
-    else:
-        reach = ops.max(push, axis=-1)
-        either = ops.maximum(reach[:, None], reach[None, :])
+
+    def reach(axis):
+        most = ops.logsumexp if smooth else ops.max
+        return most(push, axis=axis, keepdims=True)
+
+    of_anchor = reach(1)
+    of_positive = ops.transpose(of_anchor) if alone else reach(0)
+    either = (ops.logaddexp if smooth else ops.maximum)(of_anchor, of_positive)
     # An empty sum is -FAR; pairs that do not count are put there before they are squared.
-    lifted = ops.where(partners.positive, either + distance - positive_margin, -FAR)
-    return masked_terms(bounded_square(ops.relu(lifted)) / 2, partners.positive)
+    positive = partners.positive
+    lifted = ops.where(positive, either + distance - positive_margin, -FAR)
+    return masked_terms(bounded_square(ops.relu(lifted)) / 2, positive)
 
 
 @export
@@ -84,11 +91,11 @@ class LiftedStructureLoss(MetricLoss):
         self.smooth = bool(smooth)
         self.distance = distance
 
-    def batch_parts(self, labels, embeddings):
-        distance, partners = measured_pairs(labels, embeddings, self.distance)
+    def batch_parts(self, labels, embeddings, *references):
+        distance, partners = measured_pairs(labels, embeddings, self.distance, *references)
         return [
             lifted_structure_rows(
-                distance, partners, self.margin, self.positive_margin, self.smooth
+                distance, partners, self.margin, self.positive_margin, self.smooth, not references
             )
         ]
 

@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_metric import distances, pairs
-from keras_metric._checks import check_choice, class_ids
+from keras_metric._checks import check_choice, check_matrix, class_ids
 from keras_metric.losses.rows import OVER_COUNTS, reduce_rows
 
 _KERAS_REDUCTIONS = ("mean", "mean_with_sample_weight", "none", "sum", "sum_over_batch_size")
@@ -35,19 +35,40 @@ def watch():
         _watched.seen = outer
 
 
+def watching():
+    """Whether an open `watch` still wants the distances of this batch."""
+    seen = getattr(_watched, "seen", None)
+    return seen is not None and "positive_distance" not in seen
+
+
 def report(positive_distance, negative_distance, positive=None, negative=None):
     """Tell an open `watch` the distances of a batch; the masks say which elements are meant."""
-    seen = getattr(_watched, "seen", None)
-    if seen is None or "positive_distance" in seen:
+    if not watching():
         return
-    seen["positive_distance"], seen["positives"] = _masked_mean(positive_distance, positive)
-    seen["negative_distance"], _ = _masked_mean(negative_distance, negative)
+    sums, counts = zip(
+        _masked_sum(positive_distance, positive), _masked_sum(negative_distance, negative)
+    )
+    report_rows(*sums, *counts)
 
 
-def _masked_mean(values, mask):
+def _masked_sum(values, mask):
     mask = ops.ones_like(values) if mask is None else ops.cast(mask, values.dtype)
-    count = ops.sum(mask)
-    return ops.sum(ops.where(mask > 0, values, 0) * mask) / ops.maximum(count, 1), count
+    return ops.sum(ops.where(mask > 0, values, 0) * mask), ops.sum(mask)
+
+
+def report_rows(positive_sums, negative_sums, num_positives, num_negatives):
+    """The same from the sums of the distances of each row, and their numbers."""
+    if not watching():
+        return
+    seen = _watched.seen
+    seen["positive_distance"], seen["positives"] = _mean(positive_sums, num_positives)
+    seen["negative_distance"], _ = _mean(negative_sums, num_negatives)
+
+
+def _mean(sums, numbers):
+    total = ops.sum(sums)
+    count = ops.cast(ops.sum(numbers), total.dtype)
+    return total / ops.maximum(count, 1), count
 
 
 def _report_active(parts):
@@ -99,8 +120,41 @@ class MetricLoss(keras.losses.Loss):
         """Row means `(batch,)`, before any reduction."""
         return reduce_rows(self._parts(y_true, y_pred), "none", None, self.name, self.dtype)
 
-    def batch_parts(self, labels, embeddings):
-        """Parts of a labelled batch: `labels` (batch,), `embeddings` (batch, dim)."""
+    def against(self, y_true, y_pred, reference_labels, reference_embeddings, sample_weight=None):
+        """The loss of anchors whose positives and negatives are other items: a reference set.
+
+        Every anchor is compared with all references, and with nothing else. Use it in a step of
+        your own for a queue of past embeddings, the other view of a batch, or a gallery; a
+        thousand times as many references as anchors are fine: memory is O(batch * references).
+
+        Args:
+            y_true: integer labels of the anchors, `(batch,)`.
+            y_pred: their embeddings, `(batch, dim)`.
+            reference_labels: integer labels `(references,)`.
+            reference_embeddings: `(references, dim)`. They get a gradient too; wrap them in
+                `keras.ops.stop_gradient` where they are not to be trained.
+            sample_weight: weights of the anchors, optional.
+
+        Returns:
+            The loss, reduced as in `__call__`.
+
+        Raises:
+            ValueError: for labels or embeddings of a wrong kind or shape.
+        """
+        references = ops.convert_to_tensor(reference_embeddings)
+        check_matrix("reference_embeddings", references)
+        labels = class_ids(reference_labels, "reference_labels")
+        _check_one_each(labels, references, "reference_labels", "reference_embeddings")
+        with keras.name_scope(self.name):
+            parts = self._parts(y_true, y_pred, references, labels)
+            _report_active(parts)
+            return reduce_rows(parts, self.reduction, sample_weight, self.name, self.dtype)
+
+    def batch_parts(self, labels, embeddings, references=None, reference_labels=None):
+        """Parts of a labelled batch: `labels` (batch,), `embeddings` (batch, dim).
+
+        With `references` (references, dim) and their labels, partners come from these alone.
+        """
         raise ValueError(
             f"{type(self).__name__} needs ready-made tuples: y_pred of shape "
             "(batch, branches, dim). Received embeddings of shape (batch, dim)."
@@ -113,15 +167,17 @@ class MetricLoss(keras.losses.Loss):
             f"integer labels. Received {len(branches)} branches."
         )
 
-    def _parts(self, y_true, y_pred):
+    def _parts(self, y_true, y_pred, *references):
         embeddings = ops.convert_to_tensor(y_pred)
-        parts = self._sound_parts(y_true, embeddings)
+        parts = self._sound_parts(y_true, embeddings, *references)
         # Mining compares, and a comparison with NaN is quietly false: a broken encoder must show.
         sound = ops.all(ops.isfinite(embeddings))
+        if references:
+            sound = ops.logical_and(sound, ops.all(ops.isfinite(references[0])))
         total = ops.where(sound, parts[0].total, float("nan"))
         return [parts[0]._replace(total=total), *parts[1:]]
 
-    def _sound_parts(self, y_true, embeddings):
+    def _sound_parts(self, y_true, embeddings, references=None, reference_labels=None):
         dtype = keras.backend.standardize_dtype(embeddings.dtype)
         if not keras.backend.is_float_dtype(dtype):
             raise ValueError(
@@ -129,9 +185,10 @@ class MetricLoss(keras.losses.Loss):
                 f"Received: y_pred.dtype={dtype}. The call is loss(labels, embeddings)."
             )
         # Distances of half-precision vectors are taken in float32: their squares overflow.
-        embeddings = ops.cast(embeddings, "float64" if dtype == "float64" else "float32")
+        dtype = "float64" if dtype == "float64" else "float32"
+        embeddings = ops.cast(embeddings, dtype)
         shape = tuple(embeddings.shape)
-        if len(shape) == 3:
+        if len(shape) == 3 and references is None:
             return self.tuple_parts(y_true, [embeddings[:, i] for i in range(shape[1])])
         if len(shape) != 2:
             raise ValueError(
@@ -139,10 +196,10 @@ class MetricLoss(keras.losses.Loss):
                 f"ready-made tuples. Received: y_pred.shape={shape}"
             )
         labels = class_ids(y_true, "y_true")
-        if None not in (labels.shape[0], shape[0]) and labels.shape[0] != shape[0]:
-            raise ValueError(
-                "Each embedding needs one label. Received: "
-                f"y_true.shape={tuple(labels.shape)}, y_pred.shape={shape}"
+        _check_one_each(labels, embeddings, "y_true", "y_pred")
+        if references is not None:
+            return self.batch_parts(
+                labels, embeddings, ops.cast(references, dtype), reference_labels
             )
         self._warn_without_positives(y_true)
         return self.batch_parts(labels, embeddings)
@@ -176,9 +233,18 @@ def check_branches(branches, expected, names):
         )
 
 
-def measured_pairs(labels, embeddings, metric):
-    """Distances of a batch to itself and the `Pairs` of its labels; tells an open `watch`."""
-    partners = pairs.from_labels(labels)
-    distance = distances.pairwise(embeddings, metric=metric)
+def measured_pairs(labels, embeddings, metric, references=None, reference_labels=None):
+    """Distances of a batch to itself, or to references, and its `Pairs`; tells an open `watch`."""
+    partners = pairs.from_labels(labels, reference_labels)
+    distance = distances.pairwise(embeddings, references, metric=metric)
     report(distance, distance, partners.positive, partners.negative)
     return distance, partners
+
+
+def _check_one_each(labels, embeddings, labels_name, embeddings_name):
+    if None in (labels.shape[0], embeddings.shape[0]) or labels.shape[0] == embeddings.shape[0]:
+        return
+    raise ValueError(
+        f"Each embedding needs one label. Received: {labels_name}.shape={tuple(labels.shape)}, "
+        f"{embeddings_name}.shape={tuple(embeddings.shape)}"
+    )

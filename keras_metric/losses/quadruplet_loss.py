@@ -10,6 +10,7 @@ from keras_metric.losses.metric_loss import MetricLoss, check_branches, measured
 from keras_metric.losses.rows import Rows, masked_terms, single_terms
 from keras_metric.losses.triplet_loss import as_miner, load_miner
 from keras_metric.losses.triplet_rows import triplet_rows
+from keras_metric.mining import argmin
 from keras_metric.pairs import FAR
 
 QUADRUPLETS = ("second_negative", "two_anchors")
@@ -102,12 +103,19 @@ class QuadrupletLoss(MetricLoss):
     def layers(self):
         return (self.miner,)
 
-    def batch_parts(self, labels, embeddings):
-        distance, partners = measured_pairs(labels, embeddings, self.distance)
+    def batch_parts(self, labels, embeddings, references=None, reference_labels=None):
+        if references is not None and self.form == "two_anchors":
+            raise ValueError(
+                'form="two_anchors" compares the items of a batch with each other: it has no '
+                'reference set. Use form="second_negative", or put the references into the batch.'
+            )
+        distance, partners = measured_pairs(
+            labels, embeddings, self.distance, references, reference_labels
+        )
 
         def triplets(margin):
             return triplet_rows(
-                distance,
+                distances.finished(distance),
                 partners,
                 self.miner,
                 margin,
@@ -126,7 +134,10 @@ class QuadrupletLoss(MetricLoss):
                 for margin in (self.margin, self.second_margin)
             )
             return [first, first, second, second]
-        other, exists = second_pair_distance(distance, partners, labels, self.second_pair)
+        among = distance
+        if references is not None and self.second_pair == "nearest":
+            among = distances.pairwise(embeddings, metric=self.distance)
+        other, exists = second_pair_distance(distance, partners, among, self.second_pair)
         gap = distance - other[:, None] + self.second_margin
         mask = ops.logical_and(partners.positive, exists[:, None])
         return [triplets(self.margin), masked_terms(ops.relu(gap), mask)]
@@ -168,30 +179,36 @@ class QuadrupletLoss(MetricLoss):
         return cls(**{**config, "mining": load_miner(config["mining"])})
 
 
-def second_pair_distance(distance, partners, labels, second_pair):
+def second_pair_distance(distance, partners, among, second_pair):
     """Distance of one pair of two further classes for each anchor, and whether there is one.
 
-    No class is looped over: for each item its nearest item of another class, and the nearest
-    of a class other than those two, are enough to leave any anchor's class out.
+    The first of the pair is an item of the batch, the second a reference (of a batch alone, an
+    item as well). `distance` (batch, references); `among` (batch, batch) ranks the batch around
+    an anchor for "nearest". No class is looped over: for each item its nearest reference of
+    another class, and the nearest of a class other than those two, are enough to leave any
+    anchor's class out.
     """
-    still = ops.stop_gradient(distance)
+    labels, columns = partners.labels, partners.columns
+    still, among = (ops.stop_gradient(matrix) for matrix in (distance, among))
     others = ops.where(partners.negative, still, FAR)
-    nearest = ops.argmin(others, axis=-1)
-    their_class = ops.take(labels, nearest)
-    third = ops.where(ops.equal(labels[None, :], their_class[:, None]), FAR, others)
-    nearest_third = ops.argmin(third, axis=-1)
+    nearest, nearest_distance = argmin(others, columns)
+    their_class = ops.take(partners.reference_labels, nearest)
+    same = ops.equal(partners.reference_labels[None, :], their_class[:, None])
+    nearest_third, third_distance = argmin(ops.where(same, FAR, others), columns)
 
+    foreign = ops.not_equal(labels[:, None], labels[None, :])
     if second_pair == "nearest":
-        row = nearest
+        reach = among
     else:
         # For anchor i and item j: how near j is to any class that is neither i's nor its own.
         clash = ops.equal(their_class[None, :], labels[:, None])
-        reach = ops.where(clash, ops.min(third, axis=-1), ops.min(others, axis=-1))
-        row = ops.argmin(ops.where(partners.negative, reach, FAR), axis=-1)
+        reach = ops.where(clash, third_distance[None, :], nearest_distance[None, :])
+    items = ops.arange(ops.shape(labels)[0], dtype="int32")[None, :]
+    row, _ = argmin(ops.where(foreign, reach, FAR), items)
     clash = ops.equal(ops.take(their_class, row), labels)
     column = ops.where(clash, ops.take(nearest_third, row), ops.take(nearest, row))
     values = ops.take_along_axis(ops.take(distance, row, axis=0), column[:, None], axis=1)[:, 0]
-    first, second = ops.take(labels, row), ops.take(labels, column)
+    first, second = ops.take(labels, row), ops.take(partners.reference_labels, column)
     exists = ops.not_equal(first, second)
     for label in (first, second):
         exists = ops.logical_and(exists, ops.not_equal(label, labels))

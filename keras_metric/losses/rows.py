@@ -38,32 +38,6 @@ def bounded_square(x):
     return ops.square(ops.clip(x, -1e15, 1e15))
 
 
-def with_slopes(compute, *distances):
-    """Rows of a formula that works out its own gradient in the same pass.
-
-    `compute(*distances)` returns `(Rows, slopes)`: for each matrix of distances the derivative
-    of the row's total. Nothing inside is seen by autodiff, so loops with a dynamic number of
-    steps are allowed, and no step keeps its matrices.
-    """
-
-    @ops.custom_gradient
-    def run(*distances):
-        # In eager TensorFlow a tape would keep every matrix of every step otherwise.
-        rows, slopes = compute(*(ops.stop_gradient(distance) for distance in distances))
-
-        def grad(*args, upstream=None):
-            # The torch backend hands the incoming gradient over by name.
-            incoming = args[0] if upstream is None else upstream
-            weight = incoming[0][:, None]
-            gradients = tuple(weight * slope for slope in slopes)
-            return gradients if len(gradients) > 1 else gradients[0]
-
-        return ops.stack(list(rows)), grad
-
-    stacked = run(*distances)
-    return Rows(stacked[0], ops.stop_gradient(stacked[1]), ops.stop_gradient(stacked[2]))
-
-
 class _Reduce(keras.losses.Loss):
     """Keras's own reduction of finished rows, reached by its public way."""
 

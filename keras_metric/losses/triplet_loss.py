@@ -1,13 +1,16 @@
 """TripletLoss: an anchor nearer to its positive than to its negative, by a margin."""
 
+import functools
+
 import keras
 
-from keras_metric import distances
+from keras_metric import distances, pairs
 from keras_metric._checks import check_choice, check_flag, check_number
 from keras_metric._export import export
 from keras_metric.layers.triplet_miner import TripletMiner
-from keras_metric.losses.metric_loss import MetricLoss, check_branches, measured_pairs, report
+from keras_metric.losses.metric_loss import MetricLoss, check_branches, report
 from keras_metric.losses.rows import single_terms
+from keras_metric.losses.swapped_rows import swapped_triplet_rows
 from keras_metric.losses.triplet_rows import FORMS, triplet_rows
 
 
@@ -85,20 +88,21 @@ class TripletLoss(MetricLoss):
     def layers(self):
         return (self.miner,)
 
-    def batch_parts(self, labels, embeddings):
-        distance, partners = measured_pairs(labels, embeddings, self.distance)
-        return [
-            triplet_rows(
-                distance,
-                partners,
-                self.miner,
-                self.margin,
-                self.form,
-                swap=distance if self.swap else None,
-                metric=self.distance,
-                dim=embeddings.shape[1],
-            )
-        ]
+    def batch_parts(self, labels, embeddings, references=None, reference_labels=None):
+        partners = pairs.from_labels(labels, reference_labels)
+        settings = {"metric": self.distance, "dim": embeddings.shape[1]}
+        if self.swap:
+            distance = distances.pairwise(embeddings, references, self.distance)
+            among = distance
+            if references is not None:
+                among = distances.pairwise(references, metric=self.distance)
+            report(distance, distance, partners.positive, partners.negative)
+            rows = functools.partial(swapped_triplet_rows, distance, among)
+        else:
+            others = embeddings if references is None else references
+            measured = distances.some_rows_at_a_time(embeddings, others, self.distance)
+            rows = functools.partial(triplet_rows, measured)
+        return [rows(partners, self.miner, self.margin, self.form, **settings)]
 
     def tuple_parts(self, y_true, branches):
         check_branches(branches, 3, "anchor, positive, negative")
@@ -108,7 +112,7 @@ class TripletLoss(MetricLoss):
         if self.swap:
             far = keras.ops.minimum(far, distances.elementwise(positive, negative, self.distance))
         report(near, far)
-        value, _ = FORMS[self.form](near - far + self.margin)
+        value = FORMS[self.form].value(near - far + self.margin)
         return [single_terms(value)]
 
     def get_config(self):

@@ -1,168 +1,169 @@
 """Every triplet of a batch, or the chosen ones, without a tensor of (batch, batch, batch).
 
 One loop runs over the rank k of an anchor's positives. In its step each row compares its k-th
-positive with all references at once, so the largest tensor is (batch, references), for any
+positive with all references at once, so the largest tensor is (rows, references), for any
 labels in any order. The derivative with respect to the distances comes out of the same pass.
 """
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 from keras import ops
 
 from keras_metric import mining
-from keras_metric.losses.row_blocks import in_blocks
-from keras_metric.losses.rows import Rows, bounded_square, with_slopes
+from keras_metric.losses import sorted_rows
+from keras_metric.losses.metric_loss import report_rows, watching
+from keras_metric.losses.row_blocks import rows_in_blocks
+from keras_metric.losses.rows import Rows, bounded_square
 from keras_metric.pairs import FAR
 
 
-def _hinge(gap):
-    return ops.relu(gap), ops.cast(gap > 0, gap.dtype)
+class Form(NamedTuple):
+    """Value and slope of a triplet's term, given gap = d_ap - d_an + margin.
+
+    Both are 0 for a gap of -FAR, which is how a triplet that does not exist is left out without
+    a mask. A term is active where its slope is greater than zero. `linear`: the value is slope *
+    gap, so that a row's total follows from its slopes.
+    """
+
+    value: Callable
+    slope: Callable
+    linear: bool = False
 
 
-def _squared_hinge(gap):
-    gap = ops.relu(gap)
-    return bounded_square(gap), 2 * gap
+FORMS = {
+    "hinge": Form(ops.relu, lambda gap: ops.cast(gap > 0, gap.dtype), linear=True),
+    "soft_margin": Form(ops.softplus, ops.sigmoid),
+    "squared_hinge": Form(lambda gap: bounded_square(ops.relu(gap)), lambda gap: 2 * ops.relu(gap)),
+}
 
 
-def _soft_margin(gap):
-    return ops.softplus(gap), ops.sigmoid(gap)
-
-
-# Value and slope of a triplet's term, given gap = d_ap - d_an + margin. Each is 0 in both for a
-# gap of -FAR, which is how a triplet that does not exist is left out without a mask.
-FORMS = {"hinge": _hinge, "soft_margin": _soft_margin, "squared_hinge": _squared_hinge}
-
-
-# Draws need one state for the whole batch; the other choices are two passes and gain nothing.
-_IN_BLOCKS = ("all", "semi-hard", "semi-hard-all")
-
-
-def triplet_rows(distance, partners, miner, margin, form, swap=None, metric=None, dim=None):
+def triplet_rows(measured, partners, miner, margin, form, metric=None, dim=None):
     """Rows of the triplet loss of a labelled batch.
 
     Args:
-        distance: `(batch, references)`.
-        partners: `Pairs` of the same size.
+        measured: the distances, of `distances.some_rows_at_a_time` or `distances.finished`.
+        partners: `Pairs` of the batch.
         miner: a `TripletMiner`, which says what triplets count.
-        margin: in units of `distance`.
+        margin: in units of the distances.
         form: a name of `FORMS`.
-        swap: distances among the references `(references, references)`; then a triplet's
-            negative distance is the smaller of d_an and d_pn.
         metric: name of the metric, for strategies that ask for it.
         dim: number of dimensions of the embeddings, likewise.
     """
-    formula = FORMS[form]
+    noise = miner.noise(ops.shape(partners.labels)[0], ops.shape(partners.order)[0])
 
-    def compute(distance, swap=None):
+    watched = watching()
+
+    def compute(distance, partners, noise):
         def of_strategy(name):
-            if swap is None and name in _IN_BLOCKS:
-                return in_blocks(lambda *block: of_rows(name, *block), distance, partners)
-            return of_rows(name, distance, partners)
-
-        def of_rows(name, distance, partners):
             if name in mining.EVERY:
                 band = miner.margin if name == "semi-hard-all" else None
-                return _every_triplet(distance, partners, margin, formula, band, swap)
+                return _every_triplet(distance, partners, margin, form, band)
             if name in mining.PER_ANCHOR:
-                chosen = mining.PER_ANCHOR[name](distance, partners, seed=miner.seed_generator)
-                return _one_each(distance, chosen, margin, formula, swap)
-            pick = miner.picker(name, distance, partners, dim, metric)
-            return _one_a_pair(distance, partners, pick, margin, formula, swap)
+                chosen = mining.PER_ANCHOR[name](distance, partners, noise)
+                return _one_each(distance, chosen, margin, FORMS[form])
+            if name == "semi-hard":
+                return _semi_hard(distance, partners, margin, FORMS[form])
+            pick = miner.picker(name, distance, partners, noise, dim, metric)
+            return _one_a_pair(distance, partners, pick, margin, FORMS[form])
 
-        total, active, valid, *slopes = miner.choose(of_strategy)
-        return Rows(total, active, valid), tuple(slopes)
+        *rows, slopes = miner.choose(of_strategy)
+        if watched:
+            for mask in (partners.positive, partners.negative):
+                rows.append(ops.sum(ops.where(mask, distance, 0), -1))
+        return rows, slopes
 
-    return with_slopes(compute, *((distance,) if swap is None else (distance, swap)))
+    total, active, valid, *sums = rows_in_blocks(compute, measured, partners, noise)
+    if watched:
+        report_rows(*sums, partners.num_positives, partners.num_negatives)
+    return Rows(total, active, valid)
 
 
-def _every_triplet(distance, partners, margin, formula, band, swap):
+def _every_triplet(distance, partners, margin, form, band):
+    def looped():
+        return _every_triplet_looped(distance, partners, margin, FORMS[form], band)
+
+    if form not in sorted_rows.FORMS:
+        return looped()
+    return sorted_rows.where_many(
+        partners,
+        lambda: sorted_rows.every_triplet(distance, partners, margin, form, band),
+        looped,
+    )
+
+
+def _semi_hard(distance, partners, margin, formula):
+    def looped():
+        pick = mining.semi_hard(distance, partners)
+        return _one_a_pair(distance, partners, pick, margin, formula)
+
+    return sorted_rows.where_many(
+        partners, lambda: sorted_rows.semi_hard(distance, partners, margin, formula), looped
+    )
+
+
+def _every_triplet_looped(distance, partners, margin, formula, band):
     others = ops.where(partners.negative, distance, FAR)
-    columns = ops.arange(ops.shape(distance)[1], dtype="int32")[None, :]
 
-    def step(rank, column, exists, total, active, valid, slope, *swap_slope):
+    def step(rank, column, exists, total, active, valid, slope):
         near = ops.take_along_axis(distance, column[:, None], axis=1)
-        reach = ops.where(exists[:, None], near + margin, -FAR)
-        other = others
-        if swap is not None:
-            beyond = ops.where(partners.negative, ops.take(swap, column, axis=0), FAR)
-            other = ops.minimum(others, beyond)
-        gap = reach - other
+        gap = ops.where(exists[:, None], near + margin, -FAR) - others
         if band is not None:
             inside = ops.logical_and(others > near, others < near + band)
             gap = ops.where(inside, gap, -FAR)
             inside = ops.cast(ops.logical_and(inside, exists[:, None]), distance.dtype)
             valid = valid + ops.sum(inside, -1)
-        value, push = formula(gap)
-        total = total + ops.sum(value, -1)
-        active = active + ops.sum(ops.cast(value > 0, value.dtype), -1)
-        pull = ops.where(ops.equal(columns, column[:, None]), ops.sum(push, -1)[:, None], 0)
-        if swap is None:
-            return total, active, valid, slope + pull - push
-        by_positive = beyond < others
-        slope = slope + pull - ops.where(by_positive, 0, push)
-        moved = ops.segment_sum(ops.where(by_positive, push, 0), column, ops.shape(swap)[0])
-        return total, active, valid, slope, swap_slope[0] - moved
+        push = formula.slope(gap)
+        if not formula.linear:
+            total = total + ops.sum(formula.value(gap), -1)
+        active = active + ops.sum(ops.cast(push > 0, push.dtype), -1)
+        return total, active, valid, _added(slope - push, column, ops.sum(push, -1))
 
-    zero, slopes = ops.zeros_like(distance[:, 0]), (ops.zeros_like(distance),)
-    if swap is not None:
-        slopes = (*slopes, ops.zeros_like(swap))
-    total, active, valid, *slopes = partners.for_each_positive(step, (zero, zero, zero, *slopes))
+    zero = ops.zeros_like(distance[:, 0])
+    start = (zero, zero, zero, ops.zeros_like(distance))
+    total, active, valid, slope = partners.for_each_positive(step, start)
+    if formula.linear:
+        # The slopes of a row add up to zero, so distances may count from any point. From one in
+        # their midst the sum keeps its digits; and it is one sum, not one for each rank.
+        column, _ = partners.column(0)
+        middle = ops.take_along_axis(distance, column[:, None], axis=1)
+        total = ops.sum(slope * (distance - middle), -1) + margin * active
     if band is None:
         valid = ops.cast(partners.num_positives * partners.num_negatives, distance.dtype)
-    return total, active, valid, *slopes
+    return total, active, valid, slope
 
 
-def _one_a_pair(distance, partners, pick, margin, formula, swap):
-    columns = ops.arange(ops.shape(distance)[1], dtype="int32")[None, :]
-
-    def step(rank, column, exists, total, active, valid, *slopes):
+def _one_a_pair(distance, partners, pick, margin, formula):
+    def step(rank, column, exists, total, active, valid, slope):
         near = ops.take_along_axis(distance, column[:, None], axis=1)[:, 0]
         negative, found = pick(rank, near)
         exists = ops.logical_and(exists, found)
-        value, slopes = _term(
-            distance, swap, columns, column, negative, near, exists, margin, formula, slopes
-        )
-        counts = ops.cast(value > 0, value.dtype), ops.cast(exists, value.dtype)
-        return total + value, active + counts[0], valid + counts[1], *slopes
+        value, push, slope = _term(distance, column, negative, near, exists, margin, formula, slope)
+        active = active + ops.cast(push > 0, push.dtype)
+        return total + value, active, valid + ops.cast(exists, push.dtype), slope
 
-    zero, slopes = ops.zeros_like(distance[:, 0]), (ops.zeros_like(distance),)
-    if swap is not None:
-        slopes = (*slopes, ops.zeros_like(swap))
-    total, active, valid, *slopes = partners.for_each_positive(step, (zero, zero, zero, *slopes))
-    return total, active, valid, *slopes
+    zero = ops.zeros_like(distance[:, 0])
+    return partners.for_each_positive(step, (zero, zero, zero, ops.zeros_like(distance)))
 
 
-def _one_each(distance, chosen, margin, formula, swap):
+def _one_each(distance, chosen, margin, formula):
     positive, negative, exists = chosen
-    columns = ops.arange(ops.shape(distance)[1], dtype="int32")[None, :]
     near = ops.take_along_axis(distance, positive[:, None], axis=1)[:, 0]
-    slopes = (ops.zeros_like(distance),)
-    if swap is not None:
-        slopes = (*slopes, ops.zeros_like(swap))
-    value, slopes = _term(
-        distance, swap, columns, positive, negative, near, exists, margin, formula, slopes
-    )
-    counts = ops.cast(value > 0, value.dtype), ops.cast(exists, value.dtype)
-    return value, *counts, *slopes
+    slope = ops.zeros_like(distance)
+    value, push, slope = _term(distance, positive, negative, near, exists, margin, formula, slope)
+    return value, ops.cast(push > 0, push.dtype), ops.cast(exists, push.dtype), slope
 
 
-def _term(distance, swap, columns, positive, negative, near, exists, margin, formula, slopes):
-    """One triplet of each row: its value, and the slopes with its derivative added."""
+def _term(distance, positive, negative, near, exists, margin, formula, slope):
+    """One triplet of each row: its value and slope, and the slopes with it added."""
     far = ops.take_along_axis(distance, negative[:, None], axis=1)[:, 0]
-    by_positive = None
-    if swap is not None:
-        rows = ops.take(swap, positive, axis=0)
-        beyond = ops.take_along_axis(rows, negative[:, None], axis=1)[:, 0]
-        by_positive = beyond < far
-        far = ops.minimum(far, beyond)
-    value, push = formula(ops.where(exists, near - far + margin, -FAR))
-    push = push[:, None]
-    at_positive = ops.equal(columns, positive[:, None])
-    at_negative = ops.equal(columns, negative[:, None])
-    if swap is None:
-        # One pass over the matrix; a scatter of single elements is slower on every backend.
-        change = ops.where(at_positive, push, 0) - ops.where(at_negative, push, 0)
-        return value, (slopes[0] + change,)
-    direct = ops.where(by_positive[:, None], 0, push)
-    change = ops.where(at_positive, push, 0) - ops.where(at_negative, direct, 0)
-    moved = ops.where(ops.logical_and(at_negative, by_positive[:, None]), push, 0)
-    moved = ops.segment_sum(moved, positive, ops.shape(swap)[0])
-    return value, (slopes[0] + change, slopes[1] - moved)
+    gap = ops.where(exists, near - far + margin, -FAR)
+    value, push = formula.value(gap), formula.slope(gap)
+    return value, push, _added(_added(slope, positive, push), negative, -push)
+
+
+def _added(matrix, column, change):
+    """`matrix` with `change` (rows,) added to one element of each row."""
+    row = ops.arange(ops.shape(matrix)[0], dtype="int32")
+    old = ops.take_along_axis(matrix, column[:, None], axis=1)[:, 0]
+    return ops.scatter_update(matrix, ops.stack([row, column], axis=1), old + change)
