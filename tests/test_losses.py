@@ -251,6 +251,8 @@ def test_large_ids_stay_apart():
         ours = losses.TripletLoss(mining="hard")(np.array(ids), x)
         small = losses.TripletLoss(mining="hard")(np.array([0, 0, 1, 1]), x)
         assert float(ours) == float(small) > 0
+    tensor = keras.ops.convert_to_tensor(np.array([2**32 - 1, 2**32 - 1, 2**31, 2**31], "uint32"))
+    assert float(losses.TripletLoss(mining="hard")(tensor, x)) == float(small)
 
 
 @pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64"])
