@@ -58,8 +58,8 @@ def step_by_step(function):
         return function
     import jax
 
-    def run(*args):
+    def run(*args, **kwargs):
         with jax.disable_jit():
-            return function(*args)
+            return function(*args, **kwargs)
 
     return run

@@ -4,6 +4,7 @@ Each test starts from the same seed, in a folder of its own, and finds the Keras
 it did not change itself at their defaults.
 """
 
+import functools
 import os
 import random
 import sys
@@ -72,6 +73,27 @@ def _clean_slate(tmp_path, monkeypatch):
     keras.config.set_dtype_policy(policy)
     if "matplotlib.pyplot" in sys.modules:
         sys.modules["matplotlib.pyplot"].close("all")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _eager_is_eager():
+    """On JAX a model that runs eagerly still compiles each loop at each call; here it does not."""
+    with pytest.MonkeyPatch.context() as patch:
+        if keras.backend.backend() == "jax":
+            for name in ("fit", "evaluate", "predict", "train_on_batch"):
+                patch.setattr(keras.Model, name, _uncompiled(getattr(keras.Model, name)))
+        yield
+
+
+def _uncompiled(method):
+    import jax
+
+    @functools.wraps(method)
+    def run(model, *args, **kwargs):
+        with jax.disable_jit(bool(model.run_eagerly)):
+            return method(model, *args, **kwargs)
+
+    return run
 
 
 @pytest.fixture(autouse=True, scope="module")
