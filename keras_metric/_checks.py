@@ -89,9 +89,9 @@ def class_ids(labels, name="labels"):
             f"Received: {name}.shape={tuple(labels.shape)}. One-hot labels become ids by "
             "np.argmax(labels, axis=-1)."
         )
-    # Small and unsigned types are widened: a sort or a gather does not exist for all of them.
-    wide = "int64" if dtype in ("int64", "uint32", "uint64") else "int32"
-    return ops.cast(labels, wide)
+    # Small and unsigned types are cast: a sort or a gather does not exist for all of them. Ids are
+    # only told apart, and uint32 still are where they wrap around; JAX has no wider type for them.
+    return ops.cast(labels, "int64" if dtype in ("int64", "uint64") else "int32")
 
 
 def check_not_strings(name, labels):

@@ -4,7 +4,9 @@ Each test starts from the same seed, in a folder of its own, and finds the Keras
 it did not change itself at their defaults.
 """
 
+import functools
 import os
+import random
 import sys
 from pathlib import Path
 
@@ -14,6 +16,9 @@ ROOT = Path(__file__).resolve().parents[1]
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ["MPLBACKEND"] = "Agg"
+# Tests compile much and run it once, on a few rows: XLA shall not spend time on fast code.
+_XLA = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_XLA}".strip()
 # Tests work in a folder of their own; the processes they start must still find the package.
 os.environ["PYTHONPATH"] = os.pathsep.join(
     filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")])
@@ -26,22 +31,79 @@ import keras  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
+keras.utils.set_random_seed(0)
+
 # The variable may be a relative path, and every test changes its working folder.
 _DATA = os.environ.get("KERAS_METRIC_DATA")
 if _DATA:
     os.environ["KERAS_METRIC_DATA"] = _DATA = str(Path(_DATA).resolve())
 
 
+# Files about code that is text, NumPy, matplotlib or TensorBoard, the same on every backend: on
+# JAX and torch only those of their tests run that hand Keras tensors in (`touches_keras`).
+SAME_ON_EVERY_BACKEND = {
+    "test_architecture.py": "reads the source, runs none of it",
+    "test_data_split.py": "split_by_class and check_no_leak are NumPy",
+    "test_retrieval.py": "evaluation counts in NumPy",
+    "test_viz.py": "pictures and files are drawn from NumPy arrays",
+}
+
+
+def pytest_collection_modifyitems(items):
+    if keras.backend.backend() == "tensorflow":
+        return
+    for item in items:
+        reason = SAME_ON_EVERY_BACKEND.get(item.path.name)
+        if reason and not item.get_closest_marker("touches_keras"):
+            item.add_marker(pytest.mark.skip(reason=f"the same on every backend: {reason}"))
+
+
 @pytest.fixture(autouse=True)
 def _clean_slate(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    keras.utils.set_random_seed(0)
+    # As keras.utils.set_random_seed, but for TensorFlow's own seed, which is set once below: it
+    # makes TensorFlow forget every kernel, a tenth of a second for each test.
+    random.seed(0)
+    np.random.seed(0)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
     floatx, policy = keras.config.floatx(), keras.config.dtype_policy()
     yield
     keras.config.set_floatx(floatx)
     keras.config.set_dtype_policy(policy)
     if "matplotlib.pyplot" in sys.modules:
         sys.modules["matplotlib.pyplot"].close("all")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _eager_is_eager():
+    """On JAX a model that runs eagerly still compiles each loop at each call; here it does not."""
+    with pytest.MonkeyPatch.context() as patch:
+        if keras.backend.backend() == "jax":
+            for name in ("fit", "evaluate", "predict", "train_on_batch"):
+                patch.setattr(keras.Model, name, _uncompiled(getattr(keras.Model, name)))
+        yield
+
+
+def _uncompiled(method):
+    import jax
+
+    @functools.wraps(method)
+    def run(model, *args, **kwargs):
+        with jax.disable_jit(bool(model.run_eagerly)):
+            return method(model, *args, **kwargs)
+
+    return run
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_heap_of_programs():
+    """JAX keeps every program that it has compiled: gigabytes over a whole suite."""
+    yield
+    if keras.backend.backend() == "jax":
+        import jax
+
+        jax.clear_caches()
 
 
 @pytest.fixture

@@ -4,13 +4,16 @@ import keras
 import numpy as np
 import pytest
 import reference
+from autodiff import step_by_step
 
 from keras_metric import distances, losses, mining, pairs
 from keras_metric.layers import TripletMiner
 
 
 def chosen(miner, x, y):
-    negative, weight = (np.asarray(keras.ops.convert_to_numpy(m)) for m in miner(x, y))
+    negative, weight = (
+        np.asarray(keras.ops.convert_to_numpy(m)) for m in step_by_step(miner)(x, y)
+    )
     assert set(np.unique(weight)) <= {0.0, 1.0}
     return {(i, j, int(negative[i, j])) for i, j in zip(*np.nonzero(weight))}
 
@@ -41,7 +44,7 @@ def shares_of_draws(strategy, x, y, anchor, draws=2000, **settings):
     own = keras.ops.full((draws,), anchor, dtype="int32")
     partners = pairs.from_labels(labels, keras.ops.convert_to_tensor(y), own=own)
     noise = mining.draw_noise(draws, len(y), keras.random.SeedGenerator(1))
-    negative, weight = mining.triplets(
+    negative, weight = step_by_step(mining.triplets)(
         strategy, distance, partners, noise, dim=x.shape[1], **settings
     )
     negative, weight = (np.asarray(keras.ops.convert_to_numpy(m)) for m in (negative, weight))

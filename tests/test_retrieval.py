@@ -221,6 +221,7 @@ class TestLabels:
 
 
 class TestInputs:
+    @pytest.mark.touches_keras
     def test_tensors_lists_and_half_precision(self, rng):
         x, y = rng.integers(-8, 9, (40, 5)).astype("float32"), rng.integers(0, 5, 40)
         wanted = retrieval_metrics(x, y)

@@ -133,6 +133,7 @@ class TestEmbeddings:
             viz.plot_embeddings([[np.nan, 0.0]], [0])
 
 
+@pytest.mark.touches_keras
 class TestDistances:
     def drawn(self, figure):
         """The shares of both histograms, from their outlines."""
@@ -301,6 +302,7 @@ class TestPixels:
         finally:
             keras.config.set_image_data_format(before)
 
+    @pytest.mark.touches_keras
     def test_what_looks_like_images(self):
         assert looks_like_images(np.zeros((2, 8, 8), "uint8"))
         assert looks_like_images(keras.ops.zeros((2, 8, 8, 3)))

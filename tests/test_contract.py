@@ -1,0 +1,441 @@
+"""What every loss of the package keeps to, whatever its formula.
+
+The losses are found by looking, so a new one is covered as soon as it is public. So are its
+settings: every flag turned over, every name of a closed list, each alone. A loss that cannot be
+built without arguments, or has a setting that only shows together with another, has a line in
+one of the tables below.
+
+Losses that draw are seeded anew whenever they are built, so that two of them draw alike; where a
+second call or another order of the batch would draw differently, they are left out (`steady`).
+"""
+
+import ast
+import inspect
+import json
+import random
+import re
+
+import keras
+import numpy as np
+import pytest
+import reference
+from autodiff import differentiated, step_by_step
+
+from keras_metric import losses, mining
+from keras_metric.layers import TripletMiner
+from keras_metric.models import EmbeddingModel
+
+BACKEND = keras.backend.backend()
+# float64 stays float64 on TensorFlow alone: JAX truncates it, and keras.ops on torch do too.
+DTYPE = "float64" if BACKEND == "tensorflow" else "float32"
+
+# What a loss needs to be built at all.
+ARGUMENTS = {
+    "WeightedSum": lambda: {
+        "terms": [(0.5, losses.TripletLoss()), (2.0, losses.ContrastiveLoss())]
+    },
+}
+# Settings that take a way of their own through the code only together.
+TOGETHER = {
+    "TripletLoss": [
+        {"mining": "all", "swap": True, "form": "soft_margin"},
+        {"mining": "hard", "swap": True},
+        {"mining": TripletMiner(("semi-hard", "hard", "all"))},
+    ],
+}
+# Compiling takes seconds, so of all settings only the defaults are compiled, and these.
+COMPILED = {
+    "QuadrupletLoss": [{"form": "two_anchors"}],
+    "TripletLoss": [
+        {"mining": "all", "swap": True},
+        {"mining": "random"},
+        {"mining": TripletMiner(("semi-hard", "hard", "all"))},
+    ],
+}
+# Another value of an argument whose default does not tell what other values there may be.
+OTHER_VALUES = {
+    "dtype": "float64",
+    "name": "mine",
+    "terms": [(2.0, losses.LiftedStructureLoss(margin=0.7)), (1, losses.TripletLoss())],
+}
+# The triplets are chosen by the same code in every loss: all strategies go through this one, and
+# the default and "hard" through the others.
+EVERY_STRATEGY = "TripletLoss"
+# Every term of these needs both a positive and a negative.
+NEED_BOTH = ("LiftedStructureLoss", "QuadrupletLoss", "TripletLoss")
+
+PUBLIC = {
+    name: thing
+    for name, thing in ((name, getattr(losses, name)) for name in losses.__all__)
+    if inspect.isclass(thing) and issubclass(thing, keras.losses.Loss)
+}
+
+
+def defaults(name):
+    """Argument: default, of a loss's constructor."""
+    parameters = inspect.signature(PUBLIC[name]).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD}
+
+
+def build(case):
+    """The loss of (name, settings); its seeds and the weights it may own never differ."""
+    # Keras draws the seeds that nobody gives from here.
+    random.seed(0)
+    name, settings = case
+    loss = PUBLIC[name](**{**ARGUMENTS.get(name, dict)(), **settings})
+    for layer in getattr(loss, "layers", ()):
+        if not layer.built:
+            layer.build((None, DIM))
+    return loss
+
+
+def choices(name, argument):
+    """The closed list of an argument's values, out of the error that names it; else empty."""
+    try:
+        build((name, {argument: "no such thing"}))
+    except Exception as error:
+        found = re.search(r"must be one of ([\[(].*?[\])])", str(error))
+        return list(ast.literal_eval(found[1])) if found else []
+    return []
+
+
+def others(name, argument):
+    """The values of a flag or of a closed list that are not the default."""
+    default = defaults(name)[argument]
+    if isinstance(default, bool):
+        return [not default]
+    return [value for value in choices(name, argument) if value != default]
+
+
+def cases():
+    for name in PUBLIC:
+        yield name, {}
+        for argument in defaults(name):
+            if argument == "distance":
+                # Each metric has its own tests; here, one that divides by a length.
+                yield name, {"distance": "cosine"}
+            elif argument not in ("dtype", "name", "reduction"):
+                values = others(name, argument)
+                if argument == "mining" and name != EVERY_STRATEGY:
+                    values = [v for v in values if v == "hard" or v not in mining.STRATEGIES]
+                yield from ((name, {argument: value}) for value in values)
+        yield from ((name, settings) for settings in TOGETHER.get(name, ()))
+
+
+def described(case):
+    name, settings = case
+    shown = (getattr(value, "strategies", value) for value in settings.values())
+    settings = ",".join(f"{key}={value}" for key, value in zip(settings, shown))
+    return f"{name}({settings})".replace(" ", "")
+
+
+def draws(case):
+    name, settings = case
+    return settings.get("mining", defaults(name).get("mining")) in mining.RANDOM
+
+
+def each(cases):
+    return pytest.mark.parametrize("case", cases, ids=described)
+
+
+DIM = 4
+# Classes of 4, 2 and 2 and a singleton, in no order: inputs that tell implementations apart.
+LABELS = np.array([2, 0, 2, 5, 1, 2, 0, 1, 2], "int32")
+WEIGHTS = np.array([0.5, 2.0, 1.0, 3.0, 0.0, 0.7, 1.6, 0.9, 2.5], "float32")
+CASES = list(cases())
+STEADY = [case for case in CASES if not draws(case)]
+# Who is chosen does not change what becomes of a row, so here one strategy serves.
+PLAIN = [case for case in CASES if "mining" not in case[1]]
+
+
+def rows(seed=0, dtype="float32"):
+    x = np.random.default_rng(seed).normal(size=(len(LABELS), DIM))
+    return (0.7 * x + 0.1).astype(dtype)
+
+
+def applied(loss):
+    """`loss` as a function of embeddings, labels and weights that may be compiled."""
+
+    def function(x, y, weights=None):
+        if BACKEND != "jax":
+            return loss(y, x, weights)
+        # JAX keeps no variable that changes inside a compiled function, as seeds do.
+        with keras.StatelessScope():
+            return loss(y, x, weights)
+
+    return function
+
+
+_runs = {}
+
+
+def run_of(case):
+    """`run(x, labels, weights)` gives value and gradient; one for all tests.
+
+    On JAX it is compiled: eager code there compiles each loop anew at every call.
+    """
+    key = described(case)
+    if key not in _runs:
+        loss = build(case)
+        _runs[key] = differentiated(applied(loss), jit=BACKEND == "jax")
+    return lambda x, y=LABELS, weights=None: _runs[key](
+        x, y.astype("int32"), np.ones(len(y), "float32") if weights is None else weights
+    )
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_can_be_built(name):
+    try:
+        build((name, {}))
+    except Exception as error:
+        raise AssertionError(
+            f"losses.{name}() raises {error!r}. Give it a line in ARGUMENTS of this file, with "
+            "the arguments that it needs."
+        ) from error
+
+
+def test_the_settings_are_found():
+    """Looking finds what is known to be there, so an empty list is not taken for none."""
+    found = {described(case) for case in CASES}
+    default = defaults(EVERY_STRATEGY)["mining"]
+    strategies = [strategy for strategy in mining.STRATEGIES if strategy != default]
+    assert found >= {f"{EVERY_STRATEGY}(mining={strategy})" for strategy in strategies}
+    assert found >= {
+        "TripletLoss(form=soft_margin)",
+        "TripletLoss(swap=True)",
+        "ContrastiveLoss(power=2)",
+        "QuadrupletLoss(mining=hard)",
+        "QuadrupletLoss(second_pair=nearest)",
+    }
+
+
+def plain(config):
+    """As it stands in a file, where a tuple is a list."""
+    return json.loads(json.dumps(config))
+
+
+class TestConfig:
+    @each(CASES)
+    def test_round_trip(self, case):
+        loss = build(case)
+        config = loss.get_config()
+        assert set(config) == set(defaults(case[0])), "get_config gives back the arguments"
+        assert plain(type(loss).from_config(config).get_config()) == plain(config)
+        again = keras.saving.deserialize_keras_object(
+            plain(keras.saving.serialize_keras_object(loss))
+        )
+        assert type(again) is type(loss)
+        assert plain(again.get_config()) == plain(config)
+
+    @pytest.mark.parametrize(
+        ("name", "argument"), [(name, argument) for name in PUBLIC for argument in defaults(name)]
+    )
+    def test_every_argument_comes_back(self, name, argument):
+        """Each alone, at values that are not its default: a lost one would show."""
+        values = self.other_values(name, argument)
+        assert values, f"Give another value of `{argument}` in OTHER_VALUES of this file."
+        for value in values:
+            loss = build((name, {argument: value}))
+            again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(loss))
+            assert again.get_config() == loss.get_config()
+            if not isinstance(value, list):
+                assert again.get_config()[argument] == value != defaults(name)[argument]
+
+    def other_values(self, name, argument):
+        if argument in OTHER_VALUES:
+            return [OTHER_VALUES[argument]]
+        found = others(name, argument)
+        default = defaults(name)[argument]
+        if not found and isinstance(default, (int, float)):
+            found = [default + (0.25 if isinstance(default, float) else 1)]
+        return found
+
+
+class TestInsideAModel:
+    def model(self, case):
+        keras.utils.set_random_seed(0)
+        model = EmbeddingModel(keras.layers.Dense(5), embedding_dim=DIM)
+        # Compiling a graph takes ten times as long as these few steps.
+        model.compile(keras.optimizers.SGD(0.1), loss=build(case), run_eagerly=True)
+        return model
+
+    # Keras's own words about a model that is saved before its first step.
+    @pytest.mark.filterwarnings("ignore:Skipping variable loading for optimizer")
+    @each([*PLAIN, *((name, settings) for name in TOGETHER for settings in TOGETHER[name])])
+    def test_comes_back_with_the_file(self, case):
+        model, x = self.model(case), rows()
+        z = model(x)
+        model.save("model.keras")
+        again = keras.models.load_model("model.keras")
+        assert type(again.loss) is type(model.loss)
+        assert plain(again.loss.get_config()) == plain(model.loss.get_config())
+        # The state of a seed is not saved, as with every random layer of Keras.
+        if not draws(case):
+            values = again.loss(LABELS, again(x)), model.loss(LABELS, z)
+            np.testing.assert_array_equal(*map(keras.ops.convert_to_numpy, values))
+
+    @pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16"])
+    @each([case for case in CASES if not case[1]])
+    def test_trains_in_every_precision(self, case, policy):
+        keras.config.set_dtype_policy(policy)
+        model, x = self.model(case), rows()
+        loss = model.compute_loss(x, keras.ops.convert_to_tensor(LABELS), model(x))
+        assert keras.backend.standardize_dtype(loss.dtype) == "float32"
+        before = [w + 0 for w in model.encoder.get_weights()]
+        # In float16 the scale of the loss is found by steps that are left out.
+        for _ in range(1 if policy != "mixed_float16" else 4):
+            logged = model.train_on_batch(x, LABELS)
+            assert np.isfinite(logged) and logged > 0
+        after = model.encoder.get_weights()
+        assert all(np.isfinite(w).all() for w in after)
+        assert any((a != b).any() for a, b in zip(before, after))
+
+
+class TestSampleWeight:
+    def value(self, case, weights, **settings):
+        loss = build((case[0], {**case[1], **settings}))
+        return keras.ops.convert_to_numpy(step_by_step(loss)(LABELS, rows(), weights))
+
+    @each(CASES)
+    def test_acts(self, case):
+        run, x = run_of(case), rows()
+        assert run(x, weights=WEIGHTS)[0] != pytest.approx(run(x)[0], rel=1e-3)
+
+    @each([case for case in PLAIN if "reduction" in defaults(case[0])])
+    def test_weighs_the_rows(self, case):
+        """What each reduction makes of rows and weights, in NumPy."""
+        each = self.value(case, None, reduction="none")
+        assert each.shape == LABELS.shape
+        # The weight 0 takes a row's own terms away; what other rows make of its item stays.
+        assert 0 in WEIGHTS
+        expected = {
+            "none": WEIGHTS * each,
+            "sum": (WEIGHTS * each).sum(),
+            "sum_over_batch_size": (WEIGHTS * each).mean(),
+            "mean_with_sample_weight": (WEIGHTS * each).sum() / WEIGHTS.sum(),
+        }
+        for reduction, value in expected.items():
+            found = self.value(case, WEIGHTS, reduction=reduction)
+            np.testing.assert_allclose(found, value, rtol=1e-5, err_msg=reduction)
+        column = self.value(case, WEIGHTS[:, None], reduction="sum")
+        np.testing.assert_allclose(column, expected["sum"], rtol=1e-5)
+
+    @each([case for case in PLAIN if "mean_active" in choices(case[0], "reduction")])
+    def test_weighs_terms_and_their_count(self, case):
+        """A mean over terms: of one row alone it is the row's own, and scale does not matter."""
+        each = self.value(case, None, reduction="none")
+        for row in (0, 3, 6):
+            alone = np.zeros(len(LABELS))
+            alone[row] = 2.0
+            found = self.value(case, alone, reduction="mean_active")
+            np.testing.assert_allclose(found, each[row], rtol=1e-5)
+        once, thrice = (
+            self.value(case, weights, reduction="mean_valid") for weights in (WEIGHTS, 3 * WEIGHTS)
+        )
+        np.testing.assert_allclose(once, thrice, rtol=1e-5)
+
+
+@pytest.mark.skipif(BACKEND == "torch", reason="Keras compiles nothing on torch by XLA")
+@each([(name, settings) for name in PUBLIC for settings in ({}, *COMPILED.get(name, ()))])
+def test_compiled_equals_eager(case):
+    x = rows(1)
+    compiled, plain = (
+        differentiated(applied(build(case)), jit)(x, LABELS, WEIGHTS) for jit in (True, False)
+    )
+    if draws(case):
+        # XLA draws other numbers from the same seed.
+        assert np.isfinite(compiled[0]) and np.isfinite(compiled[1]).all()
+        return
+    np.testing.assert_allclose(compiled[0], plain[0], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(compiled[1], plain[1], rtol=1e-4, atol=1e-5)
+
+
+PAIRED = np.array([0, 0, 1, 1, 2, 2, 3, 3, 3])
+ODD_BATCHES = {
+    "one class": (np.zeros(9), lambda x: x),
+    "all singletons": (np.arange(9), lambda x: x),
+    "all equal": (PAIRED, np.ones_like),
+    "all zero": (PAIRED, np.zeros_like),
+    "a batch of one": (np.array([4]), lambda x: x[:1]),
+    "a batch of two": (np.array([4, 4]), lambda x: x[:2]),
+    "a zero vector": (PAIRED, lambda x: x * (np.arange(9) > 0)[:, None]),
+    "a huge vector": (PAIRED, lambda x: x * np.where(np.arange(9) == 1, 1e20, 1)[:, None]),
+    "equal rows in two classes": (PAIRED, lambda x: x[np.arange(9) % 2]),
+    "one pair among singletons": (np.array([0, 1, 2, 2, 3, 4, 5, 6, 7]), lambda x: x),
+}
+
+
+@pytest.mark.parametrize("batch", ODD_BATCHES)
+@each(CASES)
+def test_every_odd_batch_is_finite(case, batch):
+    labels, change = ODD_BATCHES[batch]
+    value, slope = run_of(case)(change(rows(3)).astype("float32"), labels)
+    assert np.isfinite(value), value
+    assert np.isfinite(slope).all(), slope
+    if batch in ("one class", "all singletons", "a batch of one") and case[0] in NEED_BOTH:
+        assert value == 0 and not slope.any()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@each(PLAIN)
+def test_half_precision_embeddings_are_measured_in_float32(case, dtype):
+    # 300 squared is beyond float16.
+    x = keras.ops.cast(300 * rows(), dtype)
+    value = step_by_step(build(case))(LABELS, x)
+    assert keras.backend.standardize_dtype(value.dtype) == "float32"
+    assert np.isfinite(float(value))
+    expected, _ = run_of(case)(keras.ops.convert_to_numpy(keras.ops.cast(x, "float32")))
+    assert float(value) == pytest.approx(expected, rel=1e-5)
+
+
+@each(CASES)
+def test_nan_in_gives_nan_out(case):
+    x = rows()
+    x[2] = np.nan
+    assert np.isnan(run_of(case)(x)[0])
+
+
+@each(STEADY)
+def test_the_order_of_the_batch_does_not_matter(case):
+    x, run = rows(1), run_of(case)
+    turned = np.random.default_rng(0).permutation(len(LABELS))
+    value, slope = run(x, LABELS, WEIGHTS)
+    again, moved = run(x[turned], LABELS[turned], WEIGHTS[turned])
+    assert again == pytest.approx(value, rel=1e-4)
+    np.testing.assert_allclose(moved, slope[turned], rtol=1e-3, atol=1e-5)
+
+
+# Delete the line once the slope of a swapped negative takes the weight of its anchor.
+SWAP = pytest.mark.xfail(reason="a swapped negative's slope takes the weight of the positive's row")
+
+
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, marks=SWAP if case[1].get("swap") else ()) for case in STEADY],
+    ids=described,
+)
+def test_the_gradient_is_the_slope_of_the_loss(case):
+    """Against central differences of the loss itself, along random directions."""
+    keras.config.set_floatx(DTYPE)
+    double = DTYPE == "float64"
+    loss = build(case)
+    run = differentiated(applied(loss)) if double else run_of(case)
+    x = rows(2, "float64")
+    weights = WEIGHTS.astype(DTYPE)
+
+    def value(z):
+        if double:
+            return loss(LABELS, z, weights)
+        return run(z.astype(DTYPE), LABELS, weights)[0]
+
+    slope = run(x.astype(DTYPE), LABELS, weights)[1]
+    assert slope.any()
+    directions = np.random.default_rng(0).normal(size=(2 if double else 9, *x.shape))
+    along = (directions * slope).sum((1, 2))
+    expected = reference.slopes(value, x, directions, 1e-6 if double else 1e-3)
+    if double:
+        np.testing.assert_allclose(along, expected, rtol=1e-5, atol=1e-6)
+    else:
+        # A step this wide may cross the edge of a hinge, so half of the directions must agree.
+        wrong = np.abs(along - expected) / np.abs(expected).max()
+        assert np.median(wrong) < 1e-2, (along, expected)
