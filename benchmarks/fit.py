@@ -20,7 +20,10 @@ import losses
 from fit_engine import CLASSES, ENGINES, PER_CLASS, SKIPPED, steps_of
 
 RESULTS = losses.RESULTS
-NAMES = {"pml": "torch + pytorch-metric-learning"}
+# How an engine is called in the tables; "torch" is Keras on PyTorch.
+NAMES = {"pml": "PyTorch, pytorch-metric-learning"}
+NAMES |= {engine: f"Keras, {engine}" for engine in ENGINES if engine != "pml"}
+PLAIN, PLAIN_DATASET = "classification", "classification, PyDataset"
 
 
 class Worker(losses.Worker):
@@ -37,7 +40,7 @@ class Worker(losses.Worker):
 
 
 def measure(engines, wanted, rounds, **case):
-    """`{(engine, step): [seconds of each round] or a word}`."""
+    """`{(engine, step): [(seconds, processor seconds) of each round] or a word}`."""
     workers = {engine: Worker("fit_engine.py", engine) for engine in engines}
     found = {(e, s): [] for e in engines for s in steps_of(e) if wanted is None or s in wanted}
     for turn in range(rounds):
@@ -46,7 +49,7 @@ def measure(engines, wanted, rounds, **case):
                 continue
             answer = workers[engine].ask({"step": step, **case})
             if "seconds" in answer:
-                seconds.append(answer["seconds"])
+                seconds.append((answer["seconds"], answer["processor"]))
             else:
                 found[engine, step] = answer["error"]
         print(f"round {turn + 1} of {rounds}: done", flush=True)
@@ -55,44 +58,61 @@ def measure(engines, wanted, rounds, **case):
     return found
 
 
-def milliseconds(seconds):
-    return 1e3 * statistics.median(seconds) if isinstance(seconds, list) else seconds
+def median(found, engine, step, clock=0):
+    """Median seconds of a step by the wall (0) or the processors (1), or None."""
+    rounds = found.get((engine, step))
+    return statistics.median(r[clock] for r in rounds) if isinstance(rounds, list) else None
 
 
-def ratio(found, engine, step, to="classification"):
+def ratio(found, engine, step, to, clock=0):
     """Ratio of two medians, or None where one of them is missing."""
-    ours, theirs = found.get((engine, step)), found.get((engine, to))
-    if not (isinstance(ours, list) and isinstance(theirs, list)):
-        return None
-    return statistics.median(ours) / statistics.median(theirs)
+    ours, theirs = (median(found, engine, s, clock) for s in (step, to))
+    return None if None in (ours, theirs) else ours / theirs
 
 
 def table(found):
     lines = [
-        "| framework | step | ms | over classification | over its PyDataset |",
-        "| --- | --- | ---: | ---: | ---: |",
+        "| framework | step | ms | processor ms | ratio | processor ratio | to PyDataset |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
     ]
-    for (engine, step), seconds in found.items():
-        cells = [
-            losses.shown(milliseconds(seconds)),
-            losses.shown(ratio(found, engine, step), 2),
-            losses.shown(ratio(found, engine, step, "classification, PyDataset"), 2),
+    for (engine, step), rounds in found.items():
+        name = f"| {NAMES.get(engine, engine)} | {step} | "
+        if not isinstance(rounds, list):
+            lines.append(f"{name}{rounds} | | | | |")
+            continue
+        cells = [losses.shown(1e3 * median(found, engine, step, clock)) for clock in (0, 1)]
+        cells += [
+            losses.shown(ratio(found, engine, step, to, clock), 2)
+            for to, clock in ((PLAIN, 0), (PLAIN, 1), (PLAIN_DATASET, 0))
         ]
-        lines.append(f"| {NAMES.get(engine, engine)} | {step} | " + " | ".join(cells) + " |")
+        lines.append(name + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def verdict(found):
+    """The ratios that the table is there for, in words."""
+    parts = []
+    for engine, step in [(e, s) for e, s in found if s in ("TripletModel", "TripletMarginLoss")]:
+        value, computed = (ratio(found, engine, step, PLAIN, clock) for clock in (0, 1))
+        if value is not None:
+            parts.append(f"{NAMES.get(engine, engine)} {value:.2f} ({computed:.2f})")
+    return (
+        "A step with the triplet loss over a classification step of the same framework, by the "
+        "wall (by processor time): " + ", ".join(parts) + "."
+    )
 
 
 def draw(found, path):
     from matplotlib.figure import Figure
 
-    bars = [(key, v) for key, v in found.items() if isinstance(v, list)][::-1]
+    bars = [key for key, rounds in found.items() if isinstance(rounds, list)][::-1]
     figure = Figure(figsize=(8, 0.3 * len(bars) + 1), layout="constrained")
     axes = figure.add_subplot()
     colours = {engine: f"C{i}" for i, engine in enumerate(ENGINES)}
-    for place, ((engine, step), seconds) in enumerate(bars):
-        plain = step.startswith("classification")
-        axes.barh(place, milliseconds(seconds), color=colours[engine], alpha=0.5 if plain else 1)
-    axes.set_yticks(range(len(bars)), [f"{engine}: {step}" for (engine, step), _ in bars])
+    for place, (engine, step) in enumerate(bars):
+        alpha = 0.5 if step.startswith(PLAIN) else 1
+        axes.barh(place, 1e3 * median(found, engine, step), color=colours[engine], alpha=alpha)
+    axes.set_yticks(range(len(bars)), [f"{engine}: {step}" for engine, step in bars])
     axes.set(xlabel="milliseconds a step")
     figure.savefig(path, dpi=110)
 
@@ -103,8 +123,8 @@ def main():
     )
     parser.add_argument("--backend", nargs="+", choices=ENGINES, default=list(ENGINES))
     parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--rounds", type=int, default=11)
-    parser.add_argument("--steps", type=int, default=8, help="steps of a turn")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--steps", type=int, default=4, help="steps of a turn")
     parser.add_argument("--only", nargs="+", help="names of steps; default: all")
     parser.add_argument("--jit", choices=("auto", "on", "off"), default="auto")
     parser.add_argument("--out", type=Path, default=RESULTS)
@@ -131,7 +151,10 @@ def main():
         "slices. Our models are compiled as they come and fed by `data.BalancedBatches`; "
         "`arrays` goes without it. PyTorch runs a loop over a `DataLoader` without workers, "
         "with `MPerClassSampler`, `TripletMarginMiner` (semi-hard) and `TripletMarginLoss`.",
+        "`processor ms` is what all threads of the process computed, which other users of the "
+        "machine hardly change. `ratio`: to `classification` of the same framework.",
         table(found),
+        verdict(found),
     ]
     arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / "fit.md").write_text("\n\n".join(text) + "\n")
