@@ -143,8 +143,8 @@ def main():
         "the batch with its gradient.",
         table(by_loss, engines),
         "# A training step",
-        f"mixed_float16, Conv-4 on 28 x 28 images, steps as in fit.md: {arguments.steps} a round "
-        f"after {SKIPPED} that are not counted.",
+        f"{'mixed_float16' if half else 'float32'}, Conv-4 on 28 x 28 images, steps as in "
+        f"`fit.py`: {arguments.steps} a round after {SKIPPED} that are not counted.",
         table(by_step, engines),
     ]
     arguments.out.mkdir(parents=True, exist_ok=True)
