@@ -15,10 +15,10 @@ PYTEST := TF_NUM_INTRAOP_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test lint format bench jax torch parity examples docs ci clean
+.PHONY: help quickstart test lint format bench bench-gpu jax torch parity examples docs ci clean
 
 help: ## show the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
 
 quickstart: $(VENV)/.user ## train and judge an encoder on real digits (a few minutes)
 	$(BIN)/python examples/mnist.py
@@ -49,6 +49,11 @@ examples: $(VENV)/.dev ## the long tests: every example in its short form
 
 bench: $(VENV)/.bench ## the benchmarks, beside the peers
 	$(BIN)/python benchmarks/losses.py
+	$(BIN)/python benchmarks/fit.py
+
+# setup.cfg asks for no builds of TensorFlow, JAX and PyTorch that see a device: bring them.
+bench-gpu: $(VENV)/.bench ## the same on an accelerator, where there is one
+	$(BIN)/python benchmarks/gpu.py
 
 docs: $(VENV)/.dev ## run every code block of README.md, docs/ and the docstrings
 	KERAS_BACKEND=tensorflow $(PYTEST) tests/test_docs.py $(ARGS)

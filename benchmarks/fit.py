@@ -1,0 +1,166 @@
+"""A training step as users run it, data path included, beside classification with the backbone.
+
+    python benchmarks/fit.py                              # all engines; ten minutes on two cores
+    python benchmarks/fit.py --backend tensorflow --rounds 15
+
+The backbone is the Conv-4 of the few-shot literature on 28 x 28 images, in Keras and in PyTorch.
+Classification of the same images by a dense softmax head is the yardstick: what the framework
+costs before any metric learning. Each engine is a process of its own; the steps take turns, and
+the median of the rounds counts, so that a busy machine slows all alike. Needs the extras `jax`
+and `parity`.
+"""
+
+import argparse
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import losses
+from fit_engine import CLASSES, ENGINES, PER_CLASS, SKIPPED, steps_of
+
+RESULTS = losses.RESULTS
+# How an engine is called in the tables; "torch" is Keras on PyTorch.
+NAMES = {"pml": "PyTorch, pytorch-metric-learning"}
+NAMES |= {engine: f"Keras, {engine}" for engine in ENGINES if engine != "pml"}
+PLAIN, PLAIN_DATASET = "classification", "classification, PyDataset"
+
+
+class Worker(losses.Worker):
+    """A process of one engine of whole training steps."""
+
+    def __init__(self, script, *arguments):
+        self.process = subprocess.Popen(
+            [sys.executable, str(losses.HERE / script), *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+
+
+def measure(engines, wanted, rounds, **case):
+    """`{(engine, step): [(seconds, processor seconds) of each round] or a word}`."""
+    workers = {engine: Worker("fit_engine.py", engine) for engine in engines}
+    found = {(e, s): [] for e in engines for s in steps_of(e) if wanted is None or s in wanted}
+    for turn in range(rounds):
+        for (engine, step), seconds in found.items():
+            if not isinstance(seconds, list):
+                continue
+            answer = workers[engine].ask({"step": step, **case})
+            if "seconds" in answer:
+                seconds.append((answer["seconds"], answer["processor"]))
+            else:
+                found[engine, step] = answer["error"]
+        print(f"round {turn + 1} of {rounds}: done", flush=True)
+    for worker in workers.values():
+        worker.close()
+    return found
+
+
+def median(found, engine, step, clock=0):
+    """Median seconds of a step by the wall (0) or the processors (1), or None."""
+    rounds = found.get((engine, step))
+    return statistics.median(r[clock] for r in rounds) if isinstance(rounds, list) else None
+
+
+def ratio(found, engine, step, to, clock=0):
+    """Ratio of two medians, or None where one of them is missing."""
+    ours, theirs = (median(found, engine, s, clock) for s in (step, to))
+    return None if None in (ours, theirs) else ours / theirs
+
+
+def table(found):
+    lines = [
+        "| framework | step | ms | processor ms | ratio | processor ratio | to PyDataset |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for (engine, step), rounds in found.items():
+        name = f"| {NAMES.get(engine, engine)} | {step} | "
+        if not isinstance(rounds, list):
+            lines.append(f"{name}{rounds} | | | | |")
+            continue
+        cells = [losses.shown(1e3 * median(found, engine, step, clock)) for clock in (0, 1)]
+        cells += [
+            losses.shown(ratio(found, engine, step, to, clock), 2)
+            for to, clock in ((PLAIN, 0), (PLAIN, 1), (PLAIN_DATASET, 0))
+        ]
+        lines.append(name + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def verdict(found):
+    """The ratios that the table is there for, in words."""
+    parts = []
+    for engine, step in [(e, s) for e, s in found if s in ("TripletModel", "TripletMarginLoss")]:
+        value, computed = (ratio(found, engine, step, PLAIN, clock) for clock in (0, 1))
+        if value is not None:
+            parts.append(f"{NAMES.get(engine, engine)} {value:.2f} ({computed:.2f})")
+    return (
+        "A step with the triplet loss over a classification step of the same framework, by the "
+        "wall (by processor time): " + ", ".join(parts) + "."
+    )
+
+
+def draw(found, path):
+    from matplotlib.figure import Figure
+
+    bars = [key for key, rounds in found.items() if isinstance(rounds, list)][::-1]
+    figure = Figure(figsize=(8, 0.3 * len(bars) + 1), layout="constrained")
+    axes = figure.add_subplot()
+    colours = {engine: f"C{i}" for i, engine in enumerate(ENGINES)}
+    for place, (engine, step) in enumerate(bars):
+        alpha = 0.5 if step.startswith(PLAIN) else 1
+        axes.barh(place, 1e3 * median(found, engine, step), color=colours[engine], alpha=alpha)
+    axes.set_yticks(range(len(bars)), [f"{engine}: {step}" for engine, step in bars])
+    axes.set(xlabel="milliseconds a step")
+    figure.savefig(path, dpi=110)
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--backend", nargs="+", choices=ENGINES, default=list(ENGINES))
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--steps", type=int, default=4, help="steps of a turn")
+    parser.add_argument("--only", nargs="+", help="names of steps; default: all")
+    parser.add_argument("--jit", choices=("auto", "on", "off"), default="auto")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    arguments = parser.parse_args()
+    found = measure(
+        arguments.backend,
+        arguments.only,
+        arguments.rounds,
+        batch=arguments.batch,
+        steps=arguments.steps,
+        jit=arguments.jit,
+    )
+    text = [
+        "# A training step",
+        f"Conv-4 (four blocks of 3 x 3 convolution with 64 filters, batch normalisation, ReLU, max "
+        f"pooling), random images 28 x 28 x 1 of {CLASSES:,} classes, batch {arguments.batch} "
+        f"({arguments.batch // PER_CLASS} classes x {PER_CLASS}), float32, Adam, "
+        f"jit_compile={arguments.jit}. Medians of {arguments.rounds} interleaved rounds of "
+        f"{arguments.steps} steps each, after {SKIPPED} that are not counted. "
+        f"{losses.machine()}.",
+        f"`classification` is a dense softmax head of {CLASSES:,} classes and "
+        "`fit(x, y, batch_size=...)` on NumPy arrays, without metrics; `PyDataset` gets the same "
+        "arrays from a data set of its own that gives random rows, `tf.data` from shuffled "
+        "slices. Our models are compiled as they come and fed by `data.BalancedBatches`; "
+        "`arrays` goes without it. PyTorch runs a loop over a `DataLoader` without workers, "
+        "with `MPerClassSampler`, `TripletMarginMiner` (semi-hard) and `TripletMarginLoss`.",
+        "`processor ms` is what all threads of the process computed, which other users of the "
+        "machine hardly change. `ratio`: to `classification` of the same framework.",
+        table(found),
+        verdict(found),
+    ]
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    (arguments.out / "fit.md").write_text("\n\n".join(text) + "\n")
+    draw(found, arguments.out / "fit.png")
+    print(f"{arguments.out / 'fit.md'}, {arguments.out / 'fit.png'}: table and bars")
+
+
+if __name__ == "__main__":
+    main()

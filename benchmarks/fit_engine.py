@@ -1,0 +1,265 @@
+"""One process of the benchmark of whole training steps: reads turns as JSON lines, answers seconds.
+
+Started by the benchmarks, not by hand:  python benchmarks/fit_engine.py jax
+A process holds one framework, with a model for each kind of step, and trains the one that it is
+asked for. So the steps of a framework share threads and memory allocator, and a turn of one
+stands right beside a turn of another.
+"""
+
+import json
+import os
+import sys
+import time
+
+ENGINES = ("tensorflow", "jax", "torch", "pml")
+# What a user would write. The first is what all others of the framework are compared with.
+STEPS = {
+    "keras": (
+        "classification",
+        "classification, PyDataset",
+        "classification, tf.data",
+        "TripletModel",
+        "SiameseModel",
+        "QuadrupletModel",
+        "TripletModel, arrays",
+    ),
+    "pml": ("classification", "TripletMarginLoss"),
+}
+CLASSES = 1000
+ROWS_OF_A_CLASS = 20
+PER_CLASS = 4
+# Before the clock starts in a turn: the first steps wait for threads and buffers to fill.
+SKIPPED = 2
+
+
+def steps_of(engine):
+    return STEPS.get(engine, STEPS["keras"])
+
+
+def images(channels_first=False):
+    """As many images as Omniglot's training part has, in kind: classes of 20 rows, 28 x 28."""
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    y = np.repeat(np.arange(CLASSES), ROWS_OF_A_CLASS).astype("int64")
+    x = rng.random((len(y), 28, 28, 1), dtype="float32")
+    order = rng.permutation(len(y))
+    return (x.transpose(0, 3, 1, 2).copy() if channels_first else x), y[order]
+
+
+def clocks():
+    """Seconds on the wall, and seconds that all threads of this process have computed.
+
+    Where others use the machine the wall tells of them as well; the second clock hardly does.
+    """
+    return time.perf_counter(), time.process_time()
+
+
+def elapsed(start):
+    return [now - then for now, then in zip(clocks(), start)]
+
+
+# --- Keras ----------------------------------------------------------------------------------------
+
+
+def conv4():
+    """The backbone of the few-shot literature: four blocks of 64 filters."""
+    import keras
+
+    def block():
+        return [
+            keras.layers.Conv2D(64, 3, padding="same"),
+            keras.layers.BatchNormalization(),
+            keras.layers.ReLU(),
+            keras.layers.MaxPooling2D(2),
+        ]
+
+    layers = [layer for _ in range(4) for layer in block()]
+    return keras.Sequential([keras.Input((28, 28, 1)), *layers, keras.layers.Flatten()])
+
+
+def keras_model(kind, jit):
+    import keras
+
+    import keras_metric
+
+    jit = {"auto": "auto", "on": True, "off": False}[jit]
+    if kind.startswith("classification"):
+        # A softmax in the loss, not in the layer, as Keras's guides write it for speed.
+        model = keras.Sequential([conv4(), keras.layers.Dense(CLASSES, dtype="float32")])
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    else:
+        model = getattr(keras_metric, kind.split(",")[0])(conv4())
+        loss = model.loss
+    model.compile(keras.optimizers.Adam(1e-3), loss, jit_compile=jit)
+    return model
+
+
+def keras_source(kind, x, y, batch, steps):
+    """Keyword arguments of `fit` for an epoch of `steps` steps."""
+    import keras
+    import numpy as np
+
+    from keras_metric import data
+
+    class RandomBatches(keras.utils.PyDataset):
+        """The plain counterpart of BalancedBatches: rows in random order."""
+
+        def __init__(self):
+            super().__init__()
+            self.order = np.random.default_rng(0).permutation(len(x))
+
+        def __len__(self):
+            return steps
+
+        def __getitem__(self, index):
+            rows = self.order[index * batch : (index + 1) * batch]
+            return x[rows], y[rows]
+
+    if kind.endswith("PyDataset"):
+        return {"x": RandomBatches()}
+    if kind.endswith("tf.data"):
+        import tensorflow as tf
+
+        stream = tf.data.Dataset.from_tensor_slices((x[: steps * batch], y[: steps * batch]))
+        return {"x": stream.shuffle(steps * batch).batch(batch).prefetch(tf.data.AUTOTUNE)}
+    if kind in ("classification", "TripletModel, arrays"):
+        return {"x": x[: steps * batch], "y": y[: steps * batch], "batch_size": batch}
+    return {
+        "x": data.BalancedBatches(
+            x, y, batch // PER_CLASS, PER_CLASS, batches_per_epoch=steps, seed=0
+        )
+    }
+
+
+def on_keras(kind, case):
+    """A function that trains for a turn and gives the `elapsed` seconds of its steps."""
+    import keras
+
+    class Clock(keras.callbacks.Callback):
+        """Times the steps after the first; reading the loss waits for the device."""
+
+        def on_train_batch_end(self, batch, logs=None):
+            if batch == SKIPPED - 1:
+                float(logs["loss"])
+                self.start = clocks()
+            if batch == SKIPPED + case["steps"] - 1:
+                float(logs["loss"])
+                self.seconds = elapsed(self.start)
+
+    keras.utils.set_random_seed(0)
+    model = keras_model(kind, case["jit"])
+    x, y = images()
+    source = keras_source(kind, x, y, case["batch"], SKIPPED + case["steps"])
+
+    def turn():
+        clock = Clock()
+        model.fit(**source, verbose=0, callbacks=[clock])
+        return clock.seconds
+
+    return turn
+
+
+# --- PyTorch --------------------------------------------------------------------------------------
+
+
+def torch_conv4(features):
+    from torch import nn
+
+    def block(channels):
+        return [
+            nn.Conv2d(channels, 64, 3, padding="same"),
+            nn.BatchNorm2d(64),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+        ]
+
+    layers = [layer for channels in (1, 64, 64, 64) for layer in block(channels)]
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(64, features))
+
+
+def on_torch(kind, case):
+    """The training loop that the guides of PyTorch and pytorch-metric-learning write."""
+    import torch
+    from pytorch_metric_learning import losses, miners, samplers
+
+    torch.manual_seed(0)
+    device = torch.device(case.get("device", "cpu"))
+    half = case.get("half", False)
+    x, y = images(channels_first=True)
+    dataset = torch.utils.data.TensorDataset(torch.tensor(x), torch.tensor(y))
+    batch, count = case["batch"], SKIPPED + case["steps"]
+    if kind == "classification":
+        model = torch_conv4(CLASSES)
+        loss = torch.nn.CrossEntropyLoss()
+        sampler = torch.utils.data.RandomSampler(dataset, num_samples=count * batch)
+    else:
+        model = torch_conv4(128)
+        triplets = losses.TripletMarginLoss(margin=0.2)
+        miner = miners.TripletMarginMiner(margin=0.2, type_of_triplets="semihard")
+        sampler = samplers.MPerClassSampler(y, PER_CLASS, batch, count * batch)
+
+        def loss(embeddings, labels):
+            return triplets(embeddings, labels, miner(embeddings, labels))
+
+    model = model.to(device)
+    loader = torch.utils.data.DataLoader(dataset, batch_size=batch, sampler=sampler)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    scaler = torch.amp.GradScaler(device.type, enabled=half)
+
+    def turn():
+        model.train()
+        for step, (inputs, labels) in enumerate(loader):
+            inputs, labels = inputs.to(device), labels.to(device)
+            optimizer.zero_grad()
+            with torch.autocast(device.type, torch.float16, enabled=half):
+                outputs = model(inputs)
+            value = loss(outputs.float(), labels)
+            scaler.scale(value).backward()
+            scaler.step(optimizer)
+            scaler.update()
+            if step == SKIPPED - 1:
+                value.item()
+                start = clocks()
+        value.item()
+        return elapsed(start)
+
+    return turn
+
+
+# --- the process ----------------------------------------------------------------------------------
+
+
+def serve(answer_to):
+    """Answer each JSON line of the standard input with what `answer_to` makes of it."""
+    # The answers alone may go to the caller; libraries print what they like elsewhere.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    for line in sys.stdin:
+        try:
+            answer = answer_to(json.loads(line))
+        except Exception as error:  # noqa: BLE001 - a peer that cannot is a result
+            answer = {"error": f"{type(error).__name__}: {str(error)[:300]}"}
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+def main():
+    engine = sys.argv[1]
+    os.environ["KERAS_BACKEND"] = "torch" if engine == "pml" else engine
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    turns = {}
+
+    def answer_to(case):
+        kind = case["step"]
+        if kind not in turns:
+            turns[kind] = (on_torch if engine == "pml" else on_keras)(kind, case)
+            turns[kind]()
+        wall, processor = turns[kind]()
+        return {"seconds": wall / case["steps"], "processor": processor / case["steps"]}
+
+    serve(answer_to)
+
+
+if __name__ == "__main__":
+    main()
