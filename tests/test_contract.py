@@ -405,15 +405,7 @@ def test_the_order_of_the_batch_does_not_matter(case):
     np.testing.assert_allclose(moved, slope[turned], rtol=1e-3, atol=1e-5)
 
 
-# Delete the line once the slope of a swapped negative takes the weight of its anchor.
-SWAP = pytest.mark.xfail(reason="a swapped negative's slope takes the weight of the positive's row")
-
-
-@pytest.mark.parametrize(
-    "case",
-    [pytest.param(case, marks=SWAP if case[1].get("swap") else ()) for case in STEADY],
-    ids=described,
-)
+@pytest.mark.parametrize("case", STEADY, ids=described)
 def test_the_gradient_is_the_slope_of_the_loss(case):
     """Against central differences of the loss itself, along random directions."""
     keras.config.set_floatx(DTYPE)
