@@ -1,16 +1,18 @@
 """A training step as users run it, data path included, beside classification with the backbone.
 
-    python benchmarks/fit.py                              # all engines; ten minutes on two cores
+    python benchmarks/fit.py                              # all engines; half an hour on two cores
     python benchmarks/fit.py --backend tensorflow --rounds 15
 
 The backbone is the Conv-4 of the few-shot literature on 28 x 28 images, in Keras and in PyTorch.
 Classification of the same images by a dense softmax head is the yardstick: what the framework
 costs before any metric learning. Each engine is a process of its own; the steps take turns, and
-the median of the rounds counts, so that a busy machine slows all alike. Needs the extras `jax`
-and `parity`.
+the median of the rounds counts, so that a busy machine slows all alike. Where others use the
+machine, set OMP_NUM_THREADS=1 for PyTorch: its threads wait for each other, and waiting counts
+as processor time. Needs the extras `jax` and `parity`.
 """
 
 import argparse
+import os
 import statistics
 import subprocess
 import sys
@@ -90,15 +92,16 @@ def table(found):
 
 
 def verdict(found):
-    """The ratios that the table is there for, in words."""
+    """The ratios that the table is there for, in words, to each yardstick that was measured."""
     parts = []
     for engine, step in [(e, s) for e, s in found if s in ("TripletModel", "TripletMarginLoss")]:
-        value, computed = (ratio(found, engine, step, PLAIN, clock) for clock in (0, 1))
-        if value is not None:
-            parts.append(f"{NAMES.get(engine, engine)} {value:.2f} ({computed:.2f})")
+        for to in (PLAIN, PLAIN_DATASET):
+            wall, computed = (ratio(found, engine, step, to, clock) for clock in (0, 1))
+            if wall is not None:
+                parts.append(f"- {NAMES[engine]}, to {to}: {wall:.2f} ({computed:.2f})")
     return (
         "A step with the triplet loss over a classification step of the same framework, by the "
-        "wall (by processor time): " + ", ".join(parts) + "."
+        "wall (by processor time):\n\n" + "\n".join(parts)
     )
 
 
@@ -144,7 +147,7 @@ def main():
         f"({arguments.batch // PER_CLASS} classes x {PER_CLASS}), float32, Adam, "
         f"jit_compile={arguments.jit}. Medians of {arguments.rounds} interleaved rounds of "
         f"{arguments.steps} steps each, after {SKIPPED} that are not counted. "
-        f"{losses.machine()}.",
+        f"{losses.machine()}. Load average at the end: {os.getloadavg()[2]:.1f} (15 minutes).",
         f"`classification` is a dense softmax head of {CLASSES:,} classes and "
         "`fit(x, y, batch_size=...)` on NumPy arrays, without metrics; `PyDataset` gets the same "
         "arrays from a data set of its own that gives random rows, `tf.data` from shuffled "
@@ -152,7 +155,8 @@ def main():
         "`arrays` goes without it. PyTorch runs a loop over a `DataLoader` without workers, "
         "with `MPerClassSampler`, `TripletMarginMiner` (semi-hard) and `TripletMarginLoss`.",
         "`processor ms` is what all threads of the process computed, which other users of the "
-        "machine hardly change. `ratio`: to `classification` of the same framework.",
+        "machine change less (PyTorch's threads also count while they wait for "
+        "each other). `ratio`: to `classification` of the same framework.",
         table(found),
         verdict(found),
     ]

@@ -37,7 +37,7 @@ def steps_of(engine):
 
 
 def images(channels_first=False):
-    """As many images as Omniglot's training part has, in kind: classes of 20 rows, 28 x 28."""
+    """Random images, about as many as in Omniglot's training part: classes of 20, 28 x 28."""
     import numpy as np
 
     rng = np.random.default_rng(0)
