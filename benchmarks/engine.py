@@ -64,45 +64,9 @@ def gemm_function(case):
     return lambda x, y: ops.sum(ops.matmul(x, ops.transpose(x)) * weight)
 
 
-def on_keras(engine, case):
-    function = (gemm_function if engine.startswith("gemm") else our_function)(case)
-    x, y, _, _ = data(**case["data"])
-    backend = BACKENDS[engine]
-    if backend == "tensorflow":
-        import tensorflow as tf
-
-        @tf.function(jit_compile=engine.endswith("xla"))
-        def step(x, y):
-            with tf.GradientTape() as tape:
-                tape.watch(x)
-                loss = function(x, y)
-            return tape.gradient(loss, x)
-
-        x, y = tf.constant(x), tf.constant(y)
-        return lambda: step(x, y).numpy()
-    if backend == "jax":
-        import jax
-
-        step = jax.jit(jax.grad(function))
-        x, y = jax.numpy.asarray(x), jax.numpy.asarray(y)
-        return lambda: step(x, y).block_until_ready()
-    return on_torch(lambda x, y: function(x, y), x, y)
-
-
-def on_torch(function, x, y):
+def pml_function(case):
+    """The same of pytorch-metric-learning."""
     import torch
-
-    labels = torch.tensor(y)
-
-    def step():
-        tensor = torch.tensor(x, requires_grad=True)
-        function(tensor, labels).backward()
-        return tensor.grad
-
-    return step
-
-
-def on_pml(case):
     from pytorch_metric_learning import distances, losses, miners
 
     plain = distances.LpDistance(normalize_embeddings=False)
@@ -119,24 +83,18 @@ def on_pml(case):
         "contrastive": lambda: (losses.ContrastiveLoss(distance=plain), None),
         "lifted structure": lambda: (losses.LiftedStructureLoss(distance=plain), None),
     }[case["loss"]]()
-    x, y, references, reference_labels = data(**case["data"])
-
-    def function(x, y):
-        import torch
-
-        against = {}
-        if references is not None:
-            against = {
-                "ref_emb": torch.tensor(references),
-                "ref_labels": torch.tensor(reference_labels),
-            }
-        return loss(x, y, miner(x, y, **against) if miner else None, **against)
-
-    return on_torch(function, x, y)
+    _, _, references, reference_labels = data(**case["data"])
+    against = {}
+    if references is not None:
+        against = {
+            "ref_emb": torch.tensor(references),
+            "ref_labels": torch.tensor(reference_labels),
+        }
+    return lambda x, y: loss(x, y, miner(x, y, **against) if miner else None, **against)
 
 
-def on_tfa(case):
-    import tensorflow as tf
+def tfa_function(case):
+    """The same of tensorflow-addons."""
     import tensorflow_addons as tfa
 
     loss = {
@@ -144,25 +102,54 @@ def on_tfa(case):
         "triplet hard": lambda: tfa.losses.TripletHardLoss(0.2),
         "lifted structure": lambda: tfa.losses.LiftedStructLoss(1.0),
     }[case["loss"]]()
-    x, y, _, _ = data(**case["data"])
-
-    @tf.function
-    def step(x, y):
-        with tf.GradientTape() as tape:
-            tape.watch(x)
-            value = loss(y, x)
-        return tape.gradient(value, x)
-
-    x, y = tf.constant(x), tf.constant(y)
-    return lambda: step(x, y).numpy()
+    return lambda x, y: loss(y, x)
 
 
 def prepared(engine, case):
-    if engine == "pml":
-        return on_pml(case)
-    if engine == "tfa":
-        return on_tfa(case)
-    return on_keras(engine, case)
+    """A function of arrays (x, y) that returns a call which computes the gradient once.
+
+    What it compiles serves every (x, y) of the same shape.
+    """
+    makers = {"pml": pml_function, "tfa": tfa_function, "gemm": gemm_function}
+    function = makers.get(engine.split("-")[0], our_function)(case)
+    backend = {"pml": "torch"}.get(engine, BACKENDS.get(engine, "tensorflow"))
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        @tf.function(jit_compile=engine.endswith("xla"))
+        def step(x, y):
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                loss = function(x, y)
+            return tape.gradient(loss, x)
+
+        def bind(x, y):
+            x, y = tf.constant(x), tf.constant(y)
+            return lambda: step(x, y).numpy()
+
+    elif backend == "jax":
+        import jax
+
+        step = jax.jit(jax.grad(function))
+
+        def bind(x, y):
+            x, y = jax.numpy.asarray(x), jax.numpy.asarray(y)
+            return lambda: step(x, y).block_until_ready()
+
+    else:
+        import torch
+
+        def bind(x, y):
+            leaf, labels = torch.tensor(x, requires_grad=True), torch.tensor(y)
+
+            def step():
+                leaf.grad = None
+                function(leaf, labels).backward()
+                return leaf.grad
+
+            return step
+
+    return bind
 
 
 def main():
@@ -172,25 +159,32 @@ def main():
     # The answers alone may go to the caller; libraries print what they like elsewhere.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    ready = {}
+    compiled, ready = {}, {}
+
+    def run(case):
+        shape = {**case["data"], "per_class": None}
+        key, shape = (json.dumps([case["loss"], d], sort_keys=True) for d in (case["data"], shape))
+        if key not in ready:
+            if shape not in compiled:
+                compiled[shape] = prepared(engine, case)
+            ready[key] = compiled[shape](*data(**case["data"])[:2])
+            ready[key]()
+        return ready[key]
+
     for line in sys.stdin:
         case = json.loads(line)
-        key = json.dumps({k: case[k] for k in ("loss", "data")}, sort_keys=True)
         try:
-            if key not in ready:
-                ready[key] = prepared(engine, case)
-                if case["measure"] == "memory":
-                    # What libraries and the warm-up of a small batch take is not the loss's.
-                    small = {**case, "data": {**case["data"], "batch": 64}}
-                    prepared(engine, small)()
-                    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-                ready[key]()
             if case["measure"] == "memory":
+                # What libraries and the warm-up of a small batch take is not the loss's.
+                run({**case, "data": {**case["data"], "batch": 64}})
+                before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+                run(case)
                 after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
                 answer = {"bytes": (after - before) * 1024}
             else:
+                call = run(case)
                 start = time.perf_counter()
-                ready[key]()
+                call()
                 answer = {"seconds": time.perf_counter() - start}
         except KeyError:
             answer = {"missing": True}

@@ -35,6 +35,8 @@ LOSSES = (
 )
 # Beyond these a peer needs tens of gigabytes, or hours: B x B x B tensors.
 LARGEST = {"pml": 1024, "tfa": 1024}
+# From this batch on an engine runs after all others have stopped: it takes most of the memory.
+ALONE = {"tfa": 1024}
 # A peer's loss with another rule than ours stands beside the nearest of ours.
 RIVALS = {"triplet semi-hard": {"pml": "triplet semi-hard-all"}}
 
@@ -87,33 +89,39 @@ def of_engine(engine, loss):
 def measure_times(engines, losses, shapes, rounds):
     """`{(loss, batch, per_class, engine): milliseconds or a word}`."""
     times = {}
-    for batch, per_class in shapes:
-        workers = {e: Worker(e) for e in engines if batch <= LARGEST.get(e, batch)}
-        for loss in losses:
-            seconds = {engine: [] for engine in workers}
-            for _ in range(rounds):
-                for engine, worker in workers.items():
-                    if seconds[engine] is None or tired(seconds[engine]):
-                        continue
-                    case = {
-                        "measure": "time",
-                        "loss": "gemm" if engine.startswith("gemm") else of_engine(engine, loss),
-                        "data": {"batch": batch, "per_class": per_class, "dim": 128},
-                    }
-                    answer = worker.ask(case)
-                    if "seconds" not in answer:
-                        word = "–" if "missing" in answer else answer["error"].split(":")[0]
-                        times[loss, batch, per_class, engine] = word
-                        seconds[engine] = None
-                        continue
-                    seconds[engine].append(answer["seconds"])
-            for engine, measured in seconds.items():
-                if measured:
-                    times[loss, batch, per_class, engine] = 1e3 * statistics.median(measured)
-            print(f"batch {batch}, {per_class} per class, {loss}: done", flush=True)
-        for worker in workers.values():
-            worker.close()
+    for batch in dict.fromkeys(batch for batch, _ in shapes):
+        able = [engine for engine in engines if batch <= LARGEST.get(engine, batch)]
+        alone = [[engine] for engine in able if batch >= ALONE.get(engine, batch + 1)]
+        together = [engine for engine in able if [engine] not in alone]
+        for group in (together, *alone):
+            workers = {engine: Worker(engine) for engine in group}
+            for loss in losses:
+                for per_class in [k for b, k in shapes if b == batch]:
+                    data = {"batch": batch, "per_class": per_class, "dim": 128}
+                    for engine, value in interleaved(workers, loss, data, rounds).items():
+                        times[loss, batch, per_class, engine] = value
+                    done = f"batch {batch}, {per_class} per class, {loss}"
+                    print(f"{done}: {', '.join(group)} done", flush=True)
+            for worker in workers.values():
+                worker.close()
     return times
+
+
+def interleaved(workers, loss, data, rounds):
+    """`{engine: milliseconds or a word}` of one loss and one batch."""
+    seconds, result = {engine: [] for engine in workers}, {}
+    for _ in range(rounds):
+        for engine, worker in workers.items():
+            if engine in result or tired(seconds[engine]):
+                continue
+            name = "gemm" if engine.startswith("gemm") else of_engine(engine, loss)
+            answer = worker.ask({"measure": "time", "loss": name, "data": data})
+            if "seconds" in answer:
+                seconds[engine].append(answer["seconds"])
+            else:
+                result[engine] = "–" if "missing" in answer else answer["error"].split(":")[0]
+    medians = {e: 1e3 * statistics.median(s) for e, s in seconds.items() if s}
+    return {**medians, **result}
 
 
 def measure_memory(engines, losses, batch, per_class=4):
@@ -231,7 +239,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--losses", nargs="+", choices=LOSSES, default=list(LOSSES))
     parser.add_argument("--engines", nargs="+", choices=ENGINES, default=list(ENGINES))
-    parser.add_argument("--no-memory", action="store_true")
+    parser.add_argument("--memory-batches", type=int, nargs="*", default=[4096])
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     engines, losses = engines_here(arguments.engines), arguments.losses
@@ -243,17 +251,18 @@ def main():
         f"{machine()}.",
         "`gemm` is X X' of the batch with its gradient. `pml` has no semi-hard rule of the kind "
         "of tensorflow-addons; its own (every triplet of the band) stands in that row. "
-        "`out of reach`: needs B x B x B memory at this size.",
+        "`out of reach`: needs B x B x B memory at this size. tensorflow-addons ran alone from "
+        "1,024 on, after the others: it needs most of 23 GB. An engine above two seconds ran three "
+        "rounds.",
         table(times, engines, losses, shapes),
     ]
-    if not arguments.no_memory:
-        batches = [b for b in arguments.batches if b >= 512]
-        memory = {batch: measure_memory(engines, losses, batch) for batch in batches}
+    if arguments.memory_batches:
+        memory = {b: measure_memory(engines, losses, b) for b in arguments.memory_batches}
         text += [
             "# Peak memory, in multiples of B x B x 4 bytes",
             "Growth of the resident set in a fresh process, 4 per class. Compilers take part of "
             "it at small batches.",
-            memory_table(memory, engines, losses, batches),
+            memory_table(memory, engines, losses, arguments.memory_batches),
             "# A large reference set",
             "Semi-hard triplets of 256 anchors against 65,536 references, milliseconds: "
             + ", ".join(f"{e} {shown(v)}" for e, v in measure_references(engines).items())
