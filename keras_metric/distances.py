@@ -211,6 +211,7 @@ def some_rows_at_a_time(a, b, metric):
         object with `anchors` (its rows are what to hand to `measure`), `measure`, `weights` and
         `pull`, see `_Differences`. Metrics that are no matrix product come as a whole matrix.
     """
+    _check_dim(a, b)
     if metric in ("euclidean", "squared_euclidean"):
         return (a, b), lambda a, b: _Differences(a, b, root=metric == "euclidean")
     if metric in ("cosine", "pearson"):

@@ -145,6 +145,15 @@ def test_a_reference_set_equals_loops(loss_class, oracle, settings):
     agrees(Against(), expected, both, y, weights)
 
 
+def test_a_weighted_sum_against_references_adds():
+    x, y = unequal_batch(18)
+    batch = (y, x, *reversed(reference_set(19)))
+    a, b = double(losses.TripletLoss), double(losses.ContrastiveLoss)
+    both = losses.WeightedSum([(0.25, a), (3, b)])
+    expected = 0.25 * float(a.against(*batch)) + 3 * float(b.against(*batch))
+    assert float(both.against(*batch)) == pytest.approx(expected, rel=1e-6)
+
+
 @pytest.mark.parametrize("rows", [4, 5])
 def test_blocks_of_rows_against_references_change_nothing(rows, monkeypatch):
     monkeypatch.setattr(row_blocks, "_rows_of_a_block", lambda references: rows)
@@ -158,8 +167,11 @@ def test_wrong_reference_sets_say_the_way_out():
         losses.TripletLoss().against(y, x, y.astype("float32"), x)
     with pytest.raises(ValueError, match=r"one label.*reference_labels.shape=\(4,\)"):
         losses.TripletLoss().against(y, x, y, x[:3])
-    with pytest.raises(ValueError, match="same length"):
-        losses.ContrastiveLoss().against(y, x, y, np.ones((4, 3), "float32"))
+    for loss in (losses.ContrastiveLoss(), losses.TripletLoss(), losses.TripletLoss(swap=True)):
+        with pytest.raises(ValueError, match="same length"):
+            loss.against(y, x, y, np.ones((4, 3), "float32"))
+    with pytest.raises(ValueError, match="losses of keras_metric.*MeanSquaredError"):
+        losses.WeightedSum([(1, keras.losses.MeanSquaredError())]).against(y, x, y, x)
     with pytest.raises(ValueError, match="no reference set"):
         losses.QuadrupletLoss(form="two_anchors").against(y, x, y, x)
 

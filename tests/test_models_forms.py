@@ -292,6 +292,12 @@ class TestTargetErrors:
         with pytest.raises(ValueError, match="Pairs need y: 1 where the two items are the same"):
             self.model(SiameseModel).fit({"first": ROWS, "second": ROWS}, verbose=0)
 
+    def test_pairs_without_y_for_a_sum_of_losses(self):
+        model = self.model(SiameseModel)
+        model.compile(loss=losses.WeightedSum([(2.0, losses.ContrastiveLoss())]))
+        with pytest.raises(ValueError, match="Pairs need y"):
+            model.fit({"first": ROWS, "second": ROWS}, verbose=0)
+
     def test_wrong_number_of_branches_for_the_loss(self):
         model = self.model(SiameseModel)
         model.compile(loss=losses.TripletLoss())

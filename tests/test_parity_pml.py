@@ -123,6 +123,22 @@ def test_value_and_gradient(case, extra):
     np.testing.assert_allclose(slope, tensor.grad.numpy(), rtol=1e-3, atol=1e-5, err_msg=told)
 
 
+# With a reference set the peer's swap and lifted structure look up anchors by a reference's number.
+@pytest.mark.parametrize("case", [case for case in CASES if case not in ("triplet swap", "lifted")])
+def test_value_and_gradient_against_references(case):
+    ours, make, make_miner = CASES[case]
+    (x, y), (others, labels) = batch(0), batch(4)
+    value, slope = value_and_gradient(lambda z: ours.against(y, z, labels, others), x)
+    tensor, references = torch.tensor(x, requires_grad=True), torch.tensor(others)
+    sets = {"ref_emb": references, "ref_labels": torch.tensor(labels)}
+    chosen = make_miner()(tensor, torch.tensor(y), **sets) if make_miner else None
+    theirs = make()(tensor, torch.tensor(y), chosen, **sets)
+    theirs.backward()
+    told = f"KERAS_METRIC_SEED={SEED} repeats this batch"
+    np.testing.assert_allclose(value, theirs.item(), rtol=1e-4, atol=1e-6, err_msg=told)
+    np.testing.assert_allclose(slope, tensor.grad.numpy(), rtol=1e-3, atol=1e-5, err_msg=told)
+
+
 @pytest.mark.parametrize("extra", range(3))
 @pytest.mark.parametrize("strategy", ["hard", "easy-positive"])
 def test_the_choice(strategy, extra):

@@ -55,6 +55,19 @@ class WeightedSum(keras.losses.Loss):
     def call(self, y_true, y_pred):
         return self(y_true, y_pred)
 
+    def against(self, y_true, y_pred, reference_labels, reference_embeddings, sample_weight=None):
+        """The sum against a reference set; see `TripletLoss.against`."""
+        for _, loss in self.terms:
+            if not hasattr(loss, "against"):
+                raise ValueError(
+                    "A reference set needs losses of keras_metric in every term. "
+                    f"Received: {type(loss).__name__}"
+                )
+        batch = (y_true, y_pred, reference_labels, reference_embeddings, sample_weight)
+        return keras.ops.cast(
+            sum(weight * loss.against(*batch) for weight, loss in self.terms), self.dtype
+        )
+
     def get_config(self):
         return {
             "name": self.name,

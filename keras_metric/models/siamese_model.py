@@ -78,9 +78,14 @@ class SiameseModel(EmbeddingModel):
 
     def _check_without_y(self, y_pred):
         super()._check_without_y(y_pred)
-        if isinstance(self.loss, losses.ContrastiveLoss):
+        if _compares_pairs(self.loss):
             raise ValueError(
                 "Pairs need y: 1 where the two items are the same, 0 where they differ. "
                 'Received no y. Write fit({"first": a, "second": b}, same), or let the data set '
                 "yield ((first, second), same)."
             )
+
+
+def _compares_pairs(loss):
+    terms = loss.terms if isinstance(loss, losses.WeightedSum) else ()
+    return isinstance(loss, losses.ContrastiveLoss) or any(_compares_pairs(t) for _, t in terms)
