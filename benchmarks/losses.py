@@ -211,22 +211,43 @@ def memory_table(memory, engines, losses, batches):
     return "\n".join(lines)
 
 
+# Engine: its name in the picture and its line.
+STYLES = {
+    "gemm-xla": ("X X' alone, TensorFlow XLA", {"color": "0.2", "linestyle": ":"}),
+    "gemm-jax": ("X X' alone, JAX", {"color": "0.6", "linestyle": ":"}),
+    "ours": ("keras_metric, TensorFlow graph", {"color": "tab:cyan", "marker": "o"}),
+    "ours-xla": ("keras_metric, TensorFlow XLA", {"color": "tab:blue", "marker": "o"}),
+    "ours-jax": ("keras_metric, JAX", {"color": "tab:green", "marker": "o"}),
+    "ours-torch": ("keras_metric, PyTorch", {"color": "tab:olive", "marker": "o"}),
+    "pml": ("pytorch-metric-learning", {"color": "tab:red", "marker": "s"}),
+    "tfa": ("tensorflow-addons", {"color": "tab:orange", "marker": "s"}),
+}
+
+
 def draw(times, engines, losses, batches, path):
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4 * len(losses), 4), layout="constrained")
-    for place, loss in enumerate(losses):
-        axes = figure.add_subplot(1, len(losses), place + 1)
+    columns = min(4, len(losses) + 1)
+    rows = -(-(len(losses) + 1) // columns)
+    figure = Figure(figsize=(3.6 * columns, 3.4 * rows), layout="constrained")
+    places = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    for axes, loss in zip(places, losses):
         for engine in engines:
+            name, style = STYLES[engine]
             points = [(b, times.get((loss, b, 4, engine))) for b in batches]
             points = [(b, t) for b, t in points if isinstance(t, float)]
             if points:
-                style = "k:" if engine.startswith("gemm") else "o-"
-                axes.loglog(*zip(*points), style, label=engine)
-        axes.set(title=loss, xlabel="batch", ylabel="milliseconds")
-        axes.set_xticks(batches, [str(b) for b in batches])
+                axes.loglog(*zip(*points), label=name, **style)
+        axes.set_title(loss, fontsize=10)
+        axes.set_xticks(batches, [f"{b:,}" for b in batches])
         axes.minorticks_off()
-    axes.legend()
+        axes.grid(alpha=0.3)
+    for axes in places[len(losses) :]:
+        axes.set_axis_off()
+    lines = {line.get_label(): line for axes in places for line in axes.get_lines()}
+    places[len(losses)].legend(lines.values(), lines.keys(), loc="center", frameon=False)
+    figure.supxlabel("batch, 4 per class")
+    figure.supylabel("milliseconds for loss and gradient")
     figure.savefig(path, dpi=110)
 
 
