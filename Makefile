@@ -6,6 +6,12 @@ WORKERS ?= 2
 # Extra arguments for pytest: make test ARGS="-k triplet -x"
 ARGS ?=
 
+# tensorflow-addons stopped with Keras 2 and Python 3.11: it lives in an environment of its own.
+ADDONS ?= .venv-addons
+ifndef KERAS_METRIC_TFA_PYTHON
+ORACLE := $(ADDONS)/.done
+endif
+
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # One thread for each worker: more only wait for each other.
@@ -41,13 +47,14 @@ jax: $(VENV)/.jax ## the tests, on JAX
 torch: $(VENV)/.torch ## the tests, on PyTorch
 	KERAS_BACKEND=torch $(PYTEST) -m "not parity and not slow" $(ARGS)
 
-parity: $(VENV)/.parity ## our numbers beside pytorch-metric-learning's
+parity bench: export KERAS_METRIC_TFA_PYTHON ?= $(CURDIR)/$(ADDONS)/bin/python
+parity: $(VENV)/.parity $(ORACLE) ## our numbers beside the peers', live
 	KERAS_BACKEND=tensorflow $(PYTEST) -n 0 -m parity $(ARGS)
 
 examples: $(VENV)/.dev ## the long tests: every example in its short form
 	KERAS_BACKEND=tensorflow $(PYTEST) -m slow $(ARGS)
 
-bench: $(VENV)/.bench ## the benchmarks, beside the peers
+bench: $(VENV)/.bench $(ORACLE) ## the benchmarks, beside the peers
 	$(BIN)/python benchmarks/losses.py
 	$(BIN)/python benchmarks/fit.py
 
@@ -61,7 +68,7 @@ docs: $(VENV)/.dev ## run every code block of README.md, docs/ and the docstring
 ci: test lint jax torch parity examples ## all that continuous integration runs
 
 clean: ## remove what the targets made
-	rm -rf $(VENV) build dist runs *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(ADDONS) build dist runs *.egg-info .pytest_cache .ruff_cache
 
 # One stamp for each set of extras, so that a second run installs nothing.
 $(BIN)/python:
@@ -86,6 +93,12 @@ $(VENV)/.torch: setup.cfg $(VENV)/.dev
 
 $(VENV)/.parity: setup.cfg $(VENV)/.torch
 	$(PIP) install --use-pep517 -e '.[dev,examples,parity]'
+	@touch $@
+
+$(ADDONS)/.done:
+	$(PYTHON) -m venv $(ADDONS)
+	$(ADDONS)/bin/python -m pip --disable-pip-version-check --quiet install \
+		'tensorflow-cpu==2.15.1' 'tensorflow-addons==0.23.0' 'numpy<2'
 	@touch $@
 
 $(VENV)/.bench: setup.cfg $(VENV)/.parity

@@ -1,6 +1,6 @@
 """Loss and gradient beside the peers and the bare matrix product: time and peak memory.
 
-    python benchmarks/losses.py                    # all sizes; half an hour on two cores
+    make bench                                     # all sizes; an hour on two cores
     python benchmarks/losses.py --batches 128 1024 --rounds 9
 
 Each engine is a process of its own; they take turns, one call each a round, and the median of
