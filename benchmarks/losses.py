@@ -1,13 +1,12 @@
-"""Loss and gradient beside the peers and the bare matrix product: time and peak memory.
+"""Loss and gradient beside the peers and the bare matrix product: time.
 
     make bench                                     # all sizes; an hour on two cores
     python benchmarks/losses.py --batches 128 1024 --rounds 9
 
 Each engine is a process of its own; they take turns, one call each a round, and the median of
-the rounds counts, so that a busy machine slows all alike. Peak memory is the growth of the
-resident set in a fresh process. Needs the extras `jax` and `parity`; tensorflow-addons runs
-with the interpreter in KERAS_METRIC_TFA_PYTHON (Python 3.11 with tensorflow-cpu 2.15,
-tensorflow-addons 0.23, numpy below 2), and is left out without it.
+the rounds counts, so that a busy machine slows all alike. Needs the extras `jax` and `parity`;
+tensorflow-addons runs with the interpreter in KERAS_METRIC_TFA_PYTHON (Python 3.11 with
+tensorflow-cpu 2.15, tensorflow-addons 0.23, numpy below 2), and is left out without it.
 """
 
 import argparse
@@ -124,46 +123,6 @@ def interleaved(workers, loss, data, rounds):
     return {**medians, **result}
 
 
-def measure_memory(engines, losses, batch, per_class=4):
-    """`{(loss, engine): bytes or a word}`, each in a fresh process."""
-    memory = {}
-    for loss in losses:
-        for engine in engines:
-            if engine.startswith("gemm") or batch > LARGEST.get(engine, batch):
-                continue
-            worker = Worker(engine)
-            answer = worker.ask(
-                {
-                    "measure": "memory",
-                    "loss": of_engine(engine, loss),
-                    "data": {"batch": batch, "per_class": per_class, "dim": 128},
-                }
-            )
-            worker.close()
-            if "missing" not in answer:
-                memory[loss, engine] = answer.get("bytes", answer.get("error"))
-    return memory
-
-
-def measure_references(engines):
-    """256 anchors against 65,536 references: `{engine: milliseconds or a word}`."""
-    result = {}
-    for engine in engines:
-        if not engine.startswith("ours"):
-            continue
-        worker = Worker(engine)
-        case = {
-            "measure": "time",
-            "loss": "triplet semi-hard",
-            "data": {"batch": 256, "per_class": 4, "dim": 128, "references": 65536},
-        }
-        answers = [worker.ask(case) for _ in range(3)]
-        worker.close()
-        times = [answer["seconds"] for answer in answers if "seconds" in answer]
-        result[engine] = 1e3 * statistics.median(times) if times else answers[0].get("error")
-    return result
-
-
 def machine():
     model = platform.processor()
     info = Path("/proc/cpuinfo")
@@ -193,21 +152,6 @@ def table(times, engines, losses, shapes):
                     value = "out of reach"
                 cells.append(shown(value))
             lines.append(f"| {loss} | {batch} | {per_class} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def memory_table(memory, engines, losses, batches):
-    ours = [engine for engine in engines if not engine.startswith("gemm")]
-    lines = ["| loss | batch | " + " | ".join(ours) + " |", "| --- |" + " ---: |" * (len(ours) + 1)]
-    for loss in losses:
-        for batch in batches:
-            cells = []
-            for engine in ours:
-                value = memory[batch].get((loss, engine))
-                if isinstance(value, (int, float)):
-                    value = value / (4 * batch * batch)
-                cells.append(shown(value))
-            lines.append(f"| {loss} | {batch} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -260,7 +204,6 @@ def main():
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--losses", nargs="+", choices=LOSSES, default=list(LOSSES))
     parser.add_argument("--engines", nargs="+", choices=ENGINES, default=list(ENGINES))
-    parser.add_argument("--memory-batches", type=int, nargs="*", default=[4096])
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     engines, losses = engines_here(arguments.engines), arguments.losses
@@ -277,18 +220,6 @@ def main():
         "rounds.",
         table(times, engines, losses, shapes),
     ]
-    if arguments.memory_batches:
-        memory = {b: measure_memory(engines, losses, b) for b in arguments.memory_batches}
-        text += [
-            "# Peak memory, in multiples of B x B x 4 bytes",
-            "Growth of the resident set in a fresh process, 4 per class. Compilers take part of "
-            "it at small batches.",
-            memory_table(memory, engines, losses, arguments.memory_batches),
-            "# A large reference set",
-            "Semi-hard triplets of 256 anchors against 65,536 references, milliseconds: "
-            + ", ".join(f"{e} {shown(v)}" for e, v in measure_references(engines).items())
-            + ".",
-        ]
     arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / "losses.md").write_text("\n\n".join(text) + "\n")
     draw(times, engines, losses, arguments.batches, arguments.out / "losses.png")

@@ -1,0 +1,104 @@
+"""Peak memory of loss and gradient, and a large reference set.
+
+    make bench
+    python benchmarks/memory.py --batches 1024 --losses "triplet all"
+
+Each measurement is the growth of the resident set in a fresh process, after the libraries and a
+small batch are in. Processors only; needs the extras `jax` and `parity`.
+"""
+
+import argparse
+import statistics
+from pathlib import Path
+
+from engine import ENGINES
+from losses import LARGEST, LOSSES, RESULTS, Worker, engines_here, machine, of_engine, shown
+
+
+def measure_memory(engines, losses, batch, per_class=4):
+    """`{(loss, engine): bytes or a word}`, each in a fresh process."""
+    memory = {}
+    for loss in losses:
+        for engine in engines:
+            if engine.startswith("gemm") or batch > LARGEST.get(engine, batch):
+                continue
+            worker = Worker(engine)
+            answer = worker.ask(
+                {
+                    "measure": "memory",
+                    "loss": of_engine(engine, loss),
+                    "data": {"batch": batch, "per_class": per_class, "dim": 128},
+                }
+            )
+            worker.close()
+            print(f"batch {batch}, {loss}: {engine} done", flush=True)
+            if "missing" not in answer:
+                memory[loss, engine] = answer.get("bytes", answer.get("error"))
+    return memory
+
+
+def measure_references(engines):
+    """256 anchors against 65,536 references: `{engine: milliseconds or a word}`."""
+    result = {}
+    for engine in engines:
+        if not engine.startswith("ours"):
+            continue
+        worker = Worker(engine)
+        case = {
+            "measure": "time",
+            "loss": "triplet semi-hard",
+            "data": {"batch": 256, "per_class": 4, "dim": 128, "references": 65536},
+        }
+        answers = [worker.ask(case) for _ in range(3)]
+        worker.close()
+        times = [answer["seconds"] for answer in answers if "seconds" in answer]
+        result[engine] = 1e3 * statistics.median(times) if times else answers[0].get("error")
+    return result
+
+
+def memory_table(memory, engines, losses, batches):
+    ours = [engine for engine in engines if not engine.startswith("gemm")]
+    lines = ["| loss | batch | " + " | ".join(ours) + " |", "| --- |" + " ---: |" * (len(ours) + 1)]
+    for loss in losses:
+        for batch in batches:
+            cells = []
+            for engine in ours:
+                value = memory[batch].get((loss, engine))
+                if isinstance(value, (int, float)):
+                    value = value / (4 * batch * batch)
+                cells.append(shown(value))
+            lines.append(f"| {loss} | {batch} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--batches", type=int, nargs="+", default=[4096])
+    parser.add_argument("--losses", nargs="+", choices=LOSSES, default=list(LOSSES))
+    parser.add_argument("--engines", nargs="+", choices=ENGINES, default=list(ENGINES))
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    arguments = parser.parse_args()
+    engines, losses = engines_here(arguments.engines), arguments.losses
+    memory = {batch: measure_memory(engines, losses, batch) for batch in arguments.batches}
+    against = ", ".join(f"{e} {shown(v)}" for e, v in measure_references(engines).items())
+    text = [
+        "# Peak memory, in multiples of B x B x 4 bytes",
+        "Growth of the resident set in a fresh process for loss and gradient, 4 per class, "
+        f"dimension 128. {machine()}.",
+        "A matrix of distances is 1. The peers' tensors of B x B x B are B, 4,096 for the last "
+        "size: out of reach.",
+        memory_table(memory, engines, losses, arguments.batches),
+        "# A large reference set",
+        "Semi-hard triplets of 256 anchors against 65,536 references, loss and gradient of both, "
+        f"milliseconds (median of 3): {against}.",
+    ]
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    path = arguments.out / "memory.md"
+    path.write_text("\n\n".join(text) + "\n")
+    print(f"{path}: peak memory and a large reference set")
+
+
+if __name__ == "__main__":
+    main()
