@@ -14,8 +14,6 @@ as processor time. Needs the extras `jax` and `parity`.
 import argparse
 import os
 import statistics
-import subprocess
-import sys
 from pathlib import Path
 
 import losses
@@ -28,22 +26,9 @@ NAMES |= {engine: f"Keras, {engine}" for engine in ENGINES if engine != "pml"}
 PLAIN, PLAIN_DATASET = "classification", "classification, PyDataset"
 
 
-class Worker(losses.Worker):
-    """A process of one engine of whole training steps."""
-
-    def __init__(self, script, *arguments):
-        self.process = subprocess.Popen(
-            [sys.executable, str(losses.HERE / script), *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-
-
 def measure(engines, wanted, rounds, **case):
     """`{(engine, step): [(seconds, processor seconds) of each round] or a word}`."""
-    workers = {engine: Worker("fit_engine.py", engine) for engine in engines}
+    workers = {engine: losses.Worker("fit_engine.py", engine) for engine in engines}
     found = {(e, s): [] for e in engines for s in steps_of(e) if wanted is None or s in wanted}
     for turn in range(rounds):
         for (engine, step), seconds in found.items():

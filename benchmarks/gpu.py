@@ -23,7 +23,7 @@ ROWS = ("gemm", *losses.LOSSES)
 
 
 def worker(engine, device):
-    return fit.Worker("gpu_engine.py", engine, device)
+    return losses.Worker("gpu_engine.py", engine, device)
 
 
 def devices(engines, device):

@@ -41,14 +41,15 @@ RIVALS = {"triplet semi-hard": {"pml": "triplet semi-hard-all"}}
 
 
 class Worker:
-    """A process that times one engine."""
+    """A process that times one engine, started by a script of this folder."""
 
-    def __init__(self, engine):
-        python = sys.executable
-        if engine == "tfa":
-            python = os.environ["KERAS_METRIC_TFA_PYTHON"]
+    def __init__(self, script, *arguments, python=sys.executable):
+        self.command = [python, str(HERE / script), *arguments]
+        self.start()
+
+    def start(self):
         self.process = subprocess.Popen(
-            [python, str(HERE / "engine.py"), engine],
+            self.command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -61,11 +62,21 @@ class Worker:
             self.process.stdin.flush()
             return json.loads(self.process.stdout.readline())
         except (BrokenPipeError, json.JSONDecodeError):
-            return {"error": "the process died, most likely for lack of memory"}
+            # The system ends a process that takes all memory; the next case gets a new one.
+            self.close()
+            self.start()
+            return {"error": "out of memory"}
 
     def close(self):
         self.process.kill()
         self.process.wait()
+
+
+def worker_of(engine):
+    """A `Worker` for one of `ENGINES`."""
+    peer = engine == "tfa"
+    python = os.environ["KERAS_METRIC_TFA_PYTHON"] if peer else sys.executable
+    return Worker("engine.py", engine, python=python)
 
 
 def tired(seconds):
@@ -93,7 +104,7 @@ def measure_times(engines, losses, shapes, rounds):
         alone = [[engine] for engine in able if batch >= ALONE.get(engine, batch + 1)]
         together = [engine for engine in able if [engine] not in alone]
         for group in (together, *alone):
-            workers = {engine: Worker(engine) for engine in group}
+            workers = {engine: worker_of(engine) for engine in group}
             for loss in losses:
                 for per_class in [k for b, k in shapes if b == batch]:
                     data = {"batch": batch, "per_class": per_class, "dim": 128}
