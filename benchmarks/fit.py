@@ -145,10 +145,9 @@ def main():
         table(found),
         verdict(found),
     ]
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / "fit.md").write_text("\n\n".join(text) + "\n")
+    path = losses.write(arguments.out, "fit.md", text)
     draw(found, arguments.out / "fit.png")
-    print(f"{arguments.out / 'fit.md'}, {arguments.out / 'fit.png'}: table and bars")
+    print(f"{path}, {arguments.out / 'fit.png'}: table and bars")
 
 
 if __name__ == "__main__":

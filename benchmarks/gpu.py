@@ -147,9 +147,7 @@ def main():
         f"`fit.py`: {arguments.steps} a round after {SKIPPED} that are not counted.",
         table(by_step, engines),
     ]
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    path = arguments.out / "gpu.md"
-    path.write_text("\n\n".join(text) + "\n")
+    path = losses.write(arguments.out, "gpu.md", text)
     print(f"{path}: tables of {', '.join(sorted(set(found.values())))}")
 
 

@@ -134,6 +134,14 @@ def interleaved(workers, loss, data, rounds):
     return {**medians, **result}
 
 
+def write(folder, name, text):
+    """Write the parts of a Markdown file, and return where it lies."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / name
+    path.write_text("\n\n".join(text) + "\n")
+    return path
+
+
 def machine():
     model = platform.processor()
     info = Path("/proc/cpuinfo")
@@ -231,10 +239,9 @@ def main():
         "rounds.",
         table(times, engines, losses, shapes),
     ]
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / "losses.md").write_text("\n\n".join(text) + "\n")
+    path = write(arguments.out, "losses.md", text)
     draw(times, engines, losses, arguments.batches, arguments.out / "losses.png")
-    print(f"{arguments.out / 'losses.md'}, {arguments.out / 'losses.png'}: tables and curves")
+    print(f"{path}, {arguments.out / 'losses.png'}: tables and curves")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,17 @@ import statistics
 from pathlib import Path
 
 from engine import ENGINES
-from losses import LARGEST, LOSSES, RESULTS, engines_here, machine, of_engine, shown, worker_of
+from losses import (
+    LARGEST,
+    LOSSES,
+    RESULTS,
+    engines_here,
+    machine,
+    of_engine,
+    shown,
+    worker_of,
+    write,
+)
 
 
 def measure_memory(engines, losses, batch, per_class=4):
@@ -95,9 +105,7 @@ def main():
         "1,024 positives for each anchor; loss and gradient of both sides, milliseconds (median of "
         f"3): {against}.",
     ]
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    path = arguments.out / "memory.md"
-    path.write_text("\n\n".join(text) + "\n")
+    path = write(arguments.out, "memory.md", text)
     print(f"{path}: peak memory and a large reference set")
 
 

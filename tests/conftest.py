@@ -61,7 +61,7 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(autouse=True)
 def _clean_slate(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    # As keras.utils.set_random_seed, but for TensorFlow's own seed, which is set once below: it
+    # As keras.utils.set_random_seed, but for TensorFlow's own seed, which is set once above: it
     # makes TensorFlow forget every kernel, a tenth of a second for each test.
     random.seed(0)
     np.random.seed(0)

@@ -109,7 +109,7 @@ def _centred(distance, partners):
     """Distances less the largest of a positive: what takes part in a sum stands near zero."""
     largest = ops.max(ops.where(partners.positive, distance, -FAR), axis=-1, keepdims=True)
     largest = ops.where(largest > -FAR, largest, 0)
-    # Their squares, and sums of these, stay inside float32.
+    # A distance times its slope, and sums of such, stay inside float32.
     return ops.clip(distance - largest, -1e15, 1e15)
 
 

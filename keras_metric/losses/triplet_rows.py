@@ -51,7 +51,6 @@ def triplet_rows(measured, partners, miner, margin, form, metric=None, dim=None)
         dim: number of dimensions of the embeddings, likewise.
     """
     noise = miner.noise(ops.shape(partners.labels)[0], ops.shape(partners.order)[0])
-
     watched = watching()
 
     def compute(distance, partners, noise):
