@@ -94,6 +94,25 @@ def class_ids(labels, name="labels"):
     return ops.cast(labels, "int64" if dtype in ("int64", "uint64") else "int32")
 
 
+def multi_hot(labels, name="labels"):
+    """Return `labels` as a float32 tensor of zeros and ones, `(batch, classes)`."""
+    if not ops.is_tensor(labels):
+        labels = np.asarray(labels)
+        if labels.dtype.kind not in "biuf" or not np.isin(labels, (0, 1)).all():
+            raise ValueError(
+                f"`{name}` must be 0 or 1 for each class. Received: {name}.dtype={labels.dtype}. "
+                "Lists of ids become such rows by keras.layers.CategoryEncoding or "
+                "sklearn.preprocessing.MultiLabelBinarizer."
+            )
+    labels = ops.convert_to_tensor(labels)
+    if len(labels.shape) != 2:
+        raise ValueError(
+            f'With labels="multi_hot", `{name}` must have shape (batch, classes). '
+            f"Received: {name}.shape={tuple(labels.shape)}"
+        )
+    return ops.cast(labels, "float32")
+
+
 def check_not_strings(name, labels):
     """Raise if `labels` is a NumPy array, list or tuple of strings."""
     if not isinstance(labels, (np.ndarray, list, tuple)) or getattr(labels, "ndim", 1) == 0:

@@ -1,8 +1,9 @@
 """Who belongs together: the positives and negatives of each anchor row.
 
-The columns are ordered by label once. An anchor's class mates then stand side by side in that
-order: a loop over their rank meets each positive of every row without a tensor of shape
-(batch, batch, batch), for labels in any order and classes of any size.
+A loop over the rank of an anchor's positives meets each positive of every row without a tensor
+of shape (batch, batch, batch), for labels in any order and classes of any size. `Pairs` come from
+class ids: the columns are ordered by label once, and class mates stand side by side. `MaskedPairs`
+hold two masks: of items that share one of several labels, or of pairs that a miner chose.
 """
 
 from typing import Any, NamedTuple
@@ -34,6 +35,11 @@ class Pairs(NamedTuple):
     num_negatives: Any
 
     @property
+    def size(self):
+        """Number of columns, None if it is not known yet."""
+        return self.reference_labels.shape[0]
+
+    @property
     def columns(self):
         """Numbers of the columns, (1, columns)."""
         return ops.arange(ops.shape(self.order)[0], dtype="int32")[None, :]
@@ -62,29 +68,110 @@ class Pairs(NamedTuple):
 
     def for_each_positive(self, step, state):
         """Run `state = step(rank, column, exists, *state)` for each rank of a positive."""
-        most = ops.max(self.num_positives)
-
-        def body(rank, *state):
-            return (rank + 1, *step(rank, *self.column(rank), *state))
-
-        first = ops.zeros((), dtype="int32")
-        return ops.while_loop(lambda rank, *_: rank < most, body, (first, *state))[1:]
+        return _for_each_positive(self, step, state)
 
     def rows(self, place, inside):
         """The same for the anchors number `place`; those not `inside` get no positive."""
-        part = {name: ops.take(getattr(self, name), place, axis=0) for name in _PER_ROW}
-        part["num_positives"] = ops.where(inside, part["num_positives"], 0)
-        return self._replace(**part)
+        names = ("labels", "own", "start", "own_rank", "num_positives", "num_negatives")
+        return _rows(self, names, place, inside)
 
 
-_PER_ROW = ("labels", "own", "start", "own_rank", "num_positives", "num_negatives")
+class MaskedPairs(NamedTuple):
+    """The same as two masks, where no order of the columns puts partners side by side.
+
+    `positive`, `negative`: boolean (rows, columns). `rank`: (rows, columns), the number of a
+    positive among those of its row, from 1; 0 elsewhere. `num_positives`, `num_negatives`: (rows,).
+    """
+
+    positive: Any
+    negative: Any
+    rank: Any
+    num_positives: Any
+    num_negatives: Any
+
+    @property
+    def size(self):
+        """Number of columns, None if it is not known yet."""
+        return self.positive.shape[1]
+
+    @property
+    def columns(self):
+        """Numbers of the columns, (1, columns)."""
+        return ops.arange(ops.shape(self.positive)[1], dtype="int32")[None, :]
+
+    @property
+    def has_both(self):
+        """Boolean (rows,): the anchor has a positive and a negative."""
+        return ops.logical_and(self.num_positives > 0, self.num_negatives > 0)
+
+    def column(self, rank):
+        """Column of each anchor's positive number `rank`, and whether there is one: (rows,)."""
+        last = ops.shape(self.positive)[1] - 1
+        here = ops.where(ops.equal(self.rank, rank + 1), self.columns, last)
+        return ops.min(here, axis=1), rank < self.num_positives
+
+    def for_each_positive(self, step, state):
+        """Run `state = step(rank, column, exists, *state)` for each rank of a positive."""
+        return _for_each_positive(self, step, state)
+
+    def rows(self, place, inside):
+        """The same for the anchors number `place`; those not `inside` get no positive."""
+        return _rows(self, self._fields, place, inside)
+
+
+def _for_each_positive(partners, step, state):
+    most = ops.max(partners.num_positives)
+
+    def body(rank, *state):
+        return (rank + 1, *step(rank, *partners.column(rank), *state))
+
+    first = ops.zeros((), dtype="int32")
+    return ops.while_loop(lambda rank, *_: rank < most, body, (first, *state))[1:]
+
+
+def _rows(partners, names, place, inside):
+    part = {name: ops.take(getattr(partners, name), place, axis=0) for name in names}
+    part["num_positives"] = ops.where(inside, part["num_positives"], 0)
+    return partners._replace(**part)
+
+
+def from_masks(positive, negative):
+    """`MaskedPairs` of two boolean matrices (rows, columns)."""
+    counted = ops.cast(positive, "int32")
+    return MaskedPairs(
+        positive=positive,
+        negative=negative,
+        rank=ops.cumsum(counted, axis=1) * counted,
+        num_positives=ops.sum(counted, axis=1),
+        num_negatives=ops.sum(ops.cast(negative, "int32"), axis=1),
+    )
+
+
+def from_multi_hot(labels, reference_labels=None):
+    """`MaskedPairs` of items that share a label, of 0 and 1: `labels` (batch, classes)."""
+    others = labels if reference_labels is None else reference_labels
+    same = ops.matmul(ops.cast(labels, "float32"), ops.transpose(ops.cast(others, "float32"))) > 0
+    negative = ops.logical_not(same)
+    if reference_labels is None:
+        place = ops.arange(ops.shape(labels)[0], dtype="int32")
+        other = ops.not_equal(place[:, None], place[None, :])
+        # An item without any label is no partner of itself either.
+        same, negative = ops.logical_and(same, other), ops.logical_and(negative, other)
+    return from_masks(same, negative)
 
 
 def from_labels(labels, reference_labels=None, own=None):
-    """Pairs of integer `labels` (batch,) among themselves or among `reference_labels`.
+    """Partners of the items of a batch among themselves or among references.
 
-    `own` (batch,): the columns where anchors stand themselves, if they are among the references.
+    Args:
+        labels: integer class ids (batch,), or labels of 0 and 1 (batch, classes), of which a pair
+            must share one.
+        reference_labels: of the references, of the same kind.
+        own: (batch,), with class ids: the columns where anchors stand themselves, if they are
+            among the references.
     """
+    if len(labels.shape) == 2:
+        return from_multi_hot(labels, reference_labels)
     if reference_labels is None:
         reference_labels = labels
         own = ops.arange(ops.shape(labels)[0], dtype="int32")

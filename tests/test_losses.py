@@ -426,8 +426,6 @@ def test_wrong_ranks_and_branches():
         losses.TripletLoss()(np.array([0, 1]), np.ones(2, "float32"))
     with pytest.raises(ValueError, match=r"\(batch, 3, dim\)"):
         losses.TripletLoss()(np.array([0, 1]), np.ones((2, 2, 4), "float32"))
-    with pytest.raises(ValueError, match="labelled batch"):
-        losses.LiftedStructureLoss()(np.array([0, 1]), np.ones((2, 2, 4), "float32"))
     with pytest.raises(ValueError, match="floating point"):
         losses.TripletLoss()(np.array([0, 1]), np.ones((2, 4), "int32"))
     with pytest.raises(TypeError, match="Loss"):

@@ -1,47 +1,16 @@
 """Live beside pytorch-metric-learning, on fresh random batches: value, gradient, choice."""
 
-import os
-
 import numpy as np
 import pytest
-from autodiff import value_and_gradient
+from parity import SEED, BothMeans, batch, compare, mean, plain, torch
+from pytorch_metric_learning import distances as pml_distances
+from pytorch_metric_learning import losses as pml_losses
+from pytorch_metric_learning import miners as pml_miners
 
 from keras_metric import distances, losses
 from keras_metric.layers import TripletMiner
 
-pml = pytest.importorskip("pytorch_metric_learning", reason="make parity installs it")
-torch = pytest.importorskip("torch")
-
-from pytorch_metric_learning import distances as pml_distances  # noqa: E402
-from pytorch_metric_learning import losses as pml_losses  # noqa: E402
-from pytorch_metric_learning import miners as pml_miners  # noqa: E402
-from pytorch_metric_learning import reducers as pml_reducers  # noqa: E402
-
 pytestmark = pytest.mark.parity
-
-# Another batch each run; the seed in the test's name repeats a failure.
-SEED = int(os.environ.get("KERAS_METRIC_SEED", np.random.default_rng().integers(2**31)))
-
-
-def batch(extra):
-    rng = np.random.default_rng([SEED, extra])
-    labels = rng.choice(9, size=40, p=rng.dirichlet(np.ones(9)))
-    return rng.normal(size=(40, 12)).astype("float32"), labels
-
-
-def plain(power=1):
-    return pml_distances.LpDistance(normalize_embeddings=False, power=power)
-
-
-def mean():
-    return pml_reducers.MeanReducer()
-
-
-class BothMeans(pml_reducers.MultipleReducers):
-    """Mean of positives plus mean of negatives."""
-
-    def __init__(self):
-        super().__init__({}, default_reducer=mean())
 
 
 CASES = {
@@ -100,6 +69,13 @@ CASES = {
         lambda: pml_losses.ContrastiveLoss(0.2, 4.0, distance=plain(), reducer=BothMeans()),
         None,
     ),
+    "NT-Xent": (losses.NTXentLoss(0.3), lambda: pml_losses.NTXentLoss(0.3), None),
+    "NT-Xent, Euclidean": (
+        losses.NTXentLoss(0.3, "euclidean"),
+        lambda: pml_losses.NTXentLoss(0.3, distance=plain()),
+        None,
+    ),
+    "SupCon": (losses.SupConLoss(0.3), lambda: pml_losses.SupConLoss(0.3), None),
     "lifted": (
         losses.LiftedStructureLoss(1.3, 0.1),
         lambda: pml_losses.LiftedStructureLoss(1.3, 0.1, distance=plain()),
@@ -112,31 +88,14 @@ CASES = {
 @pytest.mark.parametrize("extra", range(3))
 def test_value_and_gradient(case, extra):
     ours, make, make_miner = CASES[case]
-    x, y = batch(extra)
-    value, slope = value_and_gradient(lambda z: ours(y, z), x)
-    tensor, labels = torch.tensor(x, requires_grad=True), torch.tensor(y)
-    chosen = make_miner()(tensor, labels) if make_miner else None
-    theirs = make()(tensor, labels, chosen)
-    theirs.backward()
-    told = f"KERAS_METRIC_SEED={SEED} repeats this batch"
-    np.testing.assert_allclose(value, theirs.item(), rtol=1e-4, atol=1e-6, err_msg=told)
-    np.testing.assert_allclose(slope, tensor.grad.numpy(), rtol=1e-3, atol=1e-5, err_msg=told)
+    compare(ours, make(), *batch(extra), miner=make_miner and make_miner())
 
 
 # With a reference set the peer's swap and lifted structure look up anchors by a reference's number.
 @pytest.mark.parametrize("case", [case for case in CASES if case not in ("triplet swap", "lifted")])
 def test_value_and_gradient_against_references(case):
     ours, make, make_miner = CASES[case]
-    (x, y), (others, labels) = batch(0), batch(4)
-    value, slope = value_and_gradient(lambda z: ours.against(y, z, labels, others), x)
-    tensor, references = torch.tensor(x, requires_grad=True), torch.tensor(others)
-    sets = {"ref_emb": references, "ref_labels": torch.tensor(labels)}
-    chosen = make_miner()(tensor, torch.tensor(y), **sets) if make_miner else None
-    theirs = make()(tensor, torch.tensor(y), chosen, **sets)
-    theirs.backward()
-    told = f"KERAS_METRIC_SEED={SEED} repeats this batch"
-    np.testing.assert_allclose(value, theirs.item(), rtol=1e-4, atol=1e-6, err_msg=told)
-    np.testing.assert_allclose(slope, tensor.grad.numpy(), rtol=1e-3, atol=1e-5, err_msg=told)
+    compare(ours, make(), *batch(0), references=batch(4), miner=make_miner and make_miner())
 
 
 @pytest.mark.parametrize("extra", range(3))

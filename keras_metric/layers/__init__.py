@@ -1,6 +1,7 @@
 """Keras layers: heads that make embeddings, miners that choose what a loss learns from."""
 
 from keras_metric.layers.embedding_head import EmbeddingHead
+from keras_metric.layers.pair_miner import PairMiner
 from keras_metric.layers.triplet_miner import TripletMiner
 
-__all__ = ["EmbeddingHead", "TripletMiner"]
+__all__ = ["EmbeddingHead", "PairMiner", "TripletMiner"]

@@ -2,14 +2,18 @@
 
 from keras_metric.losses.contrastive_loss import ContrastiveLoss
 from keras_metric.losses.lifted_structure_loss import LiftedStructureLoss
+from keras_metric.losses.nt_xent_loss import NTXentLoss
 from keras_metric.losses.quadruplet_loss import QuadrupletLoss
+from keras_metric.losses.sup_con_loss import SupConLoss
 from keras_metric.losses.triplet_loss import TripletLoss
 from keras_metric.losses.weighted_sum import WeightedSum
 
 __all__ = [
     "ContrastiveLoss",
     "LiftedStructureLoss",
+    "NTXentLoss",
     "QuadrupletLoss",
+    "SupConLoss",
     "TripletLoss",
     "WeightedSum",
 ]

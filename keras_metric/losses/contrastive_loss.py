@@ -3,9 +3,10 @@
 from keras import ops
 
 from keras_metric import distances
-from keras_metric._checks import check_choice, check_number
+from keras_metric._checks import check_number
 from keras_metric._export import export
-from keras_metric.losses.metric_loss import MetricLoss, check_branches, measured_pairs, report
+from keras_metric.losses.metric_loss import check_branches, report
+from keras_metric.losses.pair_loss import PairLoss
 from keras_metric.losses.rows import bounded_square, masked_terms, single_terms
 
 
@@ -16,7 +17,7 @@ def pull_and_push(distance, margin, positive_margin, power):
 
 
 @export
-class ContrastiveLoss(MetricLoss):
+class ContrastiveLoss(PairLoss):
     """Pulls the two items of a positive pair together, pushes those of a negative pair apart.
 
     For pairs: y_true says whether the two are the same, embeddings have shape (batch, 2, dim).
@@ -36,6 +37,10 @@ class ContrastiveLoss(MetricLoss):
         distance: metric name, see `keras_metric.distances`. Default "euclidean".
         positive_label: value of y_true that means "same" in ready-made pairs: 1 (default), or 0
             for the convention of Hadsell et al.
+        mining: which pairs of a labelled batch count: "all" (default), the name of a strategy of
+            `layers.PairMiner`, or a miner. Ready-made pairs are all taken.
+        labels: "ids" (default), or "multi_hot" for y of 0 and 1 `(batch, classes)`, where
+            sharing a label makes a positive pair.
         reduction: "mean_active" (default): positive and negative terms each averaged over those
             greater than zero. "mean_valid": each over all pairs of its kind.
             "sum_over_batch_size" on ready-made pairs: sum of all terms over the batch, the
@@ -67,14 +72,15 @@ class ContrastiveLoss(MetricLoss):
         power=1,
         distance="euclidean",
         positive_label=1,
+        mining="all",
+        labels="ids",
         reduction="mean_active",
         name="contrastive_loss",
         dtype=None,
     ):
-        super().__init__(reduction=reduction, name=name, dtype=dtype)
+        super().__init__(distance, mining, labels, reduction, name, dtype)
         check_number("margin", margin)
         check_number("positive_margin", positive_margin)
-        check_choice("distance", distance, distances.METRICS)
         for argument, value, allowed in (
             ("power", power, (1, 2)),
             ("positive_label", positive_label, (0, 1)),
@@ -86,11 +92,9 @@ class ContrastiveLoss(MetricLoss):
         self.margin = margin
         self.positive_margin = positive_margin
         self.power = power
-        self.distance = distance
         self.positive_label = positive_label
 
-    def batch_parts(self, labels, embeddings, *references):
-        distance, partners = measured_pairs(labels, embeddings, self.distance, *references)
+    def pair_parts(self, distance, partners):
         pull, push = pull_and_push(distance, self.margin, self.positive_margin, self.power)
         return [masked_terms(pull, partners.positive), masked_terms(push, partners.negative)]
 
@@ -107,13 +111,3 @@ class ContrastiveLoss(MetricLoss):
             single_terms(same * pull, same > 0),
             single_terms((1 - same) * push, same < 1),
         ]
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "margin": self.margin,
-            "positive_margin": self.positive_margin,
-            "power": self.power,
-            "distance": self.distance,
-            "positive_label": self.positive_label,
-        }

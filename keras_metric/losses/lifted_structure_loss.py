@@ -2,10 +2,10 @@
 
 from keras import ops
 
-from keras_metric import distances
-from keras_metric._checks import check_choice, check_flag, check_number
+from keras_metric._checks import check_flag, check_number
 from keras_metric._export import export
-from keras_metric.losses.metric_loss import MetricLoss, measured_pairs
+from keras_metric.losses.metric_loss import measured_pairs
+from keras_metric.losses.pair_loss import PairLoss, chosen_pairs
 from keras_metric.losses.rows import bounded_square, masked_terms
 from keras_metric.pairs import FAR
 
@@ -32,11 +32,12 @@ def lifted_structure_rows(distance, partners, margin, positive_margin, smooth, a
 
 
 @export
-class LiftedStructureLoss(MetricLoss):
+class LiftedStructureLoss(PairLoss):
     """Compares each positive pair of a batch with every negative of its two items at once.
 
     Learns more from a batch than triplets of it do: no negative is left out, the nearest
-    weigh most. Labelled batches only: integer labels, embeddings (batch, dim).
+    weigh most. For labelled batches, integer labels and embeddings (batch, dim), or several views
+    of each item, (batch, views, dim).
 
         J(i, j) = log(sum_k exp(margin - d(i, k)) + sum_l exp(margin - d(j, l)))
                   + d(i, j) - positive_margin
@@ -51,12 +52,16 @@ class LiftedStructureLoss(MetricLoss):
         smooth: True (default): the smooth upper bound above. False: the function it bounds,
             with the largest margin - d(i, k) or margin - d(j, l) in place of the logarithm.
         distance: metric name; default "euclidean", on embeddings that need not be normalised.
+        mining: which pairs count: "all" (default), the name of a strategy of
+            `layers.PairMiner`, or a miner.
+        labels: "ids" (default), or "multi_hot" for y of 0 and 1 `(batch, classes)`, where
+            sharing a label makes a positive pair.
         reduction: default "mean_valid": the mean over all positive pairs, |P| of them.
         name: name of the loss.
         dtype: dtype of the result. Distances are taken in float32 at least.
 
     Raises:
-        ValueError: for an unknown name, float labels, or ready-made tuples.
+        ValueError: for an unknown name or labels of another kind.
 
     Example:
     >>> import numpy as np
@@ -77,33 +82,25 @@ class LiftedStructureLoss(MetricLoss):
         positive_margin=0.0,
         smooth=True,
         distance="euclidean",
+        mining="all",
+        labels="ids",
         reduction="mean_valid",
         name="lifted_structure_loss",
         dtype=None,
     ):
-        super().__init__(reduction=reduction, name=name, dtype=dtype)
+        super().__init__(distance, mining, labels, reduction, name, dtype)
         check_number("margin", margin)
         check_number("positive_margin", positive_margin)
         check_flag("smooth", smooth)
-        check_choice("distance", distance, distances.METRICS)
         self.margin = margin
         self.positive_margin = positive_margin
         self.smooth = bool(smooth)
-        self.distance = distance
 
     def batch_parts(self, labels, embeddings, *references):
         distance, partners = measured_pairs(labels, embeddings, self.distance, *references)
+        partners = chosen_pairs(self.miner, distance, partners)
         return [
             lifted_structure_rows(
                 distance, partners, self.margin, self.positive_margin, self.smooth, not references
             )
         ]
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "margin": self.margin,
-            "positive_margin": self.positive_margin,
-            "smooth": self.smooth,
-            "distance": self.distance,
-        }

@@ -1,6 +1,7 @@
 """MetricLoss: what every loss of the package shares."""
 
 import contextlib
+import inspect
 import threading
 import warnings
 
@@ -9,7 +10,7 @@ import numpy as np
 from keras import ops
 
 from keras_metric import distances, pairs
-from keras_metric._checks import check_choice, check_matrix, class_ids
+from keras_metric._checks import check_choice, check_matrix, class_ids, multi_hot
 from keras_metric.losses.rows import OVER_COUNTS, reduce_rows
 
 _KERAS_REDUCTIONS = ("mean", "mean_with_sample_weight", "none", "sum", "sum_over_batch_size")
@@ -96,7 +97,14 @@ class MetricLoss(keras.losses.Loss):
       all rows, those without a partner included.
 
     `sample_weight` weighs the anchors, in the sum and in the count.
+
+    A subclass keeps every argument of its constructor in an attribute of that name; from these
+    come `get_config` and `from_config`.
     """
+
+    # What y_true of a labelled batch is: class "ids", or "multi_hot" rows, where one shared label
+    # makes two items a positive pair.
+    labels = "ids"
 
     def __init__(self, reduction, name, dtype=None):
         check_choice("reduction", "none" if reduction is None else reduction, REDUCTIONS)
@@ -143,7 +151,7 @@ class MetricLoss(keras.losses.Loss):
         """
         references = ops.convert_to_tensor(reference_embeddings)
         check_matrix("reference_embeddings", references)
-        labels = class_ids(reference_labels, "reference_labels")
+        labels = self._checked_labels(reference_labels, "reference_labels")
         _check_one_each(labels, references, "reference_labels", "reference_embeddings")
         with keras.name_scope(self.name):
             parts = self._parts(y_true, y_pred, references, labels)
@@ -153,6 +161,7 @@ class MetricLoss(keras.losses.Loss):
     def batch_parts(self, labels, embeddings, references=None, reference_labels=None):
         """Parts of a labelled batch: `labels` (batch,), `embeddings` (batch, dim).
 
+        Of losses that take them, `labels` may also be of 0 and 1, (batch, classes).
         With `references` (references, dim) and their labels, partners come from these alone.
         """
         raise ValueError(
@@ -195,7 +204,7 @@ class MetricLoss(keras.losses.Loss):
                 "Expected embeddings of shape (batch, dim), or (batch, branches, dim) for "
                 f"ready-made tuples. Received: y_pred.shape={shape}"
             )
-        labels = class_ids(y_true, "y_true")
+        labels = self._checked_labels(y_true, "y_true")
         _check_one_each(labels, embeddings, "y_true", "y_pred")
         if references is not None:
             return self.batch_parts(
@@ -204,9 +213,12 @@ class MetricLoss(keras.losses.Loss):
         self._warn_without_positives(y_true)
         return self.batch_parts(labels, embeddings)
 
+    def _checked_labels(self, labels, name):
+        return (multi_hot if self.labels == "multi_hot" else class_ids)(labels, name)
+
     def _warn_without_positives(self, y_true):
         # Only labels that are still NumPy's can be looked at without stopping the device.
-        if self._told_no_positives or ops.is_tensor(y_true):
+        if self._told_no_positives or ops.is_tensor(y_true) or self.labels == "multi_hot":
             return
         ids = np.asarray(y_true).ravel()
         if len(ids) and len(np.unique(ids)) == len(ids):
@@ -220,7 +232,14 @@ class MetricLoss(keras.losses.Loss):
 
     def get_config(self):
         # Keras leaves `dtype` out of a loss's config; a round trip must keep it.
-        return {**super().get_config(), "reduction": self.reduction, "dtype": self.dtype}
+        arguments = inspect.signature(type(self).__init__).parameters.values()
+        names = [a.name for a in arguments if a.kind is a.POSITIONAL_OR_KEYWORD][1:]
+        return {name: keras.saving.serialize_keras_object(getattr(self, name)) for name in names}
+
+    @classmethod
+    def from_config(cls, config):
+        revive = keras.saving.deserialize_keras_object
+        return cls(**{k: revive(v) if isinstance(v, dict) else v for k, v in config.items()})
 
 
 def check_branches(branches, expected, names):

@@ -1,14 +1,15 @@
 """QuadrupletLoss: a triplet, and a second negative or a second anchor."""
 
-import keras
 from keras import ops
 
 from keras_metric import distances
 from keras_metric._checks import check_choice, check_number
 from keras_metric._export import export
+from keras_metric.layers.pair_miner import PairMiner
 from keras_metric.losses.metric_loss import MetricLoss, check_branches, measured_pairs, report
+from keras_metric.losses.pair_loss import chosen_pairs
 from keras_metric.losses.rows import Rows, masked_terms, single_terms
-from keras_metric.losses.triplet_loss import as_miner, load_miner
+from keras_metric.losses.triplet_loss import as_miner
 from keras_metric.losses.triplet_rows import triplet_rows
 from keras_metric.mining import argmin
 from keras_metric.pairs import FAR
@@ -47,7 +48,8 @@ class QuadrupletLoss(MetricLoss):
         second_margin: of the second, weaker term; default 0.5, as in the paper.
         distance: metric name; default "squared_euclidean", as in the paper.
         form: "second_negative" (default) or "two_anchors".
-        mining: triplets of a labelled batch: a name or a `layers.TripletMiner`; default "all".
+        mining: triplets of a labelled batch: a name or a `layers.TripletMiner`; default "all". A
+            `layers.PairMiner` gives every triplet of the pairs it chooses.
         second_pair: "hardest" (default): the closest pair of two other classes in the batch.
             "nearest": the anchor's nearest negative and the item of a third class nearest to
             that, which spreads the gradient over more pairs. For "second_negative" only.
@@ -97,11 +99,12 @@ class QuadrupletLoss(MetricLoss):
         self.form = form
         self.mining = mining
         self.second_pair = second_pair
+        self.pair_miner = mining if isinstance(mining, PairMiner) else None
         self.miner = as_miner(mining, margin)
 
     @property
     def layers(self):
-        return (self.miner,)
+        return (self.miner,) if self.pair_miner is None else (self.pair_miner,)
 
     def batch_parts(self, labels, embeddings, references=None, reference_labels=None):
         if references is not None and self.form == "two_anchors":
@@ -113,10 +116,12 @@ class QuadrupletLoss(MetricLoss):
             labels, embeddings, self.distance, references, reference_labels
         )
 
+        chosen = chosen_pairs(self.pair_miner, distance, partners)
+
         def triplets(margin):
             return triplet_rows(
                 distances.finished(distance),
-                partners,
+                chosen,
                 self.miner,
                 margin,
                 "hinge",
@@ -162,21 +167,6 @@ class QuadrupletLoss(MetricLoss):
             gaps = [near - far + self.margin, near - others + self.second_margin]
         report(near, far)
         return [single_terms(ops.relu(gap)) for gap in gaps]
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "margin": self.margin,
-            "second_margin": self.second_margin,
-            "distance": self.distance,
-            "form": self.form,
-            "mining": keras.saving.serialize_keras_object(self.mining),
-            "second_pair": self.second_pair,
-        }
-
-    @classmethod
-    def from_config(cls, config):
-        return cls(**{**config, "mining": load_miner(config["mining"])})
 
 
 def second_pair_distance(distance, partners, among, second_pair):

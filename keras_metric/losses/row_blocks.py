@@ -55,7 +55,7 @@ def rows_in_blocks(compute, measured, partners, noise=None):
 
 
 def _each_block(compute, anchors, partners, noise):
-    size = _rows_of_a_block(partners.reference_labels.shape[0])
+    size = _rows_of_a_block(partners.size)
     if anchors.shape[0] is not None and anchors.shape[0] <= size:
         return compute(anchors, partners, noise)
     batch = ops.shape(anchors)[0]

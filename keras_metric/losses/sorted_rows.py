@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from keras import ops
 
-from keras_metric.pairs import FAR
+from keras_metric.pairs import FAR, MaskedPairs
 
 # The loop costs one pass over a block for each positive, the sort as much as this many passes.
 MANY = 64
@@ -23,8 +23,9 @@ FORMS = ("hinge", "squared_hinge")
 
 def where_many(partners, sort, loop):
     """`sort()` if some anchor has more than `MANY` positives, else `loop()`, in the graph."""
-    references = partners.reference_labels.shape[0]
-    if references is not None and references <= MANY:
+    few = partners.size is not None and partners.size <= MANY
+    # Masks stand in no order of classes that a row could be turned by.
+    if few or isinstance(partners, MaskedPairs):
         return loop()
     return ops.cond(ops.max(partners.num_positives) > MANY, sort, loop)
 

@@ -7,8 +7,10 @@ import keras
 from keras_metric import distances, pairs
 from keras_metric._checks import check_choice, check_flag, check_number
 from keras_metric._export import export
+from keras_metric.layers.pair_miner import PairMiner
 from keras_metric.layers.triplet_miner import TripletMiner
 from keras_metric.losses.metric_loss import MetricLoss, check_branches, report
+from keras_metric.losses.pair_loss import LABELS, chosen_pairs
 from keras_metric.losses.rows import single_terms
 from keras_metric.losses.swapped_rows import swapped_triplet_rows
 from keras_metric.losses.triplet_rows import FORMS, triplet_rows
@@ -34,10 +36,12 @@ class TripletLoss(MetricLoss):
         distance: metric name, see `keras_metric.distances`. Default "euclidean", not squared.
         mining: which triplets of a labelled batch count: a name or a `layers.TripletMiner`,
             which has the table of names. Default "semi-hard": neither the hardest, which
-            collapse a young network, nor the easy, which teach nothing. Ready-made triplets
-            are all taken.
+            collapse a young network, nor the easy, which teach nothing. A `layers.PairMiner`
+            gives every triplet of the pairs it chooses. Ready-made triplets are all taken.
         form: "hinge" (default), "squared_hinge" or "soft_margin".
         swap: if True, the negative distance is the smaller of d(a, n) and d(p, n).
+        labels: "ids" (default), or "multi_hot" for y of 0 and 1 `(batch, classes)`, where
+            sharing a label makes a positive pair.
         reduction: "mean_active" (default): the mean over the terms greater than zero, so that
             solved triplets do not dilute the gradient. "mean_valid" divides by all triplets, as
             tensorflow-addons does. Keras's own act on the row means.
@@ -68,6 +72,7 @@ class TripletLoss(MetricLoss):
         mining="semi-hard",
         form="hinge",
         swap=False,
+        labels="ids",
         reduction="mean_active",
         name="triplet_loss",
         dtype=None,
@@ -77,19 +82,25 @@ class TripletLoss(MetricLoss):
         check_choice("distance", distance, distances.METRICS)
         check_choice("form", form, FORMS)
         check_flag("swap", swap)
+        check_choice("labels", labels, LABELS)
         self.margin = margin
         self.distance = distance
         self.mining = mining
         self.form = form
         self.swap = bool(swap)
+        self.labels = labels
+        self.pair_miner = mining if isinstance(mining, PairMiner) else None
         self.miner = as_miner(mining, margin)
 
     @property
     def layers(self):
-        return (self.miner,)
+        return (self.miner,) if self.pair_miner is None else (self.pair_miner,)
 
     def batch_parts(self, labels, embeddings, references=None, reference_labels=None):
         partners = pairs.from_labels(labels, reference_labels)
+        if self.pair_miner is not None:
+            distance = distances.pairwise(embeddings, references, self.distance)
+            partners = chosen_pairs(self.pair_miner, distance, partners)
         settings = {"metric": self.distance, "dim": embeddings.shape[1]}
         if self.swap:
             distance = distances.pairwise(embeddings, references, self.distance)
@@ -115,34 +126,17 @@ class TripletLoss(MetricLoss):
         value = FORMS[self.form].value(near - far + self.margin)
         return [single_terms(value)]
 
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "margin": self.margin,
-            "distance": self.distance,
-            "mining": keras.saving.serialize_keras_object(self.mining),
-            "form": self.form,
-            "swap": self.swap,
-        }
-
-    @classmethod
-    def from_config(cls, config):
-        return cls(**{**config, "mining": load_miner(config["mining"])})
-
 
 def as_miner(mining, margin):
     """The `TripletMiner` that a loss's `mining` argument stands for."""
     if isinstance(mining, TripletMiner):
         return mining
+    if isinstance(mining, PairMiner):
+        return TripletMiner("all")
     if not isinstance(mining, str):
         raise ValueError(
-            "`mining` must be the name of a strategy or a keras_metric.layers.TripletMiner. "
-            f"Received: mining={mining!r}"
+            "`mining` must be the name of a strategy, a keras_metric.layers.TripletMiner or a "
+            f"PairMiner. Received: mining={mining!r}"
         )
     # The bands of the miner are as wide as the margin of the loss, as in FaceNet.
     return TripletMiner(mining, margin=margin if margin > 0 else 0.2)
-
-
-def load_miner(mining):
-    """A `mining` argument from its config."""
-    return keras.saving.deserialize_keras_object(mining)

@@ -50,7 +50,7 @@ def triplet_rows(measured, partners, miner, margin, form, metric=None, dim=None)
         metric: name of the metric, for strategies that ask for it.
         dim: number of dimensions of the embeddings, likewise.
     """
-    noise = miner.noise(ops.shape(partners.labels)[0], ops.shape(partners.order)[0])
+    noise = miner.noise(ops.shape(partners.num_positives)[0], ops.shape(partners.columns)[1])
     watched = watching()
 
     def compute(distance, partners, noise):

@@ -87,6 +87,7 @@ class EmbeddingModel(keras.Model):
 
     # Forms of ready-made tuples: names of their branches, in the order the loss expects.
     forms = (
+        branches.PAIR,
         branches.TRIPLET,
         branches.POSITIVE_PAIR,
         branches.QUADRUPLET,
@@ -190,8 +191,9 @@ class EmbeddingModel(keras.Model):
         branches.check_sample_weight(x, sample_weight)
         if y is None:
             self._check_without_y(y_pred)
-            # Tuples carry their own supervision; Keras insists on a target.
-            y = ops.zeros_like(y_pred[:, 0, 0], dtype="int32")
+            # Tuples carry their own supervision; Keras insists on a target. To losses that read
+            # the branches as views, each item is a class of its own.
+            y = ops.arange(ops.shape(y_pred)[0], dtype="int32")
         if self.health is None:
             return super().compute_loss(x, y, y_pred, sample_weight, training)
         with watch() as seen:

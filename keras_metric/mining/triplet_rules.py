@@ -12,43 +12,11 @@ import math
 import keras
 from keras import ops
 
+from keras_metric.mining.columns import among, argmax, argmin, at, first
 from keras_metric.pairs import FAR
 
 # Wu et al. 2017: distances below the first are weighed like it, those above the second never.
 _NEAREST_WEIGHED, _FARTHEST_WEIGHED = 0.5, 1.4
-
-
-def _among(distance, mask, otherwise):
-    return ops.where(mask, distance, ops.cast(otherwise, distance.dtype))
-
-
-def _at(matrix, column):
-    """Element of each row at `column` (batch,)."""
-    return ops.take_along_axis(matrix, column[:, None], axis=1)[:, 0]
-
-
-def _first(hit, columns):
-    """The lowest column of each row where `hit`; the last column where there is none.
-
-    Several times as fast as argmax of a boolean matrix, or argmin of the values themselves:
-    compilers turn a minimum into vector code, and a search for its place into single steps.
-    """
-    count = ops.shape(hit)[1]
-    # Column numbers up to 2**24 are exact in float32, whose minimum is the fastest.
-    place = ops.where(hit, ops.cast(columns, "float32"), float(2**24))
-    return ops.cast(ops.minimum(ops.min(place, axis=-1), count - 1), "int32")
-
-
-def argmin(values, columns):
-    """Column and value of the smallest of each row; the lowest column among equals."""
-    least = ops.min(values, axis=-1)
-    return _first(ops.equal(values, least[:, None]), columns), least
-
-
-def argmax(values, columns):
-    """Column and value of the largest of each row; the lowest column among equals."""
-    most = ops.max(values, axis=-1)
-    return _first(ops.equal(values, most[:, None]), columns), most
 
 
 def draw_noise(rows, columns, seed):
@@ -68,15 +36,15 @@ def _turn(noise, rank):
 def semi_hard(distance, pairs, noise=None, dim=None, margin=None):
     """For each (a, p) the nearest negative beyond p; where none is, the farthest of all."""
     columns = pairs.columns
-    others = _among(distance, pairs.negative, FAR)
-    farthest = ops.max(_among(distance, pairs.negative, -FAR), axis=-1)
+    others = among(distance, pairs.negative, FAR)
+    farthest = ops.max(among(distance, pairs.negative, -FAR), axis=-1)
     exists = pairs.num_negatives > 0
 
     def pick(rank, positive_distance):
         near = positive_distance[:, None]
         nearest = ops.min(ops.where(others > near, others, FAR), axis=-1)
         chosen = ops.where(nearest < FAR, nearest, farthest)
-        return _first(ops.equal(others, chosen[:, None]), columns), exists
+        return first(ops.equal(others, chosen[:, None]), columns), exists
 
     return pick
 
@@ -84,7 +52,7 @@ def semi_hard(distance, pairs, noise=None, dim=None, margin=None):
 def semi_hard_random(distance, pairs, noise=None, dim=None, margin=0.2):
     """For each (a, p) one random negative with d_ap < d_an < d_ap + margin; else none."""
     columns = pairs.columns
-    others = _among(distance, pairs.negative, FAR)
+    others = among(distance, pairs.negative, FAR)
 
     def pick(rank, positive_distance):
         near = positive_distance[:, None]
@@ -131,8 +99,8 @@ def distance_weighted(distance, pairs, noise=None, dim=None, margin=None):
 
 def hard(distance, pairs, noise=None):
     """The farthest positive and the nearest negative of each anchor. Hermans et al. 2017."""
-    positive, _ = argmax(_among(distance, pairs.positive, -FAR), pairs.columns)
-    negative, _ = argmin(_among(distance, pairs.negative, FAR), pairs.columns)
+    positive, _ = argmax(among(distance, pairs.positive, -FAR), pairs.columns)
+    negative, _ = argmin(among(distance, pairs.negative, FAR), pairs.columns)
     return positive, negative, pairs.has_both
 
 
@@ -141,8 +109,8 @@ def easy_positive(distance, pairs, noise=None):
 
     Xuan, Stylianou and Pless 2020, https://arxiv.org/abs/1904.04370 (with semi-hard negatives).
     """
-    positive, near = argmin(_among(distance, pairs.positive, FAR), pairs.columns)
-    others = _among(distance, pairs.negative, FAR)
+    positive, near = argmin(among(distance, pairs.positive, FAR), pairs.columns)
+    others = among(distance, pairs.negative, FAR)
     beyond = ops.where(others > near[:, None], others, FAR)
     negative, far = argmin(beyond, pairs.columns)
     return positive, negative, ops.logical_and(pairs.num_positives > 0, far < FAR)
@@ -156,8 +124,8 @@ def soft_hard(distance, pairs, noise=None):
     Brattoli 2019, https://github.com/Confusezius/Deep-Metric-Learning-Baselines
     """
     is_positive, is_negative = pairs.positive, pairs.negative
-    farthest = ops.max(_among(distance, is_positive, -FAR), axis=-1)[:, None]
-    nearest = ops.min(_among(distance, is_negative, FAR), axis=-1)[:, None]
+    farthest = ops.max(among(distance, is_positive, -FAR), axis=-1)[:, None]
+    nearest = ops.min(among(distance, is_negative, FAR), axis=-1)[:, None]
 
     def draw(kind, preferred):
         # Noise is below 1: the preferred always win, and each of them equally often.
@@ -206,7 +174,7 @@ def triplets(strategy, distance, pairs, noise=None, dim=None, margin=0.2):
     pick = PER_PAIR[strategy](distance, pairs, noise=noise, dim=dim, margin=margin)
 
     def step(rank, column, exists, table, weight):
-        negative, found = pick(rank, _at(distance, column))
+        negative, found = pick(rank, at(distance, column))
         here = ops.equal(columns, column[:, None])
         here = ops.logical_and(here, ops.logical_and(exists, found)[:, None])
         return ops.where(here, negative[:, None], table), ops.where(here, 1.0, weight)

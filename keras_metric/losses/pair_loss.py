@@ -1,0 +1,75 @@
+"""PairLoss: what the losses share that read the distances of a batch pair by pair."""
+
+from keras import ops
+
+from keras_metric import distances, pairs
+from keras_metric._checks import check_choice
+from keras_metric.layers.pair_miner import PairMiner
+from keras_metric.layers.triplet_miner import TripletMiner
+from keras_metric.losses.metric_loss import MetricLoss, measured_pairs
+from keras_metric.losses.rows import Rows
+from keras_metric.mining import pair_rules
+
+LABELS = ("ids", "multi_hot")
+
+
+def as_pair_miner(mining):
+    """The miner that a loss's `mining` argument stands for; None for "all"."""
+    if isinstance(mining, (PairMiner, TripletMiner)):
+        return mining
+    if not isinstance(mining, str):
+        raise ValueError(
+            '`mining` must be "all", the name of a strategy of keras_metric.layers.PairMiner, a '
+            f"PairMiner or a TripletMiner. Received: mining={mining!r}"
+        )
+    check_choice("mining", mining, ("all", *pair_rules.STRATEGIES))
+    return None if mining == "all" else PairMiner(mining)
+
+
+def chosen_pairs(miner, distance, partners, dim=None, metric=None):
+    """The partners that `miner` leaves, of an anchor's positives and negatives."""
+    if miner is None:
+        return partners
+    return pairs.from_masks(*miner.masks(distance, partners))
+
+
+class PairLoss(MetricLoss):
+    """Base of the losses on the pairs of a labelled batch.
+
+    A subclass defines `pair_parts(distance, partners)`, a list of `Rows` from the distances
+    (batch, references) and the `Pairs` that count.
+
+    Ready-made tuples `(batch, views, dim)` are views of the same items: views of one item are
+    positives, as are those of two items with the same label where `y_true` has any.
+    """
+
+    def __init__(self, distance, mining, labels, reduction, name, dtype=None):
+        super().__init__(reduction=reduction, name=name, dtype=dtype)
+        check_choice("distance", distance, distances.METRICS)
+        check_choice("labels", labels, LABELS)
+        self.distance = distance
+        self.mining = mining
+        self.labels = labels
+        self.miner = as_pair_miner(mining)
+
+    @property
+    def layers(self):
+        return () if self.miner is None else (self.miner,)
+
+    def pair_parts(self, distance, partners):
+        """Parts of a labelled batch, see `MetricLoss`."""
+        raise NotImplementedError(f"{type(self).__name__} must define pair_parts.")
+
+    def batch_parts(self, labels, embeddings, *references):
+        distance, partners = measured_pairs(labels, embeddings, self.distance, *references)
+        return self.pair_parts(distance, chosen_pairs(self.miner, distance, partners))
+
+    def tuple_parts(self, y_true, branches):
+        labels = ops.concatenate([self._checked_labels(y_true, "y_true")] * len(branches))
+        parts = self.batch_parts(labels, ops.concatenate(branches))
+        return [folded(part, len(branches)) for part in parts]
+
+
+def folded(rows, views):
+    """Rows of all views, one view after the other, as rows of the items they are views of."""
+    return Rows(*(ops.sum(ops.reshape(counts, (views, -1)), axis=0) for counts in rows))

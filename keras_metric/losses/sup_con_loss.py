@@ -1,0 +1,76 @@
+"""SupConLoss: all positives of an anchor at once against everything else."""
+
+from keras import ops
+
+from keras_metric._checks import check_number
+from keras_metric._export import export
+from keras_metric.losses.pair_loss import PairLoss
+from keras_metric.losses.rows import single_terms
+from keras_metric.pairs import FAR
+
+
+def sup_con_rows(distance, partners, temperature):
+    """One term an anchor: minus the mean log-softmax of its positives among all partners."""
+    positive, logits = partners.positive, -distance / temperature
+    either = ops.logical_or(positive, partners.negative)
+    everyone = ops.logsumexp(ops.where(either, logits, -FAR), axis=1)
+    number = ops.cast(partners.num_positives, logits.dtype)
+    near = ops.sum(ops.where(positive, logits, 0), axis=1) / ops.maximum(number, 1)
+    return single_terms(everyone - near, number > 0)
+
+
+@export
+class SupConLoss(PairLoss):
+    """Supervised contrastive loss: an anchor's positives share one softmax over the batch.
+
+    Reach for it with labels and large batches, or with several views of labelled items:
+    embeddings (batch, views, dim) and integer labels.
+
+        loss = mean over a of -1/|P(a)| sum over p of log( exp(s_ap / t) / sum_j exp(s_aj / t) )
+
+    with s = -distance, t the temperature, P(a) the positives of a, and j over all its positives
+    and negatives. This is the form L_out of the paper.
+
+    Args:
+        temperature: t, above 0. Default 0.1, as in the paper.
+        distance: metric name, default "cosine".
+        mining: which pairs count: "all" (default), the name of a strategy of
+            `layers.PairMiner`, or a miner.
+        labels: "ids" (default), or "multi_hot" for y of 0 and 1 `(batch, classes)`, where
+            sharing a label makes a positive pair.
+        reduction: default "mean_active", the mean over anchors with a positive whose term is
+            greater than zero.
+        name: name of the loss.
+        dtype: dtype of the result. Distances are taken in float32 at least.
+
+    Raises:
+        ValueError: for an unknown name, a temperature of 0 or less, or labels of another kind.
+
+    Example:
+    >>> import numpy as np
+    >>> import keras_metric
+    >>> points = np.array([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]], "float32")
+    >>> loss = keras_metric.losses.SupConLoss(temperature=0.5)
+    >>> round(float(loss(np.array([0, 0, 1, 1]), points)), 3)
+    0.272
+
+    Reference:
+        Khosla et al., "Supervised Contrastive Learning", 2020, https://arxiv.org/abs/2004.11362
+    """
+
+    def __init__(
+        self,
+        temperature=0.1,
+        distance="cosine",
+        mining="all",
+        labels="ids",
+        reduction="mean_active",
+        name="sup_con_loss",
+        dtype=None,
+    ):
+        super().__init__(distance, mining, labels, reduction, name, dtype)
+        check_number("temperature", temperature, above=0)
+        self.temperature = temperature
+
+    def pair_parts(self, distance, partners):
+        return [sup_con_rows(distance, partners, self.temperature)]
