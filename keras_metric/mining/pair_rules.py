@@ -22,4 +22,5 @@ def multi_similarity(distance, partners, epsilon):
     return positive, ops.logical_and(negative, ops.logical_and(distance - epsilon < farthest, both))
 
 
+RANDOM = ()
 STRATEGIES = ("multi-similarity",)
