@@ -1,18 +1,36 @@
 """Losses on embeddings, one family a file."""
 
+from keras_metric.losses.circle_loss import CircleLoss
 from keras_metric.losses.contrastive_loss import ContrastiveLoss
+from keras_metric.losses.generalized_lifted_structure_loss import GeneralizedLiftedStructureLoss
+from keras_metric.losses.instance_loss import InstanceLoss
 from keras_metric.losses.lifted_structure_loss import LiftedStructureLoss
+from keras_metric.losses.margin_loss import MarginLoss
+from keras_metric.losses.multi_similarity_loss import MultiSimilarityLoss
+from keras_metric.losses.n_pairs_loss import NPairsLoss
+from keras_metric.losses.nca_loss import NCALoss
 from keras_metric.losses.nt_xent_loss import NTXentLoss
 from keras_metric.losses.quadruplet_loss import QuadrupletLoss
+from keras_metric.losses.ranked_list_loss import RankedListLoss
+from keras_metric.losses.soft_nearest_neighbor_loss import SoftNearestNeighborLoss
 from keras_metric.losses.sup_con_loss import SupConLoss
 from keras_metric.losses.triplet_loss import TripletLoss
 from keras_metric.losses.weighted_sum import WeightedSum
 
 __all__ = [
+    "CircleLoss",
     "ContrastiveLoss",
+    "GeneralizedLiftedStructureLoss",
+    "InstanceLoss",
     "LiftedStructureLoss",
+    "MarginLoss",
+    "MultiSimilarityLoss",
+    "NCALoss",
+    "NPairsLoss",
     "NTXentLoss",
     "QuadrupletLoss",
+    "RankedListLoss",
+    "SoftNearestNeighborLoss",
     "SupConLoss",
     "TripletLoss",
     "WeightedSum",

@@ -26,6 +26,11 @@ def as_pair_miner(mining):
     return None if mining == "all" else PairMiner(mining)
 
 
+def similarity(distance, metric):
+    """What the literature calls a similarity: larger is closer, up to 1 for cosine and Pearson."""
+    return 1 - distance if metric in ("cosine", "pearson") else -distance
+
+
 def chosen_pairs(miner, distance, partners, dim=None, metric=None):
     """The partners that `miner` leaves, of an anchor's positives and negatives."""
     if miner is None:

@@ -36,6 +36,8 @@ FORMS = {
     "soft_margin": Form(ops.softplus, ops.sigmoid),
     "squared_hinge": Form(lambda gap: bounded_square(ops.relu(gap)), lambda gap: 2 * ops.relu(gap)),
 }
+# "every" has slope 1 for each triplet that exists, whatever its distances.
+_FORMS = {**FORMS, "every": Form(ops.zeros_like, lambda gap: ops.cast(gap > -FAR / 2, gap.dtype))}
 
 
 def triplet_rows(measured, partners, miner, margin, form, metric=None, dim=None):
@@ -55,16 +57,7 @@ def triplet_rows(measured, partners, miner, margin, form, metric=None, dim=None)
 
     def compute(distance, partners, noise):
         def of_strategy(name):
-            if name in mining.EVERY:
-                band = miner.margin if name == "semi-hard-all" else None
-                return _every_triplet(distance, partners, margin, form, band)
-            if name in mining.PER_ANCHOR:
-                chosen = mining.PER_ANCHOR[name](distance, partners, noise)
-                return _one_each(distance, chosen, margin, FORMS[form])
-            if name == "semi-hard":
-                return _semi_hard(distance, partners, margin, FORMS[form])
-            pick = miner.picker(name, distance, partners, noise, dim, metric)
-            return _one_a_pair(distance, partners, pick, margin, FORMS[form])
+            return _of_strategy(name, distance, partners, noise, miner, margin, form, metric, dim)
 
         *rows, slopes = miner.choose(of_strategy)
         if watched:
@@ -78,9 +71,41 @@ def triplet_rows(measured, partners, miner, margin, form, metric=None, dim=None)
     return Rows(total, active, valid)
 
 
+def triplet_counts(distance, partners, miner, metric=None, dim=None):
+    """How many of the triplets that `miner` chooses each pair is part of.
+
+    Returns:
+        Two matrices (batch, references), of the positives and of the negatives.
+    """
+    distance = ops.stop_gradient(distance)
+    noise = miner.noise(*ops.shape(distance))
+
+    def of_strategy(name):
+        # Where each triplet has slope 1, the slopes of a row are numbers of triplets.
+        settings = (miner, 0.0, "every", metric, dim)
+        return _of_strategy(name, distance, partners, noise, *settings)[-1]
+
+    counts = ops.stop_gradient(miner.choose(of_strategy))
+    return ops.relu(counts), ops.relu(-counts)
+
+
+def _of_strategy(name, distance, partners, noise, miner, margin, form, metric, dim):
+    """Total, active and valid terms of each row, and the derivatives by the distances."""
+    if name in mining.EVERY:
+        band = miner.margin if name == "semi-hard-all" else None
+        return _every_triplet(distance, partners, margin, form, band)
+    if name in mining.PER_ANCHOR:
+        chosen = mining.PER_ANCHOR[name](distance, partners, noise)
+        return _one_each(distance, chosen, margin, _FORMS[form])
+    if name == "semi-hard":
+        return _semi_hard(distance, partners, margin, _FORMS[form])
+    pick = miner.picker(name, distance, partners, noise, dim, metric)
+    return _one_a_pair(distance, partners, pick, margin, _FORMS[form])
+
+
 def _every_triplet(distance, partners, margin, form, band):
     def looped():
-        return _every_triplet_looped(distance, partners, margin, FORMS[form], band)
+        return _every_triplet_looped(distance, partners, margin, _FORMS[form], band)
 
     if form not in sorted_rows.FORMS:
         return looped()
