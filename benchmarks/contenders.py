@@ -17,12 +17,30 @@ SETTINGS = {}
 LEFT_OUT = ("WeightedSum",)
 # Class of pytorch-metric-learning, its arguments, and whether vectors come as they are.
 PEERS = {
+    "AngularLoss": ("AngularLoss", {}, False),
+    "CircleLoss": ("CircleLoss", {}, False),
     "ContrastiveLoss": ("ContrastiveLoss", {}, True),
+    "FastAPLoss": ("FastAPLoss", {}, False),
+    "GeneralizedLiftedStructureLoss": ("GeneralizedLiftedStructureLoss", {}, True),
+    "HistogramLoss": ("HistogramLoss", {}, False),
+    "InstanceLoss": ("InstanceLoss", {}, False),
+    "IntraPairVarianceLoss": ("IntraPairVarianceLoss", {}, False),
     "LiftedStructureLoss": ("LiftedStructureLoss", {}, True),
+    "MarginLoss": ("MarginLoss", {}, True),
+    "MultiSimilarityLoss": ("MultiSimilarityLoss", {}, False),
+    "NCALoss": ("NCALoss", {}, False),
+    "NPairsLoss": ("NPairsLoss", {}, False),
     "NTXentLoss": ("NTXentLoss", {}, False),
     "NTXentLoss (views)": ("NTXentLoss", {}, False),
+    "PNPLoss": ("PNPLoss", {}, False),
+    "RankedListLoss": ("RankedListLoss", {"margin": 0.4, "Tn": 10}, True),
+    "SignalToNoiseRatioLoss": ("SignalToNoiseRatioContrastiveLoss", {}, False),
+    "SmoothAPLoss": ("SmoothAPLoss", {}, False),
     "SupConLoss": ("SupConLoss", {}, False),
+    "ThresholdConsistentMarginLoss": ("ThresholdConsistentMarginLoss", {}, False),
     "TripletLoss": ("TripletMarginLoss", {"margin": 0.2}, True),
+    "TupletMarginLoss": ("TupletMarginLoss", {}, False),
+    "VICRegLoss": ("VICRegLoss", {}, False),
 }
 
 
