@@ -48,11 +48,16 @@ PUBLIC = {
     "keras_metric.layers": ["EmbeddingHead", "PairMiner", "TripletMiner"],
     "keras_metric.losses": [
         "ContrastiveLoss",
+        "FastAPLoss",
         "LiftedStructureLoss",
         "NTXentLoss",
+        "PNPLoss",
         "QuadrupletLoss",
+        "RecallAtKSurrogateLoss",
+        "SmoothAPLoss",
         "SupConLoss",
         "TripletLoss",
+        "TupletMarginLoss",
         "WeightedSum",
     ],
     "keras_metric.models": [
