@@ -49,6 +49,7 @@ PUBLIC = {
     "keras_metric.losses": [
         "CircleLoss",
         "ContrastiveLoss",
+        "FastAPLoss",
         "GeneralizedLiftedStructureLoss",
         "InstanceLoss",
         "LiftedStructureLoss",
@@ -57,11 +58,15 @@ PUBLIC = {
         "NCALoss",
         "NPairsLoss",
         "NTXentLoss",
+        "PNPLoss",
         "QuadrupletLoss",
         "RankedListLoss",
+        "RecallAtKSurrogateLoss",
+        "SmoothAPLoss",
         "SoftNearestNeighborLoss",
         "SupConLoss",
         "TripletLoss",
+        "TupletMarginLoss",
         "WeightedSum",
     ],
     "keras_metric.models": [

@@ -57,6 +57,7 @@ COMPILED = {
 # Another value of an argument whose default does not tell what other values there may be.
 OTHER_VALUES = {
     "dtype": "float64",
+    "k": (1, 3),
     "name": "mine",
     "terms": [(2.0, losses.LiftedStructureLoss(margin=0.7)), (1, losses.TripletLoss())],
 }

@@ -2,6 +2,7 @@
 
 from keras_metric.losses.circle_loss import CircleLoss
 from keras_metric.losses.contrastive_loss import ContrastiveLoss
+from keras_metric.losses.fast_ap_loss import FastAPLoss
 from keras_metric.losses.generalized_lifted_structure_loss import GeneralizedLiftedStructureLoss
 from keras_metric.losses.instance_loss import InstanceLoss
 from keras_metric.losses.lifted_structure_loss import LiftedStructureLoss
@@ -10,16 +11,21 @@ from keras_metric.losses.multi_similarity_loss import MultiSimilarityLoss
 from keras_metric.losses.n_pairs_loss import NPairsLoss
 from keras_metric.losses.nca_loss import NCALoss
 from keras_metric.losses.nt_xent_loss import NTXentLoss
+from keras_metric.losses.pnp_loss import PNPLoss
 from keras_metric.losses.quadruplet_loss import QuadrupletLoss
 from keras_metric.losses.ranked_list_loss import RankedListLoss
+from keras_metric.losses.recall_at_k_surrogate_loss import RecallAtKSurrogateLoss
+from keras_metric.losses.smooth_ap_loss import SmoothAPLoss
 from keras_metric.losses.soft_nearest_neighbor_loss import SoftNearestNeighborLoss
 from keras_metric.losses.sup_con_loss import SupConLoss
 from keras_metric.losses.triplet_loss import TripletLoss
+from keras_metric.losses.tuplet_margin_loss import TupletMarginLoss
 from keras_metric.losses.weighted_sum import WeightedSum
 
 __all__ = [
     "CircleLoss",
     "ContrastiveLoss",
+    "FastAPLoss",
     "GeneralizedLiftedStructureLoss",
     "InstanceLoss",
     "LiftedStructureLoss",
@@ -28,10 +34,14 @@ __all__ = [
     "NCALoss",
     "NPairsLoss",
     "NTXentLoss",
+    "PNPLoss",
     "QuadrupletLoss",
     "RankedListLoss",
+    "RecallAtKSurrogateLoss",
+    "SmoothAPLoss",
     "SoftNearestNeighborLoss",
     "SupConLoss",
     "TripletLoss",
+    "TupletMarginLoss",
     "WeightedSum",
 ]

@@ -1,0 +1,99 @@
+"""RankingLoss: what the losses share that judge the order of an anchor's partners."""
+
+from typing import NamedTuple
+
+from keras import ops
+
+from keras_metric import distances, pairs
+from keras_metric.losses.metric_loss import report_rows, watching
+from keras_metric.losses.pair_loss import PairLoss, chosen_pairs
+from keras_metric.losses.row_blocks import rows_in_blocks
+from keras_metric.losses.rows import single_terms
+from keras_metric.pairs import FAR
+
+
+class RankingLoss(PairLoss):
+    """Base of the losses with one term an anchor, from the order of its list of partners.
+
+    A subclass defines `block_terms(distance, partners)`: the terms (rows,) of some anchors, and
+    their derivatives with respect to the distances (rows, references).
+    """
+
+    def block_terms(self, distance, partners):
+        """Terms of some anchors and their derivatives, see the class."""
+        raise NotImplementedError(f"{type(self).__name__} must define block_terms.")
+
+    def list_of(self, partners):
+        """Who stands in the lists of the anchors of a batch, from their partners."""
+        return partners
+
+    def batch_parts(self, labels, embeddings, references=None, reference_labels=None):
+        partners = pairs.from_labels(labels, reference_labels)
+        if self.miner is not None:
+            distance = distances.pairwise(embeddings, references, self.distance)
+            partners = chosen_pairs(
+                self.miner, distance, partners, embeddings.shape[1], self.distance
+            )
+        listed, others = partners, references
+        if references is None:
+            listed, others = self.list_of(partners), embeddings
+        measured = distances.some_rows_at_a_time(embeddings, others, self.distance)
+        watched = watching()
+
+        def compute(distance, listed, noise):
+            terms, slopes = self.block_terms(distance, listed)
+            if not watched:
+                return [terms], slopes
+            masks = (listed.positive, listed.negative)
+            return [terms, *(ops.sum(ops.where(m, distance, 0), -1) for m in masks)], slopes
+
+        terms, *sums = rows_in_blocks(compute, measured, listed)
+        if watched:
+            if listed is not partners:
+                sums[0] = sums[0] - distances.elementwise(embeddings, embeddings, self.distance)
+            report_rows(*sums, partners.num_positives, partners.num_negatives)
+        return [single_terms(terms, partners.num_positives > 0)]
+
+
+def with_anchor(partners):
+    """The same with every anchor of a batch among its own positives."""
+    if isinstance(partners, pairs.MaskedPairs):
+        own = ops.equal(partners.columns, ops.transpose(partners.columns))
+        return pairs.from_masks(ops.logical_or(partners.positive, own), partners.negative)
+    nowhere = ops.zeros_like(partners.own) - 1
+    return partners._replace(
+        own=nowhere,
+        own_rank=nowhere + 1 + ops.shape(partners.order)[0],
+        num_positives=partners.num_positives + 1,
+    )
+
+
+class SmoothStep(NamedTuple):
+    """How far each item of a list stands before one positive p: sigmoid((d_p - d_j) / t).
+
+    `column` (rows,): where p stands. `before` (rows, references): 0 for items that do not count;
+    1/2 for p itself, if it counts.
+    """
+
+    column: object
+    before: object
+    temperature: float
+
+    def added(self, slopes, weights):
+        """`slopes` plus the derivatives of the sum of weights * before, for each row."""
+        push = weights * self.before * (1 - self.before) / self.temperature
+        rows = ops.arange(ops.shape(slopes)[0], dtype="int32")
+        pull = ops.sum(push, -1) + ops.take_along_axis(slopes, self.column[:, None], axis=1)[:, 0]
+        pull = pull - ops.take_along_axis(push, self.column[:, None], axis=1)[:, 0]
+        return ops.scatter_update(slopes - push, ops.stack([rows, self.column], axis=1), pull)
+
+
+def smooth_steps(distance, mask, temperature):
+    """A function of columns (rows,): `SmoothStep` of these positives, in the list of `mask`."""
+    among = ops.where(mask, distance, FAR)
+
+    def step(column):
+        near = ops.take_along_axis(distance, column[:, None], axis=1)
+        return SmoothStep(column, ops.sigmoid((near - among) / temperature), temperature)
+
+    return step
