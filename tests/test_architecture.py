@@ -47,12 +47,15 @@ PUBLIC = {
     "keras_metric.evaluation": ["retrieval_metrics"],
     "keras_metric.layers": ["EmbeddingHead", "PairMiner", "TripletMiner"],
     "keras_metric.losses": [
+        "BarlowTwinsLoss",
         "ContrastiveLoss",
         "LiftedStructureLoss",
         "NTXentLoss",
         "QuadrupletLoss",
+        "SimSiamLoss",
         "SupConLoss",
         "TripletLoss",
+        "VICRegLoss",
         "WeightedSum",
     ],
     "keras_metric.models": [
