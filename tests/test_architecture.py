@@ -48,10 +48,13 @@ PUBLIC = {
     "keras_metric.layers": ["EmbeddingHead", "PairMiner", "TripletMiner"],
     "keras_metric.losses": [
         "BarlowTwinsLoss",
+        "ClipLoss",
         "ContrastiveLoss",
+        "CosineRegressionLoss",
         "LiftedStructureLoss",
         "NTXentLoss",
         "QuadrupletLoss",
+        "SigLipLoss",
         "SimSiamLoss",
         "SupConLoss",
         "TripletLoss",

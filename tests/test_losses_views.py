@@ -213,7 +213,12 @@ TWO_VIEWS = {
     "VICReg": losses.VICRegLoss,
     "Barlow Twins": losses.BarlowTwinsLoss,
     "SimSiam": lambda: built(losses.SimSiamLoss()),
+    "CLIP": losses.ClipLoss,
+    "SigLIP": losses.SigLipLoss,
+    "cosine regression": losses.CosineRegressionLoss,
 }
+# What a model hands over where there is no y: each item is a class of its own.
+NO_Y = np.arange(9, dtype="int32")
 
 
 @pytest.mark.parametrize("name", TWO_VIEWS)
@@ -221,7 +226,7 @@ def test_two_views_and_no_others(name):
     loss = TWO_VIEWS[name]()
     for count in (1, 3):
         with pytest.raises(ValueError, match=rf"\(batch, 2, dim\).*Received {count} branches"):
-            loss(None, np.ones((4, count, 4), "float32"))
+            loss(np.arange(4), np.ones((4, count, 4), "float32"))
     with pytest.raises(ValueError, match="ready-made tuples"):
         loss(np.zeros(4, "int32"), np.ones((4, 4), "float32"))
 
@@ -242,7 +247,7 @@ ODD_VIEWS = {
 def run_of(name):
     """Value and gradient of a loss of two views; compiled on JAX, once for all tests."""
     loss = TWO_VIEWS[name]()
-    return differentiated(lambda z: loss(None, z), jit=BACKEND == "jax")
+    return differentiated(lambda z: loss(NO_Y[: len(z)], z), jit=BACKEND == "jax")
 
 
 @pytest.mark.parametrize("batch", ODD_VIEWS)
@@ -259,9 +264,9 @@ def test_odd_views_are_finite(batch):
 def test_views_of_half_precision(name):
     keras.config.set_floatx("float32")
     loss, x = TWO_VIEWS[name](), keras.ops.cast(300 * views(8), "float16")
-    value = loss(None, x)
+    value = loss(NO_Y, x)
     assert keras.backend.standardize_dtype(value.dtype) == "float32"
-    expected = loss(None, keras.ops.cast(x, "float32"))
+    expected = loss(NO_Y, keras.ops.cast(x, "float32"))
     assert number(value) == pytest.approx(number(expected), rel=1e-6)
 
 
@@ -269,7 +274,9 @@ def test_views_of_half_precision(name):
 @pytest.mark.parametrize("name", TWO_VIEWS)
 def test_views_compiled(name):
     x, loss = views(9).astype("float32"), TWO_VIEWS[name]()
-    compiled, plain = (differentiated(lambda z: loss(None, z), jit)(x) for jit in (True, False))
+    compiled, plain = (
+        differentiated(lambda z: loss(NO_Y[: len(z)], z), jit)(x) for jit in (True, False)
+    )
     np.testing.assert_allclose(compiled[0], plain[0], rtol=1e-5)
     np.testing.assert_allclose(compiled[1], plain[1], rtol=1e-4, atol=1e-5)
 
@@ -282,3 +289,90 @@ def test_wrong_weights_of_terms_raise():
         losses.BarlowTwinsLoss(-1)
     with pytest.raises(ValueError, match="has no rows that `sample_weight`"):
         losses.VICRegLoss()(None, views(0), sample_weight=np.ones(9))
+
+
+# Pairs of two sides -----------------------------------------------------------------------------
+
+
+def belongs(y, i, j):
+    """Whether items i and j belong together: ids, or rows of 0 and 1."""
+    return i == j or (y[i] @ y[j] > 0 if y.ndim == 2 else y[i] == y[j])
+
+
+def clip(x, y, temperature):
+    """Cross-entropy of both directions; several positives share the target."""
+    n, value = len(x), 0.0
+    for ahead, back in ((0, 1), (1, 0)):
+        for i in range(n):
+            s = [cosine(x[i, ahead], x[j, back]) / temperature for j in range(n)]
+            p = np.exp(s) / np.exp(s).sum()
+            mine = [j for j in range(n) if belongs(y, i, j)]
+            value -= sum(np.log(p[j]) for j in mine) / len(mine) / n / 2
+    return value
+
+
+def sig_lip(x, y, temperature, bias):
+    n, value = len(x), 0.0
+    for i in range(n):
+        for j in range(n):
+            z = 1 if belongs(y, i, j) else -1
+            value += np.log(1 + np.exp(-z * (cosine(x[i, 0], x[j, 1]) / temperature + bias))) / n
+    return value
+
+
+SIDES = {
+    "all different": np.arange(9),
+    "some the same": np.array([4, 2, 4, 0, 1, 4, 2, 7, 9]),
+    "one class": np.zeros(9, "int64"),
+    "multi-hot, one row empty": np.eye(5, dtype="int64")[[0, 1, 2, 3, 4, 0, 1, 2, 3]]
+    + np.eye(5, dtype="int64")[[1, 1, 0, 3, 4, 0, 2, 2, 0]]
+    > 0,
+}
+
+
+@pytest.mark.parametrize("case", SIDES)
+def test_clip_and_sig_lip_equal_loops(case):
+    y, x = SIDES[case].astype("int32"), views(10)
+    settings = {"labels": "multi_hot"} if y.ndim == 2 else {}
+    if y.ndim == 2:
+        # An item without any label belongs to itself all the same.
+        y[4] = 0
+    loss = double(losses.ClipLoss, temperature=0.3, **settings)
+    agrees(lambda z: loss(y, z), lambda z: clip(z, y, 0.3), x)
+    loss = double(losses.SigLipLoss, temperature=0.4, bias=-1.5, **settings)
+    agrees(lambda z: loss(y, z), lambda z: sig_lip(z, y, 0.4, -1.5), x)
+
+
+def test_clip_of_itself_is_nt_xent_over_half_the_positives():
+    """Of distinct items, one direction is InfoNCE: log-softmax of the diagonal."""
+    x = views(11)
+    a, b = (z / np.linalg.norm(z, axis=1, keepdims=True) for z in (x[:, 0], x[:, 1]))
+    s = a @ b.T / 0.5
+    each = (np.logaddexp.reduce(s, 1) + np.logaddexp.reduce(s, 0) - 2 * np.diag(s)) / 2
+    loss = losses.ClipLoss(temperature=0.5)
+    assert number(loss(np.arange(9), x)) == pytest.approx(each.mean(), rel=1e-5)
+    weights = np.array([0, 1, 2, 0.5, 3, 1, 1, 0, 2])
+    found = number(loss(np.arange(9), x, sample_weight=weights))
+    assert found == pytest.approx((weights * each).sum() / weights.sum(), rel=1e-5)
+
+
+@pytest.mark.parametrize("bounds", [(0.0, 1.0), (0.0, 5.0), (-2.0, 3.0)])
+def test_cosine_regression_equals_loops(bounds):
+    low, high = bounds
+    x, y = views(12), np.random.default_rng(0).uniform(low, high, size=9)
+
+    def oracle(z):
+        terms = [(cosine(*v) - (t - low) / (high - low)) ** 2 for v, t in zip(z, y)]
+        return sum(terms) / len(terms)
+
+    loss = double(losses.CosineRegressionLoss, y_min=low, y_max=high)
+    agrees(lambda z: loss(y, z), oracle, x)
+    agrees(lambda z: loss(y[:, None], z), oracle, x)
+
+
+def test_scores_may_be_integers_and_bounds_must_be_in_order():
+    x, y = views(13), np.arange(9) % 6
+    loss = losses.CosineRegressionLoss(y_max=5)
+    assert number(loss(y, x)) == pytest.approx(number(loss(y.astype("float32"), x)))
+    with pytest.raises(ValueError, match="`y_max` must be greater than 2.0"):
+        losses.CosineRegressionLoss(y_min=2.0, y_max=2.0)

@@ -1,10 +1,13 @@
 """Losses on embeddings, one family a file."""
 
 from keras_metric.losses.barlow_twins_loss import BarlowTwinsLoss
+from keras_metric.losses.clip_loss import ClipLoss
 from keras_metric.losses.contrastive_loss import ContrastiveLoss
+from keras_metric.losses.cosine_regression_loss import CosineRegressionLoss
 from keras_metric.losses.lifted_structure_loss import LiftedStructureLoss
 from keras_metric.losses.nt_xent_loss import NTXentLoss
 from keras_metric.losses.quadruplet_loss import QuadrupletLoss
+from keras_metric.losses.sig_lip_loss import SigLipLoss
 from keras_metric.losses.sim_siam_loss import SimSiamLoss
 from keras_metric.losses.sup_con_loss import SupConLoss
 from keras_metric.losses.triplet_loss import TripletLoss
@@ -13,10 +16,13 @@ from keras_metric.losses.weighted_sum import WeightedSum
 
 __all__ = [
     "BarlowTwinsLoss",
+    "ClipLoss",
     "ContrastiveLoss",
+    "CosineRegressionLoss",
     "LiftedStructureLoss",
     "NTXentLoss",
     "QuadrupletLoss",
+    "SigLipLoss",
     "SimSiamLoss",
     "SupConLoss",
     "TripletLoss",
