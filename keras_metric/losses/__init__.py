@@ -1,7 +1,10 @@
 """Losses on embeddings, one family a file."""
 
+from keras_metric.losses.barlow_twins_loss import BarlowTwinsLoss
 from keras_metric.losses.circle_loss import CircleLoss
+from keras_metric.losses.clip_loss import ClipLoss
 from keras_metric.losses.contrastive_loss import ContrastiveLoss
+from keras_metric.losses.cosine_regression_loss import CosineRegressionLoss
 from keras_metric.losses.fast_ap_loss import FastAPLoss
 from keras_metric.losses.generalized_lifted_structure_loss import GeneralizedLiftedStructureLoss
 from keras_metric.losses.instance_loss import InstanceLoss
@@ -15,16 +18,22 @@ from keras_metric.losses.pnp_loss import PNPLoss
 from keras_metric.losses.quadruplet_loss import QuadrupletLoss
 from keras_metric.losses.ranked_list_loss import RankedListLoss
 from keras_metric.losses.recall_at_k_surrogate_loss import RecallAtKSurrogateLoss
+from keras_metric.losses.sig_lip_loss import SigLipLoss
+from keras_metric.losses.sim_siam_loss import SimSiamLoss
 from keras_metric.losses.smooth_ap_loss import SmoothAPLoss
 from keras_metric.losses.soft_nearest_neighbor_loss import SoftNearestNeighborLoss
 from keras_metric.losses.sup_con_loss import SupConLoss
 from keras_metric.losses.triplet_loss import TripletLoss
 from keras_metric.losses.tuplet_margin_loss import TupletMarginLoss
+from keras_metric.losses.vicreg_loss import VICRegLoss
 from keras_metric.losses.weighted_sum import WeightedSum
 
 __all__ = [
+    "BarlowTwinsLoss",
     "CircleLoss",
+    "ClipLoss",
     "ContrastiveLoss",
+    "CosineRegressionLoss",
     "FastAPLoss",
     "GeneralizedLiftedStructureLoss",
     "InstanceLoss",
@@ -38,10 +47,13 @@ __all__ = [
     "QuadrupletLoss",
     "RankedListLoss",
     "RecallAtKSurrogateLoss",
+    "SigLipLoss",
+    "SimSiamLoss",
     "SmoothAPLoss",
     "SoftNearestNeighborLoss",
     "SupConLoss",
     "TripletLoss",
     "TupletMarginLoss",
+    "VICRegLoss",
     "WeightedSum",
 ]

@@ -105,6 +105,8 @@ class MetricLoss(keras.losses.Loss):
     # What y_true of a labelled batch is: class "ids", or "multi_hot" rows, where one shared label
     # makes two items a positive pair.
     labels = "ids"
+    # What y says of ready-made pairs, in words, where the loss can do nothing without it.
+    y_of_pairs = None
 
     def __init__(self, reduction, name, dtype=None):
         check_choice("reduction", "none" if reduction is None else reduction, REDUCTIONS)

@@ -1,0 +1,378 @@
+"""Losses on two views, on pairs and on whole classes, beside slow loops of the papers' formulas."""
+
+import functools
+
+import keras
+import numpy as np
+import pytest
+import reference
+from autodiff import differentiated, value_and_gradient
+
+from keras_metric import losses
+from keras_metric.models import EmbeddingModel
+
+BACKEND = keras.backend.backend()
+# float64 stays float64 on TensorFlow alone: JAX truncates it, and keras.ops on torch do too.
+DOUBLE = BACKEND == "tensorflow"
+DTYPE = "float64" if DOUBLE else "float32"
+CLOSE = {"rtol": 1e-9, "atol": 1e-9} if DOUBLE else {"rtol": 1e-4, "atol": 1e-4}
+# Central differences of a float64 loop are good to about 1e-8.
+CLOSE_SLOPE = {"rtol": 1e-5, "atol": 1e-6} if DOUBLE else {"rtol": 1e-3, "atol": 1e-3}
+
+# Classes of 6, 4, 3, 2 and a singleton, in no order.
+LABELS = np.array([3, 0, 3, 7, 1, 1, 3, 0, 3, 9, 1, 3, 0, 3, 7, 1])
+
+
+@pytest.fixture(autouse=True)
+def _precision():
+    keras.config.set_floatx(DTYPE)
+
+
+def rows(seed, size=16, dim=5):
+    return 0.7 * np.random.default_rng(seed).normal(size=(size, dim)) + 0.1
+
+
+def views(seed, size=9, dim=4):
+    """Two views of each item that resemble each other."""
+    rng = np.random.default_rng(seed)
+    first = rng.normal(size=(size, dim))
+    return np.stack([first, first + 0.8 * rng.normal(size=first.shape)], axis=1)
+
+
+def agrees(call, oracle, x):
+    """Value and gradient of `call(x)` equal those of the loop `oracle(x)`."""
+    value, slope = value_and_gradient(call, x.astype(DTYPE), jit=BACKEND == "jax")
+    np.testing.assert_allclose(value, oracle(x), **CLOSE)
+    # Random directions: a wrong element of the gradient shows in each of them.
+    directions = np.random.default_rng(0).normal(size=(3, *x.shape))
+    along = (directions * slope).reshape(3, -1).sum(1)
+    np.testing.assert_allclose(along, reference.slopes(oracle, x, directions), **CLOSE_SLOPE)
+
+
+def number(tensor):
+    return float(keras.ops.convert_to_numpy(tensor))
+
+
+def double(loss_class, **settings):
+    return loss_class(dtype=DTYPE, **settings)
+
+
+def cosine(a, b):
+    return a @ b / np.linalg.norm(a) / np.linalg.norm(b)
+
+
+# Two views ------------------------------------------------------------------------------------
+
+
+def vicreg(x, invariance_lambda=25, variance_mu=25, covariance_v=1, eps=1e-4):
+    """The paper's terms, with the factors of the authors' code."""
+    n, _, dim = x.shape
+    value = invariance_lambda * sum(((v[0] - v[1]) ** 2).sum() for v in x) / n / dim
+    for z in (x[:, 0], x[:, 1]):
+        mean = [sum(z[:, j]) / n for j in range(dim)]
+        for j in range(dim):
+            variance = sum((z[i, j] - mean[j]) ** 2 for i in range(n)) / (n - 1)
+            value += variance_mu * max(1 - np.sqrt(variance + eps), 0) / dim / 2
+            for k in range(dim):
+                if k != j:
+                    products = [(z[i, j] - mean[j]) * (z[i, k] - mean[k]) for i in range(n)]
+                    value += covariance_v * (sum(products) / (n - 1)) ** 2 / dim
+    return value
+
+
+@pytest.mark.parametrize("scale", [0.3, 1.0, 3.0])
+def test_vicreg_equals_loops(scale):
+    x = scale * views(1)
+    agrees(lambda z: double(losses.VICRegLoss)(None, z), vicreg, x)
+    settings = {"invariance_lambda": 2.0, "variance_mu": 7.0, "covariance_v": 3.0, "eps": 0.1}
+    loss = double(losses.VICRegLoss, **settings)
+    agrees(lambda z: loss(None, z), lambda z: vicreg(z, **settings), x)
+
+
+def barlow_twins(x, weight=0.0051, eps=1e-5):
+    n, _, dim = x.shape
+    first, second = ((z - z.mean(0)) / np.sqrt(z.var(0) + eps) for z in (x[:, 0], x[:, 1]))
+    value = 0.0
+    for i in range(dim):
+        for j in range(dim):
+            c = sum(first[b, i] * second[b, j] for b in range(n)) / n
+            value += (1 - c) ** 2 if i == j else weight * c**2
+    return value
+
+
+@pytest.mark.parametrize("scale", [0.3, 1.0, 3.0])
+def test_barlow_twins_equals_loops(scale):
+    x = scale * views(2)
+    agrees(lambda z: double(losses.BarlowTwinsLoss)(None, z), barlow_twins, x)
+    loss = double(losses.BarlowTwinsLoss, redundancy_weight=0.7, eps=0.2)
+    agrees(lambda z: loss(None, z), lambda z: barlow_twins(z, 0.7, 0.2), x)
+
+
+def test_barlow_twins_of_correlations():
+    """Without eps to speak of, C is NumPy's matrix of correlations (equation 2 of the paper)."""
+    x = views(3, size=30)
+    c = np.corrcoef(x[:, 0], x[:, 1], rowvar=False)[:4, 4:]
+    expected = ((1 - np.diag(c)) ** 2).sum() + 0.5 * (c**2).sum() - 0.5 * (np.diag(c) ** 2).sum()
+    found = losses.BarlowTwinsLoss(redundancy_weight=0.5, eps=1e-12)(None, x)
+    np.testing.assert_allclose(number(found), expected, rtol=1e-5)
+
+
+def built(loss, dim=4):
+    for layer in loss.layers:
+        layer.build((None, dim))
+    return loss
+
+
+def test_sim_siam_equals_loops():
+    loss = built(double(losses.SimSiamLoss))
+    down, down_bias, up, up_bias = (w.numpy() for w in loss.network.weights)
+    assert down.shape == (4, 1) and up.shape == (1, 4)
+    loss.network.set_weights([0.5 + abs(down), down_bias + 1.1, up, up_bias + [0.1, 0.2, 0, 0]])
+    x = views(4)
+    still = x.copy()
+
+    def oracle(z):
+        down, down_bias, up, up_bias = (w.numpy() for w in loss.network.weights)
+
+        def predicted(a):
+            return np.maximum(a @ down + down_bias, 0) @ up + up_bias
+
+        # What is predicted stands still: only the predictions see a changed `z`.
+        terms = [
+            (1 - cosine(predicted(v[0]), w[1]) + 1 - cosine(predicted(v[1]), w[0])) / 2
+            for v, w in zip(z, still)
+        ]
+        return np.mean(terms)
+
+    agrees(lambda z: loss(None, z), oracle, x)
+
+
+def test_sim_siam_weighs_items():
+    loss = built(losses.SimSiamLoss(reduction="none"))
+    x = views(5)
+    each = keras.ops.convert_to_numpy(loss(None, x))
+    assert each.shape == (9,)
+    loss.reduction = "mean_valid"
+    weights = np.arange(9.0)
+    found = number(loss(None, x, sample_weight=weights))
+    assert found == pytest.approx((weights * each).sum() / weights.sum(), rel=1e-5)
+
+
+def test_an_unbuilt_predictor_says_the_way_out():
+    with pytest.raises(ValueError, match="EmbeddingModel.*loss.layers\\[0\\].build"):
+        losses.SimSiamLoss()(None, views(0))
+    with pytest.raises(TypeError, match="`predictor` must be a Keras layer"):
+        losses.SimSiamLoss(predictor=lambda x: x)
+
+
+def own_predictor():
+    return keras.Sequential(
+        [
+            keras.layers.Dense(3),
+            keras.layers.BatchNormalization(),
+            keras.layers.ReLU(),
+            keras.layers.Dense(4),
+        ]
+    )
+
+
+# Keras's own words about a model that is saved before its optimizer has made a step.
+@pytest.mark.filterwarnings("ignore:Skipping variable loading for optimizer")
+@pytest.mark.parametrize("predictor", [None, own_predictor], ids=["default", "own"])
+def test_the_predictor_is_trained_and_comes_back_with_the_file(predictor):
+    keras.config.set_floatx("float32")
+    model = EmbeddingModel(keras.layers.Dense(6), embedding_dim=4)
+    loss = losses.SimSiamLoss(predictor and predictor())
+    # A graph for one of them; compiling it takes ten times as long as these few steps.
+    eager = {"run_eagerly": predictor is None and BACKEND != "jax"}
+    model.compile(keras.optimizers.SGD(0.1, momentum=0.9), loss, **eager)
+    x = views(6, size=16, dim=5).astype("float32")
+    pairs = {"first": x[:, 0], "second": x[:, 1]}
+    model(pairs)
+    before = [w + 0 for w in model.loss_layers.get_weights()]
+    assert len(before) == (4 if predictor is None else 8)
+    model.fit(pairs, batch_size=8, epochs=2, shuffle=False, verbose=0)
+    after = model.loss_layers.get_weights()
+    # Moving averages of the batch normalisation move as well.
+    assert all((a != b).any() for a, b in zip(before, after))
+
+    model.save("model.keras")
+    again = keras.models.load_model("model.keras")
+    assert type(again.loss) is losses.SimSiamLoss
+    assert (again.loss.predictor is None) == (predictor is None)
+    for a, b in zip(after, again.loss_layers.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    histories = [
+        m.fit(pairs, batch_size=8, epochs=2, shuffle=False, verbose=0).history
+        for m in (model, again)
+    ]
+    np.testing.assert_allclose(histories[0]["loss"], histories[1]["loss"], rtol=1e-5)
+
+
+TWO_VIEWS = {
+    "VICReg": losses.VICRegLoss,
+    "Barlow Twins": losses.BarlowTwinsLoss,
+    "SimSiam": lambda: built(losses.SimSiamLoss()),
+    "CLIP": losses.ClipLoss,
+    "SigLIP": losses.SigLipLoss,
+    "cosine regression": losses.CosineRegressionLoss,
+}
+# What a model hands over where there is no y: each item is a class of its own.
+NO_Y = np.arange(9, dtype="int32")
+
+
+@pytest.mark.parametrize("name", TWO_VIEWS)
+def test_two_views_and_no_others(name):
+    loss = TWO_VIEWS[name]()
+    for count in (1, 3):
+        with pytest.raises(ValueError, match=rf"\(batch, 2, dim\).*Received {count} branches"):
+            loss(np.arange(4), np.ones((4, count, 4), "float32"))
+    with pytest.raises(ValueError, match="ready-made tuples"):
+        loss(np.zeros(4, "int32"), np.ones((4, 4), "float32"))
+
+
+ODD_VIEWS = {
+    "one item": lambda x: x[:1],
+    "two items": lambda x: x[:2],
+    "all equal": np.ones_like,
+    "all zero": np.zeros_like,
+    "one view zero": lambda x: x * np.array([0, 1]).reshape(1, 2, 1),
+    "a huge item": lambda x: x * np.where(np.arange(9) == 1, 1e20, 1).reshape(9, 1, 1),
+    "all tiny": lambda x: 1e-20 * x,
+    "a dead dimension": lambda x: x * np.array([1, 0, 1, 1]),
+}
+
+
+@functools.cache
+def run_of(name):
+    """Value and gradient of a loss of two views; compiled on JAX, once for all tests."""
+    loss = TWO_VIEWS[name]()
+    return differentiated(lambda z: loss(NO_Y[: len(z)], z), jit=BACKEND == "jax")
+
+
+@pytest.mark.parametrize("batch", ODD_VIEWS)
+def test_odd_views_are_finite(batch):
+    x = ODD_VIEWS[batch](views(7)).astype("float32")
+    for name in TWO_VIEWS:
+        value, slope = run_of(name)(x)
+        assert np.isfinite(value) and np.isfinite(slope).all(), name
+        broken = np.where(np.arange(len(x)) == 0, np.nan, x.T).T
+        assert np.isnan(run_of(name)(broken.astype("float32"))[0]), name
+
+
+@pytest.mark.parametrize("name", TWO_VIEWS)
+def test_views_of_half_precision(name):
+    keras.config.set_floatx("float32")
+    loss, x = TWO_VIEWS[name](), keras.ops.cast(300 * views(8), "float16")
+    value = loss(NO_Y, x)
+    assert keras.backend.standardize_dtype(value.dtype) == "float32"
+    expected = loss(NO_Y, keras.ops.cast(x, "float32"))
+    assert number(value) == pytest.approx(number(expected), rel=1e-6)
+
+
+@pytest.mark.skipif(BACKEND == "torch", reason="Keras compiles nothing there")
+@pytest.mark.parametrize("name", TWO_VIEWS)
+def test_views_compiled(name):
+    x, loss = views(9).astype("float32"), TWO_VIEWS[name]()
+    compiled, plain = (
+        differentiated(lambda z: loss(NO_Y[: len(z)], z), jit)(x) for jit in (True, False)
+    )
+    np.testing.assert_allclose(compiled[0], plain[0], rtol=1e-5)
+    np.testing.assert_allclose(compiled[1], plain[1], rtol=1e-4, atol=1e-5)
+
+
+def test_wrong_weights_of_terms_raise():
+    for name in ("invariance_lambda", "variance_mu", "covariance_v"):
+        with pytest.raises(ValueError, match=f"`{name}` must be at least 0"):
+            losses.VICRegLoss(**{name: -1})
+    with pytest.raises(ValueError, match="`redundancy_weight` must be at least 0"):
+        losses.BarlowTwinsLoss(-1)
+    with pytest.raises(ValueError, match="has no rows that `sample_weight`"):
+        losses.VICRegLoss()(None, views(0), sample_weight=np.ones(9))
+
+
+# Pairs of two sides -----------------------------------------------------------------------------
+
+
+def belongs(y, i, j):
+    """Whether items i and j belong together: ids, or rows of 0 and 1."""
+    return i == j or (y[i] @ y[j] > 0 if y.ndim == 2 else y[i] == y[j])
+
+
+def clip(x, y, temperature):
+    """Cross-entropy of both directions; several positives share the target."""
+    n, value = len(x), 0.0
+    for ahead, back in ((0, 1), (1, 0)):
+        for i in range(n):
+            s = [cosine(x[i, ahead], x[j, back]) / temperature for j in range(n)]
+            p = np.exp(s) / np.exp(s).sum()
+            mine = [j for j in range(n) if belongs(y, i, j)]
+            value -= sum(np.log(p[j]) for j in mine) / len(mine) / n / 2
+    return value
+
+
+def sig_lip(x, y, temperature, bias):
+    n, value = len(x), 0.0
+    for i in range(n):
+        for j in range(n):
+            z = 1 if belongs(y, i, j) else -1
+            value += np.log(1 + np.exp(-z * (cosine(x[i, 0], x[j, 1]) / temperature + bias))) / n
+    return value
+
+
+SIDES = {
+    "all different": np.arange(9),
+    "some the same": np.array([4, 2, 4, 0, 1, 4, 2, 7, 9]),
+    "one class": np.zeros(9, "int64"),
+    "multi-hot, one row empty": np.eye(5, dtype="int64")[[0, 1, 2, 3, 4, 0, 1, 2, 3]]
+    + np.eye(5, dtype="int64")[[1, 1, 0, 3, 4, 0, 2, 2, 0]]
+    > 0,
+}
+
+
+@pytest.mark.parametrize("case", SIDES)
+def test_clip_and_sig_lip_equal_loops(case):
+    y, x = SIDES[case].astype("int32"), views(10)
+    settings = {"labels": "multi_hot"} if y.ndim == 2 else {}
+    if y.ndim == 2:
+        # An item without any label belongs to itself all the same.
+        y[4] = 0
+    loss = double(losses.ClipLoss, temperature=0.3, **settings)
+    agrees(lambda z: loss(y, z), lambda z: clip(z, y, 0.3), x)
+    loss = double(losses.SigLipLoss, temperature=0.4, bias=-1.5, **settings)
+    agrees(lambda z: loss(y, z), lambda z: sig_lip(z, y, 0.4, -1.5), x)
+
+
+def test_clip_of_itself_is_nt_xent_over_half_the_positives():
+    """Of distinct items, one direction is InfoNCE: log-softmax of the diagonal."""
+    x = views(11)
+    a, b = (z / np.linalg.norm(z, axis=1, keepdims=True) for z in (x[:, 0], x[:, 1]))
+    s = a @ b.T / 0.5
+    each = (np.logaddexp.reduce(s, 1) + np.logaddexp.reduce(s, 0) - 2 * np.diag(s)) / 2
+    loss = losses.ClipLoss(temperature=0.5)
+    assert number(loss(np.arange(9), x)) == pytest.approx(each.mean(), rel=1e-5)
+    weights = np.array([0, 1, 2, 0.5, 3, 1, 1, 0, 2])
+    found = number(loss(np.arange(9), x, sample_weight=weights))
+    assert found == pytest.approx((weights * each).sum() / weights.sum(), rel=1e-5)
+
+
+@pytest.mark.parametrize("bounds", [(0.0, 1.0), (0.0, 5.0), (-2.0, 3.0)])
+def test_cosine_regression_equals_loops(bounds):
+    low, high = bounds
+    x, y = views(12), np.random.default_rng(0).uniform(low, high, size=9)
+
+    def oracle(z):
+        terms = [(cosine(*v) - (t - low) / (high - low)) ** 2 for v, t in zip(z, y)]
+        return sum(terms) / len(terms)
+
+    loss = double(losses.CosineRegressionLoss, y_min=low, y_max=high)
+    agrees(lambda z: loss(y, z), oracle, x)
+    agrees(lambda z: loss(y[:, None], z), oracle, x)
+
+
+def test_scores_may_be_integers_and_bounds_must_be_in_order():
+    x, y = views(13), np.arange(9) % 6
+    loss = losses.CosineRegressionLoss(y_max=5)
+    assert number(loss(y, x)) == pytest.approx(number(loss(y.astype("float32"), x)))
+    with pytest.raises(ValueError, match="`y_max` must be greater than 2.0"):
+        losses.CosineRegressionLoss(y_min=2.0, y_max=2.0)
