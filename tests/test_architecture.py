@@ -45,7 +45,13 @@ PUBLIC = {
     ],
     "keras_metric.distances": ["elementwise", "pairwise"],
     "keras_metric.evaluation": ["retrieval_metrics"],
-    "keras_metric.layers": ["EmbeddingHead", "PairMiner", "TripletMiner"],
+    "keras_metric.layers": [
+        "EmbeddingHead",
+        "GeneralizedMeanPooling",
+        "Mahalanobis",
+        "PairMiner",
+        "TripletMiner",
+    ],
     "keras_metric.losses": [
         "BarlowTwinsLoss",
         "CircleLoss",

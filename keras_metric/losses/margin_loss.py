@@ -41,8 +41,6 @@ class MarginLoss(PairLoss):
     Args:
         margin: how far from the boundary pairs are to be, in units of `distance`. Default 0.2,
             as in the paper.
-        nu: weight of beta in the loss, 0 or more. Default 0. A fixed beta is a constant, and is
-            not added.
         beta: the boundary, in units of `distance`. Default 1.2, for Euclidean distances of unit
             vectors.
         count: "triplets" (default): a pair counts once for each triplet it is part of, as in
@@ -76,7 +74,6 @@ class MarginLoss(PairLoss):
     def __init__(
         self,
         margin=0.2,
-        nu=0.0,
         beta=1.2,
         count="triplets",
         distance="euclidean",
@@ -88,24 +85,23 @@ class MarginLoss(PairLoss):
     ):
         super().__init__(distance, _miner(mining), labels, reduction, name, dtype)
         check_number("margin", margin)
-        check_number("nu", nu, at_least=0)
         check_number("beta", beta)
         check_choice("count", count, COUNTS)
         self.margin = margin
-        self.nu = nu
         self.beta = beta
         self.count = count
         self.mining = mining
 
     def batch_parts(self, labels, embeddings, *references):
         distance, partners = measured_pairs(labels, embeddings, self.distance, *references)
-        counts = self._counts(distance, partners, embeddings.shape[1])
+        context = self.context(distance, embeddings, *references)
+        counts = self._counts(distance, partners, context)
         return [margin_rows(distance, *counts, self.margin, self.beta)]
 
-    def _counts(self, distance, partners, dim):
+    def _counts(self, distance, partners, context):
         """How often each positive and each negative pair counts."""
         if isinstance(self.miner, TripletMiner):
-            counts = triplet_counts(distance, partners, self.miner, self.distance, dim)
+            counts = triplet_counts(distance, partners, self.miner, **context)
             return counts if self.count == "triplets" else [ops.minimum(c, 1) for c in counts]
         chosen = chosen_pairs(self.miner, distance, partners)
         masks = chosen.positive, chosen.negative
