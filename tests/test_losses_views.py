@@ -8,6 +8,7 @@ import pytest
 import reference
 from autodiff import differentiated, value_and_gradient
 
+import keras_metric
 from keras_metric import losses
 from keras_metric.models import EmbeddingModel
 
@@ -376,3 +377,204 @@ def test_scores_may_be_integers_and_bounds_must_be_in_order():
     assert number(loss(y, x)) == pytest.approx(number(loss(y.astype("float32"), x)))
     with pytest.raises(ValueError, match="`y_max` must be greater than 2.0"):
         losses.CosineRegressionLoss(y_min=2.0, y_max=2.0)
+
+
+# Pairs of a labelled batch ----------------------------------------------------------------------
+
+
+def positive_pairs(y, others=None):
+    return [(i, j) for i in range(len(y)) for j in reference.positives(y, i, others)]
+
+
+def negative_pairs(y, others=None):
+    return [(i, j) for i in range(len(y)) for j in reference.negatives(y, i, others)]
+
+
+def snr(a, b):
+    return np.var(a - b) / np.var(a)
+
+
+def signal_to_noise_ratio(x, y, margin, positive_margin, weight, references=(None, None)):
+    others, labels = references
+    others = x if others is None else others
+    pull = [max(snr(x[i], others[j]) - positive_margin, 0) for i, j in positive_pairs(y, labels)]
+    push = [max(margin - snr(x[i], others[j]), 0) for i, j in negative_pairs(y, labels)]
+    mean = sum(sum(p for p in part if p > 0) / sum(p > 0 for p in part) for part in (pull, push))
+    return mean + weight * sum(abs(a.sum()) for a in x) / len(x)
+
+
+def intra_pair_variance(x, y, pos_eps, neg_eps, references=(None, None)):
+    others, labels = references
+    others = x if others is None else others
+    same = [cosine(x[i], others[j]) for i, j in positive_pairs(y, labels)]
+    other = [cosine(x[i], others[j]) for i, j in negative_pairs(y, labels)]
+    pull = [max((1 - pos_eps) * np.mean(same) - s, 0) ** 2 for s in same]
+    push = [max(s - (1 + neg_eps) * np.mean(other), 0) ** 2 for s in other]
+    return np.mean(pull) + np.mean(push)
+
+
+def threshold_consistent(x, y, weights, margins, references=(None, None)):
+    others, labels = references
+    others = x if others is None else others
+    same = [cosine(x[i], others[j]) for i, j in positive_pairs(y, labels)]
+    other = [cosine(x[i], others[j]) for i, j in negative_pairs(y, labels)]
+    pull = [margins[0] - s for s in same if s <= margins[0]]
+    push = [s - margins[1] for s in other if s >= margins[1]]
+    return weights[0] * np.mean(pull) + weights[1] * np.mean(push)
+
+
+LABELLED = {
+    "signal to noise": (
+        lambda: double(losses.SignalToNoiseRatioLoss, margin=2.0, positive_margin=0.3),
+        lambda x, y, **sets: signal_to_noise_ratio(x, y, 2.0, 0.3, 0.0, **sets),
+    ),
+    "signal to noise, mean of zero": (
+        lambda: double(losses.SignalToNoiseRatioLoss, margin=2.0, zero_mean_weight=0.3),
+        lambda x, y, **sets: signal_to_noise_ratio(x, y, 2.0, 0.0, 0.3, **sets),
+    ),
+    "intra-pair variance": (
+        lambda: double(losses.IntraPairVarianceLoss),
+        lambda x, y, **sets: intra_pair_variance(x, y, 0.01, 0.01, **sets),
+    ),
+    "intra-pair variance, wide": (
+        lambda: double(losses.IntraPairVarianceLoss, pos_eps=0.2, neg_eps=0.4),
+        lambda x, y, **sets: intra_pair_variance(x, y, 0.2, 0.4, **sets),
+    ),
+    "threshold consistent": (
+        lambda: double(losses.ThresholdConsistentMarginLoss),
+        lambda x, y, **sets: threshold_consistent(x, y, (1, 1), (0.9, 0.5), **sets),
+    ),
+    "threshold consistent, weighed": (
+        lambda: double(
+            losses.ThresholdConsistentMarginLoss,
+            lambda_plus=0.4,
+            lambda_minus=3.0,
+            margin_plus=0.5,
+            margin_minus=0.1,
+        ),
+        lambda x, y, **sets: threshold_consistent(x, y, (0.4, 3.0), (0.5, 0.1), **sets),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", LABELLED)
+def test_labelled_batches_equal_loops(case):
+    make, oracle = LABELLED[case]
+    agrees(lambda z: make()(LABELS, z), lambda z: oracle(z, LABELS), rows(20))
+
+
+@pytest.mark.parametrize("case", LABELLED)
+def test_a_reference_set_equals_loops(case):
+    make, oracle = LABELLED[case]
+    x, others, labels = rows(21, 7), rows(22, 16), LABELS
+    y = np.array([3, 0, 1, 9, 5, 3, 7])
+    agrees(
+        lambda z: make().against(y, z, labels, others.astype(DTYPE)),
+        lambda z: oracle(z, y, references=(others, labels)),
+        x,
+    )
+
+
+@pytest.mark.parametrize("positive_label", [0, 1])
+def test_ready_made_pairs_measured_by_signal_to_noise(positive_label):
+    x, same = views(23), np.array([1, 0, 0, 1, 1, 0, 1, 0, 0])
+
+    def oracle(z):
+        pull = [snr(*v) for v, s in zip(z, same) if s]
+        push = [max(2.0 - snr(*v), 0) for v, s in zip(z, same) if not s]
+        zero = [0.2 * abs(a.sum()) for v in z for a in v]
+        active = [p for p in push if p > 0]
+        return np.mean(pull) + sum(active) / len(active) + np.mean(zero)
+
+    loss = double(
+        losses.SignalToNoiseRatioLoss,
+        margin=2.0,
+        zero_mean_weight=0.2,
+        positive_label=positive_label,
+    )
+    y = same if positive_label else 1 - same
+    agrees(lambda z: loss(y, z), oracle, x)
+
+
+# Published numbers ------------------------------------------------------------------------------
+
+ANGLES = np.deg2rad([0, 20, 40, 60, 80])
+RAW = np.stack([2 * np.cos(ANGLES), 0.5 * np.sin(ANGLES)], axis=1)
+FIVE = np.array([0, 0, 1, 1, 2])
+FOUR = np.array([[0, 1], [0.43, 0.9], [1, 0], [0.5, 0.5]])
+
+
+def unit(loss):
+    return lambda y, x: loss(y, keras_metric.distances.unit(x))
+
+
+# pytorch-metric-learning 2.9: value, sum of the squares of the gradient, its first row.
+GOLDEN = {
+    "intra-pair variance": (
+        lambda: double(losses.IntraPairVarianceLoss, pos_eps=0.01, neg_eps=0.02),
+        RAW,
+        FIVE,
+        (0.0067039169, 0.0045325022, [0.0, -0.00344769]),
+    ),
+    "threshold consistent": (
+        lambda: double(losses.ThresholdConsistentMarginLoss),
+        RAW,
+        FIVE,
+        (0.3311811717, 0.3482438082, [0.0, 0.08874093]),
+    ),
+    "signal to noise, of unit vectors": (
+        lambda: unit(double(losses.SignalToNoiseRatioLoss)),
+        RAW,
+        FIVE,
+        (0.8414208239, 1.5937110764, [0.0, 0.27161915]),
+    ),
+    "threshold consistent beside contrastive": (
+        lambda: double(
+            losses.WeightedSum,
+            terms=[
+                (
+                    1,
+                    double(
+                        losses.ContrastiveLoss, margin=0.6, positive_margin=0.1, distance="cosine"
+                    ),
+                ),
+                (1, double(losses.ThresholdConsistentMarginLoss)),
+            ],
+        ),
+        FOUR,
+        FIVE[:4],
+        (1.0044584791, 12.3303689909, [0.58925565, 0.0]),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", GOLDEN)
+def test_golden_values(case):
+    make, x, y, (value, squares, first) = GOLDEN[case]
+    loss = make()
+    found, slope = value_and_gradient(lambda z: loss(y, z), x.astype(DTYPE), jit=BACKEND == "jax")
+    close = {"rtol": 1e-7, "atol": 1e-8} if DOUBLE else {"rtol": 2e-4, "atol": 1e-5}
+    np.testing.assert_allclose(found, value, **close)
+    np.testing.assert_allclose((slope**2).sum(), squares, **close)
+    np.testing.assert_allclose(slope[0], first, **close)
+
+
+def test_golden_value_of_vicreg():
+    k = np.arange(12)
+    w = ((((37 * k) % 11) - 5) / 5 + 0.013 * k).reshape(4, 3)
+    x = np.stack([w, 0.9 * w + 0.05], axis=1).astype(DTYPE)
+    found = number(double(losses.VICRegLoss)(None, x))
+    assert found == pytest.approx(13.3728386599, rel=1e-9 if DOUBLE else 1e-5)
+
+
+def test_golden_value_of_nt_xent_on_views():
+    """The peer's SelfSupervisedLoss: symmetric, and one direction alone."""
+    first, second = (
+        np.stack([np.cos(a), np.sin(a)], axis=1).astype(DTYPE)
+        for a in (ANGLES, ANGLES + np.deg2rad(5))
+    )
+    loss = double(losses.NTXentLoss, temperature=0.5)
+    found = number(loss(np.arange(5), np.stack([first, second], axis=1)))
+    assert found == pytest.approx(1.8019220807, rel=1e-9 if DOUBLE else 1e-5)
+    found = number(loss.against(np.arange(5), first, np.arange(5), second))
+    assert found == pytest.approx(1.2612204823, rel=1e-9 if DOUBLE else 1e-5)

@@ -8,6 +8,7 @@ from keras_metric.losses.cosine_regression_loss import CosineRegressionLoss
 from keras_metric.losses.fast_ap_loss import FastAPLoss
 from keras_metric.losses.generalized_lifted_structure_loss import GeneralizedLiftedStructureLoss
 from keras_metric.losses.instance_loss import InstanceLoss
+from keras_metric.losses.intra_pair_variance_loss import IntraPairVarianceLoss
 from keras_metric.losses.lifted_structure_loss import LiftedStructureLoss
 from keras_metric.losses.margin_loss import MarginLoss
 from keras_metric.losses.multi_similarity_loss import MultiSimilarityLoss
@@ -19,10 +20,12 @@ from keras_metric.losses.quadruplet_loss import QuadrupletLoss
 from keras_metric.losses.ranked_list_loss import RankedListLoss
 from keras_metric.losses.recall_at_k_surrogate_loss import RecallAtKSurrogateLoss
 from keras_metric.losses.sig_lip_loss import SigLipLoss
+from keras_metric.losses.signal_to_noise_ratio_loss import SignalToNoiseRatioLoss
 from keras_metric.losses.sim_siam_loss import SimSiamLoss
 from keras_metric.losses.smooth_ap_loss import SmoothAPLoss
 from keras_metric.losses.soft_nearest_neighbor_loss import SoftNearestNeighborLoss
 from keras_metric.losses.sup_con_loss import SupConLoss
+from keras_metric.losses.threshold_consistent_margin_loss import ThresholdConsistentMarginLoss
 from keras_metric.losses.triplet_loss import TripletLoss
 from keras_metric.losses.tuplet_margin_loss import TupletMarginLoss
 from keras_metric.losses.vicreg_loss import VICRegLoss
@@ -37,6 +40,7 @@ __all__ = [
     "FastAPLoss",
     "GeneralizedLiftedStructureLoss",
     "InstanceLoss",
+    "IntraPairVarianceLoss",
     "LiftedStructureLoss",
     "MarginLoss",
     "MultiSimilarityLoss",
@@ -48,10 +52,12 @@ __all__ = [
     "RankedListLoss",
     "RecallAtKSurrogateLoss",
     "SigLipLoss",
+    "SignalToNoiseRatioLoss",
     "SimSiamLoss",
     "SmoothAPLoss",
     "SoftNearestNeighborLoss",
     "SupConLoss",
+    "ThresholdConsistentMarginLoss",
     "TripletLoss",
     "TupletMarginLoss",
     "VICRegLoss",
