@@ -6,9 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from parity import batch, compare
-from pytorch_metric_learning import losses as pml_losses
-
-from keras_metric import losses
 
 pytestmark = pytest.mark.parity
 
