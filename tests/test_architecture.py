@@ -47,8 +47,10 @@ PUBLIC = {
     "keras_metric.evaluation": ["retrieval_metrics"],
     "keras_metric.layers": ["EmbeddingHead", "PairMiner", "TripletMiner"],
     "keras_metric.losses": [
+        "AngularLoss",
         "ContrastiveLoss",
         "FastAPLoss",
+        "HistogramLoss",
         "LiftedStructureLoss",
         "NTXentLoss",
         "PNPLoss",

@@ -1,7 +1,9 @@
 """Losses on embeddings, one family a file."""
 
+from keras_metric.losses.angular_loss import AngularLoss
 from keras_metric.losses.contrastive_loss import ContrastiveLoss
 from keras_metric.losses.fast_ap_loss import FastAPLoss
+from keras_metric.losses.histogram_loss import HistogramLoss
 from keras_metric.losses.lifted_structure_loss import LiftedStructureLoss
 from keras_metric.losses.nt_xent_loss import NTXentLoss
 from keras_metric.losses.pnp_loss import PNPLoss
@@ -14,8 +16,10 @@ from keras_metric.losses.tuplet_margin_loss import TupletMarginLoss
 from keras_metric.losses.weighted_sum import WeightedSum
 
 __all__ = [
+    "AngularLoss",
     "ContrastiveLoss",
     "FastAPLoss",
+    "HistogramLoss",
     "LiftedStructureLoss",
     "NTXentLoss",
     "PNPLoss",
