@@ -53,6 +53,7 @@ PUBLIC = {
         "TripletMiner",
     ],
     "keras_metric.losses": [
+        "AngularLoss",
         "BarlowTwinsLoss",
         "CircleLoss",
         "ClipLoss",
@@ -60,6 +61,7 @@ PUBLIC = {
         "CosineRegressionLoss",
         "FastAPLoss",
         "GeneralizedLiftedStructureLoss",
+        "HistogramLoss",
         "InstanceLoss",
         "IntraPairVarianceLoss",
         "LiftedStructureLoss",

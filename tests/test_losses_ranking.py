@@ -129,8 +129,50 @@ def tuplet_margin(lists, margin, scale):
     return np.mean(terms)
 
 
+def angular(lists, alpha):
+    tangent = math.tan(math.radians(alpha)) ** 2
+    terms = []
+    for a in lists.anchors:
+        for p in lists.positives(a):
+            x, y = lists.x[a], lists.others[p]
+            exponents = [
+                4 * tangent * (cosine(x, lists.others[n]) + cosine(y, lists.others[n]))
+                - 2 * (1 + tangent) * cosine(x, y)
+                for n in lists.negatives(a)
+            ]
+            terms.append(np.logaddexp.reduce([0.0, *exponents]))
+    return np.mean(terms)
+
+
+def histogram(lists, bins):
+    def both(i):
+        return lists.positives(i) and lists.negatives(i)
+
+    def density(partners):
+        pairs = {(i, j) for i in lists.anchors if both(i) for j in partners(i)}
+        if lists.alone:
+            pairs = {tuple(sorted(pair)) for pair in pairs}
+        values = [cosine(lists.x[i], lists.others[j]) for i, j in pairs]
+        width = 2 / bins
+        edges = [-1 + width * b for b in range(bins + 1)]
+        return [np.mean([max(0, 1 - abs(v - edge) / width) for v in values]) for edge in edges]
+
+    return np.sum(np.array(density(lists.negatives)) * np.cumsum(density(lists.positives)))
+
+
 # Loss: its constructor, the loop with the same settings, and the metric that both see.
 CASES = {
+    "angular": (losses.AngularLoss, lambda lists: angular(lists, 40)),
+    # The exponents reach several hundreds.
+    "angular, obtuse": (
+        functools.partial(losses.AngularLoss, 80),
+        lambda lists: angular(lists, 80),
+    ),
+    "histogram": (losses.HistogramLoss, lambda lists: histogram(lists, 100)),
+    "histogram, 5 bins": (
+        functools.partial(losses.HistogramLoss, 5),
+        lambda lists: histogram(lists, 5),
+    ),
     "SmoothAP": (
         functools.partial(losses.SmoothAPLoss, temperature=0.1),
         lambda lists: smooth_ap(lists, 0.1),
@@ -278,10 +320,11 @@ def test_fast_ap_ends_at_the_largest_distance(metric, largest):
     agrees(lambda z: loss(y, z), lambda z: fast_ap(Lists(z, y, metric=metric), 7, largest), x)
 
 
-def a5():
+def a5(stretched=True):
     """The batch of which pytorch-metric-learning's values were published."""
     angles = np.radians([0, 20, 40, 60, 80])
-    return np.stack([2 * np.cos(angles), 0.5 * np.sin(angles)], axis=1), np.array([0, 0, 1, 1, 2])
+    x = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    return x * [2, 0.5] if stretched else x, np.array([0, 0, 1, 1, 2])
 
 
 # Value, sum of the squares of the gradient, second component of the gradient of the first row.
@@ -290,10 +333,13 @@ GOLDEN = [
     (losses.FastAPLoss, {"num_bins": 5}, 0.6806988236, 0.0466339983, 0.02282291),
     (losses.TupletMarginLoss, {}, 0.4092368699, 6.9928981517, 0.67279735),
     (losses.TupletMarginLoss, {"margin": 5}, 0.4227728961, 7.9402118714, 0.62118592),
+    (losses.HistogramLoss, {"n_bins": 4}, 0.6706071800, 1.3215773674, 0.15784984),
+    (losses.HistogramLoss, {"delta": 0.5}, 0.6706071800, 1.3215773674, 0.15784984),
     (losses.PNPLoss, {}, 0.3525580491, 8.0141560791, 0.51828569),
     (losses.PNPLoss, {"variant": "Dq"}, 0.2143325430, 1.3272534519, 0.2264973),
     (losses.PNPLoss, {"variant": "Ib"}, 0.0628491990, 0.6068879169, 0.13123202),
 ]
+TOLERANCE = 1e-8 if DOUBLE else 1e-4
 
 
 @pytest.mark.parametrize(("loss", "settings", "expected", "squares", "first"), GOLDEN)
@@ -301,7 +347,83 @@ def test_published_values(loss, settings, expected, squares, first):
     x, y = a5()
     loss = loss(dtype=DTYPE, **settings)
     value, slope = value_and_gradient(lambda z: loss(y, distances.unit(z)), x.astype(DTYPE), JIT)
-    tolerance = 1e-8 if DOUBLE else 1e-4
-    np.testing.assert_allclose(value, expected, rtol=tolerance)
-    np.testing.assert_allclose(np.square(slope).sum(), squares, rtol=10 * tolerance)
-    np.testing.assert_allclose(slope[0], [0.0, first], rtol=1e-3, atol=1e-7 if DOUBLE else 1e-3)
+    np.testing.assert_allclose(value, expected, rtol=TOLERANCE)
+    np.testing.assert_allclose(np.square(slope).sum(), squares, rtol=10 * TOLERANCE)
+    np.testing.assert_allclose(slope[0], [0.0, first], rtol=10 * TOLERANCE, atol=TOLERANCE)
+
+
+def test_published_value_of_the_histogram_loss():
+    # The peer takes the edges of its bins in float32, where a hundredth is not exact.
+    x, y = a5()
+    found = losses.HistogramLoss(dtype=DTYPE)(y, x.astype(DTYPE))
+    np.testing.assert_allclose(found, 0.1792940068, rtol=1e-5)
+
+
+def test_published_value_of_the_angular_loss():
+    # The peer does not scale the negatives, so its value is the paper's for unit vectors alone,
+    # and of its gradient only what is square to the vector: of the first, the second component.
+    x, y = a5(stretched=False)
+    loss = losses.AngularLoss(dtype=DTYPE)
+    value, slope = value_and_gradient(lambda z: loss(y, z), x.astype(DTYPE), JIT)
+    np.testing.assert_allclose(value, 2.2756461236, rtol=TOLERANCE)
+    np.testing.assert_allclose(slope[0], [0.0, 0.60344246], rtol=10 * TOLERANCE, atol=TOLERANCE)
+
+
+def test_angles_have_no_scale():
+    x, y = unequal_batch(8)
+    scales = np.random.default_rng(0).uniform(0.1, 9, (len(x), 1))
+    for loss in (losses.AngularLoss(dtype=DTYPE), losses.TupletMarginLoss(dtype=DTYPE)):
+        values = [float(loss(y, z.astype(DTYPE))) for z in (x, scales * x)]
+        np.testing.assert_allclose(*values, rtol=TOLERANCE)
+
+
+@pytest.mark.parametrize("alpha", [5, 60, 80, 89])
+def test_any_angle_stays_in_range(alpha):
+    x, y = unequal_batch(9)
+    loss = losses.AngularLoss(alpha)
+    value, slope = value_and_gradient(lambda z: loss(y, z), x.astype("float32"), JIT)
+    np.testing.assert_allclose(value, angular(Lists(x, y), alpha), rtol=1e-4)
+    assert np.isfinite(slope).all() and slope.any()
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_tuplet_margin_has_a_slope_at_equal_and_opposite_vectors(sign):
+    x = np.array([[1.0, 0.0], [sign, 0.0], [0.0, 1.0], [0.6, 0.8]])
+    loss = losses.TupletMarginLoss(scale=2)
+    value, slope = value_and_gradient(
+        lambda z: loss(np.array([0, 0, 1, 1]), z), x.astype("float32"), JIT
+    )
+    np.testing.assert_allclose(
+        value, tuplet_margin(Lists(x, np.array([0, 0, 1, 1])), 5.73, 2), 1e-3
+    )
+    assert np.isfinite(slope).all() and slope.any()
+
+
+@pytest.mark.parametrize("k", [3, [3], (3,)])
+def test_recall_at_one_length(k):
+    x, y = unequal_batch(10)
+    found = losses.RecallAtKSurrogateLoss(k, dtype=DTYPE)(y, x.astype(DTYPE))
+    np.testing.assert_allclose(found, recall_at_k(Lists(x, y), (3,), 0.01, 1.0), **CLOSE)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: losses.AngularLoss(0), "`alpha` must be greater than 0"),
+        (lambda: losses.AngularLoss(90), "`alpha` must be .* at most 89"),
+        (lambda: losses.FastAPLoss(0), "`num_bins` must be at least 1"),
+        (lambda: losses.FastAPLoss(distance="dot"), "`distance` must be one of"),
+        (lambda: losses.HistogramLoss(0), "`n_bins` must be at least 1"),
+        (lambda: losses.HistogramLoss(delta=0.3), "`delta` must be 2 / n_bins"),
+        (lambda: losses.HistogramLoss(10, 0.1), "`delta` must be 2 / n_bins"),
+        (lambda: losses.PNPLoss(variant="X"), "`variant` must be one of"),
+        (lambda: losses.PNPLoss(b=0), "`b` must be greater than 0"),
+        (lambda: losses.RecallAtKSurrogateLoss(()), "`k` must have at least one length"),
+        (lambda: losses.RecallAtKSurrogateLoss((1, 0)), "`k` must be at least 1"),
+        (lambda: losses.SmoothAPLoss(0), "`temperature` must be greater than 0"),
+        (lambda: losses.TupletMarginLoss(scale=0), "`scale` must be greater than 0"),
+    ],
+)
+def test_wrong_settings_raise(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

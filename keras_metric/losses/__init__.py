@@ -1,5 +1,6 @@
 """Losses on embeddings, one family a file."""
 
+from keras_metric.losses.angular_loss import AngularLoss
 from keras_metric.losses.barlow_twins_loss import BarlowTwinsLoss
 from keras_metric.losses.circle_loss import CircleLoss
 from keras_metric.losses.clip_loss import ClipLoss
@@ -7,6 +8,7 @@ from keras_metric.losses.contrastive_loss import ContrastiveLoss
 from keras_metric.losses.cosine_regression_loss import CosineRegressionLoss
 from keras_metric.losses.fast_ap_loss import FastAPLoss
 from keras_metric.losses.generalized_lifted_structure_loss import GeneralizedLiftedStructureLoss
+from keras_metric.losses.histogram_loss import HistogramLoss
 from keras_metric.losses.instance_loss import InstanceLoss
 from keras_metric.losses.intra_pair_variance_loss import IntraPairVarianceLoss
 from keras_metric.losses.lifted_structure_loss import LiftedStructureLoss
@@ -32,6 +34,7 @@ from keras_metric.losses.vicreg_loss import VICRegLoss
 from keras_metric.losses.weighted_sum import WeightedSum
 
 __all__ = [
+    "AngularLoss",
     "BarlowTwinsLoss",
     "CircleLoss",
     "ClipLoss",
@@ -39,6 +42,7 @@ __all__ = [
     "CosineRegressionLoss",
     "FastAPLoss",
     "GeneralizedLiftedStructureLoss",
+    "HistogramLoss",
     "InstanceLoss",
     "IntraPairVarianceLoss",
     "LiftedStructureLoss",

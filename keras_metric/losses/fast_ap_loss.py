@@ -17,35 +17,39 @@ def fast_ap_terms(distance, partners, num_bins, largest):
     A distance u (in bins) adds to the two edges beside it, by nearness. Summed over the edges up
     to b that is clip(b + 1 - u, 0, 1): the running sums of the histogram, one pass each.
     """
-    positive = partners.positive
     width = largest / num_bins
-    place = ops.where(ops.logical_or(positive, partners.negative), distance / width, FAR)
-    of_positive = ops.where(positive, place, FAR)
-    number = ops.cast(ops.maximum(partners.num_positives, 1), distance.dtype)
+    either = ops.logical_or(partners.positive, partners.negative)
+    place = ops.where(either, distance / width, FAR)
 
-    def up_to(edge, place):
-        return ops.sum(ops.clip(edge + 1 - place, 0, 1), axis=-1)
+    # A product with ones is the quickest sum of a row.
+    ones = ops.transpose(ops.ones_like(place[:1]))
+    everyone = [ops.matmul(ops.clip(b + 1 - place, 0, 1), ones) for b in range(num_bins + 1)]
+    everyone = ops.concatenate(everyone, axis=1)
+    edges = ops.arange(num_bins + 1, dtype=distance.dtype)[None, :]
 
-    edges = range(num_bins + 1)
-    near = [up_to(edge, of_positive) for edge in edges]
-    everyone = [up_to(edge, place) for edge in edges]
+    def add(rank, column, exists, near):
+        mine = ops.take_along_axis(place, column[:, None], axis=1)
+        return (near + ops.where(exists[:, None], ops.clip(edges + 1 - mine, 0, 1), 0),)
+
+    (near,) = partners.for_each_positive(add, (ops.zeros_like(everyone),))
+
     # Shares of the positives among all; nothing where there is nobody yet.
-    some = [ops.where(all_ > 0, 1 / ops.where(all_ > 0, all_, 1), 0) for all_ in everyone]
-    new = [near[0], *(near[b] - near[b - 1] for b in edges[1:])]
-    share = [near[b] * some[b] for b in edges]
-    precision = sum(new[b] * share[b] for b in edges) / number
+    some = ops.where(everyone > 0, 1 / ops.where(everyone > 0, everyone, 1), 0)
+    new = near - ops.pad(near[:, :-1], ((0, 0), (1, 0)))
+    share = near * some
+    number = ops.cast(ops.maximum(partners.num_positives, 1), distance.dtype)
+    precision = ops.sum(new * share, axis=-1) / number
 
-    def slope_at(b):
-        """Derivatives of the sum of new * share by near[b] and by everyone[b]."""
-        by_near = share[b] + new[b] * some[b]
-        return by_near - (share[b + 1] if b < num_bins else 0), -new[b] * share[b] * some[b]
-
-    slopes = ops.zeros_like(distance)
-    for b in edges:
-        by_near, by_all = (slope[:, None] for slope in slope_at(b))
-        inside = ops.logical_and(place > b, place < b + 1)
-        slopes = slopes + ops.where(inside, ops.where(positive, by_near, 0) + by_all, 0)
-    return 1 - precision, slopes / (width * number[:, None])
+    # Derivatives of the sum of new * share by `everyone` and by `near`. A distance changes these
+    # at the edge below it alone, and beyond the last edge not at all.
+    by_all = -new * share * some
+    by_near = share + new * some - ops.pad(share[:, 1:], ((0, 0), (0, 1)))
+    slope = ops.stack([by_all, by_all + by_near], axis=1) / (width * number[:, None, None])
+    slope = ops.reshape(ops.pad(slope, ((0, 0), (0, 0), (0, 1))), (-1, 2 * (num_bins + 2)))
+    beyond = num_bins + 1
+    below = ops.cast(ops.where(place < beyond, place, beyond), "int32")
+    below = ops.where(partners.positive, below + num_bins + 2, below)
+    return 1 - precision, ops.take_along_axis(slope, below, axis=1)
 
 
 @export
@@ -53,8 +57,8 @@ class FastAPLoss(RankingLoss):
     """Trains the average precision of each anchor's list, through a histogram of distances.
 
     Reach for it where the order of a whole result list counts. It is quicker than SmoothAPLoss for
-    classes of many items: its work does not grow with the number of positives. It wants unit
-    vectors, since the histogram ends at their largest distance; items beyond it do not count.
+    classes of many items. It wants unit vectors: the histogram ends at their largest distance, and
+    items beyond do not count.
 
         AP(a) = 1/|P(a)| * sum over bins b of h_b * H_b / A_b
         loss  = mean over a of 1 - AP(a)
