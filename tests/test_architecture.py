@@ -54,6 +54,7 @@ PUBLIC = {
         "IntraPairVarianceLoss",
         "LiftedStructureLoss",
         "NTXentLoss",
+        "PrototypicalLoss",
         "QuadrupletLoss",
         "SigLipLoss",
         "SignalToNoiseRatioLoss",

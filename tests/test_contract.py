@@ -56,6 +56,7 @@ COMPILED = {
 OTHER_VALUES = {
     "dtype": "float64",
     "name": "mine",
+    "shots": 2,
     "terms": [(2.0, losses.LiftedStructureLoss(margin=0.7)), (1, losses.TripletLoss())],
 }
 # The triplets are chosen by the same code in every loss: all strategies go through this one, and

@@ -7,6 +7,7 @@ from keras_metric.losses.cosine_regression_loss import CosineRegressionLoss
 from keras_metric.losses.intra_pair_variance_loss import IntraPairVarianceLoss
 from keras_metric.losses.lifted_structure_loss import LiftedStructureLoss
 from keras_metric.losses.nt_xent_loss import NTXentLoss
+from keras_metric.losses.prototypical_loss import PrototypicalLoss
 from keras_metric.losses.quadruplet_loss import QuadrupletLoss
 from keras_metric.losses.sig_lip_loss import SigLipLoss
 from keras_metric.losses.signal_to_noise_ratio_loss import SignalToNoiseRatioLoss
@@ -25,6 +26,7 @@ __all__ = [
     "IntraPairVarianceLoss",
     "LiftedStructureLoss",
     "NTXentLoss",
+    "PrototypicalLoss",
     "QuadrupletLoss",
     "SigLipLoss",
     "SignalToNoiseRatioLoss",
