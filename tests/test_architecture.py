@@ -71,6 +71,7 @@ PUBLIC = {
         "NPairsLoss",
         "NTXentLoss",
         "PNPLoss",
+        "PrototypicalLoss",
         "QuadrupletLoss",
         "RankedListLoss",
         "RecallAtKSurrogateLoss",

@@ -59,6 +59,7 @@ OTHER_VALUES = {
     "dtype": "float64",
     "k": (1, 3),
     "name": "mine",
+    "shots": 2,
     "terms": [(2.0, losses.LiftedStructureLoss(margin=0.7)), (1, losses.TripletLoss())],
 }
 # The triplets, and the pairs, are chosen by the same code in every loss: all strategies go through

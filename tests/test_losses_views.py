@@ -578,3 +578,63 @@ def test_golden_value_of_nt_xent_on_views():
     assert found == pytest.approx(1.8019220807, rel=1e-9 if DOUBLE else 1e-5)
     found = number(loss.against(np.arange(5), first, np.arange(5), second))
     assert found == pytest.approx(1.2612204823, rel=1e-9 if DOUBLE else 1e-5)
+
+
+# Means of classes -------------------------------------------------------------------------------
+
+
+def prototypical(x, y, shots=None, metric="squared_euclidean", references=(None, None)):
+    others, labels = references
+    terms = []
+    for i in range(len(x)):
+        logits = {}
+        for c in set(y if labels is None else labels):
+            if others is not None:
+                members = [others[j] for j in range(len(others)) if labels[j] == c]
+            else:
+                members = [j for j in range(len(x)) if y[j] == c]
+                if shots is None:
+                    members = [j for j in members if j != i]
+                elif i in members[:shots]:
+                    logits = None
+                    break
+                members = [x[j] for j in members[:shots]]
+            if members:
+                logits[c] = -reference.distance(x[i], np.mean(members, axis=0), metric)
+        if logits and y[i] in logits:
+            terms.append(np.logaddexp.reduce(list(logits.values())) - logits[y[i]])
+    return np.mean(terms) if terms else 0.0
+
+
+@pytest.mark.parametrize("metric", ["squared_euclidean", "euclidean", "cosine"])
+@pytest.mark.parametrize("shots", [None, 1, 2, 4])
+def test_prototypical_equals_loops(shots, metric):
+    loss = double(losses.PrototypicalLoss, shots=shots, distance=metric)
+    x = 2 * rows(30)
+    agrees(lambda z: loss(LABELS, z), lambda z: prototypical(z, LABELS, shots, metric), x)
+
+
+@pytest.mark.parametrize("shots", [None, 2])
+def test_prototypical_against_references_equals_loops(shots):
+    x, others = rows(31, 8), rows(32)
+    # 5 and 11 have no reference, before, between and beyond the others.
+    y = np.array([3, 0, 1, 9, 5, 3, 11, -2])
+    loss = double(losses.PrototypicalLoss, shots=shots)
+    agrees(
+        lambda z: loss.against(y, z, LABELS, others.astype(DTYPE)),
+        lambda z: prototypical(z, y, references=(others, LABELS)),
+        x,
+    )
+
+
+def test_prototypical_without_queries():
+    """Where all items are support, there is nothing to learn."""
+    value, slope = value_and_gradient(
+        lambda z: losses.PrototypicalLoss(shots=6)(LABELS, z), rows(33).astype("float32")
+    )
+    assert value == 0 and not slope.any()
+
+
+def test_shots_are_counted():
+    with pytest.raises(ValueError, match="`shots` must be at least 1"):
+        losses.PrototypicalLoss(shots=0)

@@ -18,6 +18,7 @@ from keras_metric.losses.n_pairs_loss import NPairsLoss
 from keras_metric.losses.nca_loss import NCALoss
 from keras_metric.losses.nt_xent_loss import NTXentLoss
 from keras_metric.losses.pnp_loss import PNPLoss
+from keras_metric.losses.prototypical_loss import PrototypicalLoss
 from keras_metric.losses.quadruplet_loss import QuadrupletLoss
 from keras_metric.losses.ranked_list_loss import RankedListLoss
 from keras_metric.losses.recall_at_k_surrogate_loss import RecallAtKSurrogateLoss
@@ -52,6 +53,7 @@ __all__ = [
     "NPairsLoss",
     "NTXentLoss",
     "PNPLoss",
+    "PrototypicalLoss",
     "QuadrupletLoss",
     "RankedListLoss",
     "RecallAtKSurrogateLoss",

@@ -7,12 +7,11 @@ from keras_metric._checks import check_choice, check_number
 from keras_metric._export import export
 from keras_metric.losses.metric_loss import MetricLoss, check_branches, report
 from keras_metric.losses.pair_loss import LABELS
-from keras_metric.losses.rows import Rows
-from keras_metric.losses.sup_con_loss import sup_con_rows
+from keras_metric.losses.rows import Rows, single_terms
 
 
 def measured_branches(labels, branches):
-    """Cosine distances of all first to all second branches, and who belongs to whom.
+    """Cosine distances of all first to all second branches, and which of them belong together.
 
     An item belongs to itself, and to those that it shares a label with.
     """
@@ -20,16 +19,22 @@ def measured_branches(labels, branches):
     distance = distances.pairwise(*branches, "cosine")
     same = pairs.from_labels(labels, labels).positive
     same = ops.logical_or(same, ops.cast(ops.eye(ops.shape(labels)[0]), "bool"))
-    other = ops.logical_not(same)
-    report(distance, distance, same, other)
-    return distance, pairs.from_masks(same, other)
+    report(distance, distance, same, ops.logical_not(same))
+    return distance, same
 
 
-def clip_rows(distance, partners, temperature):
-    """Two terms an item: the first branch among all second ones, and the other way round."""
-    turned = pairs.from_masks(*map(ops.transpose, (partners.positive, partners.negative)))
-    ahead = sup_con_rows(distance, partners, temperature)
-    back = sup_con_rows(ops.transpose(distance), turned, temperature)
+def clip_rows(distance, same, temperature):
+    """Two terms an item: the first branch among all second ones, and the other way round.
+
+    `same`: boolean (batch, batch) and symmetric, which pairs belong together.
+    """
+    logits = -distance / temperature
+    near = ops.where(same, logits, 0)
+    number = ops.sum(ops.cast(same, logits.dtype), axis=1)
+    ahead, back = (
+        single_terms(ops.logsumexp(logits, axis=axis) - ops.sum(near, axis=axis) / number)
+        for axis in (1, 0)
+    )
     return Rows(*(a + b for a, b in zip(ahead, back)))
 
 
@@ -94,5 +99,5 @@ class ClipLoss(MetricLoss):
         self.labels = labels
 
     def tuple_parts(self, y_true, branches):
-        distance, partners = measured_branches(self._checked_labels(y_true, "y_true"), branches)
-        return [clip_rows(distance, partners, self.temperature)]
+        distance, same = measured_branches(self._checked_labels(y_true, "y_true"), branches)
+        return [clip_rows(distance, same, self.temperature)]

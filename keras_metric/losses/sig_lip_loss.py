@@ -10,11 +10,10 @@ from keras_metric.losses.pair_loss import LABELS
 from keras_metric.losses.rows import single_terms
 
 
-def sig_lip_rows(distance, partners, temperature, bias):
+def sig_lip_rows(distance, same, temperature, bias):
     """One term an item: the logistic losses of its first branch with every second one."""
     logits = (1 - distance) / temperature + bias
-    logits = ops.where(partners.positive, logits, -logits)
-    return single_terms(ops.sum(ops.softplus(-logits), axis=1))
+    return single_terms(ops.sum(ops.softplus(ops.where(same, -logits, logits)), axis=1))
 
 
 @export
@@ -81,5 +80,5 @@ class SigLipLoss(MetricLoss):
         self.labels = labels
 
     def tuple_parts(self, y_true, branches):
-        distance, partners = measured_branches(self._checked_labels(y_true, "y_true"), branches)
-        return [sig_lip_rows(distance, partners, self.temperature, self.bias)]
+        distance, same = measured_branches(self._checked_labels(y_true, "y_true"), branches)
+        return [sig_lip_rows(distance, same, self.temperature, self.bias)]
