@@ -31,8 +31,12 @@ BACKEND = keras.backend.backend()
 # float64 stays float64 on TensorFlow alone: JAX truncates it, and keras.ops on torch do too.
 DTYPE = "float64" if BACKEND == "tensorflow" else "float32"
 
+DIM = 4
+
 # What a loss needs to be built at all.
 ARGUMENTS = {
+    # Proxies dealt out at random would differ from call to call.
+    "ManifoldLoss": lambda: {"meta_classes": "labels", "K": 3},
     "WeightedSum": lambda: {
         "terms": [(0.5, losses.TripletLoss()), (2.0, losses.ContrastiveLoss())]
     },
@@ -56,18 +60,32 @@ COMPILED = {
 }
 # Another value of an argument whose default does not tell what other values there may be.
 OTHER_VALUES = {
+    "alpha": 1.5,
+    "delta": 0.5,
     "dtype": "float64",
     "k": (1, 3),
+    "l": 4,
+    "n_bins": 50,
     "name": "mine",
+    "predictor": keras.layers.Dense(DIM),
+    "seed": 7,
     "shots": 2,
     "terms": [(2.0, losses.LiftedStructureLoss(margin=0.7)), (1, losses.TripletLoss())],
+    "y_range": (-1.0, 2.0),
 }
 # The triplets, and the pairs, are chosen by the same code in every loss: all strategies go through
 # these two, and the default and "hard" through the others.
 EVERY_STRATEGY = ("ContrastiveLoss", "TripletLoss")
 # Losses of two branches, embeddings (batch, 2, dim); what the y of some of them is like.
-OF_TWO = ()
-TARGETS = {}
+OF_TWO = (
+    "BarlowTwinsLoss",
+    "ClipLoss",
+    "CosineRegressionLoss",
+    "SigLipLoss",
+    "SimSiamLoss",
+    "VICRegLoss",
+)
+TARGETS = {"CosineRegressionLoss": lambda labels: (labels / 5).astype("float32")}
 # Losses that say nothing of a batch without a positive and a negative of one anchor: it is 0.
 NEED_BOTH = (
     "LiftedStructureLoss",
@@ -157,7 +175,6 @@ def each(cases):
     return pytest.mark.parametrize("case", cases, ids=described)
 
 
-DIM = 4
 # Classes of 4, 2 and 2 and a singleton, in no order: inputs that tell implementations apart.
 LABELS = np.array([2, 0, 2, 5, 1, 2, 0, 1, 2], "int32")
 WEIGHTS = np.array([0.5, 2.0, 1.0, 3.0, 0.0, 0.7, 1.6, 0.9, 2.5], "float32")
@@ -274,7 +291,7 @@ class TestConfig:
             loss = build((name, {argument: value}))
             again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(loss))
             assert again.get_config() == loss.get_config()
-            if not isinstance(value, list):
+            if not isinstance(value, (list, tuple, keras.Layer)):
                 assert again.get_config()[argument] == value != defaults(name)[argument]
 
     def other_values(self, name, argument):
