@@ -54,6 +54,7 @@ COMPILED = {
 }
 # Another value of an argument whose default does not tell what other values there may be.
 OTHER_VALUES = {
+    "alpha": 1.5,
     "dtype": "float64",
     "name": "mine",
     "terms": [(2.0, losses.LiftedStructureLoss(margin=0.7)), (1, losses.TripletLoss())],
