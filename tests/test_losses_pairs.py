@@ -29,6 +29,10 @@ def rows(seed, number, dim=5):
     return 0.7 * np.random.default_rng(seed).normal(size=(number, dim)) + 0.1
 
 
+def unit(x):
+    return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+
 def agrees(run, oracle, x):
     """Value and gradient of `run(tensor)` equal those of the loop `oracle(array)`."""
     value, slope = value_and_gradient(run, x.astype(DTYPE))
@@ -183,8 +187,8 @@ CASES = {
     ),
     "generalized lifted, some inactive": (
         losses.GeneralizedLiftedStructureLoss,
-        {"margin": -0.1, "positive_margin": 0.3, "distance": "cosine"},
-        functools.partial(generalized_lifted, margin=-0.1, positive_margin=0.3, metric="cosine"),
+        {"margin": -2.2, "positive_margin": 1.2, "distance": "cosine"},
+        functools.partial(generalized_lifted, margin=-2.2, positive_margin=1.2, metric="cosine"),
     ),
     "multi-similarity": (losses.MultiSimilarityLoss, {}, multi_similarity),
     "multi-similarity, Euclidean": (
@@ -302,6 +306,14 @@ def test_published_numbers(loss, value, slope):
     np.testing.assert_allclose((gradient**2).sum(), slope, rtol=1e-4)
 
 
+def test_generalized_lifted_structure_has_inactive_anchors():
+    """The case above tests what it says: some sums are below 0, of parts of either sign."""
+    loss, _ = made("generalized lifted, some inactive")
+    loss.reduction = "none"
+    each = np.asarray(loss(LABELS, rows(1, len(LABELS)).astype(DTYPE)))
+    assert 3 < (each > 0).sum() < len(LABELS) - 3
+
+
 class TestMultiSimilarity:
     def test_the_miner_of_the_paper(self):
         """Equations 7 and 8 choose the pairs; anchors that lose all of them stay in the mean."""
@@ -336,9 +348,18 @@ class TestMultiSimilarity:
 
 class TestCircle:
     def test_value_of_keras_on_unit_vectors(self):
-        x = np.asarray(distances.unit(rows(4, len(LABELS)).astype("float32")))
-        theirs = keras.losses.Circle(gamma=7, margin=0.3)(LABELS, x)
+        x = unit(rows(4, len(LABELS))).astype("float32")
+        theirs = float(keras.losses.Circle(gamma=7, margin=0.3)(LABELS, x))
         np.testing.assert_allclose(losses.CircleLoss(0.3, 7)(LABELS, x), theirs, rtol=1e-5)
+
+    def test_anchors_without_both_kinds_do_not_count(self):
+        x = rows(16, len(LABELS))
+        loss = losses.CircleLoss(0.3, 4, reduction="none", dtype=DTYPE)
+        each = np.asarray(loss(LABELS, x.astype(DTYPE)))
+        # Label 9 has one item.
+        assert np.array_equal(each == 0, LABELS == 9)
+        loss = losses.CircleLoss(0.3, 4, reduction="mean_valid", dtype=DTYPE)
+        np.testing.assert_allclose(loss(LABELS, x.astype(DTYPE)), each.sum() / 14, **CLOSE)
 
     def test_does_not_overflow(self):
         angles = np.radians(np.arange(180))
@@ -372,8 +393,7 @@ class TestMargin:
     @pytest.mark.parametrize("count", ["triplets", "pairs"])
     def test_the_triplets_of_a_miner(self, strategy, count):
         """A twin of the miner, with the same seed, says what triplets are meant."""
-        x = rows(5, len(LABELS))
-        x /= np.linalg.norm(x, axis=1, keepdims=True)
+        x = unit(rows(5, len(LABELS)))
         if strategy == "all":
             chosen = reference.triplets(reference.matrix(x), LABELS, "all")
         else:
@@ -496,7 +516,7 @@ class TestNPairs:
         x = np.array([[1, 1], [1, -1], [-1, 1], [-1, -1]], "float32")
         y = np.array([[1, 1, 0, 0], [0, 1, 1, 0], [0, 0, 1, 1], [0, 0, 0, 1]], "float32")
         terms = n_pairs_rows(*map(keras.ops.convert_to_tensor, (x @ x.T, y @ y.T)))
-        np.testing.assert_allclose(np.mean(terms.total), 1.420522, rtol=1e-6)
+        np.testing.assert_allclose(float(keras.ops.mean(terms.total)), 1.420522, rtol=1e-6)
 
     def test_a_huge_vector_in_both_items_of_a_pair(self):
         x = rows(12, 12).reshape(6, 2, 5).astype("float32")
@@ -546,7 +566,7 @@ class TestInstance:
 
     def test_where_the_peer_differs(self):
         """pytorch-metric-learning's number: there the right column is the class's own number."""
-        x = np.asarray(distances.unit(ELLIPSE))
+        x = unit(ELLIPSE)
         s = 64 * (1 - reference.matrix(x, "cosine"))
         theirs = mean([lse(row) - row[label] for row, label in zip(s, ELLIPSE_LABELS)])
         np.testing.assert_allclose(theirs, 4.7447643129, rtol=1e-6)

@@ -6,7 +6,6 @@ from keras_metric._checks import check_number
 from keras_metric._export import export
 from keras_metric.losses.pair_loss import PairLoss
 from keras_metric.losses.rows import single_terms
-from keras_metric.pairs import FAR
 
 # What pytorch-metric-learning adds to the weights, for each item of a batch.
 _SLACK = 1e-5
@@ -25,12 +24,14 @@ def _mean_offence(offence, mask, temperature, slack):
     """Mean of the offences above 0 of each row, weighed by exp(temperature * offence)."""
     mask = ops.logical_and(mask, offence > 0)
     offence = ops.where(mask, offence, 0)
-    # Only ratios of weights count: taken from the largest, none of them overflows.
-    most = ops.stop_gradient(ops.max(offence, axis=1, keepdims=True))
-    weight = ops.exp(ops.where(mask, temperature * (offence - most), -FAR))
-    slack = slack * ops.exp(-temperature * most[:, 0])
-    total = ops.sum(weight, axis=1) + slack
-    return ops.sum(weight * offence, axis=1) / ops.where(total > 0, total, 1)
+    if temperature == 0:
+        weight = ops.cast(mask, offence.dtype)
+    else:
+        # Only ratios of weights count: taken from the largest, none of them overflows.
+        most = ops.stop_gradient(ops.max(offence, axis=1, keepdims=True))
+        weight = ops.where(mask, ops.exp(temperature * (offence - most)), 0)
+        slack = slack * ops.exp(-temperature * most[:, 0])
+    return ops.sum(weight * offence, axis=1) / (ops.sum(weight, axis=1) + slack)
 
 
 @export
