@@ -56,6 +56,7 @@ examples: $(VENV)/.dev ## the long tests: every example in its short form
 
 bench: $(VENV)/.bench $(ORACLE) ## the benchmarks, beside the peers
 	$(BIN)/python benchmarks/losses.py
+	$(BIN)/python benchmarks/losses.py --every
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/fit.py
 

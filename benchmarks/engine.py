@@ -11,6 +11,8 @@ import resource
 import sys
 import time
 
+import contenders
+
 ENGINES = ("gemm-xla", "gemm-jax", "ours", "ours-xla", "ours-jax", "ours-torch", "pml", "tfa")
 BACKENDS = {"gemm-xla": "tensorflow", "gemm-jax": "jax", "ours": "tensorflow"}
 BACKENDS |= {"ours-xla": "tensorflow", "ours-jax": "jax", "ours-torch": "torch"}
@@ -47,8 +49,17 @@ def our_function(case):
         "contrastive": losses.ContrastiveLoss,
         "lifted structure": losses.LiftedStructureLoss,
         "quadruplet": losses.QuadrupletLoss,
-    }[case["loss"]]()
+    }.get(case["loss"], lambda: contenders.ours(case["loss"]))()
+    for layer in made.layers:
+        if not layer.built:
+            layer.build((None, case["data"]["dim"]))
     _, _, references, reference_labels = data(**case["data"])
+    if not contenders.labelled(case["loss"]):
+        # The first half of the batch and the second are the two views.
+        half = case["data"]["batch"] // 2
+        return lambda x, y: made(
+            ops.arange(half, dtype="int32"), ops.stack([x[:half], x[half:]], axis=1)
+        )
     if references is None:
         return lambda x, y: made(y, x)
     references, reference_labels = map(ops.convert_to_tensor, (references, reference_labels))
@@ -82,7 +93,10 @@ def pml_function(case):
         ),
         "contrastive": lambda: (losses.ContrastiveLoss(distance=plain), None),
         "lifted structure": lambda: (losses.LiftedStructureLoss(distance=plain), None),
-    }[case["loss"]]()
+    }.get(case["loss"], lambda: (contenders.peer(case["loss"]), None))()
+    if not contenders.labelled(case["loss"]):
+        half = case["data"]["batch"] // 2
+        return lambda x, y: loss(x[:half], x[half:])
     _, _, references, reference_labels = data(**case["data"])
     against = {}
     if references is not None:

@@ -1,6 +1,7 @@
 """Loss and gradient beside the peers and the bare matrix product: time.
 
     make bench                                     # all sizes; an hour on two cores
+    python benchmarks/losses.py --every            # every loss, at 128 and 1,024
     python benchmarks/losses.py --batches 128 1024 --rounds 9
 
 Each engine is a process of its own; they take turns, one call each a round, and the median of
@@ -19,6 +20,7 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
+from contenders import names
 from engine import ENGINES
 
 HERE = Path(__file__).parent
@@ -218,15 +220,19 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--batches", type=int, nargs="+", default=[128, 512, 1024, 4096])
-    parser.add_argument("--per-class", type=int, nargs="+", default=[4, 16])
+    parser.add_argument("--batches", type=int, nargs="+")
+    parser.add_argument("--per-class", type=int, nargs="+")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--losses", nargs="+", choices=LOSSES, default=list(LOSSES))
+    parser.add_argument("--every", action="store_true", help="every loss of the package")
+    parser.add_argument("--losses", nargs="+", help="default: those that mine and their like")
     parser.add_argument("--engines", nargs="+", choices=ENGINES, default=list(ENGINES))
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
-    engines, losses = engines_here(arguments.engines), arguments.losses
-    shapes = [(b, k) for b in arguments.batches for k in arguments.per_class]
+    every = arguments.every
+    losses = arguments.losses or (names() if every else list(LOSSES))
+    engines = engines_here(arguments.engines)
+    batches = arguments.batches or ([128, 1024] if every else [128, 512, 1024, 4096])
+    shapes = [(b, k) for b in batches for k in arguments.per_class or ([4] if every else [4, 16])]
     times = measure_times(engines, losses, shapes, arguments.rounds)
     text = [
         "# Loss and gradient, milliseconds",
@@ -239,9 +245,10 @@ def main():
         "rounds.",
         table(times, engines, losses, shapes),
     ]
-    path = write(arguments.out, "losses.md", text)
-    draw(times, engines, losses, arguments.batches, arguments.out / "losses.png")
-    print(f"{path}, {arguments.out / 'losses.png'}: tables and curves")
+    name = "every_loss" if every else "losses"
+    path, picture = write(arguments.out, f"{name}.md", text), arguments.out / f"{name}.png"
+    draw(times, engines, losses, batches, picture)
+    print(f"{path}, {picture}: tables and curves")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import argparse
 import statistics
 from pathlib import Path
 
+from contenders import names
 from engine import ENGINES
 from losses import (
     LARGEST,
@@ -86,11 +87,12 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--batches", type=int, nargs="+", default=[4096])
-    parser.add_argument("--losses", nargs="+", choices=LOSSES, default=list(LOSSES))
+    parser.add_argument("--losses", nargs="+", help="default: those that mine, and every loss")
     parser.add_argument("--engines", nargs="+", choices=ENGINES, default=list(ENGINES))
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
-    engines, losses = engines_here(arguments.engines), arguments.losses
+    engines = engines_here(arguments.engines)
+    losses = arguments.losses or [*LOSSES, *names()]
     memory = {batch: measure_memory(engines, losses, batch) for batch in arguments.batches}
     against = ", ".join(f"{e} {shown(v)}" for e, v in measure_references(engines).items())
     text = [

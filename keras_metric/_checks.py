@@ -87,7 +87,8 @@ def class_ids(labels, name="labels"):
         raise ValueError(
             f"`{name}` must have shape (batch,) or (batch, 1): one class id for each row. "
             f"Received: {name}.shape={tuple(labels.shape)}. One-hot labels become ids by "
-            "np.argmax(labels, axis=-1)."
+            "np.argmax(labels, axis=-1); for several labels an item give the loss "
+            'labels="multi_hot".'
         )
     # Small and unsigned types are cast: a sort or a gather does not exist for all of them. Ids are
     # only told apart, and uint32 still are where they wrap around; JAX has no wider type for them.

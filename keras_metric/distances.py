@@ -10,6 +10,7 @@
 | `pearson` | `1 - r(a, b)`, r the correlation over the dimensions | 0 to 2 |
 | `snr` | `var(a - b) / var(a)`, a the anchor: not symmetric | 0 and up |
 
+Wherever a name is asked for, `keras_metric.layers.Mahalanobis` is a metric that is learned.
 Gradients are finite everywhere: two equal points, and a zero vector, get a zero gradient where
 the formula has none.
 """
@@ -38,7 +39,7 @@ def pairwise(a, b=None, metric="euclidean"):
         a: float tensor of shape `(rows, dim)`.
         b: float tensor of shape `(columns, dim)`. Without it, `a` against itself; the diagonal
             of a Euclidean or Manhattan matrix is then exactly 0.
-        metric: one of the names in the table above.
+        metric: one of the names in the table above, or a `layers.Mahalanobis`.
 
     Returns:
         Tensor of shape `(rows, columns)`.
@@ -52,14 +53,15 @@ def pairwise(a, b=None, metric="euclidean"):
     >>> np.asarray(pairwise(points)).round(3).tolist()
     [[0.0, 5.0], [5.0, 0.0]]
     """
-    check_choice("metric", metric, METRICS)
+    check_metric("metric", metric)
     a = ops.convert_to_tensor(a)
     check_matrix("a", a)
     own = b is None
     b = a if own else ops.convert_to_tensor(b)
     check_matrix("b", b)
     _check_dim(a, b)
-    return _PAIRWISE[metric](a, b, own)
+    a, b = _mapped(a, b, metric)
+    return _PAIRWISE[name_of(metric)](a, b, own)
 
 
 def elementwise(a, b, metric="euclidean"):
@@ -68,7 +70,7 @@ def elementwise(a, b, metric="euclidean"):
     Args:
         a: float tensor of shape `(..., dim)`.
         b: float tensor that broadcasts against `a`; the last axis has the same length.
-        metric: one of the names in the table above.
+        metric: one of the names in the table above, or a `layers.Mahalanobis`.
 
     Returns:
         Tensor of the shape without its last axis.
@@ -82,10 +84,32 @@ def elementwise(a, b, metric="euclidean"):
     >>> float(elementwise(a, b, metric="cosine")[0])
     1.0
     """
-    check_choice("metric", metric, METRICS)
+    check_metric("metric", metric)
     a, b = ops.convert_to_tensor(a), ops.convert_to_tensor(b)
     _check_dim(a, b)
-    return _ELEMENTWISE[metric](a, b)
+    return _ELEMENTWISE[name_of(metric)](*_mapped(a, b, metric))
+
+
+def check_metric(argument, metric):
+    """Raise unless `metric` is a name of the table, or a layer that maps vectors to such a one."""
+    if not layers_of(metric):
+        check_choice(argument, metric, METRICS)
+
+
+def layers_of(metric):
+    """The layers of a learned metric, none of a name."""
+    return (metric,) if getattr(metric, "metric", None) in METRICS else ()
+
+
+def name_of(metric):
+    """The name in the table above of what `metric` measures once vectors are mapped."""
+    return metric.metric if layers_of(metric) else metric
+
+
+def _mapped(a, b, metric):
+    for layer in layers_of(metric):
+        a, b = (layer(a),) * 2 if a is b else (layer(a), layer(b))
+    return a, b
 
 
 def unit(x):
@@ -212,6 +236,8 @@ def some_rows_at_a_time(a, b, metric):
         `pull`, see `_Differences`. Metrics that are no matrix product come as a whole matrix.
     """
     _check_dim(a, b)
+    a, b = _mapped(a, b, metric)
+    metric = name_of(metric)
     if metric in ("euclidean", "squared_euclidean"):
         return (a, b), lambda a, b: _Differences(a, b, root=metric == "euclidean")
     if metric in ("cosine", "pearson"):

@@ -64,6 +64,10 @@ def triplets(d, y, mining, margin=0.2, others=None):
             chosen += [(a, p, n) for p in P for n in N]
         elif mining == "semi-hard-all":
             chosen += [(a, p, n) for p in P for n in N if d[a, p] < d[a, n] < d[a, p] + margin]
+        elif mining == "hard-all":
+            chosen += [(a, p, n) for p in P for n in N if d[a, n] <= d[a, p]]
+        elif mining == "easy-all":
+            chosen += [(a, p, n) for p in P for n in N if d[a, n] >= d[a, p] + margin]
         else:
             raise KeyError(mining)
     return chosen

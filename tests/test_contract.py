@@ -22,15 +22,21 @@ import reference
 from autodiff import differentiated, step_by_step
 
 from keras_metric import losses, mining
-from keras_metric.layers import TripletMiner
+from keras_metric.layers import PairMiner, TripletMiner
+from keras_metric.losses.pair_loss import PairLoss
+from keras_metric.losses.whole_batch_loss import WholeBatchLoss
 from keras_metric.models import EmbeddingModel
 
 BACKEND = keras.backend.backend()
 # float64 stays float64 on TensorFlow alone: JAX truncates it, and keras.ops on torch do too.
 DTYPE = "float64" if BACKEND == "tensorflow" else "float32"
 
+DIM = 4
+
 # What a loss needs to be built at all.
 ARGUMENTS = {
+    # Proxies dealt out at random would differ from call to call.
+    "ManifoldLoss": lambda: {"meta_classes": "labels", "K": 3},
     "WeightedSum": lambda: {
         "terms": [(0.5, losses.TripletLoss()), (2.0, losses.ContrastiveLoss())]
     },
@@ -54,16 +60,39 @@ COMPILED = {
 }
 # Another value of an argument whose default does not tell what other values there may be.
 OTHER_VALUES = {
+    "alpha": 1.5,
+    "delta": 0.5,
     "dtype": "float64",
     "k": (1, 3),
+    "l": 4,
+    "n_bins": 50,
     "name": "mine",
+    "predictor": keras.layers.Dense(DIM),
+    "seed": 7,
+    "shots": 2,
     "terms": [(2.0, losses.LiftedStructureLoss(margin=0.7)), (1, losses.TripletLoss())],
+    "y_range": (-1.0, 2.0),
 }
-# The triplets are chosen by the same code in every loss: all strategies go through this one, and
-# the default and "hard" through the others.
-EVERY_STRATEGY = "TripletLoss"
-# Every term of these needs both a positive and a negative.
-NEED_BOTH = ("LiftedStructureLoss", "QuadrupletLoss", "TripletLoss")
+# The triplets, and the pairs, are chosen by the same code in every loss: all strategies go through
+# these two, and the default and "hard" through the others.
+EVERY_STRATEGY = ("ContrastiveLoss", "TripletLoss")
+# Losses of two branches, embeddings (batch, 2, dim); what the y of some of them is like.
+OF_TWO = (
+    "BarlowTwinsLoss",
+    "ClipLoss",
+    "CosineRegressionLoss",
+    "SigLipLoss",
+    "SimSiamLoss",
+    "VICRegLoss",
+)
+TARGETS = {"CosineRegressionLoss": lambda labels: (labels / 5).astype("float32")}
+# Losses that say nothing of a batch without a positive and a negative of one anchor: it is 0.
+NEED_BOTH = (
+    "LiftedStructureLoss",
+    "NTXentLoss",
+    "QuadrupletLoss",
+    "TripletLoss",
+)
 
 PUBLIC = {
     name: thing
@@ -115,10 +144,11 @@ def cases():
             if argument == "distance":
                 # Each metric has its own tests; here, one that divides by a length.
                 yield name, {"distance": "cosine"}
-            elif argument not in ("dtype", "name", "reduction"):
+            # Labels of another kind have a test of their own.
+            elif argument not in ("dtype", "labels", "name", "reduction"):
                 values = others(name, argument)
-                if argument == "mining" and name != EVERY_STRATEGY:
-                    values = [v for v in values if v == "hard" or v not in mining.STRATEGIES]
+                if argument == "mining" and name not in EVERY_STRATEGY:
+                    values = [value for value in values if value == "hard"]
                 yield from ((name, {argument: value}) for value in values)
         yield from ((name, settings) for settings in TOGETHER.get(name, ()))
 
@@ -132,14 +162,19 @@ def described(case):
 
 def draws(case):
     name, settings = case
-    return settings.get("mining", defaults(name).get("mining")) in mining.RANDOM
+    drawn = (*mining.RANDOM, *mining.pair_rules.RANDOM)
+    return "seed" in defaults(name) or settings.get("mining", defaults(name).get("mining")) in drawn
+
+
+def whole(case):
+    """Whether the loss is one number for a batch, without rows that could be weighed."""
+    return issubclass(PUBLIC[case[0]], WholeBatchLoss)
 
 
 def each(cases):
     return pytest.mark.parametrize("case", cases, ids=described)
 
 
-DIM = 4
 # Classes of 4, 2 and 2 and a singleton, in no order: inputs that tell implementations apart.
 LABELS = np.array([2, 0, 2, 5, 1, 2, 0, 1, 2], "int32")
 WEIGHTS = np.array([0.5, 2.0, 1.0, 3.0, 0.0, 0.7, 1.6, 0.9, 2.5], "float32")
@@ -149,9 +184,22 @@ STEADY = [case for case in CASES if not draws(case)]
 PLAIN = [case for case in CASES if "mining" not in case[1]]
 
 
-def rows(seed=0, dtype="float32"):
-    x = np.random.default_rng(seed).normal(size=(len(LABELS), DIM))
-    return (0.7 * x + 0.1).astype(dtype)
+WEIGHED = [case for case in CASES if not whole(case)]
+
+
+def rows(case, seed=0, dtype="float32"):
+    """Embeddings as the loss wants them."""
+    shape = (len(LABELS), 2, DIM) if case[0] in OF_TWO else (len(LABELS), DIM)
+    return (0.7 * np.random.default_rng(seed).normal(size=shape) + 0.1).astype(dtype)
+
+
+def targets(case, labels=LABELS):
+    """y_true as the loss wants it."""
+    return TARGETS.get(case[0], lambda labels: labels.astype("int32"))(labels)
+
+
+def scaled(x, factors):
+    return x * np.reshape(factors, (-1,) + (1,) * (x.ndim - 1))
 
 
 def applied(loss):
@@ -179,9 +227,13 @@ def run_of(case):
     if key not in _runs:
         loss = build(case)
         _runs[key] = differentiated(applied(loss), jit=BACKEND == "jax")
-    return lambda x, y=LABELS, weights=None: _runs[key](
-        x, y.astype("int32"), np.ones(len(y), "float32") if weights is None else weights
-    )
+
+    def run(x, y=LABELS, weights=None):
+        if weights is None and not whole(case):
+            weights = np.ones(len(y), "float32")
+        return _runs[key](x, targets(case, y), None if whole(case) else weights)
+
+    return run
 
 
 @pytest.mark.parametrize("name", PUBLIC)
@@ -239,7 +291,7 @@ class TestConfig:
             loss = build((name, {argument: value}))
             again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(loss))
             assert again.get_config() == loss.get_config()
-            if not isinstance(value, list):
+            if not isinstance(value, (list, tuple, keras.Layer)):
                 assert again.get_config()[argument] == value != defaults(name)[argument]
 
     def other_values(self, name, argument):
@@ -260,11 +312,15 @@ class TestInsideAModel:
         model.compile(keras.optimizers.SGD(0.1), loss=build(case), run_eagerly=True)
         return model
 
+    def inputs(self, case):
+        x = rows(case)
+        return x if x.ndim == 2 else {"first": x[:, 0], "second": x[:, 1]}
+
     # Keras's own words about a model that is saved before its first step.
     @pytest.mark.filterwarnings("ignore:Skipping variable loading for optimizer")
     @each([*PLAIN, *((name, settings) for name in TOGETHER for settings in TOGETHER[name])])
     def test_comes_back_with_the_file(self, case):
-        model, x = self.model(case), rows()
+        model, x = self.model(case), self.inputs(case)
         z = model(x)
         model.save("model.keras")
         again = keras.models.load_model("model.keras")
@@ -272,21 +328,22 @@ class TestInsideAModel:
         assert plain(again.loss.get_config()) == plain(model.loss.get_config())
         # The state of a seed is not saved, as with every random layer of Keras.
         if not draws(case):
-            values = again.loss(LABELS, again(x)), model.loss(LABELS, z)
+            y = targets(case)
+            values = again.loss(y, again(x)), model.loss(y, z)
             np.testing.assert_array_equal(*map(keras.ops.convert_to_numpy, values))
 
     @pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16"])
     @each([case for case in CASES if not case[1]])
     def test_trains_in_every_precision(self, case, policy):
         keras.config.set_dtype_policy(policy)
-        model, x = self.model(case), rows()
-        loss = model.compute_loss(x, keras.ops.convert_to_tensor(LABELS), model(x))
+        model, x, y = self.model(case), self.inputs(case), targets(case)
+        loss = model.compute_loss(x, keras.ops.convert_to_tensor(y), model(x))
         assert keras.backend.standardize_dtype(loss.dtype) == "float32"
         before = [w + 0 for w in model.encoder.get_weights()]
         # In float16 the scale of the loss is found by steps that are left out.
         for _ in range(1 if policy != "mixed_float16" else 4):
-            logged = model.train_on_batch(x, LABELS)
-            assert np.isfinite(logged) and logged > 0
+            logged = model.train_on_batch(x, y)
+            assert np.isfinite(logged) and logged != 0
         after = model.encoder.get_weights()
         assert all(np.isfinite(w).all() for w in after)
         assert any((a != b).any() for a, b in zip(before, after))
@@ -295,11 +352,16 @@ class TestInsideAModel:
 class TestSampleWeight:
     def value(self, case, weights, **settings):
         loss = build((case[0], {**case[1], **settings}))
-        return keras.ops.convert_to_numpy(step_by_step(loss)(LABELS, rows(), weights))
+        return keras.ops.convert_to_numpy(step_by_step(loss)(targets(case), rows(case), weights))
 
-    @each(CASES)
+    @each([case for case in CASES if whole(case)])
+    def test_is_refused_where_there_are_no_rows(self, case):
+        with pytest.raises(ValueError, match="one number for the whole batch"):
+            build(case)(targets(case), rows(case), WEIGHTS)
+
+    @each(WEIGHED)
     def test_acts(self, case):
-        run, x = run_of(case), rows()
+        run, x = run_of(case), rows(case)
         assert run(x, weights=WEIGHTS)[0] != pytest.approx(run(x)[0], rel=1e-3)
 
     @each([case for case in PLAIN if "reduction" in defaults(case[0])])
@@ -339,9 +401,10 @@ class TestSampleWeight:
 @pytest.mark.skipif(BACKEND == "torch", reason="Keras compiles nothing on torch by XLA")
 @each([(name, settings) for name in PUBLIC for settings in ({}, *COMPILED.get(name, ()))])
 def test_compiled_equals_eager(case):
-    x = rows(1)
+    x, weights = rows(case, 1), None if whole(case) else WEIGHTS
     compiled, plain = (
-        differentiated(applied(build(case)), jit)(x, LABELS, WEIGHTS) for jit in (True, False)
+        differentiated(applied(build(case)), jit)(x, targets(case), weights)
+        for jit in (True, False)
     )
     if draws(case):
         # XLA draws other numbers from the same seed.
@@ -359,8 +422,8 @@ ODD_BATCHES = {
     "all zero": (PAIRED, np.zeros_like),
     "a batch of one": (np.array([4]), lambda x: x[:1]),
     "a batch of two": (np.array([4, 4]), lambda x: x[:2]),
-    "a zero vector": (PAIRED, lambda x: x * (np.arange(9) > 0)[:, None]),
-    "a huge vector": (PAIRED, lambda x: x * np.where(np.arange(9) == 1, 1e20, 1)[:, None]),
+    "a zero vector": (PAIRED, lambda x: scaled(x, np.arange(9) > 0)),
+    "a huge vector": (PAIRED, lambda x: scaled(x, np.where(np.arange(9) == 1, 1e20, 1))),
     "equal rows in two classes": (PAIRED, lambda x: x[np.arange(9) % 2]),
     "one pair among singletons": (np.array([0, 1, 2, 2, 3, 4, 5, 6, 7]), lambda x: x),
 }
@@ -370,7 +433,7 @@ ODD_BATCHES = {
 @each(CASES)
 def test_every_odd_batch_is_finite(case, batch):
     labels, change = ODD_BATCHES[batch]
-    value, slope = run_of(case)(change(rows(3)).astype("float32"), labels)
+    value, slope = run_of(case)(change(rows(case, 3)).astype("float32"), labels)
     assert np.isfinite(value), value
     assert np.isfinite(slope).all(), slope
     if batch in ("one class", "all singletons", "a batch of one") and case[0] in NEED_BOTH:
@@ -381,8 +444,8 @@ def test_every_odd_batch_is_finite(case, batch):
 @each(PLAIN)
 def test_half_precision_embeddings_are_measured_in_float32(case, dtype):
     # 300 squared is beyond float16.
-    x = keras.ops.cast(300 * rows(), dtype)
-    value = step_by_step(build(case))(LABELS, x)
+    x = keras.ops.cast(300 * rows(case), dtype)
+    value = step_by_step(build(case))(targets(case), x)
     assert keras.backend.standardize_dtype(value.dtype) == "float32"
     assert np.isfinite(float(value))
     expected, _ = run_of(case)(keras.ops.convert_to_numpy(keras.ops.cast(x, "float32")))
@@ -391,14 +454,50 @@ def test_half_precision_embeddings_are_measured_in_float32(case, dtype):
 
 @each(CASES)
 def test_nan_in_gives_nan_out(case):
-    x = rows()
+    x = rows(case)
     x[2] = np.nan
     assert np.isnan(run_of(case)(x)[0])
 
 
+SHARING = [case for case in PLAIN if "labels" in defaults(case[0]) and not case[1]]
+
+
+@each(SHARING)
+def test_one_label_each_is_a_class_id(case):
+    """Labels of 0 and 1 with one 1 in a row say what ids say; value and gradient agree."""
+    x, one_hot = rows(case, 4), (LABELS[:, None] == np.unique(LABELS)).astype("int32")
+    value, slope = run_of(case)(x, weights=WEIGHTS)
+    sharing = differentiated(applied(build((case[0], {"labels": "multi_hot"}))), BACKEND == "jax")
+    found, found_slope = sharing(x, one_hot, WEIGHTS)
+    np.testing.assert_allclose(found, value, rtol=1e-5)
+    np.testing.assert_allclose(found_slope, slope, rtol=1e-4, atol=1e-5)
+
+
+@each(SHARING)
+def test_sharing_any_label_makes_a_positive(case):
+    """Two labels an item: more positives than either alone, none but these."""
+    x, y = rows(case, 4), np.eye(6, dtype="int32")[LABELS]
+    both = y.copy()
+    both[[0, 3], 4] = 1
+    sharing = differentiated(applied(build((case[0], {"labels": "multi_hot"}))), BACKEND == "jax")
+    values = [sharing(x, labels, np.ones(9, "float32"))[0] for labels in (y, both)]
+    assert values[0] != pytest.approx(values[1], rel=1e-4)
+
+
+@each([case for case in SHARING if issubclass(PUBLIC[case[0]], PairLoss)])
+def test_a_miner_leaves_pairs_out(case):
+    x = rows(case, 4)
+    _, slope = run_of(case)(x)
+    miner = PairMiner("multi-similarity", epsilon=0.05)
+    mined = differentiated(applied(build((case[0], {"mining": miner}))), BACKEND == "jax")
+    found, found_slope = mined(x, LABELS, np.ones(9, "float32"))
+    assert np.isfinite(found) and np.isfinite(found_slope).all()
+    assert np.abs(found_slope - slope).max() > 1e-4
+
+
 @each(STEADY)
 def test_the_order_of_the_batch_does_not_matter(case):
-    x, run = rows(1), run_of(case)
+    x, run = rows(case, 1), run_of(case)
     turned = np.random.default_rng(0).permutation(len(LABELS))
     value, slope = run(x, LABELS, WEIGHTS)
     again, moved = run(x[turned], LABELS[turned], WEIGHTS[turned])
@@ -413,18 +512,18 @@ def test_the_gradient_is_the_slope_of_the_loss(case):
     double = DTYPE == "float64"
     loss = build(case)
     run = differentiated(applied(loss)) if double else run_of(case)
-    x = rows(2, "float64")
-    weights = WEIGHTS.astype(DTYPE)
+    x = rows(case, 2, "float64")
+    y, weights = targets(case), None if whole(case) else WEIGHTS.astype(DTYPE)
 
     def value(z):
         if double:
-            return loss(LABELS, z, weights)
+            return loss(y, z, weights)
         return run(z.astype(DTYPE), LABELS, weights)[0]
 
-    slope = run(x.astype(DTYPE), LABELS, weights)[1]
+    slope = run(x.astype(DTYPE), y if double else LABELS, weights)[1]
     assert slope.any()
     directions = np.random.default_rng(0).normal(size=(2 if double else 9, *x.shape))
-    along = (directions * slope).sum((1, 2))
+    along = (directions * slope).reshape(len(directions), -1).sum(1)
     expected = reference.slopes(value, x, directions, 1e-6 if double else 1e-3)
     if double:
         np.testing.assert_allclose(along, expected, rtol=1e-5, atol=1e-6)

@@ -3,6 +3,7 @@
 import contextlib
 import doctest
 import importlib
+import importlib.util
 import io
 import re
 from pathlib import Path
@@ -67,6 +68,20 @@ def test_docstrings(name):
         runner.run(test, out=report.write)
         assert not report.getvalue(), report.getvalue()
         run_blocks(test.docstring, test.name, {"__name__": "__main__"})
+
+
+def test_the_page_of_losses_is_up_to_date():
+    spec = importlib.util.spec_from_file_location("make_losses", ROOT / "docs" / "make_losses.py")
+    maker = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(maker)
+    _, line, sections = maker.PAGE.read_text("utf-8").partition(maker.LINE)
+    assert line and sections.strip() == maker.sections().strip(), "Run python docs/make_losses.py"
+
+
+def test_the_table_names_every_loss():
+    page = (ROOT / "docs" / "losses.md").read_text("utf-8")
+    named = set(re.findall(r"^\| `(\w+)\(", page, re.M))
+    assert named == set(keras_metric.losses.__all__)
 
 
 def test_a_false_page_fails():

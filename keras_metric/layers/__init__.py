@@ -1,7 +1,15 @@
 """Keras layers: heads that make embeddings, miners that choose what a loss learns from."""
 
 from keras_metric.layers.embedding_head import EmbeddingHead
+from keras_metric.layers.generalized_mean_pooling import GeneralizedMeanPooling
+from keras_metric.layers.mahalanobis import Mahalanobis
 from keras_metric.layers.pair_miner import PairMiner
 from keras_metric.layers.triplet_miner import TripletMiner
 
-__all__ = ["EmbeddingHead", "PairMiner", "TripletMiner"]
+__all__ = [
+    "EmbeddingHead",
+    "GeneralizedMeanPooling",
+    "Mahalanobis",
+    "PairMiner",
+    "TripletMiner",
+]

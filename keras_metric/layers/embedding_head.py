@@ -86,7 +86,9 @@ class EmbeddingHead(keras.layers.Layer):
             self.linear = keras.layers.Dense(embedding_dim, dtype=self.dtype_policy, name="linear")
 
     def build(self, input_shape):
-        if isinstance(self.pooling, keras.layers.Layer) and len(input_shape) > 2:
+        pools = isinstance(self.pooling, keras.layers.Layer) and len(input_shape) > 2
+        # One that comes out of a file, or from another model, has its weights already.
+        if pools and not self.pooling.built:
             self.pooling.build(input_shape)
         features = self._pooled_shape(tuple(input_shape))[-1]
         if self.linear is None:

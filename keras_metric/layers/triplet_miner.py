@@ -1,11 +1,11 @@
 """TripletMiner: the choice of triplets, as a layer with a schedule and a seed."""
 
-import keras
 from keras import ops
 
 from keras_metric import distances, mining, pairs
-from keras_metric._checks import check_choice, check_matrix, check_number, class_ids
+from keras_metric._checks import check_matrix, check_number, class_ids
 from keras_metric._export import export
+from keras_metric.layers.miner import Miner
 
 _TO_EUCLIDEAN = {
     "euclidean": lambda d: d,
@@ -26,12 +26,13 @@ def _to_euclidean(distance, metric):
 
 
 @export
-class TripletMiner(keras.layers.Layer):
+class TripletMiner(Miner):
     """Chooses the triplets of a labelled batch that a loss learns from.
 
     Use a name (`TripletLoss(mining="hard")`) where one rule serves for the whole training. Use
     this layer where the rule changes while training (`callbacks.MiningSchedule`), needs a seed
-    or a band, or to look at the choice itself.
+    or a setting, or to look at the choice itself. A loss on pairs takes it too: the pairs that
+    occur in its triplets, each once.
 
     | strategy | triplets |
     | --- | --- |
@@ -39,6 +40,9 @@ class TripletMiner(keras.layers.Layer):
     | `semi-hard` | each (a, p) with the nearest negative beyond p, else the farthest negative |
     | `semi-hard-all` | every one with d_ap < d_an < d_ap + margin |
     | `semi-hard-random` | each (a, p) with one random negative of that band |
+    | `hard-all` | every one with d_an <= d_ap |
+    | `easy-all` | every one with d_an >= d_ap + margin, for losses that are not 0 there |
+    | `angular` | every one with d_ap > 2 tan(angle) d_nc, where c is the middle of a and p |
     | `hard` | each anchor's farthest positive and nearest negative |
     | `soft-hard` | a random hard positive (beyond the nearest negative) and hard negative |
     | `easy-positive` | each anchor's nearest positive and the nearest negative beyond it |
@@ -48,8 +52,14 @@ class TripletMiner(keras.layers.Layer):
     Args:
         strategy: a name of the table, or a tuple of names to switch between with `use`; the
             first is in force at the start. "semi-hard" by default, as in FaceNet.
-        margin: width of the bands of "semi-hard-all" and "semi-hard-random", in units of the
-            distance. Default 0.2, the margin of FaceNet.
+        margin: of "semi-hard-all", "semi-hard-random" and "easy-all", in units of the distance.
+            Default 0.2, the margin of FaceNet; the name of a strategy in a loss takes the loss's.
+        angle: of "angular": the least angle at n, in degrees. Default 20. Distances must be
+            Euclidean, or those of cosines.
+        cutoff: of "distance-weighted": negatives nearer than this Euclidean distance are drawn
+            as rarely as at it, which keeps the variance low. Default 0.5.
+        nonzero_loss_cutoff: of "distance-weighted": the Euclidean distance from which negatives
+            are never drawn. Default 1.4, about that of unrelated vectors.
         distance: metric of `__call__`, "euclidean" by default. Inside a loss the loss's own
             distances count.
         seed: integer, for the strategies that draw. Their state is not saved with a model, as
@@ -64,8 +74,9 @@ class TripletMiner(keras.layers.Layer):
         column of the negative (int32) and 1.0 where this triplet is chosen, else 0.0.
 
     Raises:
-        ValueError: for an unknown strategy, or when called with "all" or "semi-hard-all",
-            which are sums that a loss takes in closed form and never a list.
+        ValueError: for an unknown strategy, a number out of range, or a setting that none of the
+            strategies reads; and when called with "angular" or one that ends in "all", which are
+            sums that a loss takes in closed form and never a list.
 
     Example:
     >>> import numpy as np
@@ -80,53 +91,78 @@ class TripletMiner(keras.layers.Layer):
         Schroff, Kalenichenko and Philbin, "FaceNet", 2015, https://arxiv.org/abs/1503.03832
     """
 
-    def __init__(self, strategy="semi-hard", margin=0.2, distance="euclidean", seed=None, **kwargs):
-        super().__init__(**{"dtype": "float32", **kwargs})
-        self.strategies = (strategy,) if isinstance(strategy, str) else tuple(strategy)
-        for name in self.strategies:
-            check_choice("strategy", name, mining.STRATEGIES)
-        if not self.strategies:
-            raise ValueError(f"`strategy` must name at least one rule. Received: {strategy!r}")
-        check_number("margin", margin, above=0)
-        check_choice("distance", distance, distances.METRICS)
-        self.strategy = strategy
-        self.margin = margin
-        self.distance = distance
-        self.seed = seed
-        draws = any(name in mining.RANDOM for name in self.strategies)
-        self.seed_generator = keras.random.SeedGenerator(seed) if draws else None
-        self.stage = None
-        if len(self.strategies) > 1:
-            # A variable, since a Python attribute is frozen into the compiled step.
-            self.stage = self.add_weight(
-                name="stage", shape=(), dtype="int32", initializer="zeros", trainable=False
-            )
-        self.built = True
+    known = mining.SETTINGS
 
-    def use(self, name):
-        """Put the strategy `name` in force; it must be one of `strategies`."""
-        check_choice("name", name, self.strategies)
-        if self.stage is not None:
-            self.stage.assign(self.strategies.index(name))
+    def __init__(
+        self,
+        strategy="semi-hard",
+        margin=None,
+        angle=None,
+        cutoff=None,
+        nonzero_loss_cutoff=None,
+        distance="euclidean",
+        seed=None,
+        **kwargs,
+    ):
+        settings = {
+            "margin": margin,
+            "angle": angle,
+            "cutoff": cutoff,
+            "nonzero_loss_cutoff": nonzero_loss_cutoff,
+        }
+        super().__init__(strategy, settings, distance, seed, **kwargs)
+        if margin is not None:
+            check_number("margin", margin, above=0)
+        if angle is not None:
+            check_number("angle", angle, above=0, at_most=90)
+        if "distance-weighted" in self.strategies:
+            nearest, farthest = self.settings("distance-weighted").values()
+            check_number("cutoff", nearest, above=0)
+            check_number("nonzero_loss_cutoff", farthest, above=nearest)
 
-    def choose(self, compute):
-        """Return `compute(name)` of the strategy in force, decided inside the graph."""
-        if self.stage is None:
-            return compute(self.strategies[0])
-        branches = [lambda name=name: compute(name) for name in self.strategies]
-        return ops.switch(ops.convert_to_tensor(self.stage), branches)
+    @property
+    def needs_among(self):
+        """Whether a strategy reads the distances of the references among themselves."""
+        return "angular" in self.strategies
 
-    def noise(self, rows, columns):
-        """What the strategies draw with, (rows, columns); None if none of them draws."""
-        if self.seed_generator is None:
-            return None
-        return mining.draw_noise(rows, columns, self.seed_generator)
+    def edges(self, name):
+        """The edges of `mining.bands` that a strategy of every triplet has, None if it has none."""
+        edges = mining.bands.EDGES.get(name)
+        return None if edges is None else edges(**self.settings(name))
+
+    def inside(self, name, metric):
+        """Which negatives a strategy of every triplet counts, see `mining.bands.chooser`."""
+        return mining.bands.chooser(name, metric, self.settings(name))
 
     def picker(self, name, distance, partners, noise, dim, metric):
         """The chooser of the per-pair strategy `name`, see `keras_metric.mining`."""
         if name == "distance-weighted":
             distance = _to_euclidean(distance, metric)
-        return mining.PER_PAIR[name](distance, partners, noise, dim=dim, margin=self.margin)
+        return mining.PER_PAIR[name](distance, partners, noise, dim=dim, **self.settings(name))
+
+    def masks(self, distance, partners, dim=None, metric=None, among=None):
+        """Boolean matrices (rows, columns) of the pairs that occur in a chosen triplet.
+
+        A loss on pairs asks for them. Its `distance` carry no gradient here; `among` are those of
+        the columns among themselves, if `needs_among`; `dim` and `metric` are those of the
+        embeddings and the distances.
+        """
+        distance = ops.stop_gradient(distance)
+        noise = self.noise(*ops.shape(distance))
+
+        def masks(name):
+            if name in mining.EVERY:
+                inside = self.inside(name, metric)
+                return mining.pairs_in_triplets.in_every(inside, distance, partners, among)
+            listed = self._listed(name, distance, partners, noise, dim, metric)
+            return mining.pairs_in_triplets.in_listed(*listed, partners)
+
+        return self.choose(masks)
+
+    def _listed(self, name, distance, partners, noise, dim, metric):
+        if name == "distance-weighted":
+            distance = _to_euclidean(distance, metric)
+        return mining.triplets(name, distance, partners, noise, dim=dim, **self.settings(name))
 
     def call(self, embeddings, labels):
         embeddings = ops.convert_to_tensor(embeddings)
@@ -134,32 +170,14 @@ class TripletMiner(keras.layers.Layer):
         never_listed = [name for name in self.strategies if name in mining.EVERY]
         if never_listed:
             raise ValueError(
-                f"The strategy {never_listed[0]!r} takes every triplet: a loss sums them in "
-                "closed form, no list of them is made. Give the miner to a loss, "
+                f"The strategy {never_listed[0]!r} takes every triplet of a kind: a loss sums them "
+                "in closed form, no list of them is made. Give the miner to a loss, "
                 "TripletLoss(mining=miner), or call a miner of another strategy."
             )
         distance = ops.stop_gradient(distances.pairwise(embeddings, metric=self.distance))
         partners = pairs.from_labels(class_ids(labels))
         noise = self.noise(*ops.shape(distance))
-
-        def matrices(name):
-            weighed = distance
-            if name == "distance-weighted":
-                weighed = _to_euclidean(distance, self.distance)
-            return mining.triplets(
-                name, weighed, partners, noise, dim=embeddings.shape[1], margin=self.margin
-            )
-
-        return self.choose(matrices)
-
-    def compute_output_shape(self, embeddings_shape, labels_shape=None):
-        return ((embeddings_shape[0],) * 2,) * 2
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "strategy": self.strategy,
-            "margin": self.margin,
-            "distance": self.distance,
-            "seed": self.seed,
-        }
+        dim = embeddings.shape[1]
+        return self.choose(
+            lambda name: self._listed(name, distance, partners, noise, dim, self.distance)
+        )

@@ -1,33 +1,71 @@
 """Losses on embeddings, one family a file."""
 
 from keras_metric.losses.angular_loss import AngularLoss
+from keras_metric.losses.barlow_twins_loss import BarlowTwinsLoss
+from keras_metric.losses.circle_loss import CircleLoss
+from keras_metric.losses.clip_loss import ClipLoss
 from keras_metric.losses.contrastive_loss import ContrastiveLoss
+from keras_metric.losses.cosine_regression_loss import CosineRegressionLoss
 from keras_metric.losses.fast_ap_loss import FastAPLoss
+from keras_metric.losses.generalized_lifted_structure_loss import GeneralizedLiftedStructureLoss
 from keras_metric.losses.histogram_loss import HistogramLoss
+from keras_metric.losses.instance_loss import InstanceLoss
+from keras_metric.losses.intra_pair_variance_loss import IntraPairVarianceLoss
 from keras_metric.losses.lifted_structure_loss import LiftedStructureLoss
+from keras_metric.losses.margin_loss import MarginLoss
+from keras_metric.losses.multi_similarity_loss import MultiSimilarityLoss
+from keras_metric.losses.n_pairs_loss import NPairsLoss
+from keras_metric.losses.nca_loss import NCALoss
 from keras_metric.losses.nt_xent_loss import NTXentLoss
 from keras_metric.losses.pnp_loss import PNPLoss
+from keras_metric.losses.prototypical_loss import PrototypicalLoss
 from keras_metric.losses.quadruplet_loss import QuadrupletLoss
+from keras_metric.losses.ranked_list_loss import RankedListLoss
 from keras_metric.losses.recall_at_k_surrogate_loss import RecallAtKSurrogateLoss
+from keras_metric.losses.sig_lip_loss import SigLipLoss
+from keras_metric.losses.signal_to_noise_ratio_loss import SignalToNoiseRatioLoss
+from keras_metric.losses.sim_siam_loss import SimSiamLoss
 from keras_metric.losses.smooth_ap_loss import SmoothAPLoss
+from keras_metric.losses.soft_nearest_neighbor_loss import SoftNearestNeighborLoss
 from keras_metric.losses.sup_con_loss import SupConLoss
+from keras_metric.losses.threshold_consistent_margin_loss import ThresholdConsistentMarginLoss
 from keras_metric.losses.triplet_loss import TripletLoss
 from keras_metric.losses.tuplet_margin_loss import TupletMarginLoss
+from keras_metric.losses.vicreg_loss import VICRegLoss
 from keras_metric.losses.weighted_sum import WeightedSum
 
 __all__ = [
     "AngularLoss",
+    "BarlowTwinsLoss",
+    "CircleLoss",
+    "ClipLoss",
     "ContrastiveLoss",
+    "CosineRegressionLoss",
     "FastAPLoss",
+    "GeneralizedLiftedStructureLoss",
     "HistogramLoss",
+    "InstanceLoss",
+    "IntraPairVarianceLoss",
     "LiftedStructureLoss",
+    "MarginLoss",
+    "MultiSimilarityLoss",
+    "NCALoss",
+    "NPairsLoss",
     "NTXentLoss",
     "PNPLoss",
+    "PrototypicalLoss",
     "QuadrupletLoss",
+    "RankedListLoss",
     "RecallAtKSurrogateLoss",
+    "SigLipLoss",
+    "SignalToNoiseRatioLoss",
+    "SimSiamLoss",
     "SmoothAPLoss",
+    "SoftNearestNeighborLoss",
     "SupConLoss",
+    "ThresholdConsistentMarginLoss",
     "TripletLoss",
     "TupletMarginLoss",
+    "VICRegLoss",
     "WeightedSum",
 ]

@@ -4,12 +4,10 @@ import math
 
 from keras import ops
 
-from keras_metric import distances
 from keras_metric._checks import check_number
 from keras_metric._export import export
 from keras_metric.distances import incoming_gradient, unwatched
-from keras_metric.losses.metric_loss import measured_pairs
-from keras_metric.losses.pair_loss import PairLoss, chosen_pairs
+from keras_metric.losses.pair_loss import PairLoss, among_references
 from keras_metric.losses.rows import Rows
 from keras_metric.pairs import FAR
 
@@ -121,12 +119,7 @@ class AngularLoss(PairLoss):
         check_number("alpha", alpha, above=0, at_most=89)
         self.alpha = alpha
 
-    def batch_parts(self, labels, embeddings, references=None, reference_labels=None):
-        distance, partners = measured_pairs(
-            labels, embeddings, "cosine", references, reference_labels
-        )
-        partners = chosen_pairs(self.miner, distance, partners, embeddings.shape[1], "cosine")
-        among = distance
-        if references is not None:
-            among = distances.pairwise(references, metric="cosine")
+    def batch_parts(self, labels, embeddings, *references):
+        distance, partners = self.chosen(labels, embeddings, *references)
+        among = among_references(distance, "cosine", *references)
         return [angular_rows(1 - distance, 1 - among, partners, math.radians(self.alpha))]

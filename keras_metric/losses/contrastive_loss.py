@@ -65,6 +65,8 @@ class ContrastiveLoss(PairLoss):
         2006, https://doi.org/10.1109/CVPR.2006.100
     """
 
+    y_of_pairs = "1 where the two items are the same, 0 where they differ"
+
     def __init__(
         self,
         margin=1.0,

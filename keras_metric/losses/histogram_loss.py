@@ -5,8 +5,7 @@ from keras import ops
 from keras_metric._checks import check_count, check_number
 from keras_metric._export import export
 from keras_metric.distances import incoming_gradient, unwatched
-from keras_metric.losses.metric_loss import measured_pairs
-from keras_metric.losses.pair_loss import PairLoss, chosen_pairs
+from keras_metric.losses.pair_loss import PairLoss
 from keras_metric.losses.whole_batch_loss import WholeBatchLoss, whole_batch
 
 
@@ -122,14 +121,11 @@ class HistogramLoss(WholeBatchLoss, PairLoss):
         self.delta = delta
         self.bins = _number_of_bins(n_bins, delta)
 
-    def batch_parts(self, labels, embeddings, references=None, reference_labels=None):
-        distance, partners = measured_pairs(
-            labels, embeddings, "cosine", references, reference_labels
-        )
-        partners = chosen_pairs(self.miner, distance, partners, embeddings.shape[1], "cosine")
+    def batch_parts(self, labels, embeddings, *references):
+        distance, partners = self.chosen(labels, embeddings, *references)
         both = partners.has_both[:, None]
         masks = [ops.logical_and(mask, both) for mask in (partners.positive, partners.negative)]
-        if references is None:
+        if not references:
             # A pair and the same pair turned round count half each, if either counts.
             masks = [ops.logical_or(mask, ops.transpose(mask)) for mask in masks]
         value = histogram_value(1 - distance, *masks, self.bins)

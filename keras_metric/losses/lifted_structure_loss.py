@@ -4,8 +4,7 @@ from keras import ops
 
 from keras_metric._checks import check_flag, check_number
 from keras_metric._export import export
-from keras_metric.losses.metric_loss import measured_pairs
-from keras_metric.losses.pair_loss import PairLoss, chosen_pairs
+from keras_metric.losses.pair_loss import PairLoss
 from keras_metric.losses.rows import bounded_square, masked_terms
 from keras_metric.pairs import FAR
 
@@ -97,8 +96,7 @@ class LiftedStructureLoss(PairLoss):
         self.smooth = bool(smooth)
 
     def batch_parts(self, labels, embeddings, *references):
-        distance, partners = measured_pairs(labels, embeddings, self.distance, *references)
-        partners = chosen_pairs(self.miner, distance, partners)
+        distance, partners = self.chosen(labels, embeddings, *references)
         return [
             lifted_structure_rows(
                 distance, partners, self.margin, self.positive_margin, self.smooth, not references

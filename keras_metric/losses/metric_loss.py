@@ -105,6 +105,8 @@ class MetricLoss(keras.losses.Loss):
     # What y_true of a labelled batch is: class "ids", or "multi_hot" rows, where one shared label
     # makes two items a positive pair.
     labels = "ids"
+    # What y says of ready-made pairs, in words, where the loss can do nothing without it.
+    y_of_pairs = None
 
     def __init__(self, reduction, name, dtype=None):
         check_choice("reduction", "none" if reduction is None else reduction, REDUCTIONS)
@@ -186,7 +188,17 @@ class MetricLoss(keras.losses.Loss):
         total = ops.where(sound, parts[0].total, float("nan"))
         return [parts[0]._replace(total=total), *parts[1:]]
 
+    def _check_layers(self):
+        for layer in self.layers:
+            if not layer.built:
+                raise ValueError(
+                    f"The loss holds the layer {layer.name!r}, whose weights no model trains or "
+                    "saves. Compile the loss with a keras_metric.EmbeddingModel; or, in a step of "
+                    "your own, call layer.build((None, dim)) and train layer.trainable_variables."
+                )
+
     def _sound_parts(self, y_true, embeddings, references=None, reference_labels=None):
+        self._check_layers()
         dtype = keras.backend.standardize_dtype(embeddings.dtype)
         if not keras.backend.is_float_dtype(dtype):
             raise ValueError(

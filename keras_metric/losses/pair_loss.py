@@ -22,14 +22,24 @@ def as_pair_miner(mining):
             '`mining` must be "all", the name of a strategy of keras_metric.layers.PairMiner, a '
             f"PairMiner or a TripletMiner. Received: mining={mining!r}"
         )
-    check_choice("mining", mining, ("all", *pair_rules.STRATEGIES))
+    check_choice("mining", mining, pair_rules.STRATEGIES)
     return None if mining == "all" else PairMiner(mining)
 
 
-def chosen_pairs(miner, distance, partners, dim=None, metric=None):
-    """The partners that `miner` leaves, of an anchor's positives and negatives."""
+def similarity(distance, metric):
+    """What the literature calls a similarity: larger is closer, up to 1 for cosine and Pearson."""
+    return 1 - distance if metric in ("cosine", "pearson") else -distance
+
+
+def chosen_pairs(miner, distance, partners, **context):
+    """The partners that `miner` leaves, of an anchor's positives and negatives.
+
+    `context`: what some triplet miners ask for, see `TripletMiner.masks`.
+    """
     if miner is None:
         return partners
+    if isinstance(miner, TripletMiner):
+        return pairs.from_masks(*miner.masks(distance, partners, **context))
     return pairs.from_masks(*miner.masks(distance, partners))
 
 
@@ -45,7 +55,7 @@ class PairLoss(MetricLoss):
 
     def __init__(self, distance, mining, labels, reduction, name, dtype=None):
         super().__init__(reduction=reduction, name=name, dtype=dtype)
-        check_choice("distance", distance, distances.METRICS)
+        distances.check_metric("distance", distance)
         check_choice("labels", labels, LABELS)
         self.distance = distance
         self.mining = mining
@@ -54,20 +64,38 @@ class PairLoss(MetricLoss):
 
     @property
     def layers(self):
-        return () if self.miner is None else (self.miner,)
+        miners = () if self.miner is None else (self.miner,)
+        return (*miners, *distances.layers_of(self.distance))
 
     def pair_parts(self, distance, partners):
         """Parts of a labelled batch, see `MetricLoss`."""
         raise NotImplementedError(f"{type(self).__name__} must define pair_parts.")
 
     def batch_parts(self, labels, embeddings, *references):
+        return self.pair_parts(*self.chosen(labels, embeddings, *references))
+
+    def chosen(self, labels, embeddings, *references):
+        """The distances of a labelled batch, and the `Pairs` that count."""
         distance, partners = measured_pairs(labels, embeddings, self.distance, *references)
-        return self.pair_parts(distance, chosen_pairs(self.miner, distance, partners))
+        context = self.context(distance, embeddings, *references)
+        return distance, chosen_pairs(self.miner, distance, partners, **context)
+
+    def context(self, distance, embeddings, *references):
+        """What triplet miners may ask for beside the distances, see `TripletMiner.masks`."""
+        context = {"dim": embeddings.shape[1], "metric": distances.name_of(self.distance)}
+        if getattr(self.miner, "needs_among", False):
+            context["among"] = among_references(distance, self.distance, *references)
+        return context
 
     def tuple_parts(self, y_true, branches):
         labels = ops.concatenate([self._checked_labels(y_true, "y_true")] * len(branches))
         parts = self.batch_parts(labels, ops.concatenate(branches))
         return [folded(part, len(branches)) for part in parts]
+
+
+def among_references(distance, metric, references=None, reference_labels=None):
+    """Distances of the references among themselves; of a batch alone those it has already."""
+    return distance if references is None else distances.pairwise(references, metric=metric)
 
 
 def folded(rows, views):

@@ -7,7 +7,7 @@ from keras_metric._checks import check_choice, check_number
 from keras_metric._export import export
 from keras_metric.layers.pair_miner import PairMiner
 from keras_metric.losses.metric_loss import MetricLoss, check_branches, measured_pairs, report
-from keras_metric.losses.pair_loss import chosen_pairs
+from keras_metric.losses.pair_loss import among_references, chosen_pairs
 from keras_metric.losses.rows import Rows, masked_terms, single_terms
 from keras_metric.losses.triplet_loss import as_miner
 from keras_metric.losses.triplet_rows import triplet_rows
@@ -46,7 +46,8 @@ class QuadrupletLoss(MetricLoss):
     Args:
         margin: of the first term, in units of `distance`. Default 1, as in the paper.
         second_margin: of the second, weaker term; default 0.5, as in the paper.
-        distance: metric name; default "squared_euclidean", as in the paper.
+        distance: metric name or a `layers.Mahalanobis`; default "squared_euclidean", as in the
+            paper.
         form: "second_negative" (default) or "two_anchors".
         mining: triplets of a labelled batch: a name or a `layers.TripletMiner`; default "all". A
             `layers.PairMiner` gives every triplet of the pairs it chooses.
@@ -90,7 +91,7 @@ class QuadrupletLoss(MetricLoss):
         super().__init__(reduction=reduction, name=name, dtype=dtype)
         check_number("margin", margin)
         check_number("second_margin", second_margin)
-        check_choice("distance", distance, distances.METRICS)
+        distances.check_metric("distance", distance)
         check_choice("form", form, QUADRUPLETS)
         check_choice("second_pair", second_pair, SECOND_PAIRS)
         self.margin = margin
@@ -104,7 +105,7 @@ class QuadrupletLoss(MetricLoss):
 
     @property
     def layers(self):
-        return (self.miner,) if self.pair_miner is None else (self.pair_miner,)
+        return (self.pair_miner or self.miner, *distances.layers_of(self.distance))
 
     def batch_parts(self, labels, embeddings, references=None, reference_labels=None):
         if references is not None and self.form == "two_anchors":
@@ -117,6 +118,9 @@ class QuadrupletLoss(MetricLoss):
         )
 
         chosen = chosen_pairs(self.pair_miner, distance, partners)
+        between = None
+        if self.miner.needs_among:
+            between = among_references(distance, self.distance, references)
 
         def triplets(margin):
             return triplet_rows(
@@ -125,8 +129,9 @@ class QuadrupletLoss(MetricLoss):
                 self.miner,
                 margin,
                 "hinge",
-                metric=self.distance,
+                metric=distances.name_of(self.distance),
                 dim=embeddings.shape[1],
+                among=between,
             )
 
         if self.form == "two_anchors":

@@ -31,9 +31,8 @@ class RankingLoss(PairLoss):
         partners = pairs.from_labels(labels, reference_labels)
         if self.miner is not None:
             distance = distances.pairwise(embeddings, references, self.distance)
-            partners = chosen_pairs(
-                self.miner, distance, partners, embeddings.shape[1], self.distance
-            )
+            context = self.context(distance, embeddings, references)
+            partners = chosen_pairs(self.miner, distance, partners, **context)
         listed, others = partners, references
         if references is None:
             listed, others = self.list_of(partners), embeddings

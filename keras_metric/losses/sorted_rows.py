@@ -114,28 +114,34 @@ def _centred(distance, partners):
     return ops.clip(distance - largest, -1e15, 1e15)
 
 
-def every_triplet(distance, partners, margin, form, band=None):
+def every_triplet(distance, partners, margin, form, lower=None, upper=None):
     """Totals, counts of active and of all triplets, and slopes, as the loop has them.
 
-    `band`: only negatives with d_ap < d_an < d_ap + band.
+    `lower`, `upper`: edges of `mining.bands`, between which the negatives of a positive count.
     """
     linear = form == "hinge"
     short = _centred(distance, partners)
     positive, negative = partners.positive, partners.negative
 
-    def ranked(reach, inclusive=False):
-        return _ranked(distance, partners, reach, inclusive, None if linear else short)
+    def ranked(edge):
+        return _ranked(distance, partners, *edge, None if linear else short)
 
     def row_sum(values):
         return ops.sum(ops.where(positive, values, 0), -1)
 
-    if band is None:
-        near = ranked(margin)
+    # Beyond this no term is greater than zero.
+    last = (margin, False)
+    reached = last if upper is None else min(last, upper)
+    nearer = None if lower is None else ranked(lower)
+    near = ranked(reached) if nearer is None else ranked(reached).without(nearer)
+    if upper is None:
         valid = ops.cast(partners.num_positives * partners.num_negatives, distance.dtype)
+        valid = valid if nearer is None else valid - row_sum(nearer.number)
+    elif upper == reached:
+        valid = row_sum(near.number)
     else:
-        nearer = ranked(0.0, inclusive=True)
-        near = ranked(min(band, margin)).without(nearer)
-        valid = row_sum((near if band <= margin else ranked(band).without(nearer)).number)
+        every = ranked(upper)
+        valid = row_sum((every if nearer is None else every.without(nearer)).number)
     number = near.number
     if linear:
         pull = push = number

@@ -34,8 +34,8 @@ def swapped_triplet_rows(distance, among, partners, miner, margin, form, metric=
     def compute(distance, among, factor):
         def of_strategy(name):
             if name in mining.EVERY:
-                band = miner.margin if name == "semi-hard-all" else None
-                step = _every_negative(distance, among, partners, margin, band)
+                inside = miner.inside(name, metric)
+                step = _every_negative(distance, among, partners, margin, inside)
             else:
                 pick = chooser(name, distance)
                 step = _one_negative(distance, among, partners, margin, pick)
@@ -81,17 +81,16 @@ def _sums(step, formula, distance, among, partners, factor):
     return partners.for_each_positive(body, start)
 
 
-def _every_negative(distance, among, partners, margin, band):
+def _every_negative(distance, among, partners, margin, inside):
     negative = partners.negative
     others = ops.where(negative, distance, FAR)
 
     def step(rank, column, exists):
         near = ops.take_along_axis(distance, column[:, None], axis=1)
         counts = ops.logical_and(negative, exists[:, None])
-        if band is not None:
-            inside = ops.logical_and(others > near, others < near + band)
-            counts = ops.logical_and(counts, inside)
         beyond = ops.take(among, column, axis=0)
+        if inside is not None:
+            counts = ops.logical_and(counts, inside(near, others, beyond))
         gap = near + margin - ops.minimum(others, beyond)
         return gap, counts, beyond < others
 

@@ -10,10 +10,11 @@ from keras_metric._export import export
 from keras_metric.layers.pair_miner import PairMiner
 from keras_metric.layers.triplet_miner import TripletMiner
 from keras_metric.losses.metric_loss import MetricLoss, check_branches, report
-from keras_metric.losses.pair_loss import LABELS, chosen_pairs
+from keras_metric.losses.pair_loss import LABELS, among_references, chosen_pairs
 from keras_metric.losses.rows import single_terms
 from keras_metric.losses.swapped_rows import swapped_triplet_rows
 from keras_metric.losses.triplet_rows import FORMS, triplet_rows
+from keras_metric.mining import SETTINGS, STRATEGIES
 
 
 @export
@@ -33,7 +34,8 @@ class TripletLoss(MetricLoss):
     Args:
         margin: how much nearer the positive must be, in units of `distance`. Default 0.2, for
             unit vectors, whose Euclidean distances run from 0 to 2.
-        distance: metric name, see `keras_metric.distances`. Default "euclidean", not squared.
+        distance: metric name, see `keras_metric.distances`, or a `layers.Mahalanobis`. Default
+            "euclidean", not squared.
         mining: which triplets of a labelled batch count: a name or a `layers.TripletMiner`,
             which has the table of names. Default "semi-hard": neither the hardest, which
             collapse a young network, nor the easy, which teach nothing. A `layers.PairMiner`
@@ -79,7 +81,7 @@ class TripletLoss(MetricLoss):
     ):
         super().__init__(reduction=reduction, name=name, dtype=dtype)
         check_number("margin", margin)
-        check_choice("distance", distance, distances.METRICS)
+        distances.check_metric("distance", distance)
         check_choice("form", form, FORMS)
         check_flag("swap", swap)
         check_choice("labels", labels, LABELS)
@@ -90,29 +92,29 @@ class TripletLoss(MetricLoss):
         self.swap = bool(swap)
         self.labels = labels
         self.pair_miner = mining if isinstance(mining, PairMiner) else None
-        self.miner = as_miner(mining, margin)
+        self.miner = as_miner(mining, margin, form)
 
     @property
     def layers(self):
-        return (self.miner,) if self.pair_miner is None else (self.pair_miner,)
+        return (self.pair_miner or self.miner, *distances.layers_of(self.distance))
 
     def batch_parts(self, labels, embeddings, references=None, reference_labels=None):
         partners = pairs.from_labels(labels, reference_labels)
         if self.pair_miner is not None:
             distance = distances.pairwise(embeddings, references, self.distance)
             partners = chosen_pairs(self.pair_miner, distance, partners)
-        settings = {"metric": self.distance, "dim": embeddings.shape[1]}
+        settings = {"metric": distances.name_of(self.distance), "dim": embeddings.shape[1]}
+        others = embeddings if references is None else references
         if self.swap:
             distance = distances.pairwise(embeddings, references, self.distance)
-            among = distance
-            if references is not None:
-                among = distances.pairwise(references, metric=self.distance)
+            among = among_references(distance, self.distance, references)
             report(distance, distance, partners.positive, partners.negative)
             rows = functools.partial(swapped_triplet_rows, distance, among)
         else:
-            others = embeddings if references is None else references
             measured = distances.some_rows_at_a_time(embeddings, others, self.distance)
             rows = functools.partial(triplet_rows, measured)
+            if self.miner.needs_among:
+                settings["among"] = distances.pairwise(others, metric=self.distance)
         return [rows(partners, self.miner, self.margin, self.form, **settings)]
 
     def tuple_parts(self, y_true, branches):
@@ -127,7 +129,7 @@ class TripletLoss(MetricLoss):
         return [single_terms(value)]
 
 
-def as_miner(mining, margin):
+def as_miner(mining, margin, form="hinge"):
     """The `TripletMiner` that a loss's `mining` argument stands for."""
     if isinstance(mining, TripletMiner):
         return mining
@@ -138,5 +140,9 @@ def as_miner(mining, margin):
             "`mining` must be the name of a strategy, a keras_metric.layers.TripletMiner or a "
             f"PairMiner. Received: mining={mining!r}"
         )
+    # Where a hinge is 0 for every triplet of a strategy, its name would train nothing.
+    names = [name for name in STRATEGIES if name != "easy-all" or form == "soft_margin"]
+    check_choice("mining", mining, names)
     # The bands of the miner are as wide as the margin of the loss, as in FaceNet.
-    return TripletMiner(mining, margin=margin if margin > 0 else 0.2)
+    band = {"margin": margin if margin > 0 else 0.2} if "margin" in SETTINGS[mining] else {}
+    return TripletMiner(mining, **band)

@@ -36,9 +36,11 @@ FORMS = {
     "soft_margin": Form(ops.softplus, ops.sigmoid),
     "squared_hinge": Form(lambda gap: bounded_square(ops.relu(gap)), lambda gap: 2 * ops.relu(gap)),
 }
+# "every" has slope 1 for each triplet that exists, whatever its distances.
+_FORMS = {**FORMS, "every": Form(ops.zeros_like, lambda gap: ops.cast(gap > -FAR / 2, gap.dtype))}
 
 
-def triplet_rows(measured, partners, miner, margin, form, metric=None, dim=None):
+def triplet_rows(measured, partners, miner, margin, form, metric=None, dim=None, among=None):
     """Rows of the triplet loss of a labelled batch.
 
     Args:
@@ -49,22 +51,16 @@ def triplet_rows(measured, partners, miner, margin, form, metric=None, dim=None)
         form: a name of `FORMS`.
         metric: name of the metric, for strategies that ask for it.
         dim: number of dimensions of the embeddings, likewise.
+        among: distances (references, references), for a miner that `needs_among`.
     """
+    among = None if among is None else ops.stop_gradient(among)
     noise = miner.noise(ops.shape(partners.num_positives)[0], ops.shape(partners.columns)[1])
     watched = watching()
 
     def compute(distance, partners, noise):
         def of_strategy(name):
-            if name in mining.EVERY:
-                band = miner.margin if name == "semi-hard-all" else None
-                return _every_triplet(distance, partners, margin, form, band)
-            if name in mining.PER_ANCHOR:
-                chosen = mining.PER_ANCHOR[name](distance, partners, noise)
-                return _one_each(distance, chosen, margin, FORMS[form])
-            if name == "semi-hard":
-                return _semi_hard(distance, partners, margin, FORMS[form])
-            pick = miner.picker(name, distance, partners, noise, dim, metric)
-            return _one_a_pair(distance, partners, pick, margin, FORMS[form])
+            settings = (miner, margin, form, metric, dim, among)
+            return _of_strategy(name, distance, partners, noise, *settings)
 
         *rows, slopes = miner.choose(of_strategy)
         if watched:
@@ -78,15 +74,49 @@ def triplet_rows(measured, partners, miner, margin, form, metric=None, dim=None)
     return Rows(total, active, valid)
 
 
-def _every_triplet(distance, partners, margin, form, band):
-    def looped():
-        return _every_triplet_looped(distance, partners, margin, FORMS[form], band)
+def triplet_counts(distance, partners, miner, metric=None, dim=None, among=None):
+    """How many of the triplets that `miner` chooses each pair is part of.
 
-    if form not in sorted_rows.FORMS:
+    Arguments as in `triplet_rows`, with `distance` (batch, references).
+
+    Returns:
+        Two matrices (batch, references), of the positives and of the negatives.
+    """
+    distance = ops.stop_gradient(distance)
+    noise = miner.noise(*ops.shape(distance))
+
+    def of_strategy(name):
+        # Where each triplet has slope 1, the slopes of a row are numbers of triplets.
+        settings = (miner, 0.0, "every", metric, dim, among)
+        return _of_strategy(name, distance, partners, noise, *settings)[-1]
+
+    counts = ops.stop_gradient(miner.choose(of_strategy))
+    return ops.relu(counts), ops.relu(-counts)
+
+
+def _of_strategy(name, distance, partners, noise, miner, margin, form, metric, dim, among):
+    """Total, active and valid terms of each row, and the derivatives by the distances."""
+    if name in mining.EVERY:
+        inside, edges = miner.inside(name, metric), miner.edges(name)
+        return _every_triplet(distance, among, partners, margin, form, inside, edges)
+    if name in mining.PER_ANCHOR:
+        chosen = mining.PER_ANCHOR[name](distance, partners, noise)
+        return _one_each(distance, chosen, margin, _FORMS[form])
+    if name == "semi-hard":
+        return _semi_hard(distance, partners, margin, _FORMS[form])
+    pick = miner.picker(name, distance, partners, noise, dim, metric)
+    return _one_a_pair(distance, partners, pick, margin, _FORMS[form])
+
+
+def _every_triplet(distance, among, partners, margin, form, inside, edges):
+    def looped():
+        return _every_triplet_looped(distance, among, partners, margin, _FORMS[form], inside)
+
+    if form not in sorted_rows.FORMS or edges is None:
         return looped()
     return sorted_rows.where_many(
         partners,
-        lambda: sorted_rows.every_triplet(distance, partners, margin, form, band),
+        lambda: sorted_rows.every_triplet(distance, partners, margin, form, *edges),
         looped,
     )
 
@@ -101,17 +131,18 @@ def _semi_hard(distance, partners, margin, formula):
     )
 
 
-def _every_triplet_looped(distance, partners, margin, formula, band):
+def _every_triplet_looped(distance, among, partners, margin, formula, inside):
     others = ops.where(partners.negative, distance, FAR)
 
     def step(rank, column, exists, total, active, valid, slope):
         near = ops.take_along_axis(distance, column[:, None], axis=1)
         gap = ops.where(exists[:, None], near + margin, -FAR) - others
-        if band is not None:
-            inside = ops.logical_and(others > near, others < near + band)
-            gap = ops.where(inside, gap, -FAR)
-            inside = ops.cast(ops.logical_and(inside, exists[:, None]), distance.dtype)
-            valid = valid + ops.sum(inside, -1)
+        if inside is not None:
+            beyond = None if among is None else ops.take(among, column, axis=0)
+            counts = inside(near, others, beyond)
+            gap = ops.where(counts, gap, -FAR)
+            counts = ops.cast(ops.logical_and(counts, exists[:, None]), distance.dtype)
+            valid = valid + ops.sum(counts, -1)
         push = formula.slope(gap)
         if not formula.linear:
             total = total + ops.sum(formula.value(gap), -1)
@@ -127,7 +158,7 @@ def _every_triplet_looped(distance, partners, margin, formula, band):
         column, _ = partners.column(0)
         middle = ops.take_along_axis(distance, column[:, None], axis=1)
         total = ops.sum(slope * (distance - middle), -1) + margin * active
-    if band is None:
+    if inside is None:
         valid = ops.cast(partners.num_positives * partners.num_negatives, distance.dtype)
     return total, active, valid, slope
 

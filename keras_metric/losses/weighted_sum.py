@@ -46,6 +46,12 @@ class WeightedSum(keras.losses.Loss):
         held = [layer for _, loss in self.terms for layer in getattr(loss, "layers", ())]
         return tuple(dict.fromkeys(held))
 
+    @property
+    def y_of_pairs(self):
+        """What y says of ready-made pairs to the first term that needs it, or None."""
+        needs = (getattr(loss, "y_of_pairs", None) for _, loss in self.terms)
+        return next(filter(None, needs), None)
+
     def __call__(self, y_true, y_pred, sample_weight=None):
         return keras.ops.cast(
             sum(weight * loss(y_true, y_pred, sample_weight) for weight, loss in self.terms),

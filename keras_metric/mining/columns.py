@@ -1,6 +1,9 @@
-"""Finding a column in each row of a matrix: the tools of the rules."""
+"""Finding columns in each row of a matrix: the tools of the rules."""
 
+import keras
 from keras import ops
+
+from keras_metric.pairs import FAR
 
 
 def among(distance, mask, otherwise):
@@ -35,3 +38,58 @@ def argmax(values, columns):
     """Column and value of the largest of each row; the lowest column among equals."""
     most = ops.max(values, axis=-1)
     return first(ops.equal(values, most[:, None]), columns), most
+
+
+def smallest(values, mask, count, whole=False):
+    """Which elements in `mask` are the `count` smallest of their row; all, if there are fewer.
+
+    Among equals those of the lowest columns, so that the number is exact. With `whole`, of the
+    matrix and not of each row: `count` is one number then, in place of (rows, 1).
+    """
+    axis = None if whole else -1
+    limit = _value_of_rank(values, mask, count, axis)
+    nearer = ops.logical_and(mask, values < limit)
+    equals = ops.logical_and(mask, ops.equal(values, limit))
+    room = count - ops.sum(ops.cast(nearer, "int32"), axis=axis, keepdims=True)
+    equals_counted = ops.cast(equals, "int32")
+    place = ops.cumsum(equals_counted, axis=-1)
+    if whole:
+        of_rows = ops.sum(equals_counted, axis=-1, keepdims=True)
+        place = place + ops.cumsum(of_rows, axis=0) - of_rows
+    return ops.logical_or(nearer, ops.logical_and(equals, place <= room))
+
+
+def _value_of_rank(values, mask, count, axis):
+    """The `count`-th smallest of the values in `mask`, by halving the interval that it lies in.
+
+    Some thirty passes over the matrix, which is a tenth of what sorting it costs.
+    """
+
+    def reached(limit):
+        below = ops.logical_and(mask, values <= limit)
+        return ops.sum(ops.cast(below, "int32"), axis=axis, keepdims=True) >= count
+
+    def middle(low, high):
+        return low + (high - low) / 2
+
+    def is_open(low, high):
+        # Between two neighbours among the floats there is no third: the search is exact.
+        between = middle(low, high)
+        return ops.any(ops.logical_and(low < between, between < high))
+
+    def halve(low, high):
+        between = middle(low, high)
+        here = reached(between)
+        return ops.where(here, low, between), ops.where(here, between, high)
+
+    low = ops.min(among(values, mask, FAR), axis=axis, keepdims=True)
+    high = ops.max(among(values, mask, -FAR), axis=axis, keepdims=True)
+    return ops.while_loop(is_open, halve, (low, ops.where(reached(low), low, high)))[1]
+
+
+def draw_noise(rows, columns, seed):
+    """What the strategies that draw want: uniform numbers, one for each pair."""
+    # Away from 0 and 1, where a logarithm of it would not be finite.
+    return keras.random.uniform(
+        (rows, columns), minval=1e-7, maxval=1 - 1e-7, dtype="float32", seed=seed
+    )

@@ -3,28 +3,17 @@
 Two kinds of choosers exist. `PER_PAIR` takes each (anchor, positive) and picks one negative;
 `PER_ANCHOR` picks one positive and one negative for each anchor. `triplets` writes either as
 the pair of matrices `(negative, weight)` that a miner returns. Ties go to the lowest column.
-The names `all` and `semi-hard-all` mean every triplet (of a band): no list of them is ever
-made, the loss sums them in closed form.
+The strategies of `bands` mean every triplet of a kind: no list of them is ever made, the loss
+sums them in closed form.
 """
 
 import math
 
-import keras
 from keras import ops
 
+from keras_metric.mining.bands import EVERY
 from keras_metric.mining.columns import among, argmax, argmin, at, first
 from keras_metric.pairs import FAR
-
-# Wu et al. 2017: distances below the first are weighed like it, those above the second never.
-_NEAREST_WEIGHED, _FARTHEST_WEIGHED = 0.5, 1.4
-
-
-def draw_noise(rows, columns, seed):
-    """What the strategies that draw want: uniform numbers, one for each pair."""
-    # Away from 0 and 1, where a logarithm of it would not be finite.
-    return keras.random.uniform(
-        (rows, columns), minval=1e-7, maxval=1 - 1e-7, dtype="float32", seed=seed
-    )
 
 
 def _turn(noise, rank):
@@ -33,7 +22,7 @@ def _turn(noise, rank):
     return ops.mod(noise + shift, 1.0)
 
 
-def semi_hard(distance, pairs, noise=None, dim=None, margin=None):
+def semi_hard(distance, pairs, noise=None, dim=None):
     """For each (a, p) the nearest negative beyond p; where none is, the farthest of all."""
     columns = pairs.columns
     others = among(distance, pairs.negative, FAR)
@@ -49,7 +38,7 @@ def semi_hard(distance, pairs, noise=None, dim=None, margin=None):
     return pick
 
 
-def semi_hard_random(distance, pairs, noise=None, dim=None, margin=0.2):
+def semi_hard_random(distance, pairs, noise=None, dim=None, *, margin):
     """For each (a, p) one random negative with d_ap < d_an < d_ap + margin; else none."""
     columns = pairs.columns
     others = among(distance, pairs.negative, FAR)
@@ -63,7 +52,7 @@ def semi_hard_random(distance, pairs, noise=None, dim=None, margin=0.2):
     return pick
 
 
-def random(distance, pairs, noise=None, dim=None, margin=None):
+def random(distance, pairs, noise=None, dim=None):
     """For each (a, p) one negative, each equally likely."""
     columns, negative = pairs.columns, pairs.negative
     exists = pairs.num_negatives > 0
@@ -74,18 +63,20 @@ def random(distance, pairs, noise=None, dim=None, margin=None):
     return pick
 
 
-def distance_weighted(distance, pairs, noise=None, dim=None, margin=None):
+def distance_weighted(distance, pairs, noise=None, dim=None, *, cutoff, nonzero_loss_cutoff):
     """For each (a, p) one negative, its chance inverse to how common its distance is.
 
     On the unit sphere of `dim` dimensions two random points have the Euclidean distance d with
-    density q(d) ~ d**(dim-2) * (1 - d*d/4)**((dim-3)/2); the chance is 1 / q(max(d, 0.5)), and
-    0 beyond 1.4. `distance` must be Euclidean, between unit vectors. Wu et al. 2017,
-    https://arxiv.org/abs/1706.07567
+    density q(d) ~ d**(dim-2) * (1 - d*d/4)**((dim-3)/2); the chance is 1 / q(max(d, cutoff)), and
+    0 from `nonzero_loss_cutoff` on. `distance` must be Euclidean, between unit vectors. Wu et al.
+    2017, https://arxiv.org/abs/1706.07567
     """
     columns = pairs.columns
-    d = ops.clip(ops.cast(distance, "float32"), _NEAREST_WEIGHED, _FARTHEST_WEIGHED)
-    log_chance = (2.0 - dim) * ops.log(d) - 0.5 * (dim - 3.0) * ops.log(1 - 0.25 * ops.square(d))
-    allowed = ops.logical_and(pairs.negative, distance < _FARTHEST_WEIGHED)
+    d = ops.clip(ops.cast(distance, "float32"), cutoff, nonzero_loss_cutoff)
+    # Opposite points have the distance 2, where the density is zero.
+    rest = ops.maximum(1 - 0.25 * ops.square(d), 1e-7)
+    log_chance = (2.0 - dim) * ops.log(d) - 0.5 * (dim - 3.0) * ops.log(rest)
+    allowed = ops.logical_and(pairs.negative, distance < nonzero_loss_cutoff)
 
     def pick(rank, positive_distance):
         # The largest of log-chance + Gumbel noise is a draw with exactly these chances.
@@ -135,7 +126,7 @@ def soft_hard(distance, pairs, noise=None):
     return (
         draw(is_positive, distance > nearest),
         draw(is_negative, distance < farthest),
-        (pairs.has_both),
+        pairs.has_both,
     )
 
 
@@ -146,12 +137,17 @@ PER_PAIR = {
     "distance-weighted": distance_weighted,
 }
 PER_ANCHOR = {"hard": hard, "soft-hard": soft_hard, "easy-positive": easy_positive}
-EVERY = ("all", "semi-hard-all")
 RANDOM = ("distance-weighted", "random", "semi-hard-random", "soft-hard")
 STRATEGIES = tuple(sorted((*PER_PAIR, *PER_ANCHOR, *EVERY)))
+# What may be set for a strategy, and its default.
+SETTINGS = dict.fromkeys(STRATEGIES, {}) | {
+    "angular": {"angle": 20.0},
+    "distance-weighted": {"cutoff": 0.5, "nonzero_loss_cutoff": 1.4},
+    **dict.fromkeys(("easy-all", "semi-hard-all", "semi-hard-random"), {"margin": 0.2}),
+}
 
 
-def triplets(strategy, distance, pairs, noise=None, dim=None, margin=0.2):
+def triplets(strategy, distance, pairs, noise=None, dim=None, **settings):
     """The chosen triplets as matrices.
 
     Args:
@@ -160,7 +156,7 @@ def triplets(strategy, distance, pairs, noise=None, dim=None, margin=0.2):
         pairs: `Pairs` of the same size.
         noise: of `draw_noise`, (batch, references), for the strategies of `RANDOM`.
         dim: number of dimensions of the embeddings, for "distance-weighted".
-        margin: width of the band of "semi-hard-random", in units of `distance`.
+        **settings: those of the strategy, see `SETTINGS`.
 
     Returns:
         `(negative, weight)`, both `(batch, references)`: for anchor row i and positive column
@@ -171,7 +167,7 @@ def triplets(strategy, distance, pairs, noise=None, dim=None, margin=0.2):
         positive, negative, exists = PER_ANCHOR[strategy](distance, pairs, noise=noise)
         chosen = ops.logical_and(ops.equal(columns, positive[:, None]), exists[:, None])
         return ops.where(chosen, negative[:, None], 0), ops.cast(chosen, distance.dtype)
-    pick = PER_PAIR[strategy](distance, pairs, noise=noise, dim=dim, margin=margin)
+    pick = PER_PAIR[strategy](distance, pairs, noise=noise, dim=dim, **settings)
 
     def step(rank, column, exists, table, weight):
         negative, found = pick(rank, at(distance, column))

@@ -277,3 +277,11 @@ class EmbeddingModel(keras.Model):
                 "(inputs, labels). Received no y. Ready-made tuples go without: "
                 f"{branches.listing(self.forms)}."
             )
+        for loss in keras.tree.flatten(self.loss):
+            meaning = getattr(loss, "y_of_pairs", None)
+            if y_pred.shape[1] == 2 and meaning:
+                raise ValueError(
+                    f"Pairs need y: {meaning}. Received no y. Write "
+                    'fit({"first": a, "second": b}, y), or let the data set yield '
+                    '({"first": a, "second": b}, y).'
+                )

@@ -75,17 +75,3 @@ class SiameseModel(EmbeddingModel):
             return embeddings
         first, second = embeddings[:, 0], embeddings[:, 1]
         return ops.convert_to_numpy(distances.elementwise(first, second, self._loss_metric()))
-
-    def _check_without_y(self, y_pred):
-        super()._check_without_y(y_pred)
-        if _compares_pairs(self.loss):
-            raise ValueError(
-                "Pairs need y: 1 where the two items are the same, 0 where they differ. "
-                'Received no y. Write fit({"first": a, "second": b}, same), or let the data set '
-                "yield ((first, second), same)."
-            )
-
-
-def _compares_pairs(loss):
-    terms = loss.terms if isinstance(loss, losses.WeightedSum) else ()
-    return isinstance(loss, losses.ContrastiveLoss) or any(_compares_pairs(t) for _, t in terms)

@@ -1,0 +1,103 @@
+"""ClipLoss: each item finds its own partner among those of the batch, in both directions."""
+
+from keras import ops
+
+from keras_metric import distances, pairs
+from keras_metric._checks import check_choice, check_number
+from keras_metric._export import export
+from keras_metric.losses.metric_loss import MetricLoss, check_branches, report
+from keras_metric.losses.pair_loss import LABELS
+from keras_metric.losses.rows import Rows, single_terms
+
+
+def measured_branches(labels, branches):
+    """Cosine distances of all first to all second branches, and which of them belong together.
+
+    An item belongs to itself, and to those that it shares a label with.
+    """
+    check_branches(branches, 2, "first, second")
+    distance = distances.pairwise(*branches, "cosine")
+    same = pairs.from_labels(labels, labels).positive
+    same = ops.logical_or(same, ops.cast(ops.eye(ops.shape(labels)[0]), "bool"))
+    report(distance, distance, same, ops.logical_not(same))
+    return distance, same
+
+
+def clip_rows(distance, same, temperature):
+    """Two terms an item: the first branch among all second ones, and the other way round.
+
+    `same`: boolean (batch, batch) and symmetric, which pairs belong together.
+    """
+    logits = -distance / temperature
+    near = ops.where(same, logits, 0)
+    number = ops.sum(ops.cast(same, logits.dtype), axis=1)
+    ahead, back = (
+        single_terms(ops.logsumexp(logits, axis=axis) - ops.sum(near, axis=axis) / number)
+        for axis in (1, 0)
+    )
+    return Rows(*(a + b for a, b in zip(ahead, back)))
+
+
+@export
+class ClipLoss(MetricLoss):
+    """Brings the two sides of each pair together: pictures and captions, questions and answers.
+
+    Reach for it where pairs belong together and there is nothing else to go by; the other pairs
+    of the batch are the negatives, so take batches as large as fit. Embeddings have shape
+    (batch, 2, dim), and no y is needed.
+
+        loss = -1 / (2 * batch) * sum_i log( exp(s_ii / t) / sum_j exp(s_ij / t) )
+                                      + log( exp(s_ii / t) / sum_j exp(s_ji / t) )
+
+    with s_ij the cosine of the first item of pair i and the second of pair j, t the temperature.
+
+    Where several pairs of a batch show the same thing (one picture, five captions), hand over a
+    number for each as y: pairs of one number are positives of each other, and the logarithm is
+    averaged over an item's positives. Without that they would be pushed apart.
+
+    Args:
+        temperature: t, above 0. Default 0.07, where the authors begin; they learn it, and it
+            ends at 0.01.
+        labels: "ids" (default), or "multi_hot" for y of 0 and 1 `(batch, classes)`, where
+            pairs that share a label are positives of each other.
+        reduction: default "mean_valid", the mean over items and both directions.
+        name: name of the loss.
+        dtype: dtype of the result. Distances are taken in float32 at least.
+
+    Raises:
+        ValueError: for a temperature of 0 or less, an unknown name, labels of another kind, or
+            another number of branches.
+
+    Example:
+    >>> import numpy as np
+    >>> import keras_metric
+    >>> pairs = np.array([[[1.0, 0.0], [1.0, 0.1]], [[0.0, 1.0], [0.1, 1.0]]], "float32")
+    >>> loss = keras_metric.losses.ClipLoss(temperature=0.5)
+    >>> round(float(loss(np.arange(2), pairs)), 3)
+    0.155
+
+    Reference:
+        Radford et al., "Learning Transferable Visual Models From Natural Language Supervision",
+        2021, https://arxiv.org/abs/2103.00020. Several positives: Yang et al., "Unified
+        Contrastive Learning in Image-Text-Label Space", 2022, https://arxiv.org/abs/2204.03610
+    """
+
+    distance = "cosine"
+
+    def __init__(
+        self,
+        temperature=0.07,
+        labels="ids",
+        reduction="mean_valid",
+        name="clip_loss",
+        dtype=None,
+    ):
+        super().__init__(reduction=reduction, name=name, dtype=dtype)
+        check_number("temperature", temperature, above=0)
+        check_choice("labels", labels, LABELS)
+        self.temperature = temperature
+        self.labels = labels
+
+    def tuple_parts(self, y_true, branches):
+        distance, same = measured_branches(self._checked_labels(y_true, "y_true"), branches)
+        return [clip_rows(distance, same, self.temperature)]

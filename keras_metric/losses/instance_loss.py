@@ -1,0 +1,84 @@
+"""InstanceLoss: every item, or group of items, is a class of its own."""
+
+from keras import ops
+
+from keras_metric import distances, pairs
+from keras_metric._checks import check_number
+from keras_metric._export import export
+from keras_metric.losses.metric_loss import check_branches, report
+from keras_metric.losses.n_pairs_loss import n_pairs_rows
+from keras_metric.losses.pair_loss import PairLoss, similarity
+from keras_metric.losses.rows import Rows
+
+
+def instance_rows(cosine, partners, gamma):
+    """One term a row: cross-entropy over all columns, those of its own class equally right."""
+    own = ops.cast(ops.logical_not(partners.negative), cosine.dtype)
+    return n_pairs_rows(gamma * cosine, own)
+
+
+@export
+class InstanceLoss(PairLoss):
+    """Classifies each item among the items of its batch: each instance is a class of its own.
+
+    Reach for it to learn from pairs of two kinds, as images and their captions: embeddings
+    (batch, 2, dim), where the first view of an item is to find its second among the second
+    views of the batch, and the other way round. A labelled batch (integer labels, embeddings
+    (batch, dim)) works too; the items of a class, the anchor included, are then equally right.
+
+        loss = mean over a of -1/|C(a)| sum over c of log( exp(gamma * s_ac)
+                                                           / sum_j exp(gamma * s_aj) )
+
+    with s the cosine, j over the batch, and C(a) the items with the label of a. The paper learns
+    a vector for each class; here the embeddings of the batch stand for them.
+
+    pytorch-metric-learning takes the place of the anchor's label among the sorted labels as the
+    number of the right column, which is an item of another class in general. Both agree where
+    y counts the items: 0, 1, 2 and so on.
+
+    Args:
+        gamma: scale of the cosines, above 0. Default 64.
+        labels: "ids" (default), or "multi_hot" for y of 0 and 1 `(batch, classes)`, where
+            items that share a label are of one class.
+        reduction: default "mean_valid", the mean over all anchors.
+        name: name of the loss.
+        dtype: dtype of the result. Cosines are taken in float32 at least.
+
+    Raises:
+        ValueError: for an unknown name, a scale of 0 or less, labels of another kind, or another
+            number of branches.
+
+    Example:
+    >>> import numpy as np
+    >>> import keras_metric
+    >>> views = np.array([[[1.0, 0.0], [1.0, 0.1]], [[0.0, 1.0], [0.1, 1.0]]], "float32")
+    >>> loss = keras_metric.losses.InstanceLoss(gamma=2)
+    >>> round(float(loss(np.arange(2), views)), 3)
+    0.154
+
+    Reference:
+        Zheng et al., "Dual-Path Convolutional Image-Text Embeddings with Instance Loss", 2017,
+        https://arxiv.org/abs/1711.05535
+    """
+
+    def __init__(
+        self, gamma=64, labels="ids", reduction="mean_valid", name="instance_loss", dtype=None
+    ):
+        super().__init__("cosine", "all", labels, reduction, name, dtype)
+        check_number("gamma", gamma, above=0)
+        self.gamma = gamma
+
+    def pair_parts(self, distance, partners):
+        return [instance_rows(similarity(distance, "cosine"), partners, self.gamma)]
+
+    def tuple_parts(self, y_true, branches):
+        check_branches(branches, 2, "first, second")
+        partners = pairs.from_labels(self._checked_labels(y_true, "y_true"))
+        distance = distances.pairwise(*branches, metric="cosine")
+        report(distance, distance, ops.logical_not(partners.negative), partners.negative)
+        cosine = similarity(distance, "cosine")
+        both = (instance_rows(s, partners, self.gamma) for s in (cosine, ops.transpose(cosine)))
+        return [Rows(*(there + back for there, back in zip(*both)))]
+
+    def _warn_without_positives(self, y_true):
+        """An item is right for itself here: labels that all differ are no mistake."""

@@ -1,0 +1,112 @@
+"""SimSiamLoss: one view predicts the embedding of the other."""
+
+import inspect
+
+import keras
+from keras import ops
+
+from keras_metric import distances
+from keras_metric._export import export
+from keras_metric.losses.metric_loss import MetricLoss, check_branches
+from keras_metric.losses.rows import single_terms
+
+
+class Predictor(keras.layers.Layer):
+    """Two dense layers with a bottleneck of a quarter of the embedding's width."""
+
+    def build(self, input_shape):
+        # Weights of this layer itself: models build it where Keras tracks no layers inside it.
+        width = input_shape[-1]
+        narrow = max(width // 4, 1)
+        self.down = self.add_weight((width, narrow), "glorot_uniform", name="down")
+        self.down_bias = self.add_weight((narrow,), "zeros", name="down_bias")
+        self.up = self.add_weight((narrow, width), "glorot_uniform", name="up")
+        self.up_bias = self.add_weight((width,), "zeros", name="up_bias")
+
+    def call(self, embeddings):
+        narrow = ops.relu(ops.matmul(embeddings, self.down) + self.down_bias)
+        return ops.matmul(narrow, self.up) + self.up_bias
+
+
+def sim_siam_rows(views, predictions):
+    """One term an item: how far each view's prediction is from the other view."""
+    first, second = map(ops.stop_gradient, views)
+    ahead = distances.elementwise(predictions[0], second, "cosine")
+    back = distances.elementwise(predictions[1], first, "cosine")
+    return single_terms((ahead + back) / 2)
+
+
+@export
+class SimSiamLoss(MetricLoss):
+    """Learns from two views of each item: without labels, negatives, or large batches.
+
+    Reach for it where there are no labels and a step has room for few items. A small network
+    that the loss owns, the predictor, maps the embedding of one view to that of the other, and
+    the other is held still; that keeps all embeddings from falling together. Embeddings have
+    shape (batch, 2, dim); y is not looked at. `EmbeddingModel` trains and saves the predictor.
+
+        loss = mean over items of ( d(h(a), stop(b)) + d(h(b), stop(a)) ) / 2
+
+    with a and b the two views, h the predictor, d = 1 - cosine, and stop for "no gradient". The
+    paper writes -cosine: the same gradient, a value less by 1.
+
+    Args:
+        predictor: a Keras layer or model from (batch, dim) to (batch, dim), or None (default)
+            for two dense layers with dim / 4 units between them. It is always called as in
+            training, so that a `BatchNormalization` in it sees the statistics of the batch.
+        reduction: default "mean_valid", the mean over items.
+        name: name of the loss.
+        dtype: dtype of the result. Distances are taken in float32 at least.
+
+    Raises:
+        TypeError: if `predictor` is no Keras layer.
+        ValueError: for another number of views than two, or outside an `EmbeddingModel` as long
+            as the predictor has no weights.
+
+    Example:
+    >>> import numpy as np
+    >>> import keras
+    >>> import keras_metric
+    >>> model = keras_metric.EmbeddingModel(keras.layers.Dense(8), embedding_dim=4)
+    >>> model.compile(keras.optimizers.Adam(1e-3), keras_metric.losses.SimSiamLoss())
+    >>> first, second = np.random.default_rng(0).normal(size=(2, 32, 5)).astype("float32")
+    >>> history = model.fit({"first": first, "second": second}, verbose=0)
+    >>> len(model.loss_layers.trainable_weights)
+    4
+
+    Reference:
+        Chen and He, "Exploring Simple Siamese Representation Learning", 2021,
+        https://arxiv.org/abs/2011.10566
+    """
+
+    def __init__(self, predictor=None, reduction="mean_valid", name="sim_siam_loss", dtype=None):
+        super().__init__(reduction=reduction, name=name, dtype=dtype)
+        if predictor is not None and not isinstance(predictor, keras.layers.Layer):
+            raise TypeError(
+                "`predictor` must be a Keras layer or model, or None. Received: "
+                f"predictor={predictor!r}"
+            )
+        self.predictor = predictor
+        wide = "float64" if keras.config.floatx() == "float64" else "float32"
+        self.network = predictor or Predictor(dtype=wide, name="predictor")
+        # Keras says whether it is training only inside the call of a model.
+        told = "training" in inspect.signature(self.network.call).parameters
+        self._as_in_training = {"training": True} if told else {}
+
+    @property
+    def layers(self):
+        return (self.network,)
+
+    def tuple_parts(self, y_true, branches):
+        check_branches(branches, 2, "first view, second view")
+        if not self.network.built:
+            raise ValueError(
+                f"{type(self).__name__} owns a predictor that must be trained with the encoder. "
+                "Compile the loss into a keras_metric.EmbeddingModel, which builds, trains and "
+                "saves it. In a training loop of your own call loss.layers[0].build((None, dim)) "
+                "first, and train its weights with the others."
+            )
+        predictions = [
+            ops.cast(self.network(view, **self._as_in_training), view.dtype) for view in branches
+        ]
+        return [sim_siam_rows(branches, predictions)]

@@ -1,0 +1,161 @@
+"""GeneralizedMeanPooling: the power mean by its definition, and inside models."""
+
+import keras
+import numpy as np
+import pytest
+import reference
+from autodiff import value_and_gradient
+
+from keras_metric.layers import GeneralizedMeanPooling
+from keras_metric.losses import TripletLoss
+from keras_metric.models import EmbeddingModel
+
+
+def numpy(x):
+    return np.asarray(keras.ops.convert_to_numpy(x), "float64")
+
+
+def power_mean(x, p, epsilon=1e-6):
+    """Of maps (batch, ..., features), one number at a time."""
+    x = np.asarray(x, "float64")
+    out = np.zeros((x.shape[0], x.shape[-1]))
+    for i in range(x.shape[0]):
+        for j in range(x.shape[-1]):
+            values = [max(v, epsilon) ** p for v in x[i, ..., j].ravel()]
+            out[i, j] = (sum(values) / len(values)) ** (1 / p)
+    return out
+
+
+@pytest.mark.parametrize("p", [0.5, 1.0, 3.0, 7.0])
+@pytest.mark.parametrize("shape", [(3, 5, 4), (2, 3, 5, 4), (2, 3, 2, 5, 4)])
+def test_equals_the_definition(shape, p, rng):
+    x = rng.normal(size=shape).astype("float32")
+    layer = GeneralizedMeanPooling(p, data_format="channels_last")
+    np.testing.assert_allclose(numpy(layer(x)), power_mean(x, p), rtol=1e-4)
+    assert layer.compute_output_shape(shape) == (shape[0], shape[-1])
+    if len(shape) > 3:
+        first = GeneralizedMeanPooling(p, data_format="channels_first")
+        moved = np.moveaxis(x, -1, 1)
+        np.testing.assert_allclose(numpy(first(moved)), power_mean(x, p), rtol=1e-4)
+        assert first.compute_output_shape(moved.shape) == (shape[0], shape[-1])
+
+
+def test_one_is_the_average_and_many_the_maximum(rng):
+    x = rng.uniform(0.1, 1, size=(2, 4, 4, 3)).astype("float32")
+    np.testing.assert_allclose(numpy(GeneralizedMeanPooling(1.0)(x)), x.mean((1, 2)), rtol=1e-5)
+    np.testing.assert_allclose(numpy(GeneralizedMeanPooling(2000.0)(x)), x.max((1, 2)), rtol=5e-3)
+
+
+def test_only_the_steps_that_the_mask_keeps(rng):
+    x = rng.uniform(0, 1, size=(3, 5, 2)).astype("float32")
+    mask = np.array([[1, 1, 0, 0, 1], [1, 1, 1, 1, 1], [0, 0, 0, 0, 0]], bool)
+    expected = [power_mean(x[i : i + 1, mask[i]], 3.0)[0] for i in range(2)]
+    x[0, 2], x[0, 3] = np.nan, np.inf
+    layer = GeneralizedMeanPooling()
+    np.testing.assert_allclose(numpy(layer(x, mask=mask)), [*expected, [0, 0]], rtol=1e-4)
+    value, slope = value_and_gradient(lambda z: keras.ops.sum(layer(z, mask=mask)), x)
+    assert np.isfinite(value) and np.isfinite(slope).all()
+    assert not slope[~mask].any()
+
+
+def test_slopes_of_the_map_and_of_the_power(rng):
+    x = rng.uniform(0.1, 2, size=(2, 3, 3, 2))
+    weight = rng.normal(size=(2, 2))
+    layer = GeneralizedMeanPooling(data_format="channels_last")
+    layer.build(x.shape)
+    still = keras.ops.convert_to_tensor(weight.astype("float32"))
+
+    def of_map(z):
+        return keras.ops.sum(still * layer(z))
+
+    _, slope = value_and_gradient(of_map, x.astype("float32"))
+    directions = rng.normal(size=(3, *x.shape))
+    expected = reference.slopes(lambda z: (weight * power_mean(z, 3.0)).sum(), x, directions)
+    np.testing.assert_allclose((directions * slope).sum((1, 2, 3, 4)), expected, rtol=1e-3)
+
+    maps = keras.ops.convert_to_tensor(x.astype("float32"))
+
+    def of_power(p):
+        return keras.ops.sum(still * layer.stateless_call([p], [], maps)[0])
+
+    _, slope = value_and_gradient(of_power, np.asarray(3.0, "float32"))
+    expected = reference.slopes(lambda p: (weight * power_mean(x, p)).sum(), 3.0, [1.0])
+    np.testing.assert_allclose(slope, expected[0], rtol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["zero", "negative", "huge", "tiny"])
+@pytest.mark.parametrize("p", [1.0, 3.0, 40.0])
+def test_finite_where_powers_are_not(kind, p, rng):
+    x = rng.uniform(0.5, 1, size=(2, 3, 3, 2)).astype("float32")
+    x *= {"zero": 0, "negative": -1, "huge": 1e30, "tiny": 1e-30}[kind]
+    layer = GeneralizedMeanPooling(p, data_format="channels_last")
+    value, slope = value_and_gradient(lambda z: keras.ops.mean(layer(z)), x)
+    assert np.isfinite(value) and np.isfinite(slope).all()
+    expected = x.mean() if kind == "huge" else 1e-6
+    assert value == pytest.approx(expected, rel=1.0 if kind == "huge" else 1e-3)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_keeps_its_digits(dtype, rng):
+    # A cube of 300 is beyond float16, and the least value of a feature too small for it.
+    x = keras.ops.cast(rng.uniform(0, 300, size=(2, 4, 4, 3)), dtype)
+    layer = GeneralizedMeanPooling(data_format="channels_last", dtype=f"mixed_{dtype}")
+    pooled = layer(x)
+    assert keras.backend.standardize_dtype(pooled.dtype) == dtype
+    expected = power_mean(numpy(keras.ops.cast(x, "float32")), 3.0)
+    np.testing.assert_allclose(
+        numpy(keras.ops.cast(pooled, "float32")), expected, rtol=1e-3 if dtype[0] == "f" else 1e-2
+    )
+
+
+class TestInsideAModel:
+    def model(self, pooling, **kwargs):
+        backbone = keras.Sequential(
+            [keras.Input((6, 6, 1)), keras.layers.Conv2D(4, 3, activation="relu")]
+        )
+        model = EmbeddingModel(backbone, embedding_dim=3, pooling=pooling, **kwargs)
+        model.compile(keras.optimizers.Adam(0.05), TripletLoss(mining="all"), run_eagerly=True)
+        return model
+
+    def data(self, rng):
+        return rng.uniform(size=(8, 6, 6, 1)).astype("float32"), np.arange(8) // 2
+
+    @pytest.mark.parametrize("trainable", [True, False])
+    def test_the_power_is_learned_unless_it_is_kept(self, trainable, rng):
+        pooling = GeneralizedMeanPooling(trainable=trainable)
+        model = self.model(pooling)
+        model.fit(*self.data(rng), epochs=2, verbose=0)
+        assert (float(numpy(pooling.power)) != 3.0) == trainable
+
+    @pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
+    def test_saves_and_loads(self, policy, rng):
+        keras.config.set_dtype_policy(policy)
+        model, (x, y) = self.model(GeneralizedMeanPooling(2.0)), self.data(rng)
+        model.fit(x, y, epochs=2, verbose=0)
+        model.save("model.keras")
+        again = keras.models.load_model("model.keras")
+        assert numpy(again.encoder.head.pooling.power) == numpy(model.encoder.head.pooling.power)
+        np.testing.assert_array_equal(again.predict(x, verbose=0), model.predict(x, verbose=0))
+
+    def test_a_sequence_brings_its_mask(self, rng):
+        tokens = np.array([[1, 2, 0, 0], [3, 1, 2, 0], [2, 2, 2, 2], [1, 0, 0, 0]])
+        embed = keras.layers.Embedding(5, 3, mask_zero=True)
+        pooling = GeneralizedMeanPooling()
+        model = EmbeddingModel(embed, embedding_dim=None, normalize=False, pooling=pooling)
+        found = numpy(model(tokens))
+        vectors = numpy(embed(tokens))
+        for i, row in enumerate(tokens):
+            expected = power_mean(vectors[i : i + 1, row > 0], 3.0)[0]
+            np.testing.assert_allclose(found[i], expected, rtol=1e-4)
+
+
+def test_arguments_and_config():
+    for wrong in ({"p": 0}, {"epsilon": 0}, {"data_format": "last"}):
+        with pytest.raises(ValueError, match="must be"):
+            GeneralizedMeanPooling(**wrong)
+    with pytest.raises(ValueError, match="rank 2"):
+        GeneralizedMeanPooling()(np.ones((2, 3), "float32"))
+    layer = GeneralizedMeanPooling(2.0, 1e-4, "channels_first", trainable=False)
+    again = GeneralizedMeanPooling.from_config(layer.get_config())
+    assert again.get_config() == layer.get_config()
+    assert again.trainable is False

@@ -1,0 +1,640 @@
+"""Losses on two views, on pairs and on whole classes, beside slow loops of the papers' formulas."""
+
+import functools
+
+import keras
+import numpy as np
+import pytest
+import reference
+from autodiff import differentiated, value_and_gradient
+
+import keras_metric
+from keras_metric import losses
+from keras_metric.models import EmbeddingModel
+
+BACKEND = keras.backend.backend()
+# float64 stays float64 on TensorFlow alone: JAX truncates it, and keras.ops on torch do too.
+DOUBLE = BACKEND == "tensorflow"
+DTYPE = "float64" if DOUBLE else "float32"
+CLOSE = {"rtol": 1e-9, "atol": 1e-9} if DOUBLE else {"rtol": 1e-4, "atol": 1e-4}
+# Central differences of a float64 loop are good to about 1e-8.
+CLOSE_SLOPE = {"rtol": 1e-5, "atol": 1e-6} if DOUBLE else {"rtol": 1e-3, "atol": 1e-3}
+
+# Classes of 6, 4, 3, 2 and a singleton, in no order.
+LABELS = np.array([3, 0, 3, 7, 1, 1, 3, 0, 3, 9, 1, 3, 0, 3, 7, 1])
+
+
+@pytest.fixture(autouse=True)
+def _precision():
+    keras.config.set_floatx(DTYPE)
+
+
+def rows(seed, size=16, dim=5):
+    return 0.7 * np.random.default_rng(seed).normal(size=(size, dim)) + 0.1
+
+
+def views(seed, size=9, dim=4):
+    """Two views of each item that resemble each other."""
+    rng = np.random.default_rng(seed)
+    first = rng.normal(size=(size, dim))
+    return np.stack([first, first + 0.8 * rng.normal(size=first.shape)], axis=1)
+
+
+def agrees(call, oracle, x):
+    """Value and gradient of `call(x)` equal those of the loop `oracle(x)`."""
+    value, slope = value_and_gradient(call, x.astype(DTYPE), jit=BACKEND == "jax")
+    np.testing.assert_allclose(value, oracle(x), **CLOSE)
+    # Random directions: a wrong element of the gradient shows in each of them.
+    directions = np.random.default_rng(0).normal(size=(3, *x.shape))
+    along = (directions * slope).reshape(3, -1).sum(1)
+    np.testing.assert_allclose(along, reference.slopes(oracle, x, directions), **CLOSE_SLOPE)
+
+
+def number(tensor):
+    return float(keras.ops.convert_to_numpy(tensor))
+
+
+def double(loss_class, **settings):
+    return loss_class(dtype=DTYPE, **settings)
+
+
+def cosine(a, b):
+    return a @ b / np.linalg.norm(a) / np.linalg.norm(b)
+
+
+# Two views ------------------------------------------------------------------------------------
+
+
+def vicreg(x, invariance_lambda=25, variance_mu=25, covariance_v=1, eps=1e-4):
+    """The paper's terms, with the factors of the authors' code."""
+    n, _, dim = x.shape
+    value = invariance_lambda * sum(((v[0] - v[1]) ** 2).sum() for v in x) / n / dim
+    for z in (x[:, 0], x[:, 1]):
+        mean = [sum(z[:, j]) / n for j in range(dim)]
+        for j in range(dim):
+            variance = sum((z[i, j] - mean[j]) ** 2 for i in range(n)) / (n - 1)
+            value += variance_mu * max(1 - np.sqrt(variance + eps), 0) / dim / 2
+            for k in range(dim):
+                if k != j:
+                    products = [(z[i, j] - mean[j]) * (z[i, k] - mean[k]) for i in range(n)]
+                    value += covariance_v * (sum(products) / (n - 1)) ** 2 / dim
+    return value
+
+
+@pytest.mark.parametrize("scale", [0.3, 1.0, 3.0])
+def test_vicreg_equals_loops(scale):
+    x = scale * views(1)
+    agrees(lambda z: double(losses.VICRegLoss)(None, z), vicreg, x)
+    settings = {"invariance_lambda": 2.0, "variance_mu": 7.0, "covariance_v": 3.0, "eps": 0.1}
+    loss = double(losses.VICRegLoss, **settings)
+    agrees(lambda z: loss(None, z), lambda z: vicreg(z, **settings), x)
+
+
+def barlow_twins(x, weight=0.0051, eps=1e-5):
+    n, _, dim = x.shape
+    first, second = ((z - z.mean(0)) / np.sqrt(z.var(0) + eps) for z in (x[:, 0], x[:, 1]))
+    value = 0.0
+    for i in range(dim):
+        for j in range(dim):
+            c = sum(first[b, i] * second[b, j] for b in range(n)) / n
+            value += (1 - c) ** 2 if i == j else weight * c**2
+    return value
+
+
+@pytest.mark.parametrize("scale", [0.3, 1.0, 3.0])
+def test_barlow_twins_equals_loops(scale):
+    x = scale * views(2)
+    agrees(lambda z: double(losses.BarlowTwinsLoss)(None, z), barlow_twins, x)
+    loss = double(losses.BarlowTwinsLoss, redundancy_weight=0.7, eps=0.2)
+    agrees(lambda z: loss(None, z), lambda z: barlow_twins(z, 0.7, 0.2), x)
+
+
+def test_barlow_twins_of_correlations():
+    """Without eps to speak of, C is NumPy's matrix of correlations (equation 2 of the paper)."""
+    x = views(3, size=30)
+    c = np.corrcoef(x[:, 0], x[:, 1], rowvar=False)[:4, 4:]
+    expected = ((1 - np.diag(c)) ** 2).sum() + 0.5 * (c**2).sum() - 0.5 * (np.diag(c) ** 2).sum()
+    found = losses.BarlowTwinsLoss(redundancy_weight=0.5, eps=1e-12)(None, x)
+    np.testing.assert_allclose(number(found), expected, rtol=1e-5)
+
+
+def built(loss, dim=4):
+    for layer in loss.layers:
+        layer.build((None, dim))
+    return loss
+
+
+def test_sim_siam_equals_loops():
+    loss = built(double(losses.SimSiamLoss))
+    down, down_bias, up, up_bias = (w.numpy() for w in loss.network.weights)
+    assert down.shape == (4, 1) and up.shape == (1, 4)
+    loss.network.set_weights([0.5 + abs(down), down_bias + 1.1, up, up_bias + [0.1, 0.2, 0, 0]])
+    x = views(4)
+    still = x.copy()
+
+    def oracle(z):
+        down, down_bias, up, up_bias = (w.numpy() for w in loss.network.weights)
+
+        def predicted(a):
+            return np.maximum(a @ down + down_bias, 0) @ up + up_bias
+
+        # What is predicted stands still: only the predictions see a changed `z`.
+        terms = [
+            (1 - cosine(predicted(v[0]), w[1]) + 1 - cosine(predicted(v[1]), w[0])) / 2
+            for v, w in zip(z, still)
+        ]
+        return np.mean(terms)
+
+    agrees(lambda z: loss(None, z), oracle, x)
+
+
+def test_sim_siam_weighs_items():
+    loss = built(losses.SimSiamLoss(reduction="none"))
+    x = views(5)
+    each = keras.ops.convert_to_numpy(loss(None, x))
+    assert each.shape == (9,)
+    loss.reduction = "mean_valid"
+    weights = np.arange(9.0)
+    found = number(loss(None, x, sample_weight=weights))
+    assert found == pytest.approx((weights * each).sum() / weights.sum(), rel=1e-5)
+
+
+def test_an_unbuilt_predictor_says_the_way_out():
+    with pytest.raises(ValueError, match="EmbeddingModel.*loss.layers\\[0\\].build"):
+        losses.SimSiamLoss()(None, views(0))
+    with pytest.raises(TypeError, match="`predictor` must be a Keras layer"):
+        losses.SimSiamLoss(predictor=lambda x: x)
+
+
+def own_predictor():
+    return keras.Sequential(
+        [
+            keras.layers.Dense(3),
+            keras.layers.BatchNormalization(),
+            keras.layers.ReLU(),
+            keras.layers.Dense(4),
+        ]
+    )
+
+
+# Keras's own words about a model that is saved before its optimizer has made a step.
+@pytest.mark.filterwarnings("ignore:Skipping variable loading for optimizer")
+@pytest.mark.parametrize("predictor", [None, own_predictor], ids=["default", "own"])
+def test_the_predictor_is_trained_and_comes_back_with_the_file(predictor):
+    keras.config.set_floatx("float32")
+    model = EmbeddingModel(keras.layers.Dense(6), embedding_dim=4)
+    loss = losses.SimSiamLoss(predictor and predictor())
+    # A graph for one of them; compiling it takes ten times as long as these few steps.
+    eager = {"run_eagerly": predictor is None and BACKEND != "jax"}
+    model.compile(keras.optimizers.SGD(0.1, momentum=0.9), loss, **eager)
+    x = views(6, size=16, dim=5).astype("float32")
+    pairs = {"first": x[:, 0], "second": x[:, 1]}
+    model(pairs)
+    before = [w + 0 for w in model.loss_layers.get_weights()]
+    assert len(before) == (4 if predictor is None else 8)
+    model.fit(pairs, batch_size=8, epochs=2, shuffle=False, verbose=0)
+    after = model.loss_layers.get_weights()
+    # Moving averages of the batch normalisation move as well.
+    assert all((a != b).any() for a, b in zip(before, after))
+
+    model.save("model.keras")
+    again = keras.models.load_model("model.keras")
+    assert type(again.loss) is losses.SimSiamLoss
+    assert (again.loss.predictor is None) == (predictor is None)
+    for a, b in zip(after, again.loss_layers.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    histories = [
+        m.fit(pairs, batch_size=8, epochs=2, shuffle=False, verbose=0).history
+        for m in (model, again)
+    ]
+    np.testing.assert_allclose(histories[0]["loss"], histories[1]["loss"], rtol=1e-5)
+
+
+TWO_VIEWS = {
+    "VICReg": losses.VICRegLoss,
+    "Barlow Twins": losses.BarlowTwinsLoss,
+    "SimSiam": lambda: built(losses.SimSiamLoss()),
+    "CLIP": losses.ClipLoss,
+    "SigLIP": losses.SigLipLoss,
+    "cosine regression": losses.CosineRegressionLoss,
+}
+# What a model hands over where there is no y: each item is a class of its own.
+NO_Y = np.arange(9, dtype="int32")
+
+
+@pytest.mark.parametrize("name", TWO_VIEWS)
+def test_two_views_and_no_others(name):
+    loss = TWO_VIEWS[name]()
+    for count in (1, 3):
+        with pytest.raises(ValueError, match=rf"\(batch, 2, dim\).*Received {count} branches"):
+            loss(np.arange(4), np.ones((4, count, 4), "float32"))
+    with pytest.raises(ValueError, match="ready-made tuples"):
+        loss(np.zeros(4, "int32"), np.ones((4, 4), "float32"))
+
+
+ODD_VIEWS = {
+    "one item": lambda x: x[:1],
+    "two items": lambda x: x[:2],
+    "all equal": np.ones_like,
+    "all zero": np.zeros_like,
+    "one view zero": lambda x: x * np.array([0, 1]).reshape(1, 2, 1),
+    "a huge item": lambda x: x * np.where(np.arange(9) == 1, 1e20, 1).reshape(9, 1, 1),
+    "all tiny": lambda x: 1e-20 * x,
+    "a dead dimension": lambda x: x * np.array([1, 0, 1, 1]),
+}
+
+
+@functools.cache
+def run_of(name):
+    """Value and gradient of a loss of two views; compiled on JAX, once for all tests."""
+    loss = TWO_VIEWS[name]()
+    return differentiated(lambda z: loss(NO_Y[: len(z)], z), jit=BACKEND == "jax")
+
+
+@pytest.mark.parametrize("batch", ODD_VIEWS)
+def test_odd_views_are_finite(batch):
+    x = ODD_VIEWS[batch](views(7)).astype("float32")
+    for name in TWO_VIEWS:
+        value, slope = run_of(name)(x)
+        assert np.isfinite(value) and np.isfinite(slope).all(), name
+        broken = np.where(np.arange(len(x)) == 0, np.nan, x.T).T
+        assert np.isnan(run_of(name)(broken.astype("float32"))[0]), name
+
+
+@pytest.mark.parametrize("name", TWO_VIEWS)
+def test_views_of_half_precision(name):
+    keras.config.set_floatx("float32")
+    loss, x = TWO_VIEWS[name](), keras.ops.cast(300 * views(8), "float16")
+    value = loss(NO_Y, x)
+    assert keras.backend.standardize_dtype(value.dtype) == "float32"
+    expected = loss(NO_Y, keras.ops.cast(x, "float32"))
+    assert number(value) == pytest.approx(number(expected), rel=1e-6)
+
+
+@pytest.mark.skipif(BACKEND == "torch", reason="Keras compiles nothing there")
+@pytest.mark.parametrize("name", TWO_VIEWS)
+def test_views_compiled(name):
+    x, loss = views(9).astype("float32"), TWO_VIEWS[name]()
+    compiled, plain = (
+        differentiated(lambda z: loss(NO_Y[: len(z)], z), jit)(x) for jit in (True, False)
+    )
+    np.testing.assert_allclose(compiled[0], plain[0], rtol=1e-5)
+    np.testing.assert_allclose(compiled[1], plain[1], rtol=1e-4, atol=1e-5)
+
+
+def test_wrong_weights_of_terms_raise():
+    for name in ("invariance_lambda", "variance_mu", "covariance_v"):
+        with pytest.raises(ValueError, match=f"`{name}` must be at least 0"):
+            losses.VICRegLoss(**{name: -1})
+    with pytest.raises(ValueError, match="`redundancy_weight` must be at least 0"):
+        losses.BarlowTwinsLoss(-1)
+    with pytest.raises(ValueError, match="has no rows that `sample_weight`"):
+        losses.VICRegLoss()(None, views(0), sample_weight=np.ones(9))
+
+
+# Pairs of two sides -----------------------------------------------------------------------------
+
+
+def belongs(y, i, j):
+    """Whether items i and j belong together: ids, or rows of 0 and 1."""
+    return i == j or (y[i] @ y[j] > 0 if y.ndim == 2 else y[i] == y[j])
+
+
+def clip(x, y, temperature):
+    """Cross-entropy of both directions; several positives share the target."""
+    n, value = len(x), 0.0
+    for ahead, back in ((0, 1), (1, 0)):
+        for i in range(n):
+            s = [cosine(x[i, ahead], x[j, back]) / temperature for j in range(n)]
+            p = np.exp(s) / np.exp(s).sum()
+            mine = [j for j in range(n) if belongs(y, i, j)]
+            value -= sum(np.log(p[j]) for j in mine) / len(mine) / n / 2
+    return value
+
+
+def sig_lip(x, y, temperature, bias):
+    n, value = len(x), 0.0
+    for i in range(n):
+        for j in range(n):
+            z = 1 if belongs(y, i, j) else -1
+            value += np.log(1 + np.exp(-z * (cosine(x[i, 0], x[j, 1]) / temperature + bias))) / n
+    return value
+
+
+SIDES = {
+    "all different": np.arange(9),
+    "some the same": np.array([4, 2, 4, 0, 1, 4, 2, 7, 9]),
+    "one class": np.zeros(9, "int64"),
+    "multi-hot, one row empty": np.eye(5, dtype="int64")[[0, 1, 2, 3, 4, 0, 1, 2, 3]]
+    + np.eye(5, dtype="int64")[[1, 1, 0, 3, 4, 0, 2, 2, 0]]
+    > 0,
+}
+
+
+@pytest.mark.parametrize("case", SIDES)
+def test_clip_and_sig_lip_equal_loops(case):
+    y, x = SIDES[case].astype("int32"), views(10)
+    settings = {"labels": "multi_hot"} if y.ndim == 2 else {}
+    if y.ndim == 2:
+        # An item without any label belongs to itself all the same.
+        y[4] = 0
+    loss = double(losses.ClipLoss, temperature=0.3, **settings)
+    agrees(lambda z: loss(y, z), lambda z: clip(z, y, 0.3), x)
+    loss = double(losses.SigLipLoss, temperature=0.4, bias=-1.5, **settings)
+    agrees(lambda z: loss(y, z), lambda z: sig_lip(z, y, 0.4, -1.5), x)
+
+
+def test_clip_of_itself_is_nt_xent_over_half_the_positives():
+    """Of distinct items, one direction is InfoNCE: log-softmax of the diagonal."""
+    x = views(11)
+    a, b = (z / np.linalg.norm(z, axis=1, keepdims=True) for z in (x[:, 0], x[:, 1]))
+    s = a @ b.T / 0.5
+    each = (np.logaddexp.reduce(s, 1) + np.logaddexp.reduce(s, 0) - 2 * np.diag(s)) / 2
+    loss = losses.ClipLoss(temperature=0.5)
+    assert number(loss(np.arange(9), x)) == pytest.approx(each.mean(), rel=1e-5)
+    weights = np.array([0, 1, 2, 0.5, 3, 1, 1, 0, 2])
+    found = number(loss(np.arange(9), x, sample_weight=weights))
+    assert found == pytest.approx((weights * each).sum() / weights.sum(), rel=1e-5)
+
+
+@pytest.mark.parametrize("bounds", [(0.0, 1.0), (0.0, 5.0), (-2.0, 3.0)])
+def test_cosine_regression_equals_loops(bounds):
+    low, high = bounds
+    x, y = views(12), np.random.default_rng(0).uniform(low, high, size=9)
+
+    def oracle(z):
+        terms = [(cosine(*v) - (t - low) / (high - low)) ** 2 for v, t in zip(z, y)]
+        return sum(terms) / len(terms)
+
+    loss = double(losses.CosineRegressionLoss, y_min=low, y_max=high)
+    agrees(lambda z: loss(y, z), oracle, x)
+    agrees(lambda z: loss(y[:, None], z), oracle, x)
+
+
+def test_scores_may_be_integers_and_bounds_must_be_in_order():
+    x, y = views(13), np.arange(9) % 6
+    loss = losses.CosineRegressionLoss(y_max=5)
+    assert number(loss(y, x)) == pytest.approx(number(loss(y.astype("float32"), x)))
+    with pytest.raises(ValueError, match="`y_max` must be greater than 2.0"):
+        losses.CosineRegressionLoss(y_min=2.0, y_max=2.0)
+
+
+# Pairs of a labelled batch ----------------------------------------------------------------------
+
+
+def positive_pairs(y, others=None):
+    return [(i, j) for i in range(len(y)) for j in reference.positives(y, i, others)]
+
+
+def negative_pairs(y, others=None):
+    return [(i, j) for i in range(len(y)) for j in reference.negatives(y, i, others)]
+
+
+def snr(a, b):
+    return np.var(a - b) / np.var(a)
+
+
+def signal_to_noise_ratio(x, y, margin, positive_margin, weight, references=(None, None)):
+    others, labels = references
+    others = x if others is None else others
+    pull = [max(snr(x[i], others[j]) - positive_margin, 0) for i, j in positive_pairs(y, labels)]
+    push = [max(margin - snr(x[i], others[j]), 0) for i, j in negative_pairs(y, labels)]
+    mean = sum(sum(p for p in part if p > 0) / sum(p > 0 for p in part) for part in (pull, push))
+    return mean + weight * sum(abs(a.sum()) for a in x) / len(x)
+
+
+def intra_pair_variance(x, y, pos_eps, neg_eps, references=(None, None)):
+    others, labels = references
+    others = x if others is None else others
+    same = [cosine(x[i], others[j]) for i, j in positive_pairs(y, labels)]
+    other = [cosine(x[i], others[j]) for i, j in negative_pairs(y, labels)]
+    pull = [max((1 - pos_eps) * np.mean(same) - s, 0) ** 2 for s in same]
+    push = [max(s - (1 + neg_eps) * np.mean(other), 0) ** 2 for s in other]
+    return np.mean(pull) + np.mean(push)
+
+
+def threshold_consistent(x, y, weights, margins, references=(None, None)):
+    others, labels = references
+    others = x if others is None else others
+    same = [cosine(x[i], others[j]) for i, j in positive_pairs(y, labels)]
+    other = [cosine(x[i], others[j]) for i, j in negative_pairs(y, labels)]
+    pull = [margins[0] - s for s in same if s <= margins[0]]
+    push = [s - margins[1] for s in other if s >= margins[1]]
+    return weights[0] * np.mean(pull) + weights[1] * np.mean(push)
+
+
+LABELLED = {
+    "signal to noise": (
+        lambda: double(losses.SignalToNoiseRatioLoss, margin=2.0, positive_margin=0.3),
+        lambda x, y, **sets: signal_to_noise_ratio(x, y, 2.0, 0.3, 0.0, **sets),
+    ),
+    "signal to noise, mean of zero": (
+        lambda: double(losses.SignalToNoiseRatioLoss, margin=2.0, zero_mean_weight=0.3),
+        lambda x, y, **sets: signal_to_noise_ratio(x, y, 2.0, 0.0, 0.3, **sets),
+    ),
+    "intra-pair variance": (
+        lambda: double(losses.IntraPairVarianceLoss),
+        lambda x, y, **sets: intra_pair_variance(x, y, 0.01, 0.01, **sets),
+    ),
+    "intra-pair variance, wide": (
+        lambda: double(losses.IntraPairVarianceLoss, pos_eps=0.2, neg_eps=0.4),
+        lambda x, y, **sets: intra_pair_variance(x, y, 0.2, 0.4, **sets),
+    ),
+    "threshold consistent": (
+        lambda: double(losses.ThresholdConsistentMarginLoss),
+        lambda x, y, **sets: threshold_consistent(x, y, (1, 1), (0.9, 0.5), **sets),
+    ),
+    "threshold consistent, weighed": (
+        lambda: double(
+            losses.ThresholdConsistentMarginLoss,
+            lambda_plus=0.4,
+            lambda_minus=3.0,
+            margin_plus=0.5,
+            margin_minus=0.1,
+        ),
+        lambda x, y, **sets: threshold_consistent(x, y, (0.4, 3.0), (0.5, 0.1), **sets),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", LABELLED)
+def test_labelled_batches_equal_loops(case):
+    make, oracle = LABELLED[case]
+    agrees(lambda z: make()(LABELS, z), lambda z: oracle(z, LABELS), rows(20))
+
+
+@pytest.mark.parametrize("case", LABELLED)
+def test_a_reference_set_equals_loops(case):
+    make, oracle = LABELLED[case]
+    x, others, labels = rows(21, 7), rows(22, 16), LABELS
+    y = np.array([3, 0, 1, 9, 5, 3, 7])
+    agrees(
+        lambda z: make().against(y, z, labels, others.astype(DTYPE)),
+        lambda z: oracle(z, y, references=(others, labels)),
+        x,
+    )
+
+
+@pytest.mark.parametrize("positive_label", [0, 1])
+def test_ready_made_pairs_measured_by_signal_to_noise(positive_label):
+    x, same = views(23), np.array([1, 0, 0, 1, 1, 0, 1, 0, 0])
+
+    def oracle(z):
+        pull = [snr(*v) for v, s in zip(z, same) if s]
+        push = [max(2.0 - snr(*v), 0) for v, s in zip(z, same) if not s]
+        zero = [0.2 * abs(a.sum()) for v in z for a in v]
+        active = [p for p in push if p > 0]
+        return np.mean(pull) + sum(active) / len(active) + np.mean(zero)
+
+    loss = double(
+        losses.SignalToNoiseRatioLoss,
+        margin=2.0,
+        zero_mean_weight=0.2,
+        positive_label=positive_label,
+    )
+    y = same if positive_label else 1 - same
+    agrees(lambda z: loss(y, z), oracle, x)
+
+
+# Published numbers ------------------------------------------------------------------------------
+
+ANGLES = np.deg2rad([0, 20, 40, 60, 80])
+RAW = np.stack([2 * np.cos(ANGLES), 0.5 * np.sin(ANGLES)], axis=1)
+FIVE = np.array([0, 0, 1, 1, 2])
+FOUR = np.array([[0, 1], [0.43, 0.9], [1, 0], [0.5, 0.5]])
+
+
+def unit(loss):
+    return lambda y, x: loss(y, keras_metric.distances.unit(x))
+
+
+# pytorch-metric-learning 2.9: value, sum of the squares of the gradient, its first row.
+GOLDEN = {
+    "intra-pair variance": (
+        lambda: double(losses.IntraPairVarianceLoss, pos_eps=0.01, neg_eps=0.02),
+        RAW,
+        FIVE,
+        (0.0067039169, 0.0045325022, [0.0, -0.00344769]),
+    ),
+    "threshold consistent": (
+        lambda: double(losses.ThresholdConsistentMarginLoss),
+        RAW,
+        FIVE,
+        (0.3311811717, 0.3482438082, [0.0, 0.08874093]),
+    ),
+    "signal to noise, of unit vectors": (
+        lambda: unit(double(losses.SignalToNoiseRatioLoss)),
+        RAW,
+        FIVE,
+        (0.8414208239, 1.5937110764, [0.0, 0.27161915]),
+    ),
+    "threshold consistent beside contrastive": (
+        lambda: double(
+            losses.WeightedSum,
+            terms=[
+                (
+                    1,
+                    double(
+                        losses.ContrastiveLoss, margin=0.6, positive_margin=0.1, distance="cosine"
+                    ),
+                ),
+                (1, double(losses.ThresholdConsistentMarginLoss)),
+            ],
+        ),
+        FOUR,
+        FIVE[:4],
+        (1.0044584791, 12.3303689909, [0.58925565, 0.0]),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", GOLDEN)
+def test_golden_values(case):
+    make, x, y, (value, squares, first) = GOLDEN[case]
+    loss = make()
+    found, slope = value_and_gradient(lambda z: loss(y, z), x.astype(DTYPE), jit=BACKEND == "jax")
+    close = {"rtol": 1e-7, "atol": 1e-8} if DOUBLE else {"rtol": 2e-4, "atol": 1e-5}
+    np.testing.assert_allclose(found, value, **close)
+    np.testing.assert_allclose((slope**2).sum(), squares, **close)
+    np.testing.assert_allclose(slope[0], first, **close)
+
+
+def test_golden_value_of_vicreg():
+    k = np.arange(12)
+    w = ((((37 * k) % 11) - 5) / 5 + 0.013 * k).reshape(4, 3)
+    x = np.stack([w, 0.9 * w + 0.05], axis=1).astype(DTYPE)
+    found = number(double(losses.VICRegLoss)(None, x))
+    assert found == pytest.approx(13.3728386599, rel=1e-9 if DOUBLE else 1e-5)
+
+
+def test_golden_value_of_nt_xent_on_views():
+    """The peer's SelfSupervisedLoss: symmetric, and one direction alone."""
+    first, second = (
+        np.stack([np.cos(a), np.sin(a)], axis=1).astype(DTYPE)
+        for a in (ANGLES, ANGLES + np.deg2rad(5))
+    )
+    loss = double(losses.NTXentLoss, temperature=0.5)
+    found = number(loss(np.arange(5), np.stack([first, second], axis=1)))
+    assert found == pytest.approx(1.8019220807, rel=1e-9 if DOUBLE else 1e-5)
+    found = number(loss.against(np.arange(5), first, np.arange(5), second))
+    assert found == pytest.approx(1.2612204823, rel=1e-9 if DOUBLE else 1e-5)
+
+
+# Means of classes -------------------------------------------------------------------------------
+
+
+def prototypical(x, y, shots=None, metric="squared_euclidean", references=(None, None)):
+    others, labels = references
+    terms = []
+    for i in range(len(x)):
+        logits = {}
+        for c in set(y if labels is None else labels):
+            if others is not None:
+                members = [others[j] for j in range(len(others)) if labels[j] == c]
+            else:
+                members = [j for j in range(len(x)) if y[j] == c]
+                if shots is None:
+                    members = [j for j in members if j != i]
+                elif i in members[:shots]:
+                    logits = None
+                    break
+                members = [x[j] for j in members[:shots]]
+            if members:
+                logits[c] = -reference.distance(x[i], np.mean(members, axis=0), metric)
+        if logits and y[i] in logits:
+            terms.append(np.logaddexp.reduce(list(logits.values())) - logits[y[i]])
+    return np.mean(terms) if terms else 0.0
+
+
+@pytest.mark.parametrize("metric", ["squared_euclidean", "euclidean", "cosine"])
+@pytest.mark.parametrize("shots", [None, 1, 2, 4])
+def test_prototypical_equals_loops(shots, metric):
+    loss = double(losses.PrototypicalLoss, shots=shots, distance=metric)
+    x = 2 * rows(30)
+    agrees(lambda z: loss(LABELS, z), lambda z: prototypical(z, LABELS, shots, metric), x)
+
+
+@pytest.mark.parametrize("shots", [None, 2])
+def test_prototypical_against_references_equals_loops(shots):
+    x, others = rows(31, 8), rows(32)
+    # 5 and 11 have no reference, before, between and beyond the others.
+    y = np.array([3, 0, 1, 9, 5, 3, 11, -2])
+    loss = double(losses.PrototypicalLoss, shots=shots)
+    agrees(
+        lambda z: loss.against(y, z, LABELS, others.astype(DTYPE)),
+        lambda z: prototypical(z, y, references=(others, LABELS)),
+        x,
+    )
+
+
+def test_prototypical_without_queries():
+    """Where all items are support, there is nothing to learn."""
+    value, slope = value_and_gradient(
+        lambda z: losses.PrototypicalLoss(shots=6)(LABELS, z), rows(33).astype("float32")
+    )
+    assert value == 0 and not slope.any()
+
+
+def test_shots_are_counted():
+    with pytest.raises(ValueError, match="`shots` must be at least 1"):
+        losses.PrototypicalLoss(shots=0)
