@@ -19,6 +19,10 @@ DTYPE = "float64" if DOUBLE else "float32"
 CLOSE = {"rtol": 1e-9, "atol": 1e-9} if DOUBLE else {"rtol": 1e-4, "atol": 1e-4}
 CLOSE_SLOPE = {"rtol": 1e-5, "atol": 1e-6} if DOUBLE else {"rtol": 2e-3, "atol": 2e-3}
 
+# What these tests vary is worked out by code that every loss shares, and the contract suite runs
+# on JAX too; here each case would be compiled there for seconds.
+not_on_jax = pytest.mark.skipif(JIT, reason="compiles for seconds what other tests run on JAX")
+
 
 def sigmoid(z):
     return 1 / (1 + math.exp(-z)) if z > -700 else 0.0
@@ -270,19 +274,15 @@ def test_against_references_equals_loops(case):
     rng = np.random.default_rng(3)
     others, labels = rng.normal(size=(19, 5)), rng.choice([3, 0, 7, 1, 8], 19)
     loss, oracle = built(case)
+    # One array of both, since the references have a gradient too.
     agrees(
-        lambda z: loss.against(y, z, labels, others.astype(DTYPE)),
-        lambda z: oracle(Lists(z, y, others, labels)),
-        x,
-    )
-    # The references have a gradient too.
-    agrees(
-        lambda z: loss.against(y, x.astype(DTYPE), labels, z),
-        lambda z: oracle(Lists(x, y, z, labels)),
-        others,
+        lambda z: loss.against(y, z[: len(y)], labels, z[len(y) :]),
+        lambda z: oracle(Lists(z[: len(y)], y, z[len(y) :], labels)),
+        np.concatenate([x, others]),
     )
 
 
+@not_on_jax
 @pytest.mark.parametrize("case", CASES)
 def test_multi_hot_labels_equal_loops(case):
     x, y = multi_hot_batch(4)
@@ -290,6 +290,7 @@ def test_multi_hot_labels_equal_loops(case):
     agrees(lambda z: loss(y, z), lambda z: oracle(Lists(z, y)), x)
 
 
+@not_on_jax
 @pytest.mark.parametrize("rows", [4, 5])
 @pytest.mark.parametrize("labels", ["ids", "multi_hot"])
 @pytest.mark.parametrize("case", ["SmoothAP", "Recall@k", "PNP Ds", "FastAP"])
@@ -301,6 +302,7 @@ def test_blocks_of_rows_change_nothing(case, labels, rows, monkeypatch):
     agrees(lambda z: loss(y, z), lambda z: oracle(Lists(z, y)), x)
 
 
+@not_on_jax
 @pytest.mark.parametrize("metric", ["euclidean", "squared_euclidean", "dot"])
 @pytest.mark.parametrize("case", ["SmoothAP", "Recall@k", "PNP O"])
 def test_other_distances_equal_loops(case, metric):
