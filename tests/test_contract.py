@@ -76,6 +76,10 @@ OTHER_VALUES = {
 # The triplets, and the pairs, are chosen by the same code in every loss: all strategies go through
 # these two, and the default and "hard" through the others.
 EVERY_STRATEGY = ("ContrastiveLoss", "TripletLoss")
+# The first two items of a class make its pair, so these read the order of a batch.
+IN_ORDER = ("NPairsLoss",)
+# The paper takes a part of the formula for a constant: the gradient is not the slope.
+HELD_STILL = ("CircleLoss", "SimSiamLoss")
 # Losses of two branches, embeddings (batch, 2, dim); what the y of some of them is like.
 OF_TWO = (
     "BarlowTwinsLoss",
@@ -89,6 +93,7 @@ TARGETS = {"CosineRegressionLoss": lambda labels: (labels / 5).astype("float32")
 # Losses that say nothing of a batch without a positive and a negative of one anchor: it is 0.
 NEED_BOTH = (
     "LiftedStructureLoss",
+    "MarginLoss",
     "NTXentLoss",
     "QuadrupletLoss",
     "TripletLoss",
@@ -341,7 +346,7 @@ class TestInsideAModel:
         assert keras.backend.standardize_dtype(loss.dtype) == "float32"
         before = [w + 0 for w in model.encoder.get_weights()]
         # In float16 the scale of the loss is found by steps that are left out.
-        for _ in range(1 if policy != "mixed_float16" else 4):
+        for _ in range(1 if policy != "mixed_float16" else 8):
             logged = model.train_on_batch(x, y)
             assert np.isfinite(logged) and logged != 0
         after = model.encoder.get_weights()
@@ -495,7 +500,7 @@ def test_a_miner_leaves_pairs_out(case):
     assert np.abs(found_slope - slope).max() > 1e-4
 
 
-@each(STEADY)
+@each([case for case in STEADY if case[0] not in IN_ORDER])
 def test_the_order_of_the_batch_does_not_matter(case):
     x, run = rows(case, 1), run_of(case)
     turned = np.random.default_rng(0).permutation(len(LABELS))
@@ -505,7 +510,7 @@ def test_the_order_of_the_batch_does_not_matter(case):
     np.testing.assert_allclose(moved, slope[turned], rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("case", STEADY, ids=described)
+@each([case for case in STEADY if case[0] not in HELD_STILL])
 def test_the_gradient_is_the_slope_of_the_loss(case):
     """Against central differences of the loss itself, along random directions."""
     keras.config.set_floatx(DTYPE)

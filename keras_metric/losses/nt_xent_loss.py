@@ -50,7 +50,7 @@ class NTXentLoss(PairLoss):
     >>> views = np.array([[[1.0, 0.0], [1.0, 0.1]], [[0.0, 1.0], [0.1, 1.0]]], "float32")
     >>> loss = keras_metric.losses.NTXentLoss(temperature=0.5)
     >>> round(float(loss(np.arange(2), views)), 3)
-    0.272
+    0.29
 
     Reference:
         Chen, Kornblith, Norouzi and Hinton, "A Simple Framework for Contrastive Learning of

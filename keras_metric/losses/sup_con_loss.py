@@ -52,7 +52,7 @@ class SupConLoss(PairLoss):
     >>> points = np.array([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]], "float32")
     >>> loss = keras_metric.losses.SupConLoss(temperature=0.5)
     >>> round(float(loss(np.array([0, 0, 1, 1]), points)), 3)
-    0.272
+    0.29
 
     Reference:
         Khosla et al., "Supervised Contrastive Learning", 2020, https://arxiv.org/abs/2004.11362
