@@ -53,6 +53,7 @@ PUBLIC = {
         "CosineRegressionLoss",
         "IntraPairVarianceLoss",
         "LiftedStructureLoss",
+        "ManifoldLoss",
         "NTXentLoss",
         "PrototypicalLoss",
         "QuadrupletLoss",

@@ -31,6 +31,8 @@ DTYPE = "float64" if BACKEND == "tensorflow" else "float32"
 
 # What a loss needs to be built at all.
 ARGUMENTS = {
+    # Proxies dealt out at random would differ from call to call.
+    "ManifoldLoss": lambda: {"meta_classes": "labels", "K": 3},
     "WeightedSum": lambda: {
         "terms": [(0.5, losses.TripletLoss()), (2.0, losses.ContrastiveLoss())]
     },
@@ -54,8 +56,11 @@ COMPILED = {
 }
 # Another value of an argument whose default does not tell what other values there may be.
 OTHER_VALUES = {
+    "alpha": 0.6,
     "dtype": "float64",
+    "l": 4,
     "name": "mine",
+    "seed": 7,
     "shots": 2,
     "terms": [(2.0, losses.LiftedStructureLoss(margin=0.7)), (1, losses.TripletLoss())],
 }

@@ -6,6 +6,7 @@ from keras_metric.losses.contrastive_loss import ContrastiveLoss
 from keras_metric.losses.cosine_regression_loss import CosineRegressionLoss
 from keras_metric.losses.intra_pair_variance_loss import IntraPairVarianceLoss
 from keras_metric.losses.lifted_structure_loss import LiftedStructureLoss
+from keras_metric.losses.manifold_loss import ManifoldLoss
 from keras_metric.losses.nt_xent_loss import NTXentLoss
 from keras_metric.losses.prototypical_loss import PrototypicalLoss
 from keras_metric.losses.quadruplet_loss import QuadrupletLoss
@@ -25,6 +26,7 @@ __all__ = [
     "CosineRegressionLoss",
     "IntraPairVarianceLoss",
     "LiftedStructureLoss",
+    "ManifoldLoss",
     "NTXentLoss",
     "PrototypicalLoss",
     "QuadrupletLoss",
