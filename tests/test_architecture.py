@@ -65,6 +65,7 @@ PUBLIC = {
         "InstanceLoss",
         "IntraPairVarianceLoss",
         "LiftedStructureLoss",
+        "ManifoldLoss",
         "MarginLoss",
         "MultiSimilarityLoss",
         "NCALoss",

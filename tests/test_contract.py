@@ -60,7 +60,7 @@ COMPILED = {
 }
 # Another value of an argument whose default does not tell what other values there may be.
 OTHER_VALUES = {
-    "alpha": 1.5,
+    "alpha": 0.6,
     "delta": 0.5,
     "dtype": "float64",
     "k": (1, 3),

@@ -638,3 +638,101 @@ def test_prototypical_without_queries():
 def test_shots_are_counted():
     with pytest.raises(ValueError, match="`shots` must be at least 1"):
         losses.PrototypicalLoss(shots=0)
+
+
+# Random walks -----------------------------------------------------------------------------------
+
+
+def manifold(x, proxies, meta, weight, alpha, margin):
+    """The paper's formulas; the walks step by step, where the loss inverts a matrix."""
+    nodes, n = np.concatenate([x, proxies]), len(x)
+    count = len(nodes)
+    s = np.zeros((count, count))
+    for i in range(count):
+        for j in range(count):
+            if i != j:
+                s[i, j] = np.exp(max(cosine(nodes[i], nodes[j]), 0) / 0.5)
+    degree = s.sum(1)
+    steps = np.array(
+        [[s[i, j] / np.sqrt(degree[i] * degree[j]) for j in range(count)] for i in range(count)]
+    )
+    walks, power = np.zeros_like(s), (1 - alpha) * np.eye(count)
+    while abs(power).max() > 1e-14:
+        walks, power = walks + power, alpha * power @ steps
+
+    def term(similarity, own):
+        gaps = [s - similarity[own] + margin for k, s in enumerate(similarity) if k != own]
+        return np.log(1 + sum(np.exp(g) for g in gaps if g >= 0))
+
+    value = 0.0
+    for i in range(n):
+        alike = [cosine(walks[i], walks[n + k]) for k in range(len(proxies))]
+        value += term(walks[i, n:], meta[i]) + weight * term(alike, meta[i])
+    return value / n
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.0, 2.5])
+def test_manifold_equals_loops(weight):
+    settings = {"K": 5, "lambdaC": weight, "alpha": 0.7, "margin": 0.02}
+    loss = double(losses.ManifoldLoss, l=5, meta_classes="labels", **settings)
+    proxies = loss.proxies.get_weights()[0]
+    meta = LABELS % 5
+    agrees(
+        lambda z: loss(LABELS, z),
+        lambda z: manifold(z, proxies, meta, weight, 0.7, 0.02),
+        rows(40),
+    )
+
+
+def test_manifold_deals_out_each_proxy_as_often():
+    loss = losses.ManifoldLoss(l=4, K=5, seed=3)
+    dealt = [keras.ops.convert_to_numpy(loss.proxies.dealt(12)) for _ in range(3)]
+    for meta in dealt:
+        assert sorted(np.bincount(meta, minlength=5)) == [2, 2, 2, 3, 3]
+    assert (dealt[0] != dealt[1]).any() and (dealt[1] != dealt[2]).any()
+    again = losses.ManifoldLoss(l=4, K=5, seed=3)
+    np.testing.assert_array_equal(dealt[0], keras.ops.convert_to_numpy(again.proxies.dealt(12)))
+    # With fewer items than proxies some proxies have none.
+    few = keras.ops.convert_to_numpy(loss.proxies.dealt(3))
+    assert len(set(few)) == 3 and few.max() < 5
+
+
+def test_manifold_trains_its_proxies_without_labels():
+    keras.config.set_floatx("float32")
+    model = EmbeddingModel(keras.layers.Dense(6), embedding_dim=4)
+    model.compile(keras.optimizers.SGD(0.1), losses.ManifoldLoss(K=3, seed=0))
+    x = rows(41).astype("float32")
+    model(x)
+    before = model.loss_layers.get_weights()[0] + 0
+    model.fit(x, batch_size=8, verbose=0)
+    after = model.loss_layers.get_weights()[0]
+    assert before.shape == (3, 4) and (before != after).any(axis=1).all()
+    again = type(model).from_config(model.get_config())
+    again.compile_from_config(model.get_compile_config())
+    assert again.loss.get_config() == model.loss.get_config()
+
+
+@pytest.mark.parametrize("broken", ["items", "proxies"])
+def test_manifold_of_nan_is_nan(broken):
+    loss, x = losses.ManifoldLoss(l=5, K=3), rows(43).astype("float32")
+    if broken == "items":
+        x[2] = np.nan
+    else:
+        loss.proxies.set_weights([np.full((3, 5), np.nan)])
+    assert np.isnan(number(loss(LABELS, x)))
+
+
+def test_manifold_says_the_way_out():
+    x = rows(42).astype("float32")
+    with pytest.raises(ValueError, match="EmbeddingModel.*pass l=dim"):
+        losses.ManifoldLoss()(LABELS, x)
+    with pytest.raises(ValueError, match="takes no reference set"):
+        losses.ManifoldLoss(l=5).against(LABELS, x, LABELS, x)
+    with pytest.raises(ValueError, match="`alpha` must be less than 1"):
+        losses.ManifoldLoss(alpha=1.0)
+    model = EmbeddingModel(keras.layers.Dense(6), embedding_dim=4)
+    with pytest.raises(ValueError, match="embeddings of length 5.*embeddings of length 4"):
+        model.compile("sgd", losses.ManifoldLoss(l=5))
+    model.compile("sgd", losses.ManifoldLoss(meta_classes="labels"))
+    with pytest.raises(ValueError, match="needs integer class ids"):
+        model.fit(x, verbose=0)

@@ -12,6 +12,7 @@ from keras_metric.losses.histogram_loss import HistogramLoss
 from keras_metric.losses.instance_loss import InstanceLoss
 from keras_metric.losses.intra_pair_variance_loss import IntraPairVarianceLoss
 from keras_metric.losses.lifted_structure_loss import LiftedStructureLoss
+from keras_metric.losses.manifold_loss import ManifoldLoss
 from keras_metric.losses.margin_loss import MarginLoss
 from keras_metric.losses.multi_similarity_loss import MultiSimilarityLoss
 from keras_metric.losses.n_pairs_loss import NPairsLoss
@@ -47,6 +48,7 @@ __all__ = [
     "InstanceLoss",
     "IntraPairVarianceLoss",
     "LiftedStructureLoss",
+    "ManifoldLoss",
     "MarginLoss",
     "MultiSimilarityLoss",
     "NCALoss",

@@ -107,6 +107,8 @@ class MetricLoss(keras.losses.Loss):
     labels = "ids"
     # What y says of ready-made pairs, in words, where the loss can do nothing without it.
     y_of_pairs = None
+    # Whether a batch (batch, dim) needs no labels.
+    label_free = False
 
     def __init__(self, reduction, name, dtype=None):
         check_choice("reduction", "none" if reduction is None else reduction, REDUCTIONS)
@@ -230,7 +232,9 @@ class MetricLoss(keras.losses.Loss):
 
     def _warn_without_positives(self, y_true):
         # Only labels that are still NumPy's can be looked at without stopping the device.
-        if self._told_no_positives or ops.is_tensor(y_true) or self.labels == "multi_hot":
+        if self._told_no_positives or self.label_free or self.labels == "multi_hot":
+            return
+        if ops.is_tensor(y_true):
             return
         ids = np.asarray(y_true).ravel()
         if len(ids) and len(np.unique(ids)) == len(ids):

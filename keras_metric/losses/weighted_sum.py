@@ -52,6 +52,11 @@ class WeightedSum(keras.losses.Loss):
         needs = (getattr(loss, "y_of_pairs", None) for _, loss in self.terms)
         return next(filter(None, needs), None)
 
+    @property
+    def label_free(self):
+        """Whether no term needs labels of a batch."""
+        return all(getattr(loss, "label_free", False) for _, loss in self.terms)
+
     def __call__(self, y_true, y_pred, sample_weight=None):
         return keras.ops.cast(
             sum(weight * loss(y_true, y_pred, sample_weight) for weight, loss in self.terms),

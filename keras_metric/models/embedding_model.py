@@ -271,14 +271,15 @@ class EmbeddingModel(keras.Model):
         return metric if isinstance(metric, str) else "euclidean"
 
     def _check_without_y(self, y_pred):
-        if len(y_pred.shape) == 2:
+        terms = keras.tree.flatten(self.loss)
+        if len(y_pred.shape) == 2 and not all(getattr(t, "label_free", False) for t in terms):
             raise ValueError(
                 "A batch of inputs needs integer class ids: fit(x, y), or a data set of "
                 "(inputs, labels). Received no y. Ready-made tuples go without: "
                 f"{branches.listing(self.forms)}."
             )
-        for loss in keras.tree.flatten(self.loss):
-            meaning = getattr(loss, "y_of_pairs", None)
+        for term in terms:
+            meaning = getattr(term, "y_of_pairs", None)
             if y_pred.shape[1] == 2 and meaning:
                 raise ValueError(
                     f"Pairs need y: {meaning}. Received no y. Write "
