@@ -121,7 +121,8 @@ def unit(x):
     largest = ops.stop_gradient(ops.max(ops.abs(x), axis=-1, keepdims=True))
     x = x / ops.where(largest > 0, largest, ops.ones_like(largest))
     squares = ops.sum(ops.square(x), axis=-1, keepdims=True)
-    return x * ops.rsqrt(ops.where(squares > 0, squares, ops.ones_like(squares)))
+    some = squares > 0
+    return x * ops.where(some, ops.rsqrt(ops.where(some, squares, 1)), 0)
 
 
 def _check_dim(a, b):

@@ -56,26 +56,61 @@ def test_gradients_equal_central_differences(metric, side, rng):
     )
 
 
+# One vector among others, and then all of them.
+EXTREMES = {
+    "two equal": lambda x: x[[0, 0, 2, 3]],
+    "one zero": lambda x: x * np.array([[1], [0], [1], [1]]),
+    "one constant": lambda x: np.where(np.arange(4)[:, None] == 1, 0.5, x),
+    "one huge": lambda x: x * np.array([[1], [1e18], [1], [1]]),
+    "one tiny": lambda x: x * np.array([[1], [1e-30], [1], [1]]),
+    "all equal": lambda x: x[[0, 0, 0, 0]],
+    "all zero": lambda x: 0 * x,
+    "all constant": lambda x: 0 * x + 0.5,
+    "all huge": lambda x: 1e18 * x,
+    "all tiny": lambda x: 1e-30 * x,
+}
+SETTINGS = {
+    "pairwise alone": lambda z, metric: distances.pairwise(z, metric=metric),
+    "pairwise": lambda z, metric: distances.pairwise(z, z + 0.0, metric=metric),
+    "elementwise": lambda z, metric: distances.elementwise(
+        z, keras.ops.flip(z, axis=0), metric=metric
+    ),
+    "elementwise equal": lambda z, metric: distances.elementwise(z, z + 0.0, metric=metric),
+}
+
+
 @pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize("kind", ["equal", "zero", "huge", "tiny"])
-def test_values_and_gradients_are_finite_where_the_formula_is_not(metric, kind, rng):
-    x = rng.normal(size=(4, 3)).astype("float32")
-    if kind == "equal":
-        x[1] = x[0]
-    else:
-        x[1] = {"zero": 0, "huge": 1e18, "tiny": 1e-30}[kind] * x[1]
-    for measure in (
-        lambda z: distances.pairwise(z, metric=metric),
-        lambda z: distances.pairwise(z, z + 0.0, metric=metric),
-        lambda z: distances.elementwise(z, keras.ops.flip(z, axis=0), metric=metric),
-        lambda z: distances.elementwise(z, z + 0.0, metric=metric),
-    ):
-        # Sums of -x.y may overflow for vectors of 1e18: that is the formula's own range.
-        if metric == "dot" and kind == "huge":
-            continue
-        value, slope = value_and_gradient(lambda z, m=measure: keras.ops.mean(m(z)), x)
-        assert np.isfinite(value)
-        assert np.isfinite(slope).all()
+@pytest.mark.parametrize("kind", EXTREMES)
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_values_and_gradients_are_finite_where_the_formula_is_not(metric, kind, setting, rng):
+    if metric == "dot" and "huge" in kind:
+        pytest.skip("sums of -x.y overflow for vectors of 1e18: that is the formula's own range")
+    x = EXTREMES[kind](rng.normal(size=(4, 3))).astype("float32")
+    # Both sides get a gradient: z is on either.
+    measure = SETTINGS[setting]
+    matrix = np.asarray(keras.ops.convert_to_numpy(measure(keras.ops.convert_to_tensor(x), metric)))
+    assert np.isfinite(matrix).all()
+    value, slope = value_and_gradient(lambda z: keras.ops.mean(measure(z, metric)), x)
+    assert np.isfinite(value)
+    assert np.isfinite(slope).all()
+
+
+# The formula has no slope there, or that of an infinitely thin tip.
+@pytest.mark.parametrize("metric", ["euclidean", "squared_euclidean", "manhattan", "snr"])
+def test_equal_points_do_not_pull_at_each_other(metric, rng):
+    x = rng.normal(size=(1, 3)).repeat(4, axis=0).astype("float32")
+    for measure in SETTINGS.values():
+        value, slope = value_and_gradient(lambda z, m=measure: keras.ops.sum(m(z, metric)), x)
+        assert value == 0 and not slope.any()
+
+
+@pytest.mark.parametrize("metric", ["cosine", "pearson"])
+@pytest.mark.parametrize("kind", ["one zero", "all zero"])
+def test_a_zero_vector_has_no_direction_to_go(metric, kind, rng):
+    x = EXTREMES[kind](rng.normal(size=(4, 3))).astype("float32")
+    for measure in SETTINGS.values():
+        _, slope = value_and_gradient(lambda z, m=measure: keras.ops.sum(m(z, metric)), x)
+        assert not slope[1].any()
 
 
 def test_the_diagonal_is_zero_and_a_collapse_keeps_its_digits(rng):

@@ -116,7 +116,7 @@ class TestDistanceOfLosses:
         found = step_by_step(ours.against)(self.LABELS, x, self.LABELS[2:], others)
         others = (others @ factor).astype("float32")
         expected = step_by_step(plain.against)(self.LABELS, mapped, self.LABELS[2:], others)
-        assert float(found) == pytest.approx(float(expected), rel=1e-4)
+        assert numpy(found) == pytest.approx(numpy(expected), rel=1e-4)
 
     @pytest.mark.parametrize("mining", ["hard", "semi-hard", "all", "angular"])
     @pytest.mark.parametrize("swap", [False, True])
@@ -126,8 +126,8 @@ class TestDistanceOfLosses:
 
         ours, plain, x, factor = self.both(rng, loss)
         expected = step_by_step(plain)(self.LABELS, (x @ factor).astype("float32"))
-        found = float(step_by_step(ours)(self.LABELS, x))
-        assert found == pytest.approx(float(expected), rel=1e-4)
+        found = numpy(step_by_step(ours)(self.LABELS, x))
+        assert found == pytest.approx(numpy(expected), rel=1e-4)
 
     def test_tuples(self, rng):
         for loss, branches in ((losses.TripletLoss, 3), (losses.QuadrupletLoss, 4)):
@@ -135,7 +135,7 @@ class TestDistanceOfLosses:
             x = rng.normal(size=(5, branches, 4)).astype("float32")
             labels = np.zeros(5, "int32")
             expected = plain(labels, (x @ factor).astype("float32"))
-            assert float(ours(labels, x)) == pytest.approx(float(expected), rel=1e-4)
+            assert numpy(ours(labels, x)) == pytest.approx(numpy(expected), rel=1e-4)
 
     def test_the_slope_of_the_factor(self, rng):
         """Against central differences: the factor is what training changes."""
@@ -151,7 +151,7 @@ class TestDistanceOfLosses:
             return losses.ContrastiveLoss(4.0)(self.LABELS, z)
 
         value, slope = value_and_gradient(whole, factor.astype("float32"))
-        assert value == pytest.approx(float(step_by_step(loss)(self.LABELS, x)), rel=1e-5)
+        assert value == pytest.approx(numpy(step_by_step(loss)(self.LABELS, x)), rel=1e-5)
         directions = rng.normal(size=(3, 4, 2))
         expected = reference.slopes(
             lambda w: reference.contrastive_loss(x @ w, self.LABELS, 4.0), factor, directions

@@ -46,7 +46,7 @@ class GeneralizedMeanPooling(keras.layers.Layer):
     >>> from keras_metric.layers import GeneralizedMeanPooling
     >>> maps = np.array([1.0, 2.0, 3.0, 4.0], "float32").reshape(1, 2, 2, 1)
     >>> pooling = GeneralizedMeanPooling(p=3.0, data_format="channels_last")
-    >>> round(float(pooling(maps)[0, 0]), 3)
+    >>> round(float(keras.ops.convert_to_numpy(pooling(maps))[0, 0]), 3)
     2.924
 
     Reference:

@@ -44,13 +44,14 @@ class Mahalanobis(keras.layers.Layer):
 
     Example:
     >>> import numpy as np
+    >>> from keras.ops import convert_to_numpy
     >>> from keras_metric.layers import Mahalanobis
     >>> metric = Mahalanobis()
     >>> points = np.array([[0.0, 0.0], [3.0, 4.0]], "float32")
-    >>> np.asarray(metric.pairwise(points)).tolist()
+    >>> convert_to_numpy(metric.pairwise(points)).tolist()
     [[0.0, 5.0], [5.0, 0.0]]
     >>> metric.set_weights([np.diag([2.0, 0.0])])
-    >>> float(metric.elementwise(points[0], points[1]))
+    >>> convert_to_numpy(metric.elementwise(points[0], points[1])).tolist()
     6.0
 
     Reference:
