@@ -46,6 +46,7 @@ TOGETHER = {
     "TripletLoss": [
         {"mining": "all", "swap": True, "form": "soft_margin"},
         {"mining": "hard", "swap": True},
+        {"mining": "easy-all", "form": "soft_margin"},
         {"mining": TripletMiner(("semi-hard", "hard", "all"))},
     ],
 }
@@ -76,6 +77,8 @@ OTHER_VALUES = {
 # The triplets, and the pairs, are chosen by the same code in every loss: all strategies go through
 # these two, and the default and "hard" through the others.
 EVERY_STRATEGY = ("ContrastiveLoss", "TripletLoss")
+# All of its terms are 0 in the default form of a triplet's term.
+NOTHING_LEFT = ("easy-all",)
 # The first two items of a class make its pair, so these read the order of a batch.
 IN_ORDER = ("NPairsLoss",)
 # The paper takes a part of the formula for a constant: the gradient is not the slope.
@@ -152,8 +155,9 @@ def cases():
             # Labels of another kind have a test of their own.
             elif argument not in ("dtype", "labels", "name", "reduction"):
                 values = others(name, argument)
-                if argument == "mining" and name not in EVERY_STRATEGY:
-                    values = [value for value in values if value == "hard"]
+                if argument == "mining":
+                    every = name in EVERY_STRATEGY
+                    values = [v for v in values if v == "hard" or every and v not in NOTHING_LEFT]
                 yield from ((name, {argument: value}) for value in values)
         yield from ((name, settings) for settings in TOGETHER.get(name, ()))
 
@@ -255,9 +259,9 @@ def test_can_be_built(name):
 def test_the_settings_are_found():
     """Looking finds what is known to be there, so an empty list is not taken for none."""
     found = {described(case) for case in CASES}
-    default = defaults(EVERY_STRATEGY)["mining"]
-    strategies = [strategy for strategy in mining.STRATEGIES if strategy != default]
-    assert found >= {f"{EVERY_STRATEGY}(mining={strategy})" for strategy in strategies}
+    for name, every in zip(EVERY_STRATEGY, (mining.pair_rules.STRATEGIES, mining.STRATEGIES)):
+        strategies = set(every) - {defaults(name)["mining"], *NOTHING_LEFT}
+        assert found >= {f"{name}(mining={strategy})" for strategy in strategies}
     assert found >= {
         "TripletLoss(form=soft_margin)",
         "TripletLoss(swap=True)",
