@@ -207,6 +207,11 @@ def targets(case, labels=LABELS):
     return TARGETS.get(case[0], lambda labels: labels.astype("int32"))(labels)
 
 
+def weights_of(case, weights=WEIGHTS):
+    """Weights of the rows, if the loss has rows."""
+    return None if whole(case) else weights
+
+
 def scaled(x, factors):
     return x * np.reshape(factors, (-1,) + (1,) * (x.ndim - 1))
 
@@ -238,9 +243,8 @@ def run_of(case):
         _runs[key] = differentiated(applied(loss), jit=BACKEND == "jax")
 
     def run(x, y=LABELS, weights=None):
-        if weights is None and not whole(case):
-            weights = np.ones(len(y), "float32")
-        return _runs[key](x, targets(case, y), None if whole(case) else weights)
+        weights = np.ones(len(y), "float32") if weights is None else weights
+        return _runs[key](x, targets(case, y), weights_of(case, weights))
 
     return run
 
@@ -349,13 +353,17 @@ class TestInsideAModel:
         loss = model.compute_loss(x, keras.ops.convert_to_tensor(y), model(x))
         assert keras.backend.standardize_dtype(loss.dtype) == "float32"
         before = [w + 0 for w in model.encoder.get_weights()]
+
+        def moved():
+            return any((a != b).any() for a, b in zip(before, model.encoder.get_weights()))
+
         # In float16 the scale of the loss is found by steps that are left out.
-        for _ in range(1 if policy != "mixed_float16" else 8):
+        for _ in range(1 if policy != "mixed_float16" else 16):
             logged = model.train_on_batch(x, y)
             assert np.isfinite(logged) and logged != 0
-        after = model.encoder.get_weights()
-        assert all(np.isfinite(w).all() for w in after)
-        assert any((a != b).any() for a, b in zip(before, after))
+            if moved():
+                break
+        assert moved() and all(np.isfinite(w).all() for w in model.encoder.get_weights())
 
 
 class TestSampleWeight:
@@ -371,7 +379,9 @@ class TestSampleWeight:
     @each(WEIGHED)
     def test_acts(self, case):
         run, x = run_of(case), rows(case)
-        assert run(x, weights=WEIGHTS)[0] != pytest.approx(run(x)[0], rel=1e-3)
+        (value, slope), (weighed, weighed_slope) = run(x), run(x, weights=WEIGHTS)
+        by_value = weighed != pytest.approx(value, rel=1e-3)
+        assert by_value or not np.allclose(weighed_slope, slope, rtol=1e-2, atol=1e-6)
 
     @each([case for case in PLAIN if "reduction" in defaults(case[0])])
     def test_weighs_the_rows(self, case):
@@ -410,7 +420,7 @@ class TestSampleWeight:
 @pytest.mark.skipif(BACKEND == "torch", reason="Keras compiles nothing on torch by XLA")
 @each([(name, settings) for name in PUBLIC for settings in ({}, *COMPILED.get(name, ()))])
 def test_compiled_equals_eager(case):
-    x, weights = rows(case, 1), None if whole(case) else WEIGHTS
+    x, weights = rows(case, 1), weights_of(case)
     compiled, plain = (
         differentiated(applied(build(case)), jit)(x, targets(case), weights)
         for jit in (True, False)
@@ -475,9 +485,9 @@ SHARING = [case for case in PLAIN if "labels" in defaults(case[0]) and not case[
 def test_one_label_each_is_a_class_id(case):
     """Labels of 0 and 1 with one 1 in a row say what ids say; value and gradient agree."""
     x, one_hot = rows(case, 4), (LABELS[:, None] == np.unique(LABELS)).astype("int32")
-    value, slope = run_of(case)(x, weights=WEIGHTS)
+    value, slope = run_of(case)(x, weights=weights_of(case))
     sharing = differentiated(applied(build((case[0], {"labels": "multi_hot"}))), BACKEND == "jax")
-    found, found_slope = sharing(x, one_hot, WEIGHTS)
+    found, found_slope = sharing(x, one_hot, weights_of(case))
     np.testing.assert_allclose(found, value, rtol=1e-5)
     np.testing.assert_allclose(found_slope, slope, rtol=1e-4, atol=1e-5)
 
@@ -489,22 +499,29 @@ def test_sharing_any_label_makes_a_positive(case):
     both = y.copy()
     both[[0, 3], 4] = 1
     sharing = differentiated(applied(build((case[0], {"labels": "multi_hot"}))), BACKEND == "jax")
-    values = [sharing(x, labels, np.ones(9, "float32"))[0] for labels in (y, both)]
+    ones = weights_of(case, np.ones(9, "float32"))
+    values = [sharing(x, labels, ones)[0] for labels in (y, both)]
     assert values[0] != pytest.approx(values[1], rel=1e-4)
 
 
-@each([case for case in SHARING if issubclass(PUBLIC[case[0]], PairLoss)])
+@each(
+    [
+        case
+        for case in SHARING
+        if issubclass(PUBLIC[case[0]], PairLoss) and "mining" in defaults(case[0])
+    ]
+)
 def test_a_miner_leaves_pairs_out(case):
     x = rows(case, 4)
     _, slope = run_of(case)(x)
     miner = PairMiner("multi-similarity", epsilon=0.05)
     mined = differentiated(applied(build((case[0], {"mining": miner}))), BACKEND == "jax")
-    found, found_slope = mined(x, LABELS, np.ones(9, "float32"))
+    found, found_slope = mined(x, LABELS, weights_of(case, np.ones(9, "float32")))
     assert np.isfinite(found) and np.isfinite(found_slope).all()
     assert np.abs(found_slope - slope).max() > 1e-4
 
 
-@each([case for case in STEADY if case[0] not in IN_ORDER])
+@each([c for c in STEADY if c[0] not in IN_ORDER and c[1].get("mining") != "n-pairs"])
 def test_the_order_of_the_batch_does_not_matter(case):
     x, run = rows(case, 1), run_of(case)
     turned = np.random.default_rng(0).permutation(len(LABELS))
@@ -522,7 +539,7 @@ def test_the_gradient_is_the_slope_of_the_loss(case):
     loss = build(case)
     run = differentiated(applied(loss)) if double else run_of(case)
     x = rows(case, 2, "float64")
-    y, weights = targets(case), None if whole(case) else WEIGHTS.astype(DTYPE)
+    y, weights = targets(case), weights_of(case, WEIGHTS.astype(DTYPE))
 
     def value(z):
         if double:

@@ -99,7 +99,7 @@ class AngularLoss(PairLoss):
     >>> points = np.array([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8], [0.8, 0.6]], "float32")
     >>> loss = keras_metric.losses.AngularLoss()
     >>> round(float(loss(np.array([0, 1, 0, 1]), points)), 3)
-    2.872
+    3.026
 
     Reference:
         Wang, Zhou, Wen, Liu and Lin, "Deep Metric Learning with Angular Loss", 2017,
