@@ -38,6 +38,7 @@ PUBLIC = {
         "QuadrupletBatches",
         "RandomResizedCrop",
         "TripletBatches",
+        "ViewBatches",
         "check_no_leak",
         "image_folder",
         "image_paths",

@@ -125,23 +125,28 @@ def built(loss, dim=4):
 
 
 def test_sim_siam_equals_loops():
-    loss = built(double(losses.SimSiamLoss))
-    down, down_bias, up, up_bias = (w.numpy() for w in loss.network.weights)
-    assert down.shape == (4, 1) and up.shape == (1, 4)
-    loss.network.set_weights([0.5 + abs(down), down_bias + 1.1, up, up_bias + [0.1, 0.2, 0, 0]])
-    x = views(4)
+    loss = built(double(losses.SimSiamLoss), dim=8)
+    weights = loss.network.get_weights()
+    assert [w.shape for w in weights] == [(8, 2), (2,), (2,), (2, 8), (8,)]
+    # Biases that are not zero, as after some training.
+    weights = [
+        w + 0.1 * np.random.default_rng(i).normal(size=w.shape) for i, w in enumerate(weights)
+    ]
+    loss.network.set_weights(weights)
+    down, scale, shift, up, bias = loss.network.get_weights()
+    x = views(4, dim=8)
     still = x.copy()
 
+    def predicted(z):
+        h = z @ down
+        h = (h - h.mean(0)) / np.sqrt(h.var(0) + 1e-5)
+        return np.maximum(h * scale + shift, 0) @ up + bias
+
     def oracle(z):
-        down, down_bias, up, up_bias = (w.numpy() for w in loss.network.weights)
-
-        def predicted(a):
-            return np.maximum(a @ down + down_bias, 0) @ up + up_bias
-
         # What is predicted stands still: only the predictions see a changed `z`.
+        first, second = predicted(z[:, 0]), predicted(z[:, 1])
         terms = [
-            (1 - cosine(predicted(v[0]), w[1]) + 1 - cosine(predicted(v[1]), w[0])) / 2
-            for v, w in zip(z, still)
+            (1 - cosine(p, w[1]) + 1 - cosine(q, w[0])) / 2 for p, q, w in zip(first, second, still)
         ]
         return np.mean(terms)
 
@@ -191,7 +196,7 @@ def test_the_predictor_is_trained_and_comes_back_with_the_file(predictor):
     pairs = {"first": x[:, 0], "second": x[:, 1]}
     model(pairs)
     before = [w + 0 for w in model.loss_layers.get_weights()]
-    assert len(before) == (4 if predictor is None else 8)
+    assert len(before) == (5 if predictor is None else 8)
     model.fit(pairs, batch_size=8, epochs=2, shuffle=False, verbose=0)
     after = model.loss_layers.get_weights()
     # Moving averages of the batch normalisation move as well.

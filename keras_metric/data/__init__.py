@@ -8,6 +8,7 @@ from keras_metric.data.quadruplet_batches import QuadrupletBatches
 from keras_metric.data.random_resized_crop import RandomResizedCrop
 from keras_metric.data.split import split_by_class
 from keras_metric.data.triplet_batches import TripletBatches
+from keras_metric.data.view_batches import ViewBatches
 
 __all__ = [
     "BalancedBatches",
@@ -16,6 +17,7 @@ __all__ = [
     "QuadrupletBatches",
     "RandomResizedCrop",
     "TripletBatches",
+    "ViewBatches",
     "check_no_leak",
     "image_folder",
     "image_paths",

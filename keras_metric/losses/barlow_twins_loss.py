@@ -4,14 +4,8 @@ from keras import ops
 
 from keras_metric._checks import check_number
 from keras_metric._export import export
-from keras_metric.losses.two_views import centred, off_diagonal_squares, two_views
+from keras_metric.losses.two_views import off_diagonal_squares, standardised, two_views
 from keras_metric.losses.whole_batch_loss import WholeBatchLoss, whole_batch
-
-
-def standardised(view, eps):
-    """`view` (batch, dim) with mean 0 and variance 1 over the batch in each dimension."""
-    view = centred(view)
-    return view * ops.rsqrt(ops.mean(ops.square(view), axis=0, keepdims=True) + eps)
 
 
 def barlow_twins(first, second, redundancy_weight, eps):

@@ -19,6 +19,12 @@ def centred(view):
     return view - ops.mean(view, axis=0, keepdims=True)
 
 
+def standardised(view, eps):
+    """`view` with mean 0 and variance 1 over the batch in each dimension."""
+    view = centred(view)
+    return view * ops.rsqrt(ops.mean(ops.square(view), axis=0, keepdims=True) + eps)
+
+
 def off_diagonal_squares(matrix):
     """Sum of the squares of a matrix (dim, dim) beside its diagonal."""
     return ops.sum(ops.square(matrix * (1 - ops.eye(matrix.shape[0], dtype=matrix.dtype))))
