@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_metric import distances, losses
-from keras_metric._checks import check_choice, check_flag, check_not_strings
+from keras_metric._checks import check_flag, check_not_strings
 from keras_metric._export import export
 from keras_metric.losses.metric_loss import watch
 from keras_metric.models import branches
@@ -207,8 +207,8 @@ class EmbeddingModel(keras.Model):
         Args:
             a: a batch of inputs, as for `predict`.
             b: as many inputs as `a`; or one, or one in `a`, to be measured against all others.
-            metric: name of a metric of `keras_metric.distances`. Default None: the one that the
-                loss uses, "euclidean" if it names none.
+            metric: name of a metric of `keras_metric.distances`, or a `layers.Mahalanobis`. Default
+                None: the one that the loss uses, "euclidean" if it names none.
             batch_size: how many inputs the encoder sees at once. Default 32.
 
         Returns:
@@ -216,7 +216,7 @@ class EmbeddingModel(keras.Model):
         """
         if metric is None:
             metric = self._loss_metric()
-        check_choice("metric", metric, distances.METRICS)
+        distances.check_metric("metric", metric)
         a, b = (self.encoder.predict(x, batch_size=batch_size, verbose=0) for x in (a, b))
         if len(a) != len(b) and 1 not in (len(a), len(b)):
             raise ValueError(
@@ -268,7 +268,8 @@ class EmbeddingModel(keras.Model):
 
     def _loss_metric(self):
         metric = getattr(self.loss, "distance", None)
-        return metric if isinstance(metric, str) else "euclidean"
+        known = isinstance(metric, str) or distances.layers_of(metric)
+        return metric if known else "euclidean"
 
     def _check_without_y(self, y_pred):
         terms = keras.tree.flatten(self.loss)
