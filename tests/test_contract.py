@@ -198,7 +198,8 @@ def test_the_settings_are_found():
     """Looking finds what is known to be there, so an empty list is not taken for none."""
     found = {described(case) for case in CASES}
     default = defaults(EVERY_STRATEGY)["mining"]
-    strategies = [strategy for strategy in mining.STRATEGIES if strategy != default]
+    # Of "easy-all" the default form, a hinge, has nothing but zeros.
+    strategies = [s for s in mining.STRATEGIES if s not in (default, "easy-all")]
     assert found >= {f"{EVERY_STRATEGY}(mining={strategy})" for strategy in strategies}
     assert found >= {
         "TripletLoss(form=soft_margin)",
