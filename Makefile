@@ -21,7 +21,7 @@ PYTEST := TF_NUM_INTRAOP_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test lint format bench bench-gpu jax torch parity examples docs ci clean
+.PHONY: help quickstart test lint format thorough bench bench-gpu jax torch parity examples docs ci clean
 
 help: ## show the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
@@ -31,7 +31,10 @@ quickstart: $(VENV)/.user ## train and judge an encoder on real digits (a few mi
 
 # The slow ones are long forms of the examples: `make examples` runs them.
 test: $(VENV)/.dev ## the tests, on TensorFlow
-	KERAS_BACKEND=tensorflow $(PYTEST) -m "not parity and not slow" $(ARGS)
+	KERAS_BACKEND=tensorflow $(PYTEST) -m "not parity and not slow and not thorough" $(ARGS)
+
+thorough: $(VENV)/.dev ## every setting of every loss, compiled and in every precision
+	KERAS_BACKEND=tensorflow $(PYTEST) -m thorough $(ARGS)
 
 lint: $(VENV)/.dev ## rules and formatting
 	$(BIN)/ruff check .
@@ -67,7 +70,7 @@ bench-gpu: $(VENV)/.bench ## the same on an accelerator, where there is one
 docs: $(VENV)/.dev ## run every code block of README.md, docs/ and the docstrings
 	KERAS_BACKEND=tensorflow $(PYTEST) tests/test_docs.py $(ARGS)
 
-ci: test lint jax torch parity examples ## all that continuous integration runs
+ci: test thorough lint jax torch parity examples ## all that continuous integration runs
 
 clean: ## remove what the targets made
 	rm -rf $(VENV) $(ADDONS) build dist runs *.egg-info .pytest_cache .ruff_cache

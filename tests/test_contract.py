@@ -181,7 +181,11 @@ def whole(case):
 
 
 def each(cases):
-    return pytest.mark.parametrize("case", cases, ids=described)
+    """A test of each case; those of settings beside the defaults are the thorough part."""
+    marks = ([pytest.mark.thorough] if case[1] else [] for case in cases)
+    return pytest.mark.parametrize(
+        "case", [pytest.param(c, id=described(c), marks=m) for c, m in zip(cases, marks)]
+    )
 
 
 # Classes of 4, 2 and 2 and a singleton, in no order: inputs that tell implementations apart.
@@ -345,6 +349,7 @@ class TestInsideAModel:
             values = again.loss(y, again(x)), model.loss(y, z)
             np.testing.assert_array_equal(*map(keras.ops.convert_to_numpy, values))
 
+    @pytest.mark.thorough
     @pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16"])
     @each([case for case in CASES if not case[1]])
     def test_trains_in_every_precision(self, case, policy):
@@ -418,6 +423,7 @@ class TestSampleWeight:
 
 
 @pytest.mark.skipif(BACKEND == "torch", reason="Keras compiles nothing on torch by XLA")
+@pytest.mark.thorough
 @each([(name, settings) for name in PUBLIC for settings in ({}, *COMPILED.get(name, ()))])
 def test_compiled_equals_eager(case):
     x, weights = rows(case, 1), weights_of(case)

@@ -173,6 +173,8 @@ class TestDistanceOfLosses:
         again = keras.models.load_model("model.keras")
         assert again.loss.distance.rank == 2
         np.testing.assert_array_equal(again.loss.distance.get_weights()[0], after)
+        far = keras.ops.convert_to_numpy(metric.elementwise(model(x[:3]), model(x[3:6])))
+        np.testing.assert_allclose(model.distance(x[:3], x[3:6]), far, rtol=1e-4)
         again.fit(x, self.LABELS, epochs=1, verbose=0)
         assert (again.loss.distance.get_weights()[0] != after).any()
 
