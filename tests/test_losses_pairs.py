@@ -292,7 +292,7 @@ PUBLISHED = [
     (losses.NCALoss(10), 0.8379415450, 3.1398254471),
     (losses.RankedListLoss(0.4, 3), 0.4152227787, 0.0744375681),
     (losses.MarginLoss(), 0.9731432043, 0.4253358385),
-    (losses.MarginLoss(0.1, 0.1, 1), 0.6731431566, 0.4253358385),
+    (losses.MarginLoss(0.1, 1), 0.6731431566, 0.4253358385),
     (losses.NPairsLoss(), 0.6773804687, 0.0063757321),
 ]
 

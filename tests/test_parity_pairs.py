@@ -54,7 +54,7 @@ CASES = {
         lambda: pml_losses.MarginLoss(beta=4.5, distance=plain()),
     ),
     "margin, classes of beta": (
-        losses.MarginLoss(0.3, 0.1, 4.0),
+        losses.MarginLoss(0.3, 4.0),
         lambda: pml_losses.MarginLoss(0.3, 0.1, 4.0, num_classes=9, distance=plain()),
     ),
 }

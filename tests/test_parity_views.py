@@ -50,7 +50,7 @@ CASES = {
         None,
     ),
     "intra-pair variance, mined": (
-        losses.IntraPairVarianceLoss(0.1, 0.3, mining=PairMiner("multi-similarity", 0.1)),
+        losses.IntraPairVarianceLoss(0.1, 0.3, mining=PairMiner("multi-similarity", epsilon=0.1)),
         lambda: pml_losses.IntraPairVarianceLoss(0.1, 0.3),
         lambda: pml_miners.MultiSimilarityMiner(0.1),
     ),
@@ -60,7 +60,7 @@ CASES = {
         None,
     ),
     "threshold consistent, mined": (
-        losses.ThresholdConsistentMarginLoss(mining=PairMiner("multi-similarity", 0.1)),
+        losses.ThresholdConsistentMarginLoss(mining=PairMiner("multi-similarity", epsilon=0.1)),
         lambda: pml_losses.ThresholdConsistentMarginLoss(),
         lambda: pml_miners.MultiSimilarityMiner(0.1),
     ),
