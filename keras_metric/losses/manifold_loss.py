@@ -151,13 +151,6 @@ class ManifoldLoss(WholeBatchLoss):
                 "ManifoldLoss takes no reference set: its proxies are what items are compared "
                 "with, and walks lead through the batch itself."
             )
-        if not self.proxies.built:
-            raise ValueError(
-                "ManifoldLoss owns proxies that must be trained with the encoder. Compile it "
-                "into a keras_metric.EmbeddingModel, which builds, trains and saves them. In a "
-                "training loop of your own pass l=dim, and train loss.proxies.trainable_weights "
-                "with the others."
-            )
         size = ops.shape(embeddings)[0]
         meta = labels % self.K if self.meta_classes == "labels" else self.proxies.dealt(size)
         own = ops.equal(ops.cast(meta, "int32")[:, None], ops.arange(self.K, dtype="int32")[None])

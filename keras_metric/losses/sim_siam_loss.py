@@ -110,13 +110,6 @@ class SimSiamLoss(MetricLoss):
 
     def tuple_parts(self, y_true, branches):
         check_branches(branches, 2, "first view, second view")
-        if not self.network.built:
-            raise ValueError(
-                f"{type(self).__name__} owns a predictor that must be trained with the encoder. "
-                "Compile the loss into a keras_metric.EmbeddingModel, which builds, trains and "
-                "saves it. In a training loop of your own call loss.layers[0].build((None, dim)) "
-                "first, and train its weights with the others."
-            )
         predictions = [
             ops.cast(self.network(view, **self._as_in_training), view.dtype) for view in branches
         ]

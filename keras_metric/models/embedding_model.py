@@ -87,11 +87,11 @@ class EmbeddingModel(keras.Model):
 
     # Forms of ready-made tuples: names of their branches, in the order the loss expects.
     forms = (
-        branches.PAIR,
         branches.TRIPLET,
         branches.POSITIVE_PAIR,
         branches.QUADRUPLET,
         branches.TWO_ANCHORS,
+        branches.PAIR,
     )
     # A tuple may be the input of a backbone with several inputs; only models that are named
     # after a form read it as branches.
