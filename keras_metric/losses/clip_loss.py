@@ -74,7 +74,7 @@ class ClipLoss(MetricLoss):
     >>> pairs = np.array([[[1.0, 0.0], [1.0, 0.1]], [[0.0, 1.0], [0.1, 1.0]]], "float32")
     >>> loss = keras_metric.losses.ClipLoss(temperature=0.5)
     >>> round(float(loss(np.arange(2), pairs)), 3)
-    0.155
+    0.154
 
     Reference:
         Radford et al., "Learning Transferable Visual Models From Natural Language Supervision",

@@ -57,7 +57,7 @@ class IntraPairVarianceLoss(PairLoss):
     >>> points = np.array([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0], [0.0, 1.0]], "float32")
     >>> loss = losses.IntraPairVarianceLoss()
     >>> round(float(loss(np.array([0, 0, 1, 1]), points)), 3)
-    0.115
+    0.097
     >>> both = losses.WeightedSum([(1, losses.TripletLoss()), (0.5, loss)])
 
     Reference:

@@ -68,7 +68,7 @@ class PrototypicalLoss(MetricLoss):
     >>> points = np.array([[0.0], [1.0], [2.0], [2.0]], "float32")
     >>> loss = keras_metric.losses.PrototypicalLoss()
     >>> round(float(loss(np.array([0, 0, 1, 1]), points)), 3)
-    0.343
+    0.236
 
     Reference:
         Snell, Swersky and Zemel, "Prototypical Networks for Few-shot Learning", 2017,
