@@ -227,7 +227,7 @@ CASES = {
     "margin": (losses.MarginLoss, {}, margin_triplets),
     "margin, another boundary": (
         losses.MarginLoss,
-        {"margin": 0.4, "beta": 1.7, "nu": 0.3},
+        {"margin": 0.4, "beta": 1.7},
         functools.partial(margin_triplets, margin=0.4, beta=1.7),
     ),
     "margin, by pairs": (losses.MarginLoss, {"count": "pairs"}, margin_pairs),
