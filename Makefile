@@ -44,8 +44,9 @@ format: $(VENV)/.dev ## rewrite the files as `make lint` wants them
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Each setting would be compiled anew: TensorFlow and PyTorch run them all.
 jax: $(VENV)/.jax ## the tests, on JAX
-	KERAS_BACKEND=jax $(PYTEST) -m "not parity and not slow" $(ARGS)
+	KERAS_BACKEND=jax $(PYTEST) -m "not parity and not slow and not thorough" $(ARGS)
 
 torch: $(VENV)/.torch ## the tests, on PyTorch
 	KERAS_BACKEND=torch $(PYTEST) -m "not parity and not slow" $(ARGS)
