@@ -83,6 +83,8 @@ NOTHING_LEFT = ("easy-all",)
 IN_ORDER = ("NPairsLoss",)
 # The paper takes a part of the formula for a constant: the gradient is not the slope.
 HELD_STILL = ("CircleLoss", "SimSiamLoss")
+# A hundred edges between -1 and 1: a step that float32 can measure crosses some.
+MANY_EDGES = ("HistogramLoss",)
 # Losses of two branches, embeddings (batch, 2, dim); what the y of some of them is like.
 OF_TWO = (
     "BarlowTwinsLoss",
@@ -173,6 +175,11 @@ def draws(case):
     name, settings = case
     drawn = (*mining.RANDOM, *mining.pair_rules.RANDOM)
     return "seed" in defaults(name) or settings.get("mining", defaults(name).get("mining")) in drawn
+
+
+def needs_both(case):
+    """Whether an anchor has terms only with a positive and a negative."""
+    return case[0] in NEED_BOTH and case[1].get("count") != "pairs"
 
 
 def whole(case):
@@ -461,7 +468,7 @@ def test_every_odd_batch_is_finite(case, batch):
     value, slope = run_of(case)(change(rows(case, 3)).astype("float32"), labels)
     assert np.isfinite(value), value
     assert np.isfinite(slope).all(), slope
-    if batch in ("one class", "all singletons", "a batch of one") and case[0] in NEED_BOTH:
+    if batch in ("one class", "all singletons", "a batch of one") and needs_both(case):
         assert value == 0 and not slope.any()
 
 
@@ -472,7 +479,8 @@ def test_half_precision_embeddings_are_measured_in_float32(case, dtype):
     x = keras.ops.cast(300 * rows(case), dtype)
     value = step_by_step(build(case))(targets(case), x)
     assert keras.backend.standardize_dtype(value.dtype) == "float32"
-    assert np.isfinite(float(value))
+    value = keras.ops.convert_to_numpy(value)
+    assert np.isfinite(value)
     expected, _ = run_of(case)(keras.ops.convert_to_numpy(keras.ops.cast(x, "float32")))
     assert float(value) == pytest.approx(expected, rel=1e-5)
 
@@ -542,6 +550,8 @@ def test_the_gradient_is_the_slope_of_the_loss(case):
     """Against central differences of the loss itself, along random directions."""
     keras.config.set_floatx(DTYPE)
     double = DTYPE == "float64"
+    if case[0] in MANY_EDGES and not double:
+        pytest.skip("its edges are closer than a step of float32")
     loss = build(case)
     run = differentiated(applied(loss)) if double else run_of(case)
     x = rows(case, 2, "float64")
