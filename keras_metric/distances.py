@@ -15,9 +15,11 @@ Gradients are finite everywhere: two equal points, and a zero vector, get a zero
 the formula has none.
 """
 
+import keras
 from keras import ops
 
-from keras_metric._checks import check_choice, check_matrix
+from keras_metric._checks import as_tensor, check_choice, check_floating, check_matrix
+from keras_metric.custom_gradients import incoming_gradient, unwatched
 
 # Beyond this a squared distance no longer grows, so that a sum over a batch stays in float32.
 _LARGEST = 1e30
@@ -54,13 +56,17 @@ def pairwise(a, b=None, metric="euclidean"):
     [[0.0, 5.0], [5.0, 0.0]]
     """
     check_metric("metric", metric)
-    a = ops.convert_to_tensor(a)
+    a = as_tensor("a", a)
     check_matrix("a", a)
     own = b is None
-    b = a if own else ops.convert_to_tensor(b)
+    b = a if own else as_tensor("b", b)
     check_matrix("b", b)
     _check_dim(a, b)
+    if not own:
+        a, b = _of_one_dtype(a, b)
     a, b = _mapped(a, b, metric)
+    if 0 in (a.shape[0], b.shape[0]):
+        return ops.zeros((ops.shape(a)[0], ops.shape(b)[0]), dtype=a.dtype)
     return _PAIRWISE[name_of(metric)](a, b, own)
 
 
@@ -85,8 +91,17 @@ def elementwise(a, b, metric="euclidean"):
     1.0
     """
     check_metric("metric", metric)
-    a, b = ops.convert_to_tensor(a), ops.convert_to_tensor(b)
+    a, b = as_tensor("a", a), as_tensor("b", b)
+    for name, vectors in (("a", a), ("b", b)):
+        if len(vectors.shape) == 0 or vectors.shape[-1] == 0:
+            raise ValueError(
+                f"`{name}` must have shape (..., dim). Received: "
+                f"{name}.shape={tuple(vectors.shape)}"
+            )
+        check_floating(name, vectors)
     _check_dim(a, b)
+    _check_broadcasts(a, b)
+    a, b = _of_one_dtype(a, b)
     return _ELEMENTWISE[name_of(metric)](*_mapped(a, b, metric))
 
 
@@ -118,11 +133,27 @@ def unit(x):
     Each vector is first divided by its largest component, so neither a huge nor a tiny one
     leaves the range of its dtype; a zero vector has a zero gradient.
     """
-    largest = ops.stop_gradient(ops.max(ops.abs(x), axis=-1, keepdims=True))
+    # The starting value is for a batch of no rows, of which Keras finds no maximum.
+    largest = ops.stop_gradient(ops.max(ops.abs(x), axis=-1, keepdims=True, initial=0))
     x = x / ops.where(largest > 0, largest, ops.ones_like(largest))
     squares = ops.sum(ops.square(x), axis=-1, keepdims=True)
     some = squares > 0
     return x * ops.where(some, ops.rsqrt(ops.where(some, squares, 1)), 0)
+
+
+def _of_one_dtype(a, b):
+    """Both in the wider of their dtypes, as NumPy would have it."""
+    dtype = keras.backend.result_type(a.dtype, b.dtype)
+    return ops.cast(a, dtype), ops.cast(b, dtype)
+
+
+def _check_broadcasts(a, b):
+    sizes = list(zip(reversed(a.shape), reversed(b.shape)))[1:]
+    if any(None not in pair and 1 not in pair and pair[0] != pair[1] for pair in sizes):
+        raise ValueError(
+            "`a` and `b` must have as many rows, or one of them one. Received: "
+            f"a.shape={tuple(a.shape)}, b.shape={tuple(b.shape)}"
+        )
 
 
 def _check_dim(a, b):
@@ -254,19 +285,6 @@ def finished(matrix):
     return (matrix,), _Finished
 
 
-def unwatched(tensors):
-    """The same tensors for the inside of a custom gradient.
-
-    In eager TensorFlow a tape would keep every matrix of the forward pass otherwise.
-    """
-    return tuple(ops.stop_gradient(tensor) for tensor in tensors)
-
-
-def incoming_gradient(args, upstream):
-    """The argument of a custom gradient: torch hands it over by name, the others by position."""
-    return args[0] if upstream is None else upstream
-
-
 def _pairwise_differences(a, b, own, root):
     @ops.custom_gradient
     def run(a, b):
@@ -349,7 +367,7 @@ def _pairwise_snr(a, b, own):
 
 def _elementwise_euclidean(a, b):
     difference = a - b
-    largest = ops.stop_gradient(ops.max(ops.abs(difference), axis=-1, keepdims=True))
+    largest = ops.stop_gradient(ops.max(ops.abs(difference), axis=-1, keepdims=True, initial=0))
     scale = ops.maximum(largest / _SAFE, ops.ones_like(largest))
     squared = ops.sum(ops.square(difference / scale), axis=-1)
     far = squared > _TINY

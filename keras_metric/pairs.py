@@ -147,17 +147,53 @@ def from_masks(positive, negative):
     )
 
 
-def from_multi_hot(labels, reference_labels=None):
+def from_multi_hot(labels, reference_labels=None, own=None):
     """`MaskedPairs` of items that share a label, of 0 and 1: `labels` (batch, classes)."""
     others = labels if reference_labels is None else reference_labels
     same = ops.matmul(ops.cast(labels, "float32"), ops.transpose(ops.cast(others, "float32"))) > 0
     negative = ops.logical_not(same)
     if reference_labels is None:
-        place = ops.arange(ops.shape(labels)[0], dtype="int32")
-        other = ops.not_equal(place[:, None], place[None, :])
+        own = ops.arange(ops.shape(labels)[0], dtype="int32")
+    if own is not None:
+        columns = ops.arange(ops.shape(others)[0], dtype="int32")
+        other = ops.not_equal(own[:, None], columns[None, :])
         # An item without any label is no partner of itself either.
         same, negative = ops.logical_and(same, other), ops.logical_and(negative, other)
     return from_masks(same, negative)
+
+
+class Placed(NamedTuple):
+    """Labels of references among which the anchors stand themselves.
+
+    `labels`: (references,), or (references, classes) of 0 and 1. `own`: (batch,), the column of
+    each anchor.
+    """
+
+    labels: Any
+    own: Any
+
+
+class Remembered(NamedTuple):
+    """Labels of the items of a queue, and which of them an anchor may be compared with.
+
+    `labels`: (size,). `filled`: boolean (size,), False where nothing has been put yet. `own`:
+    (batch,), where the items of the batch stand themselves, or -1.
+    """
+
+    labels: Any
+    filled: Any
+    own: Any
+
+
+def from_remembered(labels, queue):
+    """`MaskedPairs` of the items of a batch, `labels` (batch,), among those of a queue."""
+    same = ops.equal(labels[:, None], ops.cast(queue.labels, labels.dtype)[None, :])
+    places = ops.arange(ops.shape(queue.labels)[0], dtype="int32")
+    other = ops.not_equal(places[None, :], queue.own[:, None])
+    return from_masks(
+        ops.logical_and(ops.logical_and(same, other), queue.filled[None, :]),
+        ops.logical_and(ops.logical_not(same), queue.filled[None, :]),
+    )
 
 
 def from_labels(labels, reference_labels=None, own=None):
@@ -166,12 +202,16 @@ def from_labels(labels, reference_labels=None, own=None):
     Args:
         labels: integer class ids (batch,), or labels of 0 and 1 (batch, classes), of which a pair
             must share one.
-        reference_labels: of the references, of the same kind.
-        own: (batch,), with class ids: the columns where anchors stand themselves, if they are
-            among the references.
+        reference_labels: of the references, of the same kind; or `Placed`, or what a queue
+            `Remembered`.
+        own: (batch,): the columns where anchors stand themselves, if they are among the references.
     """
+    if isinstance(reference_labels, Remembered):
+        return from_remembered(labels, reference_labels)
+    if isinstance(reference_labels, Placed):
+        reference_labels, own = reference_labels
     if len(labels.shape) == 2:
-        return from_multi_hot(labels, reference_labels)
+        return from_multi_hot(labels, reference_labels, own)
     if reference_labels is None:
         reference_labels = labels
         own = ops.arange(ops.shape(labels)[0], dtype="int32")

@@ -1,5 +1,6 @@
 """Keras layers: heads that make embeddings, miners that choose what a loss learns from."""
 
+from keras_metric.layers.cross_batch_memory import CrossBatchMemory
 from keras_metric.layers.embedding_head import EmbeddingHead
 from keras_metric.layers.generalized_mean_pooling import GeneralizedMeanPooling
 from keras_metric.layers.mahalanobis import Mahalanobis
@@ -7,6 +8,7 @@ from keras_metric.layers.pair_miner import PairMiner
 from keras_metric.layers.triplet_miner import TripletMiner
 
 __all__ = [
+    "CrossBatchMemory",
     "EmbeddingHead",
     "GeneralizedMeanPooling",
     "Mahalanobis",

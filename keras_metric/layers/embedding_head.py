@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_metric import distances
-from keras_metric._checks import check_choice, check_count, check_flag
+from keras_metric._checks import check_choice, check_count, check_flag, check_one_input
 from keras_metric._export import export
 
 POOLING = ("average", "max")
@@ -71,7 +71,8 @@ class EmbeddingHead(keras.layers.Layer):
             dtype = "float32"
         super().__init__(dtype=dtype, name=name, **kwargs)
         check_head(embedding_dim, normalize, pooling)
-        data_format = data_format or keras.config.image_data_format()
+        if data_format is None:
+            data_format = keras.config.image_data_format()
         check_choice("data_format", data_format, ("channels_first", "channels_last"))
         self.embedding_dim = embedding_dim
         self.normalize = normalize
@@ -86,6 +87,7 @@ class EmbeddingHead(keras.layers.Layer):
             self.linear = keras.layers.Dense(embedding_dim, dtype=self.dtype_policy, name="linear")
 
     def build(self, input_shape):
+        check_one_input(input_shape)
         pools = isinstance(self.pooling, keras.layers.Layer) and len(input_shape) > 2
         # One that comes out of a file, or from another model, has its weights already.
         if pools and not self.pooling.built:
@@ -135,7 +137,8 @@ class EmbeddingHead(keras.layers.Layer):
             raise ValueError(
                 "The backbone must give one vector (batch, features), one sequence "
                 "(batch, steps, features) or one map for each item. Received: "
-                f"features.shape={shape}. End it before a layer that reduces to one number."
+                f"inputs of features.shape={shape}. End it before a layer that reduces "
+                "to one number."
             )
         if rank == 2:
             return shape

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_metric._checks import check_choice, check_number
+from keras_metric._checks import check_choice, check_number, check_one_input
 from keras_metric._export import export
 from keras_metric.pairs import FAR
 
@@ -67,7 +67,8 @@ class GeneralizedMeanPooling(keras.layers.Layer):
         super().__init__(trainable=trainable, dtype=dtype, name=name, **kwargs)
         check_number("p", p, above=0)
         check_number("epsilon", epsilon, above=0)
-        data_format = data_format or keras.config.image_data_format()
+        if data_format is None:
+            data_format = keras.config.image_data_format()
         check_choice("data_format", data_format, ("channels_first", "channels_last"))
         self.p = p
         self.epsilon = epsilon
@@ -76,6 +77,7 @@ class GeneralizedMeanPooling(keras.layers.Layer):
         self.supports_masking = True
 
     def build(self, input_shape):
+        check_one_input(input_shape)
         self._axes(len(input_shape))
         self.power = self.add_weight(
             name="power", shape=(), initializer=keras.initializers.Constant(self.p)
@@ -101,6 +103,7 @@ class GeneralizedMeanPooling(keras.layers.Layer):
         return None
 
     def compute_output_shape(self, input_shape):
+        check_one_input(input_shape)
         self._axes(len(input_shape))
         first = len(input_shape) > 3 and self.data_format == "channels_first"
         return (input_shape[0], input_shape[1] if first else input_shape[-1])

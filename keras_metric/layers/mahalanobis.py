@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_metric import distances
-from keras_metric._checks import check_count, check_flag
+from keras_metric._checks import check_count, check_flag, check_one_input
 from keras_metric._export import export
 
 
@@ -92,6 +92,7 @@ class Mahalanobis(keras.layers.Layer):
         return distances.elementwise(a, b, metric=self)
 
     def build(self, input_shape):
+        check_one_input(input_shape)
         dim = input_shape[-1]
         rank = self.rank or dim
         if rank < dim:

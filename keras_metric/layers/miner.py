@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_metric import distances, mining
-from keras_metric._checks import check_choice
+from keras_metric._checks import check_choice, check_seed
 
 
 class Miner(keras.layers.Layer):
@@ -15,16 +15,22 @@ class Miner(keras.layers.Layer):
     """
 
     # Strategy: the settings that it reads, with their defaults.
-    known = {}
+    known: dict[str, dict[str, object]] = {}
 
     def __init__(self, strategy, settings, distance, seed, **kwargs):
         super().__init__(**{"dtype": "float32", **kwargs})
+        if not isinstance(strategy, (str, tuple, list)):
+            raise TypeError(
+                "`strategy` must be the name of a rule, or a tuple of names to switch between. "
+                f"Received: strategy={strategy!r}"
+            )
         self.strategies = (strategy,) if isinstance(strategy, str) else tuple(strategy)
         for name in self.strategies:
             check_choice("strategy", name, self.known)
         if not self.strategies:
             raise ValueError(f"`strategy` must name at least one rule. Received: {strategy!r}")
         check_choice("distance", distance, distances.METRICS)
+        check_seed("seed", seed)
         self.strategy = strategy
         self.distance = distance
         self.seed = seed
@@ -69,6 +75,12 @@ class Miner(keras.layers.Layer):
             return compute(self.strategies[0])
         branches = [lambda name=name: compute(name) for name in self.strategies]
         return ops.switch(ops.convert_to_tensor(self.stage), branches)
+
+    @property
+    def sees_batch(self):
+        """Whether what it leaves of an anchor depends on the other anchors, or on a common draw."""
+        together = (*mining.RANDOM, *mining.pair_rules.WHOLE_BATCH)
+        return any(name in together for name in self.strategies)
 
     def noise(self, rows, columns):
         """What the strategies draw with, (rows, columns); None if none of them draws."""

@@ -3,7 +3,14 @@
 from keras import ops
 
 from keras_metric import distances, pairs
-from keras_metric._checks import check_choice, check_count, check_matrix, check_number, class_ids
+from keras_metric._checks import (
+    as_tensor,
+    check_choice,
+    check_count,
+    check_matrix,
+    check_number,
+    class_ids,
+)
 from keras_metric._export import export
 from keras_metric.layers.miner import Miner
 from keras_metric.mining import pair_rules
@@ -66,6 +73,7 @@ class PairMiner(Miner):
         a column is chosen, else 0.0.
 
     Raises:
+        TypeError: for an argument of another type.
         ValueError: for an unknown name, a number out of range, or a setting that none of the
             strategies reads.
 
@@ -148,7 +156,7 @@ class PairMiner(Miner):
         return positive, negative
 
     def call(self, embeddings, labels):
-        embeddings = ops.convert_to_tensor(embeddings)
+        embeddings = as_tensor("embeddings", embeddings)
         check_matrix("embeddings", embeddings)
         distance = distances.pairwise(embeddings, metric=self.distance)
         masks = self.masks(distance, pairs.from_labels(class_ids(labels)))

@@ -3,7 +3,13 @@
 from keras import ops
 
 from keras_metric import distances, mining, pairs
-from keras_metric._checks import check_matrix, check_number, class_ids
+from keras_metric._checks import (
+    as_tensor,
+    check_matrix,
+    check_number,
+    check_one_label_each,
+    class_ids,
+)
 from keras_metric._export import export
 from keras_metric.layers.miner import Miner
 
@@ -74,6 +80,7 @@ class TripletMiner(Miner):
         column of the negative (int32) and 1.0 where this triplet is chosen, else 0.0.
 
     Raises:
+        TypeError: for an argument of another type.
         ValueError: for an unknown strategy, a number out of range, or a setting that none of the
             strategies reads; and when called with "angular" or one that ends in "all", which are
             sums that a loss takes in closed form and never a list.
@@ -165,7 +172,7 @@ class TripletMiner(Miner):
         return mining.triplets(name, distance, partners, noise, dim=dim, **self.settings(name))
 
     def call(self, embeddings, labels):
-        embeddings = ops.convert_to_tensor(embeddings)
+        embeddings = as_tensor("embeddings", embeddings)
         check_matrix("embeddings", embeddings)
         never_listed = [name for name in self.strategies if name in mining.EVERY]
         if never_listed:
@@ -175,7 +182,9 @@ class TripletMiner(Miner):
                 "TripletLoss(mining=miner), or call a miner of another strategy."
             )
         distance = ops.stop_gradient(distances.pairwise(embeddings, metric=self.distance))
-        partners = pairs.from_labels(class_ids(labels))
+        labels = class_ids(labels)
+        check_one_label_each(labels, embeddings)
+        partners = pairs.from_labels(labels)
         noise = self.noise(*ops.shape(distance))
         dim = embeddings.shape[1]
         return self.choose(

@@ -6,7 +6,7 @@ from keras import ops
 
 from keras_metric._checks import check_number
 from keras_metric._export import export
-from keras_metric.distances import incoming_gradient, unwatched
+from keras_metric.custom_gradients import incoming_gradient, unwatched
 from keras_metric.losses.pair_loss import PairLoss, among_references
 from keras_metric.losses.rows import Rows
 from keras_metric.pairs import FAR
@@ -80,17 +80,19 @@ class AngularLoss(PairLoss):
     them, and as the angle falls at which n sees them.
 
     Args:
-        alpha: angle in degrees, between 0 and 90. Default 40, as in pytorch-metric-learning; the
-            paper does best with 36 to 55.
+        alpha: angle in degrees, above 0 and at most 89. Default 40, as in
+            pytorch-metric-learning; the paper does best with 36 to 55.
         mining: which pairs count: "all" (default), the name of a strategy of
             `layers.PairMiner`, or a miner.
         labels: "ids" (default), or "multi_hot" for y of 0 and 1 `(batch, classes)`, where
             sharing a label makes a positive pair.
+        memory: a `layers.CrossBatchMemory`, to compare with past batches as well. Default None.
         reduction: default "mean_valid", the mean over all positive pairs.
         name: name of the loss.
         dtype: dtype of the result. Cosines are taken in float32 at least.
 
     Raises:
+        TypeError: for an argument of another type.
         ValueError: for an unknown name, an angle outside its range, or labels of another kind.
 
     Example:
@@ -111,11 +113,12 @@ class AngularLoss(PairLoss):
         alpha=40,
         mining="all",
         labels="ids",
+        memory=None,
         reduction="mean_valid",
         name="angular_loss",
         dtype=None,
     ):
-        super().__init__("cosine", mining, labels, reduction, name, dtype)
+        super().__init__("cosine", mining, labels, reduction, name, dtype, memory)
         check_number("alpha", alpha, above=0, at_most=89)
         self.alpha = alpha
 

@@ -48,11 +48,13 @@ class CircleLoss(PairLoss):
             `layers.PairMiner`, or a miner.
         labels: "ids" (default), or "multi_hot" for y of 0 and 1 `(batch, classes)`, where
             sharing a label makes a positive pair.
+        memory: a `layers.CrossBatchMemory`, to compare with past batches as well. Default None.
         reduction: default "mean_active", the mean over anchors whose term is greater than zero.
         name: name of the loss.
         dtype: dtype of the result. Cosines are taken in float32 at least.
 
     Raises:
+        TypeError: for an argument of another type.
         ValueError: for an unknown name, a scale of 0 or less, or labels of another kind.
 
     Example:
@@ -74,11 +76,12 @@ class CircleLoss(PairLoss):
         gamma=80,
         mining="all",
         labels="ids",
+        memory=None,
         reduction="mean_active",
         name="circle_loss",
         dtype=None,
     ):
-        super().__init__("cosine", mining, labels, reduction, name, dtype)
+        super().__init__("cosine", mining, labels, reduction, name, dtype, memory)
         check_number("m", m)
         check_number("gamma", gamma, above=0)
         self.m = m

@@ -3,11 +3,13 @@
 from keras import ops
 
 from keras_metric import distances, pairs
-from keras_metric._checks import check_choice, check_number
+from keras_metric._checks import check_choice, check_flag, check_number
 from keras_metric._export import export
-from keras_metric.losses.metric_loss import MetricLoss, check_branches, report
+from keras_metric.losses.logit_scale import LogitScale
+from keras_metric.losses.metric_loss import MetricLoss, check_branches, check_one_each
 from keras_metric.losses.pair_loss import LABELS
 from keras_metric.losses.rows import Rows, single_terms
+from keras_metric.losses.train_reports import report
 
 
 def measured_branches(labels, branches):
@@ -16,6 +18,7 @@ def measured_branches(labels, branches):
     An item belongs to itself, and to those that it shares a label with.
     """
     check_branches(branches, 2, "first, second")
+    check_one_each(labels, branches[0], "y_true", "y_pred")
     distance = distances.pairwise(*branches, "cosine")
     same = pairs.from_labels(labels, labels).positive
     same = ops.logical_or(same, ops.cast(ops.eye(ops.shape(labels)[0]), "bool"))
@@ -23,12 +26,13 @@ def measured_branches(labels, branches):
     return distance, same
 
 
-def clip_rows(distance, same, temperature):
+def clip_rows(distance, same, factor):
     """Two terms an item: the first branch among all second ones, and the other way round.
 
-    `same`: boolean (batch, batch) and symmetric, which pairs belong together.
+    `same`: boolean (batch, batch) and symmetric, which pairs belong together. `factor` of the
+    cosines: 1 / temperature.
     """
-    logits = -distance / temperature
+    logits = -distance * factor
     near = ops.where(same, logits, 0)
     number = ops.sum(ops.cast(same, logits.dtype), axis=1)
     ahead, back = (
@@ -58,6 +62,8 @@ class ClipLoss(MetricLoss):
     Args:
         temperature: t, above 0. Default 0.07, where the authors begin; they learn it, and it
             ends at 0.01.
+        learn_temperature: True learns t, from `temperature` on and never below 0.01;
+            `EmbeddingModel` and `TwoTowerModel` train and save it. Default False.
         labels: "ids" (default), or "multi_hot" for y of 0 and 1 `(batch, classes)`, where
             pairs that share a label are positives of each other.
         reduction: default "mean_valid", the mean over items and both directions.
@@ -65,6 +71,7 @@ class ClipLoss(MetricLoss):
         dtype: dtype of the result. Distances are taken in float32 at least.
 
     Raises:
+        TypeError: for an argument of another type.
         ValueError: for a temperature of 0 or less, an unknown name, labels of another kind, or
             another number of branches.
 
@@ -87,6 +94,7 @@ class ClipLoss(MetricLoss):
     def __init__(
         self,
         temperature=0.07,
+        learn_temperature=False,
         labels="ids",
         reduction="mean_valid",
         name="clip_loss",
@@ -94,10 +102,21 @@ class ClipLoss(MetricLoss):
     ):
         super().__init__(reduction=reduction, name=name, dtype=dtype)
         check_number("temperature", temperature, above=0)
+        check_flag("learn_temperature", learn_temperature)
         check_choice("labels", labels, LABELS)
         self.temperature = temperature
+        self.learn_temperature = bool(learn_temperature)
         self.labels = labels
+        self.logit_scale = None
+        if learn_temperature:
+            self.logit_scale = LogitScale(1 / temperature, name=name)
+
+    @property
+    def layers(self):
+        return () if self.logit_scale is None else (self.logit_scale,)
 
     def tuple_parts(self, y_true, branches):
         distance, same = measured_branches(self._checked_labels(y_true, "y_true"), branches)
-        return [clip_rows(distance, same, self.temperature)]
+        if self.logit_scale is None:
+            return [clip_rows(distance, same, 1 / self.temperature)]
+        return [clip_rows(distance, same, ops.cast(self.logit_scale.factor, distance.dtype))]

@@ -1,13 +1,16 @@
 """ContrastiveLoss: positives together, negatives at least a margin apart."""
 
+import numbers
+
 from keras import ops
 
 from keras_metric import distances
 from keras_metric._checks import check_number
 from keras_metric._export import export
-from keras_metric.losses.metric_loss import check_branches, report
+from keras_metric.losses.metric_loss import check_branches, scores_of_pairs
 from keras_metric.losses.pair_loss import PairLoss
 from keras_metric.losses.rows import bounded_square, masked_terms, single_terms
+from keras_metric.losses.train_reports import report
 
 
 def pull_and_push(distance, margin, positive_margin, power):
@@ -41,6 +44,7 @@ class ContrastiveLoss(PairLoss):
             `layers.PairMiner`, or a miner. Ready-made pairs are all taken.
         labels: "ids" (default), or "multi_hot" for y of 0 and 1 `(batch, classes)`, where
             sharing a label makes a positive pair.
+        memory: a `layers.CrossBatchMemory`, to compare with past batches as well. Default None.
         reduction: "mean_active" (default): positive and negative terms each averaged over those
             greater than zero. "mean_valid": each over all pairs of its kind.
             "sum_over_batch_size" on ready-made pairs: sum of all terms over the batch, the
@@ -49,6 +53,7 @@ class ContrastiveLoss(PairLoss):
         dtype: dtype of the result. Distances are taken in float32 at least.
 
     Raises:
+        TypeError: for an argument of another type.
         ValueError: for an unknown name, float class labels on a labelled batch, or another
             number of branches.
 
@@ -76,18 +81,20 @@ class ContrastiveLoss(PairLoss):
         positive_label=1,
         mining="all",
         labels="ids",
+        memory=None,
         reduction="mean_active",
         name="contrastive_loss",
         dtype=None,
     ):
-        super().__init__(distance, mining, labels, reduction, name, dtype)
+        super().__init__(distance, mining, labels, reduction, name, dtype, memory)
         check_number("margin", margin)
         check_number("positive_margin", positive_margin)
         for argument, value, allowed in (
             ("power", power, (1, 2)),
             ("positive_label", positive_label, (0, 1)),
         ):
-            if value not in allowed:
+            whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+            if not whole or value not in allowed:
                 raise ValueError(
                     f"`{argument}` must be one of {allowed}. Received: {argument}={value!r}"
                 )
@@ -103,7 +110,7 @@ class ContrastiveLoss(PairLoss):
     def tuple_parts(self, y_true, branches):
         check_branches(branches, 2, "first, second")
         distance = distances.elementwise(*branches, self.distance)
-        same = ops.reshape(ops.cast(ops.convert_to_tensor(y_true), distance.dtype), (-1,))
+        same = scores_of_pairs(y_true, branches[0])
         if self.positive_label == 0:
             same = 1 - same
         report(distance, distance, same, 1 - same)

@@ -5,7 +5,7 @@ from keras import ops
 from keras_metric import distances
 from keras_metric._checks import check_number
 from keras_metric._export import export
-from keras_metric.losses.metric_loss import MetricLoss, check_branches
+from keras_metric.losses.metric_loss import MetricLoss, check_branches, scores_of_pairs
 from keras_metric.losses.rows import single_terms
 
 
@@ -29,6 +29,7 @@ class CosineRegressionLoss(MetricLoss):
         dtype: dtype of the result. Distances are taken in float32 at least.
 
     Raises:
+        TypeError: for an argument of another type.
         ValueError: for a `y_max` not above `y_min`, or another number of branches.
 
     Example:
@@ -57,13 +58,17 @@ class CosineRegressionLoss(MetricLoss):
     ):
         super().__init__(reduction=reduction, name=name, dtype=dtype)
         check_number("y_min", y_min)
-        check_number("y_max", y_max, above=y_min)
+        check_number("y_max", y_max)
+        if y_max <= y_min:
+            raise ValueError(
+                f"`y_max` must be greater than {y_min}, which is y_min. Received: y_max={y_max}"
+            )
         self.y_min = y_min
         self.y_max = y_max
 
     def tuple_parts(self, y_true, branches):
         check_branches(branches, 2, "first, second")
         cosine = 1 - distances.elementwise(*branches, "cosine")
-        score = ops.reshape(ops.cast(ops.convert_to_tensor(y_true), cosine.dtype), (-1,))
+        score = scores_of_pairs(y_true, branches[0])
         target = (score - self.y_min) / (self.y_max - self.y_min)
         return [single_terms(ops.square(cosine - target))]

@@ -76,11 +76,13 @@ class FastAPLoss(RankingLoss):
             `layers.PairMiner`, or a miner.
         labels: "ids" (default), or "multi_hot" for y of 0 and 1 `(batch, classes)`, where
             sharing a label makes a positive pair.
+        memory: a `layers.CrossBatchMemory`, to compare with past batches as well. Default None.
         reduction: default "mean_valid", the mean over anchors that have a positive.
         name: name of the loss.
         dtype: dtype of the result. Distances are taken in float32 at least.
 
     Raises:
+        TypeError: for an argument of another type.
         ValueError: for an unknown name, a metric without a largest distance, fewer than one bin,
             or labels of another kind.
 
@@ -103,12 +105,13 @@ class FastAPLoss(RankingLoss):
         distance="squared_euclidean",
         mining="all",
         labels="ids",
+        memory=None,
         reduction="mean_valid",
         name="fast_ap_loss",
         dtype=None,
     ):
         check_choice("distance", distance, LARGEST)
-        super().__init__(distance, mining, labels, reduction, name, dtype)
+        super().__init__(distance, mining, labels, reduction, name, dtype, memory)
         check_count("num_bins", num_bins)
         self.num_bins = num_bins
 

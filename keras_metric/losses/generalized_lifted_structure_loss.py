@@ -42,12 +42,14 @@ class GeneralizedLiftedStructureLoss(PairLoss):
             `layers.PairMiner`, or a miner.
         labels: "ids" (default), or "multi_hot" for y of 0 and 1 `(batch, classes)`, where
             sharing a label makes a positive pair.
+        memory: a `layers.CrossBatchMemory`, to compare with past batches as well. Default None.
         reduction: default "sum_over_batch_size", the mean over all anchors. "mean_valid" leaves
             out those that have no partner, as a miner may leave them.
         name: name of the loss.
         dtype: dtype of the result. Distances are taken in float32 at least.
 
     Raises:
+        TypeError: for an argument of another type.
         ValueError: for an unknown name or labels of another kind.
 
     Example:
@@ -70,11 +72,12 @@ class GeneralizedLiftedStructureLoss(PairLoss):
         distance="euclidean",
         mining="all",
         labels="ids",
+        memory=None,
         reduction="sum_over_batch_size",
         name="generalized_lifted_structure_loss",
         dtype=None,
     ):
-        super().__init__(distance, mining, labels, reduction, name, dtype)
+        super().__init__(distance, mining, labels, reduction, name, dtype, memory)
         check_number("margin", margin)
         check_number("positive_margin", positive_margin)
         self.margin = margin

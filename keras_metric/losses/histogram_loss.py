@@ -4,7 +4,7 @@ from keras import ops
 
 from keras_metric._checks import check_count, check_number
 from keras_metric._export import export
-from keras_metric.distances import incoming_gradient, unwatched
+from keras_metric.custom_gradients import incoming_gradient, unwatched
 from keras_metric.losses.pair_loss import PairLoss
 from keras_metric.losses.whole_batch_loss import WholeBatchLoss, whole_batch
 
@@ -82,10 +82,12 @@ class HistogramLoss(WholeBatchLoss, PairLoss):
             `layers.PairMiner`, or a miner.
         labels: "ids" (default), or "multi_hot" for y of 0 and 1 `(batch, classes)`, where
             sharing a label makes a positive pair.
+        memory: a `layers.CrossBatchMemory`, to compare with past batches as well. Default None.
         name: name of the loss.
         dtype: dtype of the result. Cosines are taken in float32 at least.
 
     Raises:
+        TypeError: for an argument of another type.
         ValueError: for an unknown name, a `delta` that does not divide 2 or contradicts `n_bins`,
             sample weights, or labels of another kind.
 
@@ -102,17 +104,22 @@ class HistogramLoss(WholeBatchLoss, PairLoss):
         https://arxiv.org/abs/1611.00822
     """
 
+    # Its histograms are of the pairs of the whole batch.
+    rows_see = "batch"
+
     def __init__(
         self,
         n_bins=None,
         delta=None,
         mining="all",
         labels="ids",
+        memory=None,
         name="histogram_loss",
         dtype=None,
     ):
         # Pairs are chosen as everywhere; the value belongs to the batch.
-        PairLoss.__init__(self, "cosine", mining, labels, "sum_over_batch_size", name, dtype)
+        whole = "sum_over_batch_size"
+        PairLoss.__init__(self, "cosine", mining, labels, whole, name, dtype, memory)
         if n_bins is not None:
             check_count("n_bins", n_bins)
         if delta is not None:

@@ -5,10 +5,11 @@ from keras import ops
 from keras_metric import distances, pairs
 from keras_metric._checks import check_number
 from keras_metric._export import export
-from keras_metric.losses.metric_loss import check_branches, report
+from keras_metric.losses.metric_loss import check_branches
 from keras_metric.losses.n_pairs_loss import n_pairs_rows
 from keras_metric.losses.pair_loss import PairLoss, similarity
 from keras_metric.losses.rows import Rows
+from keras_metric.losses.train_reports import report
 
 
 def instance_rows(cosine, partners, gamma):
@@ -40,11 +41,13 @@ class InstanceLoss(PairLoss):
         gamma: scale of the cosines, above 0. Default 64.
         labels: "ids" (default), or "multi_hot" for y of 0 and 1 `(batch, classes)`, where
             items that share a label are of one class.
+        memory: a `layers.CrossBatchMemory`, to compare with past batches as well. Default None.
         reduction: default "mean_valid", the mean over all anchors.
         name: name of the loss.
         dtype: dtype of the result. Cosines are taken in float32 at least.
 
     Raises:
+        TypeError: for an argument of another type.
         ValueError: for an unknown name, a scale of 0 or less, labels of another kind, or another
             number of branches.
 
@@ -62,9 +65,15 @@ class InstanceLoss(PairLoss):
     """
 
     def __init__(
-        self, gamma=64, labels="ids", reduction="mean_valid", name="instance_loss", dtype=None
+        self,
+        gamma=64,
+        labels="ids",
+        memory=None,
+        reduction="mean_valid",
+        name="instance_loss",
+        dtype=None,
     ):
-        super().__init__("cosine", "all", labels, reduction, name, dtype)
+        super().__init__("cosine", "all", labels, reduction, name, dtype, memory)
         check_number("gamma", gamma, above=0)
         self.gamma = gamma
 

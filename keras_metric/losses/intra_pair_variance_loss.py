@@ -44,11 +44,13 @@ class IntraPairVarianceLoss(PairLoss):
             `layers.PairMiner`, or a miner.
         labels: "ids" (default), or "multi_hot" for y of 0 and 1 `(batch, classes)`, where
             sharing a label makes a positive pair.
+        memory: a `layers.CrossBatchMemory`, to compare with past batches as well. Default None.
         reduction: default "mean_valid": the mean over all pairs of a kind.
         name: name of the loss.
         dtype: dtype of the result. Distances are taken in float32 at least.
 
     Raises:
+        TypeError: for an argument of another type.
         ValueError: for an unknown name or labels of another kind.
 
     Example:
@@ -65,17 +67,21 @@ class IntraPairVarianceLoss(PairLoss):
         https://doi.org/10.1109/ICCV.2019.00659
     """
 
+    # A pair is measured against the mean of all pairs of the batch.
+    rows_see = "batch"
+
     def __init__(
         self,
         pos_eps=0.01,
         neg_eps=0.01,
         mining="all",
         labels="ids",
+        memory=None,
         reduction="mean_valid",
         name="intra_pair_variance_loss",
         dtype=None,
     ):
-        super().__init__("cosine", mining, labels, reduction, name, dtype)
+        super().__init__("cosine", mining, labels, reduction, name, dtype, memory)
         check_number("pos_eps", pos_eps)
         check_number("neg_eps", neg_eps)
         self.pos_eps = pos_eps

@@ -55,11 +55,13 @@ class LiftedStructureLoss(PairLoss):
             `layers.PairMiner`, or a miner.
         labels: "ids" (default), or "multi_hot" for y of 0 and 1 `(batch, classes)`, where
             sharing a label makes a positive pair.
+        memory: a `layers.CrossBatchMemory`, to compare with past batches as well. Default None.
         reduction: default "mean_valid": the mean over all positive pairs, |P| of them.
         name: name of the loss.
         dtype: dtype of the result. Distances are taken in float32 at least.
 
     Raises:
+        TypeError: for an argument of another type.
         ValueError: for an unknown name or labels of another kind.
 
     Example:
@@ -75,6 +77,9 @@ class LiftedStructureLoss(PairLoss):
         Embedding", 2016, https://arxiv.org/abs/1511.06452
     """
 
+    # A pair counts once in the batch, and pushes from both of its ends.
+    rows_see = "batch"
+
     def __init__(
         self,
         margin=1.0,
@@ -83,11 +88,12 @@ class LiftedStructureLoss(PairLoss):
         distance="euclidean",
         mining="all",
         labels="ids",
+        memory=None,
         reduction="mean_valid",
         name="lifted_structure_loss",
         dtype=None,
     ):
-        super().__init__(distance, mining, labels, reduction, name, dtype)
+        super().__init__(distance, mining, labels, reduction, name, dtype, memory)
         check_number("margin", margin)
         check_number("positive_margin", positive_margin)
         check_flag("smooth", smooth)

@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_metric import distances
-from keras_metric._checks import check_choice, check_count, check_number
+from keras_metric._checks import check_choice, check_count, check_number, check_seed
 from keras_metric._export import export
 from keras_metric.losses.whole_batch_loss import WholeBatchLoss, whole_batch
 
@@ -88,6 +88,7 @@ class ManifoldLoss(WholeBatchLoss):
         dtype: dtype of the result. It is computed in float32 at least.
 
     Raises:
+        TypeError: for an argument of another type.
         ValueError: for an unknown name, a number out of range, or outside an `EmbeddingModel` as
             long as `l` is not given.
 
@@ -127,6 +128,12 @@ class ManifoldLoss(WholeBatchLoss):
             raise ValueError(f"`alpha` must be less than 1. Received: alpha={alpha!r}")
         check_number("margin", margin)
         check_choice("meta_classes", meta_classes, META_CLASSES)
+        check_seed("seed", seed)
+        if seed is not None and meta_classes == "labels":
+            raise ValueError(
+                '`seed` is for meta_classes="random": labels leave nothing to draw. Received: '
+                f"meta_classes={meta_classes!r}, seed={seed!r}"
+            )
         self.l = l
         self.K = K
         self.lambdaC = lambdaC

@@ -1,83 +1,27 @@
 """MetricLoss: what every loss of the package shares."""
 
-import contextlib
 import inspect
-import threading
 import warnings
 
 import keras
 import numpy as np
 from keras import ops
 
-from keras_metric import distances, pairs
-from keras_metric._checks import check_choice, check_matrix, class_ids, multi_hot
-from keras_metric.losses.rows import OVER_COUNTS, reduce_rows
+from keras_metric import distances, pairs, replicas
+from keras_metric._checks import (
+    as_array,
+    as_tensor,
+    check_choice,
+    check_matrix,
+    class_ids,
+    multi_hot,
+)
+from keras_metric.losses.rows import OVER_COUNTS, Rows, reduce_rows
+from keras_metric.losses.running_state import keep
+from keras_metric.losses.train_reports import report, report_active
 
 _KERAS_REDUCTIONS = ("mean", "mean_with_sample_weight", "none", "sum", "sum_over_batch_size")
 REDUCTIONS = (*OVER_COUNTS, *_KERAS_REDUCTIONS)
-
-# Replicas are traced in threads of their own, so what a loss reports stays in its thread.
-_watched = threading.local()
-
-
-@contextlib.contextmanager
-def watch():
-    """Collect what losses called inside the block know about training: a dict of scalars.
-
-    `active_share`: terms greater than zero among all terms. `positive_distance`,
-    `negative_distance`: mean distance of an anchor to its positives and negatives.
-    `positives`: number of (anchor, positive) pairs. Nothing is computed outside such a block.
-    """
-    outer = getattr(_watched, "seen", None)
-    _watched.seen = {}
-    try:
-        yield _watched.seen
-    finally:
-        _watched.seen = outer
-
-
-def watching():
-    """Whether an open `watch` still wants the distances of this batch."""
-    seen = getattr(_watched, "seen", None)
-    return seen is not None and "positive_distance" not in seen
-
-
-def report(positive_distance, negative_distance, positive=None, negative=None):
-    """Tell an open `watch` the distances of a batch; the masks say which elements are meant."""
-    if not watching():
-        return
-    sums, counts = zip(
-        _masked_sum(positive_distance, positive), _masked_sum(negative_distance, negative)
-    )
-    report_rows(*sums, *counts)
-
-
-def _masked_sum(values, mask):
-    mask = ops.ones_like(values) if mask is None else ops.cast(mask, values.dtype)
-    return ops.sum(ops.where(mask > 0, values, 0) * mask), ops.sum(mask)
-
-
-def report_rows(positive_sums, negative_sums, num_positives, num_negatives):
-    """The same from the sums of the distances of each row, and their numbers."""
-    if not watching():
-        return
-    seen = _watched.seen
-    seen["positive_distance"], seen["positives"] = _mean(positive_sums, num_positives)
-    seen["negative_distance"], _ = _mean(negative_sums, num_negatives)
-
-
-def _mean(sums, numbers):
-    total = ops.sum(sums)
-    count = ops.cast(ops.sum(numbers), total.dtype)
-    return total / ops.maximum(count, 1), count
-
-
-def _report_active(parts):
-    seen = getattr(_watched, "seen", None)
-    if seen is not None and "active_share" not in seen:
-        active = sum(ops.sum(part.active) for part in parts)
-        valid = sum(ops.sum(part.valid) for part in parts)
-        seen["active_share"] = active / ops.maximum(valid, 1)
 
 
 class MetricLoss(keras.losses.Loss):
@@ -106,9 +50,15 @@ class MetricLoss(keras.losses.Loss):
     # makes two items a positive pair.
     labels = "ids"
     # What y says of ready-made pairs, in words, where the loss can do nothing without it.
-    y_of_pairs = None
+    y_of_pairs: str | None = None
     # Whether a batch (batch, dim) needs no labels.
     label_free = False
+    # A `layers.CrossBatchMemory` of past embeddings, of losses that take one.
+    memory = None
+    # What the row of an anchor in a labelled batch looks at: the "item" alone, its distances to all
+    # "references", or the whole "batch". Under tf.distribute a replica works out the rows of its
+    # own items; of a loss of the last kind, and of ready-made tuples, those of all.
+    rows_see = "batch"
 
     def __init__(self, reduction, name, dtype=None):
         check_choice("reduction", "none" if reduction is None else reduction, REDUCTIONS)
@@ -123,9 +73,13 @@ class MetricLoss(keras.losses.Loss):
         return ()
 
     def __call__(self, y_true, y_pred, sample_weight=None):
+        y_true = replicas.ids_of_trial(y_true)
+        group = replicas.current()
         with keras.name_scope(self.name):
+            if group is not None:
+                return self._with_others(group, y_true, y_pred, sample_weight)
             parts = self._parts(y_true, y_pred)
-            _report_active(parts)
+            report_active(parts)
             return reduce_rows(parts, self.reduction, sample_weight, self.name, self.dtype)
 
     def call(self, y_true, y_pred):
@@ -153,13 +107,13 @@ class MetricLoss(keras.losses.Loss):
         Raises:
             ValueError: for labels or embeddings of a wrong kind or shape.
         """
-        references = ops.convert_to_tensor(reference_embeddings)
+        references = as_tensor("reference_embeddings", reference_embeddings)
         check_matrix("reference_embeddings", references)
         labels = self._checked_labels(reference_labels, "reference_labels")
-        _check_one_each(labels, references, "reference_labels", "reference_embeddings")
+        check_one_each(labels, references, "reference_labels", "reference_embeddings")
         with keras.name_scope(self.name):
             parts = self._parts(y_true, y_pred, references, labels)
-            _report_active(parts)
+            report_active(parts)
             return reduce_rows(parts, self.reduction, sample_weight, self.name, self.dtype)
 
     def batch_parts(self, labels, embeddings, references=None, reference_labels=None):
@@ -169,19 +123,42 @@ class MetricLoss(keras.losses.Loss):
         With `references` (references, dim) and their labels, partners come from these alone.
         """
         raise ValueError(
-            f"{type(self).__name__} needs ready-made tuples: y_pred of shape "
+            f"{type(self).__name__} needs ready-made tuples: `y_pred` of shape "
             "(batch, branches, dim). Received embeddings of shape (batch, dim)."
         )
 
     def tuple_parts(self, y_true, branches):
         """Parts of ready-made tuples: `branches` is a list of (batch, dim) tensors."""
         raise ValueError(
-            f"{type(self).__name__} needs a labelled batch: y_pred of shape (batch, dim) and "
+            f"{type(self).__name__} needs a labelled batch: `y_pred` of shape (batch, dim) and "
             f"integer labels. Received {len(branches)} branches."
         )
 
+    def _with_others(self, group, y_true, y_pred, sample_weight):
+        """This replica's share of the loss of the batch of all replicas; the shares sum up to it.
+
+        Every replica has all rows in the end and reduces them alike, which is right for unequal
+        shares and any reduction. Through the gathering each of them gets the gradients of its own
+        items, and of what it did for others.
+        """
+        labels, embeddings = ops.convert_to_tensor(y_true), ops.convert_to_tensor(y_pred)
+        if self._sees_batch() or len(embeddings.shape) == 3:
+            parts = self._parts(group.gather(labels), group.gather(embeddings))
+        else:
+            mine = self._parts(labels, embeddings)
+            parts = [_rows_of_all(group, part) for part in mine]
+        if sample_weight is not None:
+            weight = ops.convert_to_tensor(sample_weight)
+            sample_weight = group.gather(weight) if len(weight.shape) else weight
+        report_active(parts)
+        value = reduce_rows(parts, self.reduction, sample_weight, self.name, self.dtype)
+        if self.reduction in ("none", None):
+            return ops.take(value, group.places(embeddings), axis=0)
+        # Keras divides a mean by the number of replicas, and leaves a sum as it is.
+        return value / group.number if self.reduction == "sum" else value
+
     def _parts(self, y_true, y_pred, *references):
-        embeddings = ops.convert_to_tensor(y_pred)
+        embeddings = as_tensor("y_pred", y_pred)
         parts = self._sound_parts(y_true, embeddings, *references)
         # Mining compares, and a comparison with NaN is quietly false: a broken encoder must show.
         sound = ops.all(ops.isfinite(embeddings))
@@ -211,7 +188,13 @@ class MetricLoss(keras.losses.Loss):
         dtype = "float64" if dtype == "float64" else "float32"
         embeddings = ops.cast(embeddings, dtype)
         shape = tuple(embeddings.shape)
+        if 0 in shape and replicas.current() is None:
+            raise ValueError(
+                f"`y_pred` must hold at least one embedding. Received: y_pred.shape={shape}. Leave "
+                "empty batches out: tf.data's batch(..., drop_remainder=True) makes none."
+            )
         if len(shape) == 3 and references is None:
+            self._check_no_memory()
             return self.tuple_parts(y_true, [embeddings[:, i] for i in range(shape[1])])
         if len(shape) != 2:
             raise ValueError(
@@ -219,13 +202,42 @@ class MetricLoss(keras.losses.Loss):
                 f"ready-made tuples. Received: y_pred.shape={shape}"
             )
         labels = self._checked_labels(y_true, "y_true")
-        _check_one_each(labels, embeddings, "y_true", "y_pred")
+        check_one_each(labels, embeddings, "y_true", "y_pred")
         if references is not None:
             return self.batch_parts(
                 labels, embeddings, ops.cast(references, dtype), reference_labels
             )
+        group = replicas.current()
+        if group is not None and self.rows_see == "references" and not self._sees_batch():
+            everyone = group.gather(labels), group.gather(embeddings)
+            places = group.places(labels)
+            if self.memory is not None:
+                queue, held = self._remembered(*everyone)
+                held = held._replace(own=ops.take(held.own, places))
+                return self.batch_parts(labels, embeddings, queue, held)
+            placed = pairs.Placed(everyone[0], places)
+            return self.batch_parts(labels, embeddings, everyone[1], placed)
+        if self.memory is not None:
+            return self.batch_parts(labels, embeddings, *self._remembered(labels, embeddings))
         self._warn_without_positives(y_true)
         return self.batch_parts(labels, embeddings)
+
+    def _sees_batch(self):
+        return self.rows_see == "batch" or any(getattr(m, "sees_batch", False) for m in self.layers)
+
+    def _remembered(self, labels, embeddings):
+        """The batch and what the memory holds, as references; the model keeps the new state."""
+        queue, state = self.memory.extended(labels, embeddings)
+        for variable, value in state:
+            keep(variable, value)
+        return queue
+
+    def _check_no_memory(self):
+        if self.memory is not None:
+            raise ValueError(
+                f"{self.name} has a memory, which keeps class ids from batch to batch: it needs "
+                "labelled batches, embeddings (batch, dim). Received ready-made tuples or views."
+            )
 
     def _checked_labels(self, labels, name):
         return (multi_hot if self.labels == "multi_hot" else class_ids)(labels, name)
@@ -236,7 +248,7 @@ class MetricLoss(keras.losses.Loss):
             return
         if ops.is_tensor(y_true):
             return
-        ids = np.asarray(y_true).ravel()
+        ids = as_array("y_true", y_true).ravel()
         if len(ids) and len(np.unique(ids)) == len(ids):
             self._told_no_positives = True
             warnings.warn(
@@ -258,11 +270,24 @@ class MetricLoss(keras.losses.Loss):
         return cls(**{k: revive(v) if isinstance(v, dict) else v for k, v in config.items()})
 
 
+def scores_of_pairs(y_true, branch):
+    """What y says of ready-made pairs: a number for each row of `branch`, `(batch,)`."""
+    scores = as_tensor("y_true", y_true)
+    shape = tuple(scores.shape)
+    if len(shape) not in (1, 2) or shape[1:] not in ((), (1,), (None,)):
+        raise ValueError(
+            "`y_true` must hold one number for each pair, shape (batch,) or (batch, 1). Received: "
+            f"y_true.shape={shape}"
+        )
+    check_one_each(scores, branch, "y_true", "y_pred")
+    return ops.reshape(ops.cast(scores, branch.dtype), (-1,))
+
+
 def check_branches(branches, expected, names):
     """Raise unless there are `expected` branches."""
     if len(branches) != expected:
         raise ValueError(
-            f"Expected embeddings of shape (batch, {expected}, dim): one slice for each of "
+            f"Expected `y_pred` of shape (batch, {expected}, dim): one slice for each of "
             f"{names}. Received {len(branches)} branches. Did the data set yield tuples for "
             "another model?"
         )
@@ -276,7 +301,13 @@ def measured_pairs(labels, embeddings, metric, references=None, reference_labels
     return distance, partners
 
 
-def _check_one_each(labels, embeddings, labels_name, embeddings_name):
+def _rows_of_all(group, rows):
+    """`Rows` of all replicas from those of one."""
+    return Rows(*ops.unstack(group.gather(ops.stack(rows, axis=1)), 3, axis=1))
+
+
+def check_one_each(labels, embeddings, labels_name, embeddings_name):
+    """Raise if two tensors are known to have another number of rows."""
     if None in (labels.shape[0], embeddings.shape[0]) or labels.shape[0] == embeddings.shape[0]:
         return
     raise ValueError(

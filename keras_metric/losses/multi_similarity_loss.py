@@ -46,12 +46,14 @@ class MultiSimilarityLoss(PairLoss):
             `layers.PairMiner`, or a miner.
         labels: "ids" (default), or "multi_hot" for y of 0 and 1 `(batch, classes)`, where
             sharing a label makes a positive pair.
+        memory: a `layers.CrossBatchMemory`, to compare with past batches as well. Default None.
         reduction: default "sum_over_batch_size", the mean over all anchors, as in the paper.
             "mean_valid" leaves out those that have no partner, as a miner may leave them.
         name: name of the loss.
         dtype: dtype of the result. Distances are taken in float32 at least.
 
     Raises:
+        TypeError: for an argument of another type.
         ValueError: for an unknown name, a steepness of 0 or less, or labels of another kind.
 
     Example:
@@ -75,11 +77,12 @@ class MultiSimilarityLoss(PairLoss):
         distance="cosine",
         mining="all",
         labels="ids",
+        memory=None,
         reduction="sum_over_batch_size",
         name="multi_similarity_loss",
         dtype=None,
     ):
-        super().__init__(distance, mining, labels, reduction, name, dtype)
+        super().__init__(distance, mining, labels, reduction, name, dtype, memory)
         check_number("alpha", alpha, above=0)
         check_number("beta", beta, above=0)
         check_number("base", base)

@@ -5,13 +5,9 @@ from keras import ops
 from keras_metric import distances, pairs
 from keras_metric._checks import check_choice, check_number
 from keras_metric._export import export
-from keras_metric.losses.metric_loss import (
-    MetricLoss,
-    check_branches,
-    measured_pairs,
-    report,
-)
+from keras_metric.losses.metric_loss import MetricLoss, check_branches, measured_pairs
 from keras_metric.losses.rows import single_terms
+from keras_metric.losses.train_reports import report
 from keras_metric.pairs import FAR
 
 # Products of larger components leave float32: one huge vector is no infinite loss.
@@ -56,6 +52,7 @@ class NPairsLoss(MetricLoss):
         dtype: dtype of the result. Distances are taken in float32 at least.
 
     Raises:
+        TypeError: for an argument of another type.
         ValueError: for an unknown name, labels that are not integers, another number of
             branches, or a reference set.
 

@@ -39,11 +39,13 @@ class NCALoss(PairLoss):
             `layers.PairMiner`, or a miner.
         labels: "ids" (default), or "multi_hot" for y of 0 and 1 `(batch, classes)`, where
             sharing a label makes a positive pair.
+        memory: a `layers.CrossBatchMemory`, to compare with past batches as well. Default None.
         reduction: default "mean_valid", the mean over anchors with a positive.
         name: name of the loss.
         dtype: dtype of the result. Distances are taken in float32 at least.
 
     Raises:
+        TypeError: for an argument of another type.
         ValueError: for an unknown name, a scale of 0 or less, or labels of another kind.
 
     Example:
@@ -65,11 +67,12 @@ class NCALoss(PairLoss):
         distance="squared_euclidean",
         mining="all",
         labels="ids",
+        memory=None,
         reduction="mean_valid",
         name="nca_loss",
         dtype=None,
     ):
-        super().__init__(distance, mining, labels, reduction, name, dtype)
+        super().__init__(distance, mining, labels, reduction, name, dtype, memory)
         check_number("softmax_scale", softmax_scale, above=0)
         self.softmax_scale = softmax_scale
 

@@ -37,11 +37,13 @@ class NTXentLoss(PairLoss):
             `layers.PairMiner`, or a miner.
         labels: "ids" (default), or "multi_hot" for y of 0 and 1 `(batch, classes)`, where
             sharing a label makes a positive pair.
+        memory: a `layers.CrossBatchMemory`, to compare with past batches as well. Default None.
         reduction: default "mean_valid", the mean over all positive pairs.
         name: name of the loss.
         dtype: dtype of the result. Distances are taken in float32 at least.
 
     Raises:
+        TypeError: for an argument of another type.
         ValueError: for an unknown name, a temperature of 0 or less, or labels of another kind.
 
     Example:
@@ -63,11 +65,12 @@ class NTXentLoss(PairLoss):
         distance="cosine",
         mining="all",
         labels="ids",
+        memory=None,
         reduction="mean_valid",
         name="nt_xent_loss",
         dtype=None,
     ):
-        super().__init__(distance, mining, labels, reduction, name, dtype)
+        super().__init__(distance, mining, labels, reduction, name, dtype, memory)
         check_number("temperature", temperature, above=0)
         self.temperature = temperature
 

@@ -4,9 +4,10 @@ from keras import ops
 
 from keras_metric import distances, pairs
 from keras_metric._checks import check_choice
+from keras_metric.layers.cross_batch_memory import CrossBatchMemory
 from keras_metric.layers.pair_miner import PairMiner
 from keras_metric.layers.triplet_miner import TripletMiner
-from keras_metric.losses.metric_loss import MetricLoss, measured_pairs
+from keras_metric.losses.metric_loss import MetricLoss, check_one_each, measured_pairs
 from keras_metric.losses.rows import Rows
 from keras_metric.mining import pair_rules
 
@@ -24,6 +25,21 @@ def as_pair_miner(mining):
         )
     check_choice("mining", mining, pair_rules.STRATEGIES)
     return None if mining == "all" else PairMiner(mining)
+
+
+def check_memory(memory, labels):
+    """Raise unless `memory` is None or a `CrossBatchMemory` that can keep labels of this kind."""
+    if memory is None:
+        return
+    if not isinstance(memory, CrossBatchMemory):
+        raise TypeError(
+            "`memory` must be a keras_metric.layers.CrossBatchMemory, such as "
+            f"CrossBatchMemory(8192), or None. Received: memory={memory!r}"
+        )
+    if labels != "ids":
+        raise ValueError(
+            f'`memory` keeps class ids: it needs labels="ids". Received: labels={labels!r}'
+        )
 
 
 def similarity(distance, metric):
@@ -53,19 +69,24 @@ class PairLoss(MetricLoss):
     positives, as are those of two items with the same label where `y_true` has any.
     """
 
-    def __init__(self, distance, mining, labels, reduction, name, dtype=None):
+    rows_see = "references"
+
+    def __init__(self, distance, mining, labels, reduction, name, dtype=None, memory=None):
         super().__init__(reduction=reduction, name=name, dtype=dtype)
         distances.check_metric("distance", distance)
         check_choice("labels", labels, LABELS)
         self.distance = distance
         self.mining = mining
+        check_memory(memory, labels)
         self.labels = labels
+        self.memory = memory
         self.miner = as_pair_miner(mining)
 
     @property
     def layers(self):
         miners = () if self.miner is None else (self.miner,)
-        return (*miners, *distances.layers_of(self.distance))
+        memory = () if self.memory is None else (self.memory,)
+        return (*miners, *distances.layers_of(self.distance), *memory)
 
     def pair_parts(self, distance, partners):
         """Parts of a labelled batch, see `MetricLoss`."""
@@ -88,7 +109,9 @@ class PairLoss(MetricLoss):
         return context
 
     def tuple_parts(self, y_true, branches):
-        labels = ops.concatenate([self._checked_labels(y_true, "y_true")] * len(branches))
+        labels = self._checked_labels(y_true, "y_true")
+        check_one_each(labels, branches[0], "y_true", "y_pred")
+        labels = ops.concatenate([labels] * len(branches))
         parts = self.batch_parts(labels, ops.concatenate(branches))
         return [folded(part, len(branches)) for part in parts]
 

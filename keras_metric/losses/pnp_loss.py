@@ -69,9 +69,9 @@ class PNPLoss(RankingLoss):
     no term.
 
     Args:
-        b: of the variant "Ib", above 0. Default 2.
-        alpha: of the variant "Dq", above 0. Default 1, as in pytorch-metric-learning; the paper
-            does best with "Dq" and 8.
+        b: of the variant "Ib" alone, above 0. Default 2, as in pytorch-metric-learning.
+        alpha: of the variant "Dq" alone, above 0. Default 1, as in pytorch-metric-learning;
+            the paper does best with "Dq" and 8.
         anneal: width of the step from one place to the next, in units of `distance`, above 0.
             Default 0.01, as in the paper.
         variant: a name of the table. Default "O", as in pytorch-metric-learning.
@@ -80,11 +80,13 @@ class PNPLoss(RankingLoss):
             `layers.PairMiner`, or a miner.
         labels: "ids" (default), or "multi_hot" for y of 0 and 1 `(batch, classes)`, where
             sharing a label makes a positive pair.
+        memory: a `layers.CrossBatchMemory`, to compare with past batches as well. Default None.
         reduction: default "mean_valid", the mean over anchors that have a positive.
         name: name of the loss.
         dtype: dtype of the result. Distances are taken in float32 at least.
 
     Raises:
+        TypeError: for an argument of another type.
         ValueError: for an unknown name, a number of 0 or less, or labels of another kind.
 
     Example:
@@ -109,11 +111,12 @@ class PNPLoss(RankingLoss):
         distance="cosine",
         mining="all",
         labels="ids",
+        memory=None,
         reduction="mean_valid",
         name="pnp_loss",
         dtype=None,
     ):
-        super().__init__(distance, mining, labels, reduction, name, dtype)
+        super().__init__(distance, mining, labels, reduction, name, dtype, memory)
         check_number("b", b, above=0)
         check_number("alpha", alpha, above=0)
         check_number("anneal", anneal, above=0)
@@ -127,5 +130,5 @@ class PNPLoss(RankingLoss):
         cost = penalty(self.variant, self.b, self.alpha)
         return pnp_terms(distance, partners, cost, self.anneal)
 
-    def list_of(self, partners):
-        return with_anchor(partners)
+    def list_of(self, partners, own=None):
+        return with_anchor(partners, own)

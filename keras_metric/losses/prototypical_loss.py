@@ -5,8 +5,9 @@ from keras import ops
 from keras_metric import distances, pairs
 from keras_metric._checks import check_choice, check_count
 from keras_metric._export import export
-from keras_metric.losses.metric_loss import MetricLoss, report
+from keras_metric.losses.metric_loss import MetricLoss
 from keras_metric.losses.rows import single_terms
+from keras_metric.losses.train_reports import report
 from keras_metric.pairs import FAR
 
 
@@ -60,6 +61,7 @@ class PrototypicalLoss(MetricLoss):
         dtype: dtype of the result. Distances are taken in float32 at least.
 
     Raises:
+        TypeError: for an argument of another type.
         ValueError: for an unknown name, fewer than one shot, or labels that are no integers.
 
     Example:

@@ -6,9 +6,10 @@ from keras_metric import distances
 from keras_metric._checks import check_choice, check_number
 from keras_metric._export import export
 from keras_metric.layers.pair_miner import PairMiner
-from keras_metric.losses.metric_loss import MetricLoss, check_branches, measured_pairs, report
+from keras_metric.losses.metric_loss import MetricLoss, check_branches, measured_pairs
 from keras_metric.losses.pair_loss import among_references, chosen_pairs
 from keras_metric.losses.rows import Rows, masked_terms, single_terms
+from keras_metric.losses.train_reports import report
 from keras_metric.losses.triplet_loss import as_miner
 from keras_metric.losses.triplet_rows import triplet_rows
 from keras_metric.mining import argmin
@@ -61,6 +62,7 @@ class QuadrupletLoss(MetricLoss):
         dtype: dtype of the result. Distances are taken in float32 at least.
 
     Raises:
+        TypeError: for an argument of another type.
         ValueError: for an unknown name, float labels, or another number of branches.
 
     Example:
@@ -94,6 +96,11 @@ class QuadrupletLoss(MetricLoss):
         distances.check_metric("distance", distance)
         check_choice("form", form, QUADRUPLETS)
         check_choice("second_pair", second_pair, SECOND_PAIRS)
+        if form == "two_anchors" and second_pair != "hardest":
+            raise ValueError(
+                '`second_pair` is for form="second_negative": two anchors have no second pair. '
+                f"Received: form={form!r}, second_pair={second_pair!r}"
+            )
         self.margin = margin
         self.second_margin = second_margin
         self.distance = distance

@@ -63,11 +63,13 @@ class RankedListLoss(PairLoss):
             `layers.PairMiner`, or a miner.
         labels: "ids" (default), or "multi_hot" for y of 0 and 1 `(batch, classes)`, where
             sharing a label makes a positive pair.
+        memory: a `layers.CrossBatchMemory`, to compare with past batches as well. Default None.
         reduction: default "sum_over_batch_size", the mean over all anchors.
         name: name of the loss.
         dtype: dtype of the result. Distances are taken in float32 at least.
 
     Raises:
+        TypeError: for an argument of another type.
         ValueError: for an unknown name, a number out of its range, or labels of another kind.
 
     Example:
@@ -93,11 +95,12 @@ class RankedListLoss(PairLoss):
         distance="euclidean",
         mining="all",
         labels="ids",
+        memory=None,
         reduction="sum_over_batch_size",
         name="ranked_list_loss",
         dtype=None,
     ):
-        super().__init__(distance, mining, labels, reduction, name, dtype)
+        super().__init__(distance, mining, labels, reduction, name, dtype, memory)
         check_number("margin", margin)
         check_number("Tn", Tn, at_least=0)
         check_number("imbalance", imbalance, at_least=0, at_most=1)

@@ -5,10 +5,10 @@ from typing import NamedTuple
 from keras import ops
 
 from keras_metric import distances, pairs
-from keras_metric.losses.metric_loss import report_rows, watching
 from keras_metric.losses.pair_loss import PairLoss, chosen_pairs
 from keras_metric.losses.row_blocks import rows_in_blocks
 from keras_metric.losses.rows import single_terms
+from keras_metric.losses.train_reports import report_rows, watching
 from keras_metric.pairs import FAR
 
 
@@ -23,8 +23,11 @@ class RankingLoss(PairLoss):
         """Terms of some anchors and their derivatives, see the class."""
         raise NotImplementedError(f"{type(self).__name__} must define block_terms.")
 
-    def list_of(self, partners):
-        """Who stands in the lists of the anchors of a batch, from their partners."""
+    def list_of(self, partners, own=None):
+        """Who stands in the lists of the anchors of a batch, from their partners.
+
+        `own`: (batch,), where anchors stand themselves, if that is not the diagonal.
+        """
         return partners
 
     def batch_parts(self, labels, embeddings, references=None, reference_labels=None):
@@ -36,6 +39,8 @@ class RankingLoss(PairLoss):
         listed, others = partners, references
         if references is None:
             listed, others = self.list_of(partners), embeddings
+        elif isinstance(reference_labels, (pairs.Placed, pairs.Remembered)):
+            listed = self.list_of(partners, reference_labels.own)
         measured = distances.some_rows_at_a_time(embeddings, others, self.distance)
         watched = watching()
 
@@ -54,11 +59,12 @@ class RankingLoss(PairLoss):
         return [single_terms(terms, partners.num_positives > 0)]
 
 
-def with_anchor(partners):
-    """The same with every anchor of a batch among its own positives."""
+def with_anchor(partners, own=None):
+    """The same with every anchor of a batch among its own positives, see `RankingLoss.list_of`."""
     if isinstance(partners, pairs.MaskedPairs):
-        own = ops.equal(partners.columns, ops.transpose(partners.columns))
-        return pairs.from_masks(ops.logical_or(partners.positive, own), partners.negative)
+        own = ops.transpose(partners.columns) if own is None else own[:, None]
+        mine = ops.equal(partners.columns, own)
+        return pairs.from_masks(ops.logical_or(partners.positive, mine), partners.negative)
     nowhere = ops.zeros_like(partners.own) - 1
     return partners._replace(
         own=nowhere,

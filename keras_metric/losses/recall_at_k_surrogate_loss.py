@@ -8,17 +8,21 @@ from keras_metric.losses.ranking_loss import RankingLoss, smooth_steps
 
 
 def recall_at_k_terms(distance, partners, k, temperature, k_temperature):
-    """1 - the mean recall of some anchors over all k, and its derivatives."""
+    """1 - the mean recall of some anchors over all k, and its derivatives.
+
+    `k_temperature` has one number, or one for each k.
+    """
     either = ops.logical_or(partners.positive, partners.negative)
     step_at = smooth_steps(distance, either, temperature)
     places = ops.convert_to_tensor(k, dtype=distance.dtype)[None, :]
+    widths = ops.convert_to_tensor(k_temperature, dtype=distance.dtype)[None, :]
     number = ops.cast(partners.num_positives, distance.dtype)[:, None]
     most = ops.minimum(places, ops.maximum(number, 1))
 
     def inside(step):
         # The positive itself is one half in the sum, and the first place is number 1.
         place = 0.5 + ops.sum(step.before, -1, keepdims=True)
-        return ops.sigmoid((places - place) / k_temperature)
+        return ops.sigmoid((places - place) / widths)
 
     def count(rank, column, exists, found):
         return (found + ops.where(exists[:, None], inside(step_at(column)), 0),)
@@ -30,7 +34,7 @@ def recall_at_k_terms(distance, partners, k, temperature, k_temperature):
     def pull(rank, column, exists, slopes):
         step = step_at(column)
         near = inside(step)
-        weight = ops.sum(gain * near * (1 - near), -1) / k_temperature
+        weight = ops.sum(gain * near * (1 - near) / widths, -1)
         return (step.added(slopes, ops.where(exists, weight, 0)[:, None]),)
 
     (slopes,) = partners.for_each_positive(pull, (ops.zeros_like(distance),))
@@ -49,25 +53,29 @@ class RecallAtKSurrogateLoss(RankingLoss):
         loss      = mean over a of 1 - (mean of recall(k) over all k)
 
     with p over the positives P(a) of a, and j over its positives and negatives. This is the share
-    of the positives that are found; `evaluation.retrieval_metrics` counts whether any is.
+    of the positives that are found; `evaluation.retrieval_metrics` counts whether any is. The
+    authors' code lets the anchor itself take the first place, and every positive the next one;
+    here, as in the paper, the anchor is in no list.
 
     Args:
         k: lengths of the lists: an integer, or several. Default (1, 2, 4, 8, 16), as in
             the paper.
         temperature: width of the step from one place to the next, in units of `distance`, above
             0. Default 0.01, as in the paper.
-        k_temperature: width of the edge of a list, in places, above 0. Default 1, as in the
-            paper.
+        k_temperature: width of the edge of a list, in places, above 0: a number, or one for
+            each k. Default 1, as in the paper; the authors' code takes k itself.
         distance: metric name, default "cosine".
         mining: which pairs count: "all" (default), the name of a strategy of
             `layers.PairMiner`, or a miner.
         labels: "ids" (default), or "multi_hot" for y of 0 and 1 `(batch, classes)`, where
             sharing a label makes a positive pair.
+        memory: a `layers.CrossBatchMemory`, to compare with past batches as well. Default None.
         reduction: default "mean_valid", the mean over anchors that have a positive.
         name: name of the loss.
         dtype: dtype of the result. Distances are taken in float32 at least.
 
     Raises:
+        TypeError: for an argument of another type.
         ValueError: for an unknown name, a k below 1, a temperature of 0 or less, or labels of
             another kind.
 
@@ -92,20 +100,31 @@ class RecallAtKSurrogateLoss(RankingLoss):
         distance="cosine",
         mining="all",
         labels="ids",
+        memory=None,
         reduction="mean_valid",
         name="recall_at_k_surrogate_loss",
         dtype=None,
     ):
-        super().__init__(distance, mining, labels, reduction, name, dtype)
+        super().__init__(distance, mining, labels, reduction, name, dtype, memory)
         self.k = tuple(k) if isinstance(k, (list, tuple)) else (k,)
         for length in self.k:
             check_count("k", length)
         if not self.k:
             raise ValueError(f"`k` must have at least one length. Received: k={k!r}")
         check_number("temperature", temperature, above=0)
-        check_number("k_temperature", k_temperature, above=0)
+        several = isinstance(k_temperature, (list, tuple))
+        self.k_temperature = tuple(k_temperature) if several else k_temperature
+        for width in self.k_temperature if several else (k_temperature,):
+            check_number("k_temperature", width, above=0)
+        if several and len(k_temperature) != len(self.k):
+            raise ValueError(
+                "`k_temperature` must have one number, or one for each k. Received: "
+                f"k={self.k}, k_temperature={self.k_temperature}"
+            )
         self.temperature = temperature
-        self.k_temperature = k_temperature
 
     def block_terms(self, distance, partners):
-        return recall_at_k_terms(distance, partners, self.k, self.temperature, self.k_temperature)
+        widths = (
+            self.k_temperature if isinstance(self.k_temperature, tuple) else [self.k_temperature]
+        )
+        return recall_at_k_terms(distance, partners, self.k, self.temperature, widths)

@@ -9,7 +9,7 @@ import math
 
 from keras import ops
 
-from keras_metric.distances import incoming_gradient, unwatched
+from keras_metric.custom_gradients import incoming_gradient, unwatched
 
 # A block of 2**18 float32 is 1 MB: with its derivatives and a temporary it fits a core's cache.
 BLOCK = 2**18

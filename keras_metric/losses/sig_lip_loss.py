@@ -2,17 +2,18 @@
 
 from keras import ops
 
-from keras_metric._checks import check_choice, check_number
+from keras_metric._checks import check_choice, check_flag, check_number
 from keras_metric._export import export
 from keras_metric.losses.clip_loss import measured_branches
+from keras_metric.losses.logit_scale import LogitScale
 from keras_metric.losses.metric_loss import MetricLoss
 from keras_metric.losses.pair_loss import LABELS
 from keras_metric.losses.rows import single_terms
 
 
-def sig_lip_rows(distance, same, temperature, bias):
+def sig_lip_rows(distance, same, factor, bias):
     """One term an item: the logistic losses of its first branch with every second one."""
-    logits = (1 - distance) / temperature + bias
+    logits = (1 - distance) * factor + bias
     return single_terms(ops.sum(ops.softplus(ops.where(same, -logits, logits)), axis=1))
 
 
@@ -37,6 +38,8 @@ class SigLipLoss(MetricLoss):
             learn it.
         bias: added to every logit. Default -10, as in the paper: it makes up for the many
             negatives, of which a batch has batch - 1 for each positive.
+        learn_temperature: True learns t and the bias, from the given ones on, t never below
+            0.01; `EmbeddingModel` and `TwoTowerModel` train and save them. Default False.
         labels: "ids" (default), or "multi_hot" for y of 0 and 1 `(batch, classes)`, where
             pairs that share a label belong together.
         reduction: default "mean_valid", the mean over items.
@@ -44,6 +47,7 @@ class SigLipLoss(MetricLoss):
         dtype: dtype of the result. Distances are taken in float32 at least.
 
     Raises:
+        TypeError: for an argument of another type.
         ValueError: for a temperature of 0 or less, an unknown name, labels of another kind, or
             another number of branches.
 
@@ -66,6 +70,7 @@ class SigLipLoss(MetricLoss):
         self,
         temperature=0.1,
         bias=-10.0,
+        learn_temperature=False,
         labels="ids",
         reduction="mean_valid",
         name="sig_lip_loss",
@@ -74,11 +79,24 @@ class SigLipLoss(MetricLoss):
         super().__init__(reduction=reduction, name=name, dtype=dtype)
         check_number("temperature", temperature, above=0)
         check_number("bias", bias)
+        check_flag("learn_temperature", learn_temperature)
         check_choice("labels", labels, LABELS)
         self.temperature = temperature
         self.bias = bias
+        self.learn_temperature = bool(learn_temperature)
         self.labels = labels
+        self.logit_scale = None
+        if learn_temperature:
+            self.logit_scale = LogitScale(1 / temperature, bias, name=name)
+
+    @property
+    def layers(self):
+        return () if self.logit_scale is None else (self.logit_scale,)
 
     def tuple_parts(self, y_true, branches):
         distance, same = measured_branches(self._checked_labels(y_true, "y_true"), branches)
-        return [sig_lip_rows(distance, same, self.temperature, self.bias)]
+        if self.logit_scale is None:
+            return [sig_lip_rows(distance, same, 1 / self.temperature, self.bias)]
+        learned = (self.logit_scale.factor, self.logit_scale.bias)
+        learned = (ops.cast(number, distance.dtype) for number in learned)
+        return [sig_lip_rows(distance, same, *learned)]

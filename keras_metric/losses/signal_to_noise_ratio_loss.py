@@ -43,12 +43,14 @@ class SignalToNoiseRatioLoss(ContrastiveLoss):
             `layers.PairMiner`, or a miner. Ready-made pairs are all taken.
         labels: "ids" (default), or "multi_hot" for y of 0 and 1 `(batch, classes)`, where
             sharing a label makes a positive pair.
+        memory: a `layers.CrossBatchMemory`, to compare with past batches as well. Default None.
         reduction: "mean_active" (default): each kind of terms averaged over those greater than
             zero. "mean_valid": each over all of its kind.
         name: name of the loss.
         dtype: dtype of the result. Distances are taken in float32 at least.
 
     Raises:
+        TypeError: for an argument of another type.
         ValueError: for an unknown name, a negative weight, float class labels on a labelled
             batch, or another number of branches.
 
@@ -73,6 +75,7 @@ class SignalToNoiseRatioLoss(ContrastiveLoss):
         positive_label=1,
         mining="all",
         labels="ids",
+        memory=None,
         reduction="mean_active",
         name="signal_to_noise_ratio_loss",
         dtype=None,
@@ -84,6 +87,7 @@ class SignalToNoiseRatioLoss(ContrastiveLoss):
             positive_label=positive_label,
             mining=mining,
             labels=labels,
+            memory=memory,
             reduction=reduction,
             name=name,
             dtype=dtype,

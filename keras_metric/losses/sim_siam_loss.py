@@ -49,7 +49,9 @@ class SimSiamLoss(MetricLoss):
 
     As in the paper, the encoder has to end in a batch normalisation, or the embeddings may fall
     together all the same: make it the last layer of the backbone and take `embedding_dim=None`.
-    `train_health=True` shows their spread. SGD with momentum did better than Adam.
+    `train_health=True` shows their spread. SGD with momentum and weight decay did better than Adam,
+    and in a short run a predictor that learns ten times faster than the encoder, by
+    `keras.optimizers.MultiOptimizer`.
 
         loss = mean over items of ( d(h(a), stop(b)) + d(h(b), stop(a)) ) / 2
 

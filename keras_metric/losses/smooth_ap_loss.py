@@ -51,11 +51,13 @@ class SmoothAPLoss(RankingLoss):
             `layers.PairMiner`, or a miner.
         labels: "ids" (default), or "multi_hot" for y of 0 and 1 `(batch, classes)`, where
             sharing a label makes a positive pair.
+        memory: a `layers.CrossBatchMemory`, to compare with past batches as well. Default None.
         reduction: default "mean_valid", the mean over anchors that have a positive.
         name: name of the loss.
         dtype: dtype of the result. Distances are taken in float32 at least.
 
     Raises:
+        TypeError: for an argument of another type.
         ValueError: for an unknown name, a temperature of 0 or less, or labels of another kind.
 
     Example:
@@ -77,16 +79,17 @@ class SmoothAPLoss(RankingLoss):
         distance="cosine",
         mining="all",
         labels="ids",
+        memory=None,
         reduction="mean_valid",
         name="smooth_ap_loss",
         dtype=None,
     ):
-        super().__init__(distance, mining, labels, reduction, name, dtype)
+        super().__init__(distance, mining, labels, reduction, name, dtype, memory)
         check_number("temperature", temperature, above=0)
         self.temperature = temperature
 
     def block_terms(self, distance, partners):
         return smooth_ap_terms(distance, partners, self.temperature)
 
-    def list_of(self, partners):
-        return with_anchor(partners)
+    def list_of(self, partners, own=None):
+        return with_anchor(partners, own)

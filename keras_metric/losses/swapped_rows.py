@@ -7,7 +7,7 @@ known only when the gradient comes in, so the backward pass runs the loop a seco
 from keras import ops
 
 from keras_metric import mining
-from keras_metric.distances import incoming_gradient, unwatched
+from keras_metric.custom_gradients import incoming_gradient, unwatched
 from keras_metric.losses.rows import Rows
 from keras_metric.losses.triplet_rows import FORMS
 from keras_metric.pairs import FAR

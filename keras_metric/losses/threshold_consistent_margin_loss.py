@@ -30,12 +30,14 @@ class ThresholdConsistentMarginLoss(PairLoss):
             `layers.PairMiner`, or a miner.
         labels: "ids" (default), or "multi_hot" for y of 0 and 1 `(batch, classes)`, where
             sharing a label makes a positive pair.
+        memory: a `layers.CrossBatchMemory`, to compare with past batches as well. Default None.
         reduction: default "mean_active": the mean over the terms of a kind that are greater
             than zero.
         name: name of the loss.
         dtype: dtype of the result. Distances are taken in float32 at least.
 
     Raises:
+        TypeError: for an argument of another type.
         ValueError: for an unknown name, a negative weight, or labels of another kind.
 
     Example:
@@ -60,11 +62,12 @@ class ThresholdConsistentMarginLoss(PairLoss):
         margin_minus=0.5,
         mining="all",
         labels="ids",
+        memory=None,
         reduction="mean_active",
         name="threshold_consistent_margin_loss",
         dtype=None,
     ):
-        super().__init__("cosine", mining, labels, reduction, name, dtype)
+        super().__init__("cosine", mining, labels, reduction, name, dtype, memory)
         check_number("lambda_plus", lambda_plus, at_least=0)
         check_number("lambda_minus", lambda_minus, at_least=0)
         check_number("margin_plus", margin_plus)

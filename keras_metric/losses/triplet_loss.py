@@ -9,10 +9,11 @@ from keras_metric._checks import check_choice, check_flag, check_number
 from keras_metric._export import export
 from keras_metric.layers.pair_miner import PairMiner
 from keras_metric.layers.triplet_miner import TripletMiner
-from keras_metric.losses.metric_loss import MetricLoss, check_branches, report
-from keras_metric.losses.pair_loss import LABELS, among_references, chosen_pairs
+from keras_metric.losses.metric_loss import MetricLoss, check_branches
+from keras_metric.losses.pair_loss import LABELS, among_references, check_memory, chosen_pairs
 from keras_metric.losses.rows import single_terms
 from keras_metric.losses.swapped_rows import swapped_triplet_rows
+from keras_metric.losses.train_reports import report
 from keras_metric.losses.triplet_rows import FORMS, triplet_rows
 from keras_metric.mining import SETTINGS, STRATEGIES
 
@@ -44,6 +45,7 @@ class TripletLoss(MetricLoss):
         swap: if True, the negative distance is the smaller of d(a, n) and d(p, n).
         labels: "ids" (default), or "multi_hot" for y of 0 and 1 `(batch, classes)`, where
             sharing a label makes a positive pair.
+        memory: a `layers.CrossBatchMemory`, to compare with past batches as well. Default None.
         reduction: "mean_active" (default): the mean over the terms greater than zero, so that
             solved triplets do not dilute the gradient. "mean_valid" divides by all triplets, as
             tensorflow-addons does. Keras's own act on the row means.
@@ -51,6 +53,7 @@ class TripletLoss(MetricLoss):
         dtype: dtype of the result. Distances are taken in float32 at least.
 
     Raises:
+        TypeError: for an argument of another type.
         ValueError: for an unknown name, float or string labels, or another number of branches.
 
     Example:
@@ -67,6 +70,8 @@ class TripletLoss(MetricLoss):
         Leibe, "In Defense of the Triplet Loss", 2017, https://arxiv.org/abs/1703.07737
     """
 
+    rows_see = "references"
+
     def __init__(
         self,
         margin=0.2,
@@ -75,6 +80,7 @@ class TripletLoss(MetricLoss):
         form="hinge",
         swap=False,
         labels="ids",
+        memory=None,
         reduction="mean_active",
         name="triplet_loss",
         dtype=None,
@@ -91,12 +97,15 @@ class TripletLoss(MetricLoss):
         self.form = form
         self.swap = bool(swap)
         self.labels = labels
+        self.memory = memory
+        check_memory(memory, labels)
         self.pair_miner = mining if isinstance(mining, PairMiner) else None
         self.miner = as_miner(mining, margin, form)
 
     @property
     def layers(self):
-        return (self.pair_miner or self.miner, *distances.layers_of(self.distance))
+        held = () if self.memory is None else (self.memory,)
+        return (self.pair_miner or self.miner, *distances.layers_of(self.distance), *held)
 
     def batch_parts(self, labels, embeddings, references=None, reference_labels=None):
         partners = pairs.from_labels(labels, reference_labels)

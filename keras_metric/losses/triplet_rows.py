@@ -12,9 +12,9 @@ from keras import ops
 
 from keras_metric import mining
 from keras_metric.losses import sorted_rows
-from keras_metric.losses.metric_loss import report_rows, watching
 from keras_metric.losses.row_blocks import rows_in_blocks
 from keras_metric.losses.rows import Rows, bounded_square
+from keras_metric.losses.train_reports import report_rows, watching
 from keras_metric.pairs import FAR
 
 

@@ -43,11 +43,13 @@ class TupletMarginLoss(PairLoss):
             `layers.PairMiner`, or a miner.
         labels: "ids" (default), or "multi_hot" for y of 0 and 1 `(batch, classes)`, where
             sharing a label makes a positive pair.
+        memory: a `layers.CrossBatchMemory`, to compare with past batches as well. Default None.
         reduction: default "mean_valid", the mean over all positive pairs.
         name: name of the loss.
         dtype: dtype of the result. Angles are taken in float32 at least.
 
     Raises:
+        TypeError: for an argument of another type.
         ValueError: for an unknown name, a scale of 0 or less, or labels of another kind.
 
     Example:
@@ -69,11 +71,12 @@ class TupletMarginLoss(PairLoss):
         scale=64,
         mining="all",
         labels="ids",
+        memory=None,
         reduction="mean_valid",
         name="tuplet_margin_loss",
         dtype=None,
     ):
-        super().__init__("cosine", mining, labels, reduction, name, dtype)
+        super().__init__("cosine", mining, labels, reduction, name, dtype, memory)
         check_number("margin", margin)
         check_number("scale", scale, above=0)
         self.margin = margin

@@ -44,6 +44,7 @@ class VICRegLoss(WholeBatchLoss):
         dtype: dtype of the result. It is computed in float32 at least.
 
     Raises:
+        TypeError: for an argument of another type.
         ValueError: for a number out of range, or another number of views than two.
 
     Example:

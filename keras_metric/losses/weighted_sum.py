@@ -23,7 +23,7 @@ class WeightedSum(keras.losses.Loss):
 
     Raises:
         ValueError: for an empty list.
-        TypeError: for a term that is not a (number, Loss) pair.
+        TypeError: for no list, or a term that is not a (number, Loss) pair.
 
     Example:
     >>> import numpy as np
@@ -36,9 +36,11 @@ class WeightedSum(keras.losses.Loss):
 
     def __init__(self, terms, name="weighted_sum", dtype=None):
         super().__init__(name=name, reduction="sum", dtype=dtype)
-        self.terms = [_checked(term) for term in terms]
-        if not self.terms:
+        if not isinstance(terms, (list, tuple)):
+            raise TypeError(f"`terms` must be a list of (weight, loss). Received: terms={terms!r}")
+        if not terms:
             raise ValueError("`terms` must hold at least one (weight, loss). Received: terms=[]")
+        self.terms = [_checked(term) for term in terms]
 
     @property
     def layers(self):
@@ -56,6 +58,12 @@ class WeightedSum(keras.losses.Loss):
     def label_free(self):
         """Whether no term needs labels of a batch."""
         return all(getattr(loss, "label_free", False) for _, loss in self.terms)
+
+    def check_ids(self, labels):
+        """Raise unless the NumPy `labels` are classes of every term that has some."""
+        for _, loss in self.terms:
+            if hasattr(loss, "check_ids"):
+                loss.check_ids(labels)
 
     def __call__(self, y_true, y_pred, sample_weight=None):
         return keras.ops.cast(
@@ -99,9 +107,9 @@ class WeightedSum(keras.losses.Loss):
 
 def _checked(term):
     if not isinstance(term, (tuple, list)) or len(term) != 2:
-        raise TypeError(f"Each term must be (weight, loss). Received: {term!r}")
+        raise TypeError(f"Each of `terms` must be (weight, loss). Received: {term!r}")
     weight, loss = term
     check_number("weight", weight)
     if not isinstance(loss, keras.losses.Loss):
-        raise TypeError(f"Each term must be (weight, keras.losses.Loss). Received: {term!r}")
+        raise TypeError(f"Each of `terms` must be (weight, keras.losses.Loss). Received: {term!r}")
     return weight, loss

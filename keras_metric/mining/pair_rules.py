@@ -192,8 +192,10 @@ RULES = {
 }
 STRATEGIES = tuple(RULES)
 RANDOM = ("uniform-histogram",)
+# Rules that rank or count the pairs of all anchors together.
+WHOLE_BATCH = ("hdc", "n-pairs")
 # What may be set for a strategy, and its default.
-SETTINGS = {
+SETTINGS: dict[str, dict[str, object]] = {
     "all": {},
     "easy-hard": {
         "positive": "easy",

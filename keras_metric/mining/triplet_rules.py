@@ -140,7 +140,7 @@ PER_ANCHOR = {"hard": hard, "soft-hard": soft_hard, "easy-positive": easy_positi
 RANDOM = ("distance-weighted", "random", "semi-hard-random", "soft-hard")
 STRATEGIES = tuple(sorted((*PER_PAIR, *PER_ANCHOR, *EVERY)))
 # What may be set for a strategy, and its default.
-SETTINGS = dict.fromkeys(STRATEGIES, {}) | {
+SETTINGS: dict[str, dict[str, object]] = dict.fromkeys(STRATEGIES, {}) | {
     "angular": {"angle": 20.0},
     "distance-weighted": {"cutoff": 0.5, "nonzero_loss_cutoff": 1.4},
     **dict.fromkeys(("easy-all", "semi-hard-all", "semi-hard-random"), {"margin": 0.2}),

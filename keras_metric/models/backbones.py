@@ -1,16 +1,18 @@
 """What the models ask of a backbone, and how it travels through a config."""
 
+import numbers
+
 import keras
 
 
-def check_backbone(backbone):
+def check_backbone(backbone, name="backbone"):
     """Raise unless `backbone` is an instance of a Keras model or layer."""
     if not isinstance(backbone, keras.layers.Layer):
         hint = "Build it first: pass the model itself, not the class or function that makes it."
         if not callable(backbone):
             hint = "For example keras.Sequential([...])."
         raise TypeError(
-            f"`backbone` must be a Keras model or layer. Received: backbone={backbone!r}. {hint}"
+            f"`{name}` must be a Keras model or layer. Received: {name}={backbone!r}. {hint}"
         )
 
 
@@ -28,6 +30,20 @@ def as_inputs(tensors):
     return keras.tree.map_structure(
         lambda t: keras.Input(batch_shape=(None, *t.shape[1:]), dtype=t.dtype), tensors
     )
+
+
+def inputs_of_shape(shape):
+    """Symbolic inputs of `shape`: a tuple with the batch axis, or a list, tuple or dict of such."""
+    if isinstance(shape, dict):
+        return {name: inputs_of_shape(part) for name, part in shape.items()}
+    if not isinstance(shape, (list, tuple)) or len(shape) == 0:
+        raise ValueError(
+            "`input_shape` must be a tuple with the batch axis first, such as (None, 28, 28, 1), "
+            f"or a list or dict of such. Received: input_shape={shape!r}"
+        )
+    if all(size is None or isinstance(size, numbers.Integral) for size in shape):
+        return keras.Input(batch_shape=tuple(shape))
+    return [inputs_of_shape(part) for part in shape]
 
 
 def batch_norms(layer, seen=None):

@@ -1,21 +1,17 @@
 """EmbeddingModel: a backbone, an encoder, and a loss on its embeddings."""
 
 import keras
-from keras import ops
 
-from keras_metric import distances, losses
-from keras_metric._checks import check_flag, check_not_strings
+from keras_metric import losses
 from keras_metric._export import export
-from keras_metric.losses.metric_loss import watch
 from keras_metric.models import branches
 from keras_metric.models.backbones import check_backbone, revive
 from keras_metric.models.encoder import DEFAULTS, Encoder, check_left_alone
-from keras_metric.models.loss_layers import LossLayers
-from keras_metric.models.train_health import TrainHealth
+from keras_metric.models.metric_model import MetricModel
 
 
 @export
-class EmbeddingModel(keras.Model):
+class EmbeddingModel(MetricModel):
     """Learns embeddings: items of one class end up close together, others apart.
 
     Reach for it with labelled data and any loss of `keras_metric.losses`; `SiameseModel`,
@@ -55,6 +51,11 @@ class EmbeddingModel(keras.Model):
             from those it was trained with.
         train_health: True adds `active_share`, `positive_distance`, `negative_distance`,
             `positives` and `embedding_spread` to the logs. Default False.
+        chunk_size: how many items the encoder trains on at a time. Default None: the whole batch.
+            With 256, a batch of 4,096 needs the encoder's memory of 256, and a third more work, for
+            the encoder runs twice; embeddings, loss and gradient are those of the whole batch.
+            Dropout drops the same in both runs. Batch normalisation takes its statistics from a
+            chunk. See docs/scale.md.
         dtype: default None: the dtype policy of the backbone.
         name: name of the model.
 
@@ -86,7 +87,7 @@ class EmbeddingModel(keras.Model):
     """
 
     # Forms of ready-made tuples: names of their branches, in the order the loss expects.
-    forms = (
+    forms: tuple[tuple[str, ...], ...] = (
         branches.TRIPLET,
         branches.POSITIVE_PAIR,
         branches.QUADRUPLET,
@@ -105,6 +106,7 @@ class EmbeddingModel(keras.Model):
         pooling="average",
         freeze_batch_norm=False,
         train_health=False,
+        chunk_size=None,
         dtype=None,
         name=None,
         **kwargs,
@@ -115,8 +117,13 @@ class EmbeddingModel(keras.Model):
                 f"`backbone` is a whole {type(backbone).__name__}. Pass its encoder to share the "
                 "weights (backbone=model.encoder), or its backbone to start a new head."
             )
-        super().__init__(dtype=dtype or backbone.dtype_policy, name=name, **kwargs)
-        check_flag("train_health", train_health)
+        super().__init__(
+            train_health=train_health,
+            chunk_size=chunk_size,
+            dtype=dtype or backbone.dtype_policy,
+            name=name,
+            **kwargs,
+        )
         if isinstance(backbone, Encoder):
             check_left_alone(backbone, embedding_dim, normalize, pooling, freeze_batch_norm)
             self.encoder = backbone
@@ -130,13 +137,9 @@ class EmbeddingModel(keras.Model):
                 dtype=dtype,
                 name="encoder",
             )
-        self.train_health = train_health
-        self.health = TrainHealth() if train_health else None
-        # The default compile gives its layers to this one, so it comes first.
-        self.loss_layers = LossLayers()
         self.shares_encoder = isinstance(backbone, Encoder)
         self.built = self.encoder.built
-        self.compile(optimizer=keras.optimizers.Adam(1e-3), loss=self._default_loss())
+        self.compile_default()
 
     def _default_loss(self):
         return losses.TripletLoss(margin=0.2, mining="semi-hard")
@@ -147,106 +150,26 @@ class EmbeddingModel(keras.Model):
         return self.encoder.backbone
 
     @property
+    def towers(self):
+        """What embeds the two sides of a comparison: here the one encoder, twice."""
+        return (self.encoder, self.encoder)
+
+    @property
     def embedding_dim(self):
         """Length of an embedding, or None as long as the model has not seen an input."""
         return self.encoder.width
 
-    @property
-    def loss(self):
-        """The loss in force, set by `compile(loss=...)`."""
-        return self._metric_loss
-
-    @loss.setter
-    def loss(self, loss):
-        # Keras assigns None while it sets the model up, and the loss in every `compile` that
-        # names one, also in the `compile` of `load_model`, which reads the weights after it.
-        if isinstance(loss, (list, tuple)) and len(loss) > 1:
-            raise ValueError(
-                "A model with one output takes one loss; Keras would drop all but the first. "
-                f"Received: a list of {len(loss)}. Use losses.WeightedSum([(weight, loss), ...])."
-            )
-        if loss is not None:
-            self.loss_layers.hold(loss, self.encoder.width)
-        self._metric_loss = loss
-
-    def build(self, input_shape=None):
-        # As in the encoder: what is below builds itself, and errors stay errors.
-        self.built = True
-
     def call(self, inputs, training=None):
         parts = branches.split(inputs, self.forms, self.takes_tuples, self.encoder)
         x = inputs if parts is None else branches.join(parts)
-        embeddings = self.encoder(x, training=training)
+        embeddings = self.embed(self.encoder, x, training)
         # Without a linear layer the backbone's first output tells the length.
         self.loss_layers.build_held(embeddings.shape[-1])
         return embeddings if parts is None else branches.part_again(embeddings, parts)
 
-    def fit(self, x=None, y=None, *args, **kwargs):
-        # Only a look at y: Keras fails on NumPy strings before any other hook of ours runs, and
-        # says nothing of labels.
-        check_not_strings("y", y)
-        return super().fit(x, y, *args, **kwargs)
-
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        branches.check_sample_weight(x, sample_weight)
-        if y is None:
-            self._check_without_y(y_pred)
-            # Tuples carry their own supervision; Keras insists on a target. To losses that read
-            # the branches as views, each item is a class of its own.
-            y = ops.arange(ops.shape(y_pred)[0], dtype="int32")
-        if self.health is None:
-            return super().compute_loss(x, y, y_pred, sample_weight, training)
-        with watch() as seen:
-            loss = super().compute_loss(x, y, y_pred, sample_weight, training)
-        self.health.update(seen, y_pred)
-        return loss
-
-    def distance(self, a, b, metric=None, batch_size=32):
-        """Distances between the items of `a` and the items of `b`, one by one.
-
-        Args:
-            a: a batch of inputs, as for `predict`.
-            b: as many inputs as `a`; or one, or one in `a`, to be measured against all others.
-            metric: name of a metric of `keras_metric.distances`, or a `layers.Mahalanobis`. Default
-                None: the one that the loss uses, "euclidean" if it names none.
-            batch_size: how many inputs the encoder sees at once. Default 32.
-
-        Returns:
-            NumPy array `(batch,)`. Smaller is closer.
-        """
-        if metric is None:
-            metric = self._loss_metric()
-        distances.check_metric("metric", metric)
-        a, b = (self.encoder.predict(x, batch_size=batch_size, verbose=0) for x in (a, b))
-        if len(a) != len(b) and 1 not in (len(a), len(b)):
-            raise ValueError(
-                "`a` and `b` must have the same number of items, or one of them a single item. "
-                f"Received: len(a)={len(a)}, len(b)={len(b)}. For all against all: "
-                "keras_metric.distances.pairwise(encoder.predict(a), encoder.predict(b))."
-            )
-        return ops.convert_to_numpy(distances.elementwise(a, b, metric))
-
-    def reset_metrics(self):
-        if self.health is not None:
-            self.health.warn_without_positives()
-        super().reset_metrics()
-
-    def get_metrics_result(self):
-        results = super().get_metrics_result()
-        # A number that the loss never reports would stand in the logs as 0.
-        silent = self.health.silent() if self.health is not None else ()
-        return {name: value for name, value in results.items() if name not in silent}
-
     def export(self, filepath, **kwargs):
         """Export the encoder for serving, as `model.encoder.export`."""
         return self.encoder.export(filepath, **kwargs)
-
-    def get_compile_config(self):
-        config = super().get_compile_config()
-        # After `compile(optimizer)` Keras goes on with the loss it has, but does not save it.
-        if config and config.get("loss") is None:
-            config["loss"] = keras.saving.serialize_keras_object(self.loss)
-        return config
 
     def get_build_config(self):
         return self.encoder.get_build_config()
@@ -260,30 +183,8 @@ class EmbeddingModel(keras.Model):
         settings = {name: encoder[name] for name in ("backbone", *DEFAULTS)}
         if self.shares_encoder:
             settings = {"backbone": keras.saving.serialize_keras_object(self.encoder), **DEFAULTS}
-        return {**super().get_config(), **settings, "train_health": self.train_health}
+        return {**super().get_config(), **settings}
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
         return cls(**revive(config, custom_objects))
-
-    def _loss_metric(self):
-        metric = getattr(self.loss, "distance", None)
-        known = isinstance(metric, str) or distances.layers_of(metric)
-        return metric if known else "euclidean"
-
-    def _check_without_y(self, y_pred):
-        terms = keras.tree.flatten(self.loss)
-        if len(y_pred.shape) == 2 and not all(getattr(t, "label_free", False) for t in terms):
-            raise ValueError(
-                "A batch of inputs needs integer class ids: fit(x, y), or a data set of "
-                "(inputs, labels). Received no y. Ready-made tuples go without: "
-                f"{branches.listing(self.forms)}."
-            )
-        for term in terms:
-            meaning = getattr(term, "y_of_pairs", None)
-            if y_pred.shape[1] == 2 and meaning:
-                raise ValueError(
-                    f"Pairs need y: {meaning}. Received no y. Write "
-                    'fit({"first": a, "second": b}, y), or let the data set yield '
-                    '({"first": a, "second": b}, y).'
-                )

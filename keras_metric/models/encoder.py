@@ -9,6 +9,7 @@ from keras_metric.models.backbones import (
     as_inputs,
     batch_norms,
     check_backbone,
+    inputs_of_shape,
     known_inputs,
     revive,
 )
@@ -93,9 +94,16 @@ class Encoder(keras.Model):
             # A backbone that knows its inputs is tried at once: a wrong one fails here.
             self(inputs)
 
+    def __call__(self, *args, **kwargs):
+        # What is below builds itself in its first call, and errors in it stay errors. Keras
+        # would hand `build` the shapes of that call, and could not know the dtypes.
+        if not self.built:
+            self.build()
+        return super().__call__(*args, **kwargs)
+
     def build(self, input_shape=None):
-        # Backbone and head build themselves when they are first called. Without this method
-        # Keras would try `call` beforehand and turn every error in it into a warning.
+        if input_shape is not None and not self.built:
+            self(inputs_of_shape(input_shape))
         self.built = True
 
     def call(self, inputs, training=None):
@@ -170,7 +178,8 @@ class Encoder(keras.Model):
 
     def get_build_config(self):
         inputs = self._signature.structure
-        return None if inputs is None else {"inputs": inputs}
+        # As plain JSON: Keras would serialize tensors by itself, tuners write what they get.
+        return None if inputs is None else {"inputs": keras.saving.serialize_keras_object(inputs)}
 
     def build_from_config(self, config):
         if config and not self.built:

@@ -2,6 +2,8 @@
 
 import keras
 
+from keras_metric.models.id_guard import IdGuard
+
 
 class LossLayers(keras.layers.Layer):
     """Holds the layers of a model's loss, so that the model tracks their weights.
@@ -16,6 +18,7 @@ class LossLayers(keras.layers.Layer):
     def __init__(self, **kwargs):
         super().__init__(**{"name": "loss_layers", "dtype": "float32", **kwargs})
         self.held = ()
+        self.guard = IdGuard()
         self.built = True
 
     def hold(self, loss, width):
@@ -33,12 +36,14 @@ class LossLayers(keras.layers.Layer):
             for layer in held:
                 _build(layer, width)
         self.held = tuple(held)
+        _check_paths(self.held)
 
     def build_held(self, width):
         """Build what could not be built before the length of an embedding was known."""
         for layer in self.held:
             _check_width(layer, width)
             _build(layer, width)
+        _check_paths(self.held)
 
     @property
     def trainable(self):
@@ -58,6 +63,17 @@ class LossLayers(keras.layers.Layer):
     @property
     def weights(self):
         return [v for layer in self.held for v in layer.weights]
+
+
+def _check_paths(layers):
+    """Raise if two weights have one path: PyTorch and optimizers by path would take one of them."""
+    paths = [weight.path for layer in layers for weight in layer.weights]
+    twice = sorted({path for path in paths if paths.count(path) > 1})
+    if twice:
+        raise ValueError(
+            f"Two weights of the loss are called {twice[0]!r}. Give each loss of a sum a name of "
+            'its own: losses.ArcFaceLoss(10, name="kind"), losses.ArcFaceLoss(4, name="colour").'
+        )
 
 
 def _build(layer, width):

@@ -30,6 +30,8 @@ class SiameseModel(EmbeddingModel):
         pooling: "average" (default), "max", a Keras layer, or None.
         freeze_batch_norm: True keeps batch normalisation of the backbone frozen. Default False.
         train_health: True adds numbers on the training to the logs. Default False.
+        chunk_size: how many items the encoder trains on at a time, for batches beyond its memory.
+            Default None: the whole batch. See `EmbeddingModel`.
         dtype: default None: the dtype policy of the backbone.
         name: name of the model.
 

@@ -1,0 +1,70 @@
+"""What losses tell about training while somebody watches: distances, and the active share."""
+
+import contextlib
+import threading
+
+from keras import ops
+
+# Replicas are traced in threads of their own, so what a loss reports stays in its thread.
+_watched = threading.local()
+
+
+@contextlib.contextmanager
+def watch():
+    """Collect what losses called inside the block know about training: a dict of scalars.
+
+    `active_share`: terms greater than zero among all terms. `positive_distance`,
+    `negative_distance`: mean distance of an anchor to its positives and negatives.
+    `positives`: number of (anchor, positive) pairs. Nothing is computed outside such a block.
+    """
+    outer = getattr(_watched, "seen", None)
+    _watched.seen = {}
+    try:
+        yield _watched.seen
+    finally:
+        _watched.seen = outer
+
+
+def watching():
+    """Whether an open `watch` still wants the distances of this batch."""
+    seen = getattr(_watched, "seen", None)
+    return seen is not None and "positive_distance" not in seen
+
+
+def report(positive_distance, negative_distance, positive=None, negative=None):
+    """Tell an open `watch` the distances of a batch; the masks say which elements are meant."""
+    if not watching():
+        return
+    sums, counts = zip(
+        _masked_sum(positive_distance, positive), _masked_sum(negative_distance, negative)
+    )
+    report_rows(*sums, *counts)
+
+
+def _masked_sum(values, mask):
+    mask = ops.ones_like(values) if mask is None else ops.cast(mask, values.dtype)
+    return ops.sum(ops.where(mask > 0, values, 0) * mask), ops.sum(mask)
+
+
+def report_rows(positive_sums, negative_sums, num_positives, num_negatives):
+    """The same from the sums of the distances of each row, and their numbers."""
+    if not watching():
+        return
+    seen = _watched.seen
+    seen["positive_distance"], seen["positives"] = _mean(positive_sums, num_positives)
+    seen["negative_distance"], _ = _mean(negative_sums, num_negatives)
+
+
+def _mean(sums, numbers):
+    total = ops.sum(sums)
+    count = ops.cast(ops.sum(numbers), total.dtype)
+    return total / ops.maximum(count, 1), count
+
+
+def report_active(parts):
+    """Tell an open `watch` which share of the terms of these `Rows` is greater than zero."""
+    seen = getattr(_watched, "seen", None)
+    if seen is not None and "active_share" not in seen:
+        active = sum(ops.sum(part.active) for part in parts)
+        valid = sum(ops.sum(part.valid) for part in parts)
+        seen["active_share"] = active / ops.maximum(valid, 1)
