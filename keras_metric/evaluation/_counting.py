@@ -13,6 +13,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from keras_metric.evaluation._distances import order_keys
+from keras_metric.evaluation._progress import watched
 
 # A tile, one product: 8 MB of float32. NumPy compares rows of more than 4,096 numbers three times
 # faster than shorter ones, which it copies first; 8,160 is 32 * 255, see `_tally`.
@@ -47,7 +48,7 @@ class Counter:
         order = np.argsort(keys, axis=1)[:, ::-1]
         self.keys = np.take_along_axis(keys, order, axis=1)
         distances = np.take_along_axis(distances, order, axis=1)
-        close = geometry.threshold(slice(0, len(real)), distances)
+        close = geometry.threshold(distances)
         close[self.keys == -1 - NOWHERE] = np.inf
         slack = geometry.slack[: len(real), None]
         # One row for each place, since a comparison takes the thresholds of one place.
@@ -56,7 +57,7 @@ class Counter:
         self.before = np.zeros(real.shape, "int64")
         self.lock = threading.Lock()
 
-    def ranks(self):
+    def ranks(self, progress=None):
         """Return the ranks `(queries, most)` of the positives, from 1 up, farthest first."""
         queries, items = len(self.keys), len(self.index)
         tiles = [
@@ -65,19 +66,19 @@ class Counter:
             # Leave-one-out measures a pair once and counts it for both of its ends.
             for left in range(top if self.geometry.same else 0, items, _COLUMNS)
         ]
-        for _ in in_threads(self._visit, tiles):
+        for _ in watched(in_threads(self._visit, tiles), len(tiles), "ranks", progress):
             pass
         return self.per_query[:, None] - np.arange(self.keys.shape[1]) + self.before
 
     def _visit(self, tile):
         rows, columns = tile
-        product = self.geometry.products(rows, columns)
-        self._hide(product, rows, columns, -np.inf)
-        self._count(product, rows, columns, 0)
+        close = self.geometry.closeness(rows, columns)
+        self._hide(close, rows, columns, -np.inf)
+        self._count(close, rows, columns, 0)
         others = slice(max(columns.start, rows.stop), min(columns.stop, len(self.keys)))
         if self.geometry.same and others.start < others.stop:
             part = slice(others.start - columns.start, others.stop - columns.start)
-            self._count(product[:, part], others, rows, 1)
+            self._count(close[:, part], others, rows, 1)
 
     def _hide(self, tile, rows, columns, value):
         """Overwrite the items of each query's own class: only the others are counted."""
@@ -87,21 +88,19 @@ class Counter:
             first, last = np.maximum(ranges[start] - columns.start, 0)
             tile[start:stop, first:last] = value
 
-    def _count(self, product, queries, items, axis):
+    def _count(self, close, queries, items, axis):
         """Add what a tile says of `queries`, which lie along `axis`, and `items`."""
         most = self.per_query[queries].max()
         before = np.zeros((queries.stop - queries.start, most), "int64")
-        doubts, left = [], _MOST_DOUBTS * product.size
-        # As wide as a tile, so that rows are whole words; what lies beyond `product` stays False.
+        doubts, left = [], _MOST_DOUBTS * close.size
+        # As wide as a tile, so that rows are whole words; what lies beyond `close` stays False.
         flags = np.zeros((2, _STRIP, _COLUMNS), bool)
-        for top in range(0, len(product), _STRIP):
-            strip = product[top : top + _STRIP]
+        for top in range(0, len(close), _STRIP):
+            strip = close[top : top + _STRIP]
             lines = slice(top, top + len(strip))
             mine = lines if axis == 0 else slice(None)
             bounds = (bound[:, queries][:most, mine] for bound in (self.surely, self.perhaps))
-            held = items if axis == 0 else slice(items.start + top, items.start + lines.stop)
-            close = self.geometry.lean(strip, held, 1 - axis)
-            for place, slot in _look(close, *bounds, axis, before[mine], flags[:, : len(strip)]):
+            for place, slot in _look(strip, *bounds, axis, before[mine], flags[:, : len(strip)]):
                 place[0] += top
                 doubts.append((place[axis], place[1 - axis], np.full(len(place[0]), slot)))
                 left -= len(place[0])
@@ -143,22 +142,23 @@ def _look(close, surely, perhaps, axis, before, flags):
             # Nothing that fails here is before a nearer positive.
             may = np.flatnonzero(values >= perhaps[slot][few[axis]])
             few, values = [few[0][may], few[1][may]], values[may]
+        else:
+            bounds = surely[slot], perhaps[slot]
+            if axis == 0:
+                bounds = bounds[0][:, None], bounds[1][:, None]
+            np.greater_equal(close, bounds[1], out=maybe[:, inside])
+            if np.count_nonzero(maybe) < _FEW * close.size:
+                few = np.divmod(np.flatnonzero(maybe), _COLUMNS)
+                values = close[few]
+        if few is not None:
             ahead = values > surely[slot][few[axis]]
             before[:, slot] += np.bincount(few[axis][ahead], minlength=len(before))
             near = np.flatnonzero(~ahead)
             place = [few[0][near], few[1][near]]
         else:
-            bounds = surely[slot], perhaps[slot]
-            if axis == 0:
-                bounds = bounds[0][:, None], bounds[1][:, None]
             np.greater(close, bounds[0], out=sure[:, inside])
-            np.greater_equal(close, bounds[1], out=maybe[:, inside])
-            counts = _tally(sure, 1 - axis)[: len(before)]
-            before[:, slot] += counts
+            before[:, slot] += _tally(sure, 1 - axis)[: len(before)]
             place = _differences(sure, maybe)
-            if counts.sum() + len(place[0]) < _FEW * close.size:
-                few = np.divmod(np.flatnonzero(maybe), _COLUMNS)
-                values = close[few]
         if len(place[0]):
             yield place, slot
 

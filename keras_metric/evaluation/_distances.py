@@ -13,6 +13,8 @@ _FORMS = {
     "squared_euclidean": (False, False, True),
 }
 METRICS = tuple(_FORMS)
+# Those that `in_units` knows; a distance of "snr" depends on its query's variance as well.
+UNITS = tuple(name for name in METRICS if name != "snr")
 _CANCELLED = np.float32(2.0**-44)
 _NUMBERS = 1 << 19  # float64 numbers handled at a time: 4 MB
 
@@ -21,14 +23,17 @@ class Geometry:
     """Distances between the rows of `queries` and those of `gallery`.
 
     `closeness` costs one float32 GEMM, grows as the distance falls, and is off by less than
-    `slack`. `paired` and `block` give float64 distances in the metric's order.
+    `slack`; it is minus half a squared distance, or the product itself. `paired` and `block` give
+    float64 distances in the metric's order.
     """
 
     def __init__(self, queries, gallery, metric):
+        self.metric = metric
         self.centred_rows, self.unit, self.squared = _FORMS[metric]
         self.same = queries is gallery
         self.raw_queries, self.raw_gallery, self.kept = queries, gallery, None
-        largest = max(np.abs(part).max(initial=0.0) for part in (queries, gallery))
+        # In float64, where the square of the scale of tiny vectors is still a number.
+        largest = float(max(np.abs(part).max(initial=0.0) for part in (queries, gallery)))
         # A power of two changes no digit, and squares of large vectors fit float32 after it.
         self.scale = 2.0 ** -np.ceil(np.log2(largest)) if largest > 0 else 1.0
         self.origin = np.zeros(gallery.shape[1])
@@ -40,12 +45,16 @@ class Geometry:
             # Differences do not move, but the product cancels less when the cloud sits at zero.
             # The median, because one far outlier would drag the mean away from all the others.
             sample = gallery[:: max(1, len(gallery) // 1024)]
-            self.origin = np.median(self._rows(sample), axis=0)
+            if len(sample):
+                self.origin = np.median(self._rows(sample), axis=0)
         self.gallery, self.gallery_norms = self._in_float32(gallery)
         self.queries, self.query_norms = self.gallery, self.gallery_norms
         if not self.same:
             self.queries, self.query_norms = self._in_float32(queries)
-        self.gallery_halves = (0.5 * self.gallery_norms**2).astype("float32")
+        if self.squared:
+            # Two more columns make the product q.g - q.q / 2 - g.g / 2, at no pass over it.
+            self.queries = _widened(self.queries, self.query_norms, first=True)
+            self.gallery = _widened(self.gallery, self.gallery_norms, first=False)
         # The float32 product was seen to err by sqrt(dim) / 10 units in the last place. Ten
         # times that is still narrow, and too wide a band costs time, never exactness.
         units = (8 + np.sqrt(gallery.shape[1])) * 2.0**-24
@@ -54,26 +63,18 @@ class Geometry:
         if self.squared:
             self.slack += units * (self.query_norms**2 + longest**2)
 
-    def products(self, query, item):
-        """Return the float32 products of two slices; `lean` makes them closeness."""
+    def closeness(self, query, item):
+        """Return the float32 closeness of two slices, every query with every item."""
         return self.queries[query] @ self.gallery[item].T
 
-    def lean(self, products, item, axis):
-        """Return `products` as closeness to the gallery's slice `item`, which lies on `axis`."""
-        if not self.squared:
-            return products
-        return products - np.expand_dims(self.gallery_halves[item], 1 - axis)
-
-    def threshold(self, query, distances):
-        """Return the closeness that belongs to `distances` `(queries, positives)`."""
-        if self.squared:
-            return 0.5 * (self.query_norms[query, None] ** 2 - distances)
-        return float(self.unit) - distances
+    def threshold(self, distances):
+        """Return the closeness that belongs to `distances`."""
+        return -0.5 * distances if self.squared else float(self.unit) - distances
 
     def paired(self, query, item):
         """Return the float64 distances of the pairs `(query[i], item[i])`."""
         distances = np.empty(len(query))
-        step = max(1, _NUMBERS // self.gallery.shape[1])
+        step = max(1, _NUMBERS // self.raw_gallery.shape[1])
         for start in range(0, len(query), step):
             part = slice(start, start + step)
             a = self._rows(self.raw_queries[query[part]])
@@ -101,6 +102,14 @@ class Geometry:
         size = distances if self.squared else np.abs(distances)
         distances[size < _CANCELLED * reach] = 0.0
         return distances
+
+    def in_units(self, distances):
+        """Return what `block` gave as float64 distances in units of the metric."""
+        distances = distances.astype("float64")
+        if self.unit:
+            return 0.5 * distances if self.squared else distances
+        distances /= self.scale**2
+        return np.sqrt(distances) if self.metric == "euclidean" else distances
 
     def keep_exact(self):
         """Keep the gallery in float64: `block` is about to need all of it again and again."""
@@ -155,6 +164,13 @@ class Geometry:
         return rows, norms
 
 
+def _widened(rows, norms, first):
+    """Return `rows` with two more columns: minus half their squares and 1, or the other way."""
+    halves, ones = -0.5 * norms[:, None] ** 2, np.ones((len(rows), 1))
+    columns = (halves, ones) if first else (ones, halves)
+    return np.concatenate([rows, *(column.astype("float32") for column in columns)], axis=1)
+
+
 def order_keys(distances, index):
     """Return int64 keys that sort by distance rounded to float32, then by `index`; all are even.
 
@@ -170,3 +186,14 @@ def order_keys(distances, index):
     keys <<= 32
     keys |= 2 * index
     return keys
+
+
+def key_distances(keys):
+    """Return the float32 distances from which `order_keys` made `keys`."""
+    bits = (keys >> 32).astype("int32")
+    return np.where(bits < 0, bits ^ np.int32(0x7FFFFFFF), bits).view("float32")
+
+
+def key_index(keys):
+    """Return the item numbers in `keys`."""
+    return (keys & 0xFFFFFFFF) >> 1

@@ -1,18 +1,19 @@
 """Checks and conversions that every evaluation of embeddings begins with."""
 
 import numpy as np
-from keras import ops
+
+from keras_metric._checks import as_array, is_numeric
 
 
 def as_embeddings(name, value):
     """Return `value` as a finite floating point NumPy array of shape `(items, dim)`."""
-    array = ops.convert_to_numpy(value) if ops.is_tensor(value) else np.asarray(value)
+    array = as_array(name, value)
     if array.ndim != 2 or array.shape[1] == 0:
         raise ValueError(
             f"`{name}` must have shape (items, dim). Received: {name}.shape={array.shape}. "
             "Flatten images or maps with `x.reshape(len(x), -1)`."
         )
-    if array.dtype.kind in "OSUM":
+    if not is_numeric(array):
         raise ValueError(f"`{name}` must be numbers. Received: {name}.dtype={array.dtype}")
     if array.dtype != np.float64:
         # Integers beyond 24 bits would lose digits in float32; half precision gains nothing.
@@ -31,7 +32,7 @@ def as_embeddings(name, value):
 
 def as_labels(name, value, num_items):
     """Return `value` as a NumPy array of shape `(num_items,)`, of whatever kind it is."""
-    array = ops.convert_to_numpy(value) if ops.is_tensor(value) else np.asarray(value)
+    array = as_array(name, value)
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.shape != (num_items,):
@@ -45,12 +46,37 @@ def as_labels(name, value, num_items):
     return array
 
 
+def as_gallery(embeddings, labels, shape):
+    """Return a gallery's `(embeddings, labels)` beside queries of `shape`, or None for none."""
+    if (embeddings is None) != (labels is None):
+        missing = "gallery_embeddings" if embeddings is None else "gallery_labels"
+        raise ValueError(
+            "A gallery has both embeddings and labels. "
+            f"Received: {missing}=None. Leave both out for leave-one-out."
+        )
+    if embeddings is None:
+        return None
+    gallery = as_gallery_embeddings(embeddings, shape)
+    return gallery, as_labels("gallery_labels", labels, len(gallery))
+
+
+def as_gallery_embeddings(value, shape):
+    """Return a gallery's embeddings beside queries of `shape`."""
+    gallery = as_embeddings("gallery_embeddings", value)
+    if gallery.shape[1] != shape[1]:
+        raise ValueError(
+            "Queries and gallery must have the same width. Received: "
+            f"embeddings.shape={shape}, gallery_embeddings.shape={gallery.shape}"
+        )
+    return gallery
+
+
 def as_codes(*labels):
     """Number the labels of several arrays together: equal labels get equal codes from 0 up."""
     kinds = {"number" if part.dtype.kind in "iufb" else part.dtype.kind for part in labels}
     if len(kinds) > 1:
         raise ValueError(
-            "The labels of queries and gallery must be of one kind. Received: "
+            "`labels` of queries and gallery must be of one kind. Received: "
             f"dtypes={[str(part.dtype) for part in labels]}"
         )
     if len({part.dtype for part in labels}) > 1 and kinds == {"number"}:
@@ -59,5 +85,8 @@ def as_codes(*labels):
     try:
         codes = np.unique(np.concatenate(labels), return_inverse=True)[1].reshape(-1)
     except TypeError as error:
-        raise ValueError("Labels must be comparable with each other, all of one type.") from error
+        raise ValueError(
+            "`labels` must be comparable with each other, all of one type. Received: "
+            f"dtypes={[str(part.dtype) for part in labels]}"
+        ) from error
     return np.split(codes, np.cumsum([len(part) for part in labels])[:-1])

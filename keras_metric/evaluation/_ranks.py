@@ -9,16 +9,17 @@ import numpy as np
 
 from keras_metric.evaluation._counting import NOWHERE, Counter, in_threads
 from keras_metric.evaluation._distances import Geometry, order_keys
+from keras_metric.evaluation._progress import watched
 
 MOST_COUNTED = 32  # relevant items; with more of them a sort is cheaper than the counts
 _MOST_SORTED = 1 << 20  # numbers in a block that is sorted: 8 MB in float64
 
 
 class Ranking:
-    """Iterates over `(ranks, relevant)` of blocks of queries that have a relevant item.
+    """Iterates over `(queries, ranks, relevant)` of blocks of queries that have a relevant item.
 
-    `ranks` is `(queries, most)`, from 1 up, nearest first, infinite beyond `relevant`
-    `(queries,)`, the number of relevant items. The order of the queries is free.
+    `queries` are row numbers of the embeddings, in free order. `ranks` is `(queries, most)`, from
+    1 up, nearest first, infinite beyond `relevant` `(queries,)`, the number of relevant items.
 
     Args:
         embeddings: `(queries, dim)`.
@@ -26,23 +27,48 @@ class Ranking:
         gallery: `(items, dim)`, or None: each query against all other queries.
         gallery_codes: `(items,)`, numbered together with `codes`.
         metric: One of `METRICS`.
+        groups: `(queries,)` group numbers from 0 up, or None. Items of a query's class and group
+            are as if they were not there.
+        gallery_groups: `(items,)`, numbered together with `groups`.
+        progress: See `watched`.
     """
 
-    def __init__(self, embeddings, codes, gallery, gallery_codes, metric):
+    def __init__(
+        self,
+        embeddings,
+        codes,
+        gallery,
+        gallery_codes,
+        metric,
+        groups=None,
+        gallery_groups=None,
+        progress=None,
+    ):
         self.alone = gallery is None
+        self.progress = progress
         if self.alone:
-            gallery, gallery_codes = embeddings, codes
-        sizes = np.bincount(gallery_codes, minlength=codes.max(initial=0) + 1) - self.alone
+            gallery, gallery_codes, gallery_groups = embeddings, codes, groups
+        sizes = np.bincount(gallery_codes, minlength=codes.max(initial=0) + 1)
+        others = sizes - self.alone
         # Classes lie side by side, so that a query's positives are one range of columns; those
         # with few positives come first, so that the queries of a tile have about as many.
         place = np.empty(len(sizes), "int64")
-        place[np.argsort(np.where(sizes > 0, sizes, NOWHERE), kind="stable")] = np.arange(
+        place[np.argsort(np.where(others > 0, others, NOWHERE), kind="stable")] = np.arange(
             len(sizes)
         )
         self.index = np.argsort(place[gallery_codes], kind="stable")
         rows = self.index if self.alone else np.argsort(place[codes], kind="stable")
-        rows = rows[sizes[codes[rows]] > 0]
-        self.relevant = sizes[codes[rows]]
+        self.rows = rows = rows[others[codes[rows]] > 0]
+        self.candidates = others[codes[rows]]  # relevant but for their group
+        self.relevant, self.groups = self.candidates, None
+        if groups is not None:
+            self.groups, self.column_groups = groups[rows], gallery_groups[self.index]
+            width = 1 + max(groups.max(initial=0), gallery_groups.max(initial=0))
+            mine, theirs = codes[rows] * width + self.groups, gallery_codes * width + gallery_groups
+            kinds, counts = np.unique(theirs, return_counts=True)
+            found = np.minimum(np.searchsorted(kinds, mine), len(kinds) - 1)
+            hidden = np.where(kinds[found] == mine, counts[found], 0)
+            self.relevant = sizes[codes[rows]] - hidden
         columns = place[gallery_codes[self.index]]
         ends = [np.searchsorted(columns, place[codes[rows]], side) for side in ("left", "right")]
         self.ranges = np.stack(ends, axis=1)
@@ -50,28 +76,46 @@ class Ranking:
         self.geometry = Geometry(gallery if self.alone else embeddings[rows], gallery, metric)
 
     def __iter__(self):
-        counted = int(np.searchsorted(self.relevant, MOST_COUNTED, side="right"))
+        for rows, ranks in self._ranks():
+            relevant = self.relevant[rows]
+            answered = relevant > 0
+            if answered.any():
+                most = relevant.max()
+                yield self.rows[rows][answered], ranks[answered, :most], relevant[answered]
+
+    def _ranks(self):
+        """Yield slices of the queries and their ranks, nearest first."""
+        counted = int(np.searchsorted(self.candidates, MOST_COUNTED, side="right"))
         if counted:
             rows = slice(0, counted)
             columns, real = self._positives(rows)
-            ranks = Counter(self.geometry, self.index, self.ranges[rows], columns, real).ranks()
-            yield np.sort(np.where(real, ranks, np.inf), axis=1), self.relevant[rows]
-        if counted == len(self.relevant):
+            counter = Counter(self.geometry, self.index, self.ranges[rows], columns, real)
+            ranks = counter.ranks(self.progress)
+            there = np.arange(ranks.shape[1]) < self.relevant[rows, None]
+            yield rows, np.sort(np.where(there, ranks, np.inf), axis=1)
+        if counted == len(self.candidates):
             return
         self.geometry.keep_exact()
         step = max(1, _MOST_SORTED // len(self.index))
-        starts = range(counted, len(self.relevant), step)
-        blocks = (slice(start, min(start + step, len(self.relevant))) for start in starts)
-        yield from in_threads(self._sorted, blocks)
+        starts = range(counted, len(self.candidates), step)
+        blocks = [slice(start, min(start + step, len(self.candidates))) for start in starts]
+        sorted_blocks = in_threads(lambda rows: (rows, self._sorted(rows)), blocks)
+        yield from watched(sorted_blocks, len(blocks), "ranks", self.progress)
 
     def _positives(self, rows):
-        """Return the columns of the rows' positives, without self, and which of them are real."""
-        relevant = self.relevant[rows, None]
-        slot = np.arange(relevant.max())
+        """Return columns of the rows' own classes, and which of them are relevant."""
+        candidates = self.candidates[rows, None]
+        if self.groups is not None:
+            slot = np.arange(candidates.max() + self.alone)
+            columns = np.minimum(self.ranges[rows, :1] + slot, self.ranges[rows, 1:] - 1)
+            # Of its own group is also the query itself.
+            other = self.column_groups[columns] != self.groups[rows, None]
+            return columns, other & (slot < candidates + self.alone)
+        slot = np.arange(candidates.max())
         columns = self.ranges[rows, :1] + slot
         if self.alone:
             columns += columns >= np.arange(rows.start, rows.stop)[:, None]
-        real = slot < relevant
+        real = slot < candidates
         return np.where(real, columns, 0), real
 
     def _sorted(self, rows):
@@ -79,11 +123,16 @@ class Ranking:
         # Keys are even: an odd one says that its item is relevant, also after the sort.
         for row, (first, last) in zip(keys, self.ranges[rows], strict=True):
             row[first:last] |= 1
-        if self.alone:
+        if self.groups is not None:
+            for row, number in zip(keys, range(rows.start, rows.stop), strict=True):
+                first, last = self.ranges[number]
+                same = self.column_groups[first:last] == self.groups[number]
+                row[first:last][same] = NOWHERE - 1
+        elif self.alone:
             keys[np.arange(len(keys)), np.arange(rows.start, rows.stop)] = NOWHERE - 1
         keys.sort(axis=1)
         relevant = self.relevant[rows]
-        ranks = np.full((len(keys), relevant.max()), np.inf)
+        ranks = np.full((len(keys), max(1, relevant.max())), np.inf)
         found = np.flatnonzero((keys & 1).astype(bool))
         ranks[np.arange(ranks.shape[1]) < relevant[:, None]] = found % keys.shape[1] + 1.0
-        return ranks, relevant
+        return ranks

@@ -2,9 +2,16 @@
 
 import numpy as np
 
-from keras_metric._checks import check_choice, check_count
+from keras_metric._checks import check_choice, check_count, check_flag, check_number
+from keras_metric.evaluation._bootstrap import intervals
 from keras_metric.evaluation._distances import METRICS
-from keras_metric.evaluation._inputs import as_codes, as_embeddings, as_labels
+from keras_metric.evaluation._inputs import (
+    as_codes,
+    as_embeddings,
+    as_gallery,
+    as_labels,
+)
+from keras_metric.evaluation._precomputed import PrecomputedRanking
 from keras_metric.evaluation._ranks import Ranking
 
 
@@ -15,6 +22,14 @@ def retrieval_metrics(
     gallery_labels=None,
     k=(1, 2, 4, 8),
     metric="euclidean",
+    *,
+    groups=None,
+    gallery_groups=None,
+    average="query",
+    per_class=False,
+    confidence=None,
+    seed=0,
+    progress=None,
 ):
     """Measure how well nearest neighbours share a query's label.
 
@@ -29,12 +44,15 @@ def retrieval_metrics(
     |---|---|
     | `recall_at_k` | 1 if rank_1 <= k, else 0 |
     | `precision_at_k` | number of ranks <= k, divided by k |
+    | `ndcg_at_k` | sum over ranks <= k of 1 / log2(1 + rank), divided by what it could be |
+    | `cmc_at_k` | as `recall_at_k`, by the name it has in re-identification |
     | `r_precision` | number of ranks <= R, divided by R |
     | `map` | mean over i of i / rank_i: average precision over the full ranking |
     | `map_at_r` | the same sum over ranks <= R only, still divided by R |
     | `mrr` | 1 / rank_1 |
 
     `recall_at_k` is metric learning's: any hit among k, not the share of relevant items found.
+    What NDCG could be is the sum over i = 1 .. min(R, k) of 1 / log2(1 + i).
     Queries with R = 0 cannot be answered: they are left out of the averages and counted as
     `excluded_queries`. `num_queries` is the number averaged over; if it is 0 the averages are
     NaN.
@@ -44,21 +62,43 @@ def retrieval_metrics(
     an encoder that maps everything to one point scores as chance does. Memory beside the input
     is one sorted copy, one in float32, and blocks of some 100 MB; never items x items.
 
+    Conventions elsewhere: pytorch-metric-learning gives `precision_at_1`, `r_precision`, `map`
+    (with `k=None`), `map_at_r` and `mrr` alike, and its `avg_of_avgs` is `average="class"`.
+    open-metric-learning's `map` at k = the gallery's size is `map`; its `precision` divides by
+    min(k, R). scikit-learn's `average_precision_score` and `ndcg_score` of one query agree where
+    there are no ties. The area that Market-1501's first code took for average precision, by
+    trapezoids, is another number; today's re-identification libraries use `map`.
+
     Args:
         embeddings: Array `(items, dim)`, finite. One row for each query.
         labels: Array `(items,)` or `(items, 1)`: integers of any width, strings, anything that
             can be compared.
         gallery_embeddings: Array `(gallery, dim)`, or None for leave-one-out.
         gallery_labels: Array `(gallery,)`, of the same kind as `labels`.
-        k: Integer or integers of at least 1: the cut-offs of recall and precision. May be
-            larger than the gallery. The default is that of the literature.
+        k: Integer or integers of at least 1: the cut-offs of recall, precision, NDCG and CMC. May
+            be larger than the gallery. The default is that of the literature.
         metric: One of `"cosine"`, `"dot"`, `"euclidean"`, `"pearson"`, `"snr"` (with the query
             as anchor), `"squared_euclidean"`; the first and the third rank alike when the
-            embeddings have length 1, as an encoder's do.
+            embeddings have length 1, as an encoder's do. `"precomputed"`: `embeddings` are
+            distances `(queries, gallery)`, with `gallery_labels` alone, or `(items, items)`.
+        groups: Array `(items,)` of the camera or the sequence of each query, of any kind, or None.
+            An item with the query's label and its group is passed over as if it were not there:
+            the next picture of the same film is no achievement. Items of other labels count
+            whatever their group.
+        gallery_groups: Array `(gallery,)` of the same kind as `groups`.
+        average: `"query"` (default) weighs all queries alike; `"class"` is the mean over classes
+            of the means of their queries, so that large classes count no more than small ones.
+        per_class: True adds the averages of each class, as `"label/recall_at_1"` and so on.
+        confidence: None, or a share between 0 and 1 such as 0.95: adds `recall_at_1_low` and
+            `recall_at_1_high` and so on, the percentile bootstrap interval over 1,000 resamples
+            of the queries (of the classes with `average="class"`). The gallery is held.
+        seed: Integer for the resamples.
+        progress: Bar on the standard error: None (default) on a terminal after two seconds, True
+            always, False never.
 
     Returns:
-        Dict of floats, as in the table, with one `recall_at_k` and one `precision_at_k` for
-        each `k`, and the two counts.
+        Dict of floats, as in the table, with one of the first four for each `k`, and the two
+        counts.
 
     Raises:
         ValueError: NaN or infinity in the embeddings, shapes that do not fit each other,
@@ -72,58 +112,129 @@ def retrieval_metrics(
         >>> result["recall_at_1"], result["recall_at_2"], result["mrr"]
         (0.75, 1.0, 0.875)
 
+        The third point finds the second first. Were the two of one camera, a pair would be lost:
+
+        >>> result = retrieval_metrics(points, ["a", "a", "b", "b"], k=1, groups=[1, 1, 2, 3])
+        >>> result["recall_at_1"], result["num_queries"], result["excluded_queries"]
+        (0.5, 2.0, 2.0)
+
     Reference:
         Musgrave, Belongie, Lim (2020), A Metric Learning Reality Check (R-precision, MAP@R),
         https://arxiv.org/abs/2003.08505; Jegou, Douze, Schmid (2011), Product Quantization for
-        Nearest Neighbor Search (recall@k).
+        Nearest Neighbor Search (recall@k); Jarvelin, Kekalainen (2002), Cumulated Gain-Based
+        Evaluation of IR Techniques (NDCG); Zheng et al. (2015), Scalable Person
+        Re-identification (CMC and MAP without the query's camera).
     """
     cuts = [k] if np.ndim(k) == 0 else list(k)
     for cut in cuts:
         check_count("k", cut)
-    check_choice("metric", metric, METRICS)
-    if (gallery_embeddings is None) != (gallery_labels is None):
-        missing = "gallery_embeddings" if gallery_embeddings is None else "gallery_labels"
-        raise ValueError(
-            "A gallery has both embeddings and labels. "
-            f"Received: {missing}=None. Leave both out for leave-one-out."
-        )
+    check_choice("metric", metric, (*METRICS, "precomputed"))
+    check_choice("average", average, ("class", "query"))
+    check_flag("per_class", per_class)
+    if confidence is not None:
+        check_number("confidence", confidence, above=0, at_most=1)
+    check_count("seed", seed, at_least=0)
     embeddings = as_embeddings("embeddings", embeddings)
     labels = as_labels("labels", labels, len(embeddings))
-    if gallery_embeddings is None:
-        ranking = Ranking(embeddings, as_codes(labels)[0], None, None, metric)
-        return _averages(ranking, len(embeddings), cuts)
-    gallery = as_embeddings("gallery_embeddings", gallery_embeddings)
-    if gallery.shape[1] != embeddings.shape[1]:
+    if metric == "precomputed":
+        gallery = _precomputed_gallery(embeddings, gallery_embeddings, gallery_labels)
+    else:
+        gallery = as_gallery(gallery_embeddings, gallery_labels, embeddings.shape)
+    codes = _codes(labels, None if gallery is None else gallery[1])
+    group_codes = _group_codes(groups, gallery_groups, len(embeddings), gallery)
+    if metric == "precomputed":
+        ranking = PrecomputedRanking(embeddings, *codes, *group_codes, progress)
+    else:
+        items = None if gallery is None else gallery[0]
+        ranking = Ranking(embeddings, codes[0], items, codes[1], metric, *group_codes, progress)
+    names, values, queries = _values(ranking, cuts)
+    classes, of_class = np.unique(codes[0][queries], return_inverse=True)
+    sums = [np.bincount(of_class, column, len(classes)) for column in values.T]
+    class_means = np.stack(sums, axis=1) / np.bincount(of_class)[:, None]
+    units = class_means if average == "class" else values
+    means = units.mean(axis=0) if len(units) else np.full(len(names), np.nan)
+    result = dict(zip(names, means.tolist(), strict=True))
+    if confidence is not None:
+        result |= intervals(dict(zip(names, units.T, strict=True)), confidence, seed)
+    result["num_queries"] = float(len(queries))
+    result["excluded_queries"] = float(len(labels) - len(queries))
+    if per_class:
+        first = np.unique(codes[0], return_index=True)
+        label_of = dict(zip(first[0].tolist(), labels[first[1]].tolist(), strict=True))
+        for code, row in zip(classes.tolist(), class_means.tolist(), strict=True):
+            result |= {f"{label_of[code]}/{name}": v for name, v in zip(names, row, strict=True)}
+    return result
+
+
+def _precomputed_gallery(distances, gallery_embeddings, gallery_labels):
+    """Return `(None, labels)`, or None for leave-one-out."""
+    if gallery_embeddings is not None:
         raise ValueError(
-            "Queries and gallery must have the same width. Received: "
-            f"embeddings.shape={embeddings.shape}, gallery_embeddings.shape={gallery.shape}"
+            '`metric="precomputed"` takes distances (queries, gallery) as `embeddings`, and labels '
+            "alone of the gallery. Received: gallery_embeddings."
         )
-    codes = as_codes(labels, as_labels("gallery_labels", gallery_labels, len(gallery)))
-    return _averages(Ranking(embeddings, codes[0], gallery, codes[1], metric), len(labels), cuts)
+    if gallery_labels is not None:
+        return None, as_labels("gallery_labels", gallery_labels, distances.shape[1])
+    if distances.shape[0] != distances.shape[1]:
+        raise ValueError(
+            "Distances of queries among themselves must be square. Received: "
+            f"embeddings.shape={distances.shape}. Pass gallery_labels with a gallery."
+        )
+    return None
 
 
-def _averages(ranking, num_items, cuts):
-    names = [f"{name}_at_{cut}" for name in ("recall", "precision") for cut in cuts]
+def _codes(labels, gallery_labels):
+    if gallery_labels is None:
+        return as_codes(labels)[0], None
+    return as_codes(labels, gallery_labels)
+
+
+def _group_codes(groups, gallery_groups, num_items, gallery):
+    """Return the group numbers of queries and gallery, both None without groups."""
+    if gallery is None and gallery_groups is not None:
+        raise ValueError(
+            "`gallery_groups` needs a gallery. Received: gallery_embeddings=None. Leave-one-out "
+            "takes `groups` alone."
+        )
+    if gallery is not None and (groups is None) != (gallery_groups is None):
+        missing = "groups" if groups is None else "gallery_groups"
+        raise ValueError(
+            "With a gallery both sides have groups, or neither. "
+            f"Received: {missing}=None. Pass both, or leave both out."
+        )
+    if groups is None:
+        return None, None
+    groups = as_labels("groups", groups, num_items)
+    if gallery is None:
+        return as_codes(groups)[0], None
+    return as_codes(groups, as_labels("gallery_groups", gallery_groups, len(gallery[1])))
+
+
+def _values(ranking, cuts):
+    """Return names, values `(queries, names)`, and the numbers of the queries."""
+    names = [f"{name}_at_{cut}" for name in ("recall", "precision", "ndcg", "cmc") for cut in cuts]
     names += ["r_precision", "map", "map_at_r", "mrr"]
-    sums, num_queries = np.zeros(len(names)), 0
-    for ranks, relevant in ranking:
+    values, queries = [np.empty((0, len(names)))], [np.empty(0, "int64")]
+    for numbers, ranks, relevant in ranking:
         among_r = ranks <= relevant[:, None]
         # An absent item has an infinite rank and adds nothing here.
         precisions = np.arange(1, ranks.shape[1] + 1) / ranks
-        rows = [np.any(ranks <= cut, axis=1) for cut in cuts]
-        rows += [np.sum(ranks <= cut, axis=1) / cut for cut in cuts]
+        hits = [np.sum(ranks <= cut, axis=1) for cut in cuts]
+        gains = 1.0 / np.log2(1.0 + ranks)
+        best = np.cumsum(1.0 / np.log2(2.0 + np.arange(ranks.shape[1])))
+        found = [hit > 0 for hit in hits]
+        rows = [*found, *(hit / cut for hit, cut in zip(hits, cuts, strict=True))]
         rows += [
+            np.where(ranks <= cut, gains, 0.0).sum(axis=1) / best[np.minimum(relevant, cut) - 1]
+            for cut in cuts
+        ]
+        rows += [
+            *found,
             among_r.sum(axis=1) / relevant,
             precisions.sum(axis=1) / relevant,
             np.where(among_r, precisions, 0.0).sum(axis=1) / relevant,
             1.0 / ranks[:, 0],
         ]
-        sums += [row.sum() for row in rows]
-        num_queries += len(relevant)
-    averages = sums / num_queries if num_queries else np.full(len(names), np.nan)
-    result = dict(zip(names, averages.tolist(), strict=True))
-    return {
-        **result,
-        "num_queries": float(num_queries),
-        "excluded_queries": float(num_items - num_queries),
-    }
+        values.append(np.stack(rows, axis=1).astype("float64"))
+        queries.append(numbers)
+    return names, np.concatenate(values), np.concatenate(queries)

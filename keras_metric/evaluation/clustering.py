@@ -1,0 +1,149 @@
+"""Clustering metrics: do clusters found without labels match the labels?"""
+
+import warnings
+
+import numpy as np
+
+from keras_metric._checks import check_choice, check_count, check_flag
+from keras_metric.evaluation._inputs import as_codes, as_embeddings, as_labels
+
+
+def clustering_metrics(
+    embeddings, labels, num_clusters=None, engine="scikit-learn", silhouette=False, seed=0
+):
+    """Cluster the embeddings by k-means and compare the clusters with the labels.
+
+    The numbers that papers on CUB-200-2011, Cars-196 and Stanford Online Products report beside
+    recall. With `n(c, l)` items in cluster c and of label l, entropies H and mutual information I
+    of the two partitions:
+
+    | key | |
+    |---|---|
+    | `nmi` | I / ((H(clusters) + H(labels)) / 2), 0 to 1 |
+    | `ami` | the same with the I of chance taken off above and below; 0 by chance, at most 1 |
+    | `f1` | 2 P R / (P + R) over pairs of items |
+    | `silhouette` | mean over items of (b - a) / max(a, b) |
+    | `num_clusters`, `num_items` | |
+
+    P is the share of the pairs in one cluster that have one label, R the share of the pairs with
+    one label that are in one cluster; a is the mean distance of an item to the others of its
+    label, b to those of the nearest other label.
+
+    NMI grows with the number of clusters even by chance, AMI does not: with thousands of
+    classes read AMI.
+
+    Conventions elsewhere: `nmi` and `ami` are scikit-learn's and pytorch-metric-learning's
+    `NMI` and `AMI` of the same clusters (arithmetic mean of the entropies); older papers divide
+    by the geometric mean. `f1` is that of Song et al. (2016). The clusters themselves depend on
+    the start of k-means: `pytorch-metric-learning` takes FAISS's, 20 rounds from random points,
+    which is `engine="faiss"`.
+
+    Args:
+        embeddings: Array `(items, dim)`, finite. k-means measures Euclidean distance.
+        labels: Array `(items,)`, of any kind.
+        num_clusters: Integer; None (default) for the number of labels that occur.
+        engine: `"scikit-learn"` (default: k-means++ start, up to 100 rounds), or `"faiss"` (20
+            rounds from random points; faster for thousands of clusters; needs `faiss-cpu`).
+        silhouette: True adds the silhouette of the labels. It measures all pairs, in blocks.
+        seed: Integer for the start of k-means.
+
+    Returns:
+        Dict of floats, as in the table; `silhouette` only on request, NaN if there is one label
+        or every item has its own.
+
+    Raises:
+        ValueError: NaN or infinity, shapes that do not fit, more clusters than items.
+        ImportError: `engine="faiss"` without FAISS.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_metric.evaluation import clustering_metrics
+        >>> points = np.array([[0.0], [0.1], [5.0], [5.1], [9.0], [9.1]])
+        >>> result = clustering_metrics(points, ["a", "a", "b", "b", "b", "c"])
+        >>> round(result["nmi"], 3), round(result["f1"], 3)
+        (0.74, 0.571)
+
+    Reference:
+        Manning, Raghavan, Schutze (2008), Introduction to Information Retrieval, 16.3; Vinh,
+        Epps, Bailey (2010), Information Theoretic Measures for Clusterings Comparison (AMI);
+        Song, Xiang, Jegelka, Savarese (2016), Deep Metric Learning via Lifted Structured Feature
+        Embedding; Rousseeuw (1987), Silhouettes.
+    """
+    check_choice("engine", engine, ("faiss", "scikit-learn"))
+    check_flag("silhouette", silhouette)
+    check_count("seed", seed, at_least=0)
+    embeddings = as_embeddings("embeddings", embeddings)
+    codes = as_codes(as_labels("labels", labels, len(embeddings)))[0]
+    if len(codes) == 0:
+        raise ValueError("Clusters need at least one item. Received: len(embeddings)=0")
+    num_labels = int(codes.max()) + 1
+    if num_clusters is None:
+        num_clusters = num_labels
+    check_count("num_clusters", num_clusters)
+    if num_clusters > len(codes):
+        raise ValueError(
+            "There must be at least as many items as clusters. Received: "
+            f"num_clusters={num_clusters}, {len(codes)} items."
+        )
+    find = {"faiss": _faiss_clusters, "scikit-learn": _clusters}[engine]
+    result = compare_partitions(codes, find(embeddings, num_clusters, seed))
+    if silhouette:
+        result["silhouette"] = float("nan")
+        if 1 < num_labels < len(codes):
+            from sklearn.metrics import silhouette_score
+
+            result["silhouette"] = float(silhouette_score(embeddings, codes))
+    return {**result, "num_clusters": float(num_clusters), "num_items": float(len(codes))}
+
+
+def compare_partitions(codes, clusters):
+    """Return NMI, AMI and F1 of `clusters` against the class numbers `codes`, both `(items,)`."""
+    from sklearn.metrics import adjusted_mutual_info_score, normalized_mutual_info_score
+    from sklearn.metrics.cluster import contingency_matrix
+
+    def pairs(counts):
+        counts = np.asarray(counts, "int64")
+        return int((counts * (counts - 1)).sum())
+
+    table = contingency_matrix(codes, clusters, sparse=True)
+    both = pairs(table.data)
+    within = pairs(table.sum(axis=0)) + pairs(table.sum(axis=1))
+    return {
+        "nmi": float(normalized_mutual_info_score(codes, clusters)),
+        "ami": float(adjusted_mutual_info_score(codes, clusters)),
+        # No pair anywhere: the two partitions are equal.
+        "f1": 2.0 * both / within if within else 1.0,
+    }
+
+
+def _clusters(embeddings, num_clusters, seed):
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+
+    # Copies can leave fewer different points than clusters; empty clusters are a fair answer.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model = KMeans(num_clusters, n_init=1, max_iter=100, random_state=seed)
+        return model.fit_predict(embeddings)
+
+
+def _faiss_clusters(embeddings, num_clusters, seed):
+    try:
+        import faiss
+    except ImportError as error:
+        raise ImportError(
+            'clustering_metrics(engine="faiss") needs FAISS: pip install faiss-cpu. '
+            'engine="scikit-learn" does without.'
+        ) from error
+    embeddings = np.ascontiguousarray(embeddings, "float32")
+    # Every item takes part: FAISS by itself draws 256 for each cluster.
+    kmeans = faiss.Kmeans(
+        embeddings.shape[1],
+        num_clusters,
+        niter=20,
+        seed=seed,
+        min_points_per_centroid=1,
+        max_points_per_centroid=len(embeddings),
+    )
+    kmeans.train(embeddings)
+    return kmeans.index.search(embeddings, 1)[1][:, 0]

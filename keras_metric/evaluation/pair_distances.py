@@ -1,0 +1,82 @@
+"""Distances of labelled items, pair by pair: the input of verification."""
+
+import numpy as np
+from keras import ops
+
+from keras_metric import distances
+from keras_metric._checks import check_choice, check_count
+from keras_metric.evaluation._inputs import as_codes, as_embeddings, as_labels
+
+_PART = 1 << 16  # pairs measured at a time
+
+
+def pair_distances(embeddings, labels, max_pairs=1_000_000, metric="euclidean", seed=0):
+    """Measure pairs of one class and pairs of two, for `verification_metrics`.
+
+    Reach for it where a data set has labels and no list of pairs. If there are more than
+    `max_pairs` unordered pairs, up to half of them are drawn among those of one class and the rest
+    among those of two, evenly and with replacement: rates of errors are then estimates, of as many
+    pairs as `num_pairs` says, and accuracy is that of a balanced list.
+
+    Args:
+        embeddings: Array `(items, dim)`, finite.
+        labels: Array `(items,)`, of any kind.
+        max_pairs: Integer of at least 2.
+        metric: A metric of `keras_metric.distances`.
+        seed: Integer for the draw.
+
+    Returns:
+        `(scores, same)`: float64 distances and booleans, both `(pairs,)`.
+
+    Raises:
+        ValueError: NaN or infinity, shapes that do not fit, or no two items of one class, or no
+            two classes.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_metric.evaluation import pair_distances, verification_metrics
+        >>> scores, same = pair_distances(np.array([[0.0], [1.0], [5.0]]), ["a", "a", "b"])
+        >>> scores.tolist(), same.tolist()
+        ([1.0, 5.0, 4.0], [True, False, False])
+        >>> verification_metrics(scores, same)["auc"]
+        1.0
+    """
+    check_count("max_pairs", max_pairs, at_least=2)
+    check_choice("metric", metric, distances.METRICS)
+    check_count("seed", seed, at_least=0)
+    embeddings = as_embeddings("embeddings", embeddings)
+    codes = as_codes(as_labels("labels", labels, len(embeddings)))[0]
+    sizes = np.bincount(codes)
+    num_same = int((sizes * (sizes - 1)).sum()) // 2
+    num_different = len(codes) * (len(codes) - 1) // 2 - num_same
+    if not (num_same and num_different):
+        raise ValueError(
+            "Pairs need two items of one class and two classes. Received: "
+            f"`labels` of {len(codes)} items in {len(sizes)} classes."
+        )
+    if num_same + num_different <= max_pairs:
+        first, second = np.triu_indices(len(codes), 1)
+    else:
+        rng = np.random.default_rng(seed)
+        wanted = min(num_same, max_pairs // 2)
+        parts = _draw(sizes, wanted, True, rng), _draw(sizes, max_pairs - wanted, False, rng)
+        first, second = np.argsort(codes, kind="stable")[np.concatenate(parts, axis=1)]
+    scores = np.empty(len(first))
+    for start in range(0, len(first), _PART):
+        part = slice(start, start + _PART)
+        measured = distances.elementwise(embeddings[first[part]], embeddings[second[part]], metric)
+        scores[part] = ops.convert_to_numpy(measured)
+    return scores, codes[first] == codes[second]
+
+
+def _draw(sizes, count, same, rng):
+    """Return `(2, count)` places among the items in order of their classes, evenly over pairs."""
+    start, total = np.cumsum(sizes) - sizes, sizes.sum()
+    partners = sizes - 1 if same else total - sizes
+    weights = sizes * partners
+    drawn = rng.choice(len(sizes), count, p=weights / weights.sum())
+    first, other = rng.integers(sizes[drawn]), rng.integers(partners[drawn])
+    if same:  # any of the class but the first
+        return np.stack([start[drawn] + first, start[drawn] + other + (other >= first)])
+    # any item before the class or after it
+    return np.stack([start[drawn] + first, other + (other >= start[drawn]) * sizes[drawn]])
