@@ -1,0 +1,273 @@
+"""An index on the disk: a folder whose manifest is replaced by one rename.
+
+    manifest.json        what the index is, and the size and SHA-256 of each file below
+    card.md              the index card
+    data-<32 hex>/       ids and names as JSON, arrays as .npy; no pickle
+    journal-<32 hex>     changes since, if the index is kept
+    lock                 held by the process that keeps the folder
+
+Data go into a new folder, are flushed, and only then does the manifest point to them: whoever
+reads, and whenever the writer dies, there is one complete index.
+"""
+
+import contextlib
+import datetime
+import hashlib
+import json
+import os
+import re
+import shutil
+import uuid
+from pathlib import Path
+
+import numpy as np
+
+from keras_metric.search.answers import OperatingPoint
+from keras_metric.search.card import card
+from keras_metric.search.contents import check_contents, read_array, read_names
+from keras_metric.search.fingerprint import check_fingerprint
+from keras_metric.search.journal import Journal, check_change, damage_named, read_journal
+from keras_metric.search.manifest import MANIFEST, describe, inside, read_manifest, written
+
+_OURS = re.compile(r"(data|journal)-[0-9a-f]{32}|manifest\.json(\.new)?|card\.md(\.new)?|lock")
+
+
+def save(index, path):
+    """Write the index; if it is kept in this very folder, begin a new journal."""
+    path = Path(path)
+    _write(index, path, journal=index._journal is not None and index._journal.folder == _real(path))
+
+
+def keep(index, path):
+    """Write the index and journal every change from now on."""
+    if index.store != "faiss":
+        raise ValueError(
+            "A Milvus store keeps every change itself. Received: keep() with store='milvus'. "
+            "`save` writes the manifest."
+        )
+    path = Path(path)
+    if index._journal is not None and index._journal.folder != _real(path):
+        index._journal.close()
+        index._journal = None
+    _write(index, path, journal=True)
+
+
+def load(cls, path, encoder, uri, token):
+    """Read an index."""
+    path = Path(path)
+    for attempt in range(3):
+        body = read_manifest(path)
+        try:
+            return _read(cls, path, body, encoder, uri, token)
+        except FileNotFoundError as error:
+            # Somebody may have saved since: then the manifest names other files by now.
+            if attempt < 2 and read_manifest(path) != body:
+                continue
+            raise ValueError(
+                f"The index {str(path)!r} lacks a file: {error.filename!r}. Restore the folder "
+                "from a copy; nothing was changed."
+            ) from error
+    raise ValueError(f"The index {str(path)!r} changes faster than it can be read. Try again.")
+
+
+class _KeptJournal:
+    """The journal of the folder that an index is kept in, and the folder's lock."""
+
+    def __init__(self, folder, lock):
+        self.folder, self.lock, self._journal = folder, lock, None
+
+    def begin(self, path):
+        if self._journal is not None:
+            self._journal.close()
+        self._journal = Journal(path)
+
+    def append(self, *change):
+        self._journal.append(*change)
+
+    def close(self):
+        if self._journal is not None:
+            self._journal.close()
+        self.lock.close()
+
+
+def _write(index, path, journal):
+    _check_folder(path)
+    path.mkdir(parents=True, exist_ok=True)
+    kept = index._journal if journal else None
+    lock = None
+    if kept is None:
+        # Whoever keeps this folder would go on writing into a journal that nobody reads.
+        lock = _locked(path)
+    try:
+        token, saved = uuid.uuid4().hex, datetime.datetime.now(datetime.UTC)
+        data = path / f"data-{token}"
+        data.mkdir()
+        body = describe(index)
+        body["saved"] = saved.isoformat(timespec="seconds")
+        body["data"] = data.name
+        body["files"] = _write_data(index, data) if index.store == "faiss" else {}
+        body["journal"] = f"journal-{token}" if journal else None
+        if journal:
+            with open(path / body["journal"], "xb") as file:
+                os.fsync(file.fileno())
+        text = written(body)
+        _flush_folder(data)
+        _flush_folder(path)
+        _replace(path / MANIFEST, text)
+        _flush_folder(path)
+        _replace(path / "card.md", card(index, body["saved"]))
+        if journal:
+            if kept is None:
+                kept = _KeptJournal(_real(path), lock)
+                lock = None
+            kept.begin(path / body["journal"])
+            index._journal = kept
+        _sweep(path, body)
+    finally:
+        if lock is not None:
+            lock.close()
+
+
+def _write_data(index, folder):
+    description, arrays = index._store.to_arrays()
+    files = {}
+    for name, array in arrays.items():
+        with open(folder / f"{name}.npy", "xb") as file:
+            np.save(file, array, allow_pickle=False)
+            file.flush()
+            os.fsync(file.fileno())
+    with open(folder / "names.json", "x", encoding="ascii") as file:
+        json.dump(description, file)
+        file.flush()
+        os.fsync(file.fileno())
+    for file in sorted(folder.iterdir()):
+        files[file.name] = {"bytes": file.stat().st_size, "sha256": _digest(file)}
+    return files
+
+
+def _read(cls, path, body, encoder, uri, token):
+    if encoder is not None:
+        check_fingerprint(encoder, body["fingerprint"], body["dim"])
+    if token is not None and uri is None and body["address"].get("uri") is not None:
+        raise ValueError(
+            "A `token` goes to an address that you name, never to one that a file names. Received: "
+            f"token without `uri`; the manifest says {body['address']['uri']!r}. If that is your "
+            "server, pass it as uri=."
+        )
+    index = cls(
+        body["dim"],
+        metric=body["metric"],
+        store=body["store"],
+        kind=body["kind"],
+        settings=body["settings"],
+        uri=uri or body["address"].get("uri"),
+        token=token,
+        **{name: value for name, value in body["address"].items() if name != "uri"},
+        description=body["description"],
+    )
+    index.fingerprint = body["fingerprint"]
+    for values in body["operating_points"]:
+        point = OperatingPoint(*values)
+        index.operating_points[point.rule] = point
+    if body["store"] != "faiss":
+        return index
+    arrays, names = {}, None
+    folder = inside(path / body["data"])
+    for name, wanted in body["files"].items():
+        file = inside(folder / name)
+        if file.stat().st_size != wanted["bytes"] or _digest(file) != wanted["sha256"]:
+            raise ValueError(
+                f"The file {str(file)!r} is damaged: {file.stat().st_size} bytes of "
+                f"{wanted['bytes']}, or another checksum than the manifest says. Restore the "
+                "folder from a copy; nothing was changed."
+            )
+        if file.suffix == ".npy":
+            arrays[file.stem] = read_array(file)
+        else:
+            names = read_names(file)
+    check_contents(folder, names, arrays, body["dim"])
+    index._store.from_arrays(names, arrays)
+    if body["journal"] is not None:
+        file = inside(path / body["journal"])
+        for place, change in read_journal(file, body["dim"]):
+            with damage_named(file, place):
+                check_change(index, change)
+                index._apply(*change)
+    return index
+
+
+def _check_folder(path):
+    if path.exists() and not path.is_dir():
+        raise ValueError(
+            f"An index is saved as a folder, and there is a file. Received: path={str(path)!r}"
+        )
+    strange = (
+        [p.name for p in path.iterdir() if not _OURS.fullmatch(p.name)] if path.exists() else []
+    )
+    if strange and not (path / MANIFEST).exists():
+        raise ValueError(
+            f"An index needs a folder of its own. Received: path={str(path)!r}, which holds "
+            f"{sorted(strange)[:3]}"
+        )
+
+
+def _sweep(path, body):
+    """Remove what earlier savers left: their data, or what a kill cut short."""
+    wanted = {body["data"], body["journal"]}
+    for entry in path.iterdir():
+        if entry.name in wanted or not _OURS.fullmatch(entry.name):
+            continue
+        if entry.name.startswith("data-"):
+            shutil.rmtree(entry, ignore_errors=True)
+        elif entry.name.startswith("journal-"):
+            with contextlib.suppress(OSError):
+                entry.unlink()
+
+
+def _locked(path):
+    """The folder's lock file, locked until it is closed or this process ends."""
+    lock = open(path / "lock", "ab")  # noqa: SIM115
+    try:
+        import fcntl
+    except ImportError:
+        # Without this call, as on Windows, it is on the user that one process writes.
+        return lock
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        raise ValueError(
+            f"Another process, or another index of this one, keeps or saves {str(path)!r}. Save "
+            "elsewhere, or through that one."
+        ) from None
+    return lock
+
+
+def _replace(path, text):
+    """Write a file so that a reader sees the old or the new one."""
+    new = path.with_name(path.name + ".new")
+    with open(new, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(new, path)
+
+
+def _flush_folder(path):
+    # Windows cannot open folders; there a rename is durable once it returns.
+    if os.name == "nt":
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _digest(path):
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _real(path):
+    return Path(path).resolve()
