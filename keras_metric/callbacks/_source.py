@@ -4,9 +4,31 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_metric import replicas
+from keras_metric._checks import as_array, is_numeric
 from keras_metric.viz._pixels import as_pixels, looks_like_images, shrink
 
 _THUMBNAIL = 64
+
+
+def _check_arrays(name, x):
+    """Raise unless x is arrays of numbers with rows; some backends crash on what has none."""
+    parts = keras.tree.flatten(x)
+    for part in parts:
+        array = part if hasattr(part, "shape") and ops.is_tensor(part) else as_array(name, part)
+        if (
+            isinstance(array, np.ndarray)
+            and not is_numeric(array)
+            and array.dtype.kind not in "OSUT"
+        ):
+            raise ValueError(f"`{name}` must be numbers. Received: {name}.dtype={array.dtype}")
+        if len(array.shape) == 0 or 0 in tuple(array.shape):
+            raise ValueError(
+                f"`{name}` must be an array, or a dict of arrays, with a row for each item. "
+                f"Received: a part of shape {tuple(array.shape)} and type {type(part).__name__}"
+            )
+    if not parts:
+        raise ValueError(f"`{name}` must hold at least one array. Received: {name}={x!r}")
 
 
 class Source:
@@ -21,13 +43,16 @@ class Source:
 
     def __init__(self, name, x, y, batch_size):
         if y is not None:
+            _check_arrays(name, x)
+            if np.ndim(as_array(f"labels of {name}", y)) == 0:
+                raise ValueError(f"`{name}` must have one label for each row. Received: y={y!r}")
             lengths = {len(part) for part in keras.tree.flatten(x)} | {len(y)}
             if len(lengths) > 1:
                 raise ValueError(
-                    f"`{name}` must have one label for each row. "
+                    f"`{name}` must have one label for each row, as many in y as rows in x. "
                     f"Received: lengths {sorted(lengths)}"
                 )
-        elif hasattr(x, "shape") or isinstance(x, dict):
+        elif hasattr(x, "shape") or isinstance(x, dict) or not hasattr(x, "__iter__"):
             raise ValueError(
                 f"`{name}` of arrays needs labels. Received: y=None. Pass arrays with labels, "
                 "or a data set that yields (x, labels)."
@@ -36,12 +61,23 @@ class Source:
             raise ValueError(
                 f"`{name}` must come to an end. Received an infinite data set: use `.take(steps)`."
             )
+        elif isinstance(x, (str, bytes, set, type)):
+            raise TypeError(f"`{name}` must be arrays or batches. Received: {name}={x!r}")
         self.name, self.x, self.y, self.batch_size = name, x, y, batch_size
+
+    @classmethod
+    def of(cls, name, given, batch_size):
+        """The source that is `given` as a tuple (x, y), or as batches."""
+        if isinstance(given, tuple) and len(given) != 2:
+            raise ValueError(
+                f"`{name}` must be (x, y) or yield batches. Received: a tuple of {len(given)}"
+            )
+        return cls(name, *(given if isinstance(given, tuple) else (given, None)), batch_size)
 
     def embed(self, encoder, with_images):
         """Return NumPy embeddings and labels, and images where they are wanted and x has some."""
         if self.y is not None:
-            embeddings = encoder.predict(self.x, batch_size=self.batch_size, verbose=0)
+            embeddings = replicas.predict(encoder, self.x, self.batch_size)
             images = self.x if with_images and looks_like_images(self.x) else None
             return embeddings, np.asarray(self.y), images
         # One pass for all three: a source may come in another order the next time.
@@ -75,5 +111,8 @@ class Source:
             images = as_pixels(inputs)
             factor = min(1.0, _THUMBNAIL / max(images.shape[1:3]))
             images = shrink(images, *(max(1, int(factor * side)) for side in images.shape[1:3]))
-        embeddings = ops.convert_to_numpy(encoder.predict_on_batch(inputs))
+        if replicas.several_workers(encoder):
+            embeddings = replicas.predict(encoder, inputs, self.batch_size)
+        else:
+            embeddings = ops.convert_to_numpy(encoder.predict_on_batch(inputs))
         return embeddings, np.asarray(labels).reshape(len(embeddings), -1)[:, 0], images

@@ -21,6 +21,7 @@ class MiningSchedule(keras.callbacks.Callback):
             `miner.strategies`.
 
     Raises:
+        TypeError: an epoch that is no integer, or a `miner` that is none.
         ValueError: an empty schedule; and at the start of `fit`, if the compiled loss holds no
             such miner, or several, or if a name is not among the miner's strategies.
 
@@ -54,8 +55,13 @@ class MiningSchedule(keras.callbacks.Callback):
                 f"Received: schedule={schedule!r}"
             )
         for epoch in schedule:
-            check_count("epoch", epoch, at_least=0)
+            check_count("epoch of schedule", epoch, at_least=0)
         check_flag("log", log)
+        if miner is not None and not hasattr(miner, "strategies"):
+            raise TypeError(
+                "`miner` must be a TripletMiner or PairMiner, the one that the loss holds. "
+                f"Received: miner={miner!r}"
+            )
         self.schedule = dict(sorted(schedule.items()))
         self.miner = miner
         self.log = log

@@ -6,25 +6,36 @@ import warnings
 import keras
 import numpy as np
 
-from keras_metric._checks import check_count, check_flag
-from keras_metric.callbacks._board import Board
+from keras_metric import replicas
+from keras_metric._checks import as_path, check_count, check_flag
+from keras_metric.callbacks._board import Board, check_pictures
+from keras_metric.callbacks._measures import as_measures
 from keras_metric.callbacks._source import Source
 from keras_metric.evaluation import retrieval_metrics
+from keras_metric.viz._pixels import channels_last
+from keras_metric.viz._style import check_class_names
+
+_UNLOGGED = ("num_", "excluded_", "cmc_at_")
 
 
 class RetrievalEvaluator(keras.callbacks.Callback):
     """Measures retrieval at the end of epochs, for `logs`, TensorBoard and your eyes.
 
     A metric loss says little about how good the embeddings are; this says it. It embeds the data
-    with `model.encoder` (or the model itself, if it has none), calls
+    with `model.encoder` (or the model itself, if it has none; of a `TwoTowerModel` queries with
+    the first encoder, a gallery with the second), calls
     `evaluation.retrieval_metrics`, and writes every average into `logs` as `val_recall_at_1`,
     `val_map_at_r` and so on. History has them, and callbacks that stand AFTER this one in the
     list see them; tell those that more is better:
 
     `EarlyStopping("val_recall_at_1", mode="max", patience=5)`
 
+    Counts and `cmc_at_k`, which repeats recall, are not written. With `sets`, such as classes that
+    are trained on and classes that are not, the names become `val_seen_recall_at_1` and so on;
+    `measures` asks for more than retrieval.
+
     The model is left as found. `history` is a dict of lists: "epoch", the number of finished
-    epochs (0 is the untrained model), and one list for each metric.
+    epochs (0 is the untrained model), and one list for each metric, counts included.
 
     With `log_dir` TensorBoard shows the curves (at the number of finished epochs) and, under
     Projector, the embeddings of the last evaluation with labels and thumbnails, named `name`;
@@ -33,7 +44,7 @@ class RetrievalEvaluator(keras.callbacks.Callback):
 
     Args:
         x: Array or dict of arrays; or a `tf.data.Dataset`, `PyDataset` or other finite iterable
-            of `(x, labels)` batches, with `y=None`.
+            of `(x, labels)` batches, with `y=None`. None if there are `sets`.
         y: Labels `(items,)`, of any kind; they need not have been trained on, and better not.
         gallery: None for leave-one-out among `x`, or `(x, y)`, or a source of batches: what the
             queries are searched in.
@@ -49,10 +60,25 @@ class RetrievalEvaluator(keras.callbacks.Callback):
             images (square enough, 1, 3 or 4 channels). False for none.
         class_names: Optional list or dict from a label to its name.
         max_points: Points in the projector, see `viz.write_projector`.
-        pictures: With `log_dir`, also write the pictures of `viz.plot_distances` and, where there
-            are images, `viz.plot_neighbors`, about a second each time.
+        pictures: With `log_dir`, True or a list of names also writes pictures of `viz`, under
+            Images: "confusions", "distance_history" (of the evaluations so far), "distances",
+            "similarity" and, where there are images, "hardest_pairs", "label_errors" and
+            "neighbors". All of them take some seconds each time; False, the default, none.
+        sets: None, or a dict from a name to `(x, y)` or to a source of batches: several sets, each
+            evaluated by itself (in the one gallery, if there is one).
+        measures: Names among "retrieval" (default), "clustering", "few_shot", "geometry",
+            "identification" (needs a gallery) and "verification" (of the pairs that
+            `evaluation.pair_distances` makes), or functions `(embeddings, labels)` that return a
+            dict of floats; with a gallery, `(embeddings, labels, gallery_embeddings,
+            gallery_labels)`. Clustering, few-shot, geometry and verification look at the items of
+            `x` alone, not at the gallery; the first three are Euclidean. A function gives them
+            other settings: `lambda x, y: few_shot_accuracy(x, y, ways=20)`.
+
+    Under `tf.distribute.MultiWorkerMirroredStrategy` the chief alone evaluates, without the
+    strategy, so that no worker waits for another; the others' logs lack these numbers.
 
     Raises:
+        TypeError: an argument of another type.
         ValueError: arrays of unequal length or without labels, or a source without end.
 
     Example:
@@ -70,7 +96,7 @@ class RetrievalEvaluator(keras.callbacks.Callback):
 
     def __init__(
         self,
-        x,
+        x=None,
         y=None,
         gallery=None,
         name="val",
@@ -84,23 +110,33 @@ class RetrievalEvaluator(keras.callbacks.Callback):
         class_names=None,
         max_points=10_000,
         pictures=False,
+        sets=None,
+        measures=("retrieval",),
     ):
         super().__init__()
         check_count("every", every)
         check_count("batch_size", batch_size)
         check_count("max_points", max_points)
         check_flag("at_start", at_start)
-        check_flag("pictures", pictures)
+        pictures = check_pictures(pictures)
         # A wrong cut-off or metric should not wait for the end of the first epoch.
         nothing = retrieval_metrics(np.zeros((1, 1)), [0], k=k, metric=metric)
-        self.undefined = dict.fromkeys(nothing, float("nan"))
-        self.queries = Source("x", x, y, batch_size)
+        if isinstance(measures, str) or callable(measures):
+            measures = [measures]
+        self.measures = as_measures(measures, gallery is not None)
+        # Of a diverged encoder the names are known beforehand, or from earlier epochs.
+        self.known = set(nothing) if "retrieval" in measures else set()
+        self.sets = _as_sets(x, y, sets, batch_size)
         self.gallery = None
         if gallery is not None:
-            parts = gallery if isinstance(gallery, tuple) else (gallery, None)
-            self.gallery = Source("gallery", *parts, batch_size)
+            self.gallery = Source.of("gallery", gallery, batch_size)
         self.name, self.k, self.metric = name, k, metric
         self.every, self.at_start = every, at_start
+        if images is not None and images is not False:
+            channels_last(images)
+        if log_dir is not None:
+            as_path("log_dir", log_dir)
+        check_class_names(class_names)
         self.images = images
         self.log_dir = log_dir
         self.board = None
@@ -113,11 +149,11 @@ class RetrievalEvaluator(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         if self.at_start and not self.history:
-            self._evaluate(epoch, f"{self.name}_start")
+            self._evaluate(epoch, "_start")
 
     def on_epoch_end(self, epoch, logs=None):
         if (epoch + 1) % self.every == 0:
-            metrics = self._evaluate(epoch + 1, self.name)
+            metrics = self._evaluate(epoch + 1)
             if logs is not None:
                 logs.update(metrics)
 
@@ -125,39 +161,51 @@ class RetrievalEvaluator(keras.callbacks.Callback):
         if self.board is not None:
             self.board.close()
 
-    def _evaluate(self, epoch, projection):
+    def _evaluate(self, epoch, suffix=""):
         encoder = getattr(self.model, "encoder", self.model)
-        with_images = self.board is not None and self.images is None
-        embeddings, labels, images = self.queries.embed(encoder, with_images)
-        gallery = (None, None)
+        # Of two towers the first embeds what is searched for, the second what it is searched in.
+        encoder, second = getattr(self.model, "towers", (encoder, encoder))
+        if not replicas.is_chief(encoder):
+            return {}
+        gallery = ()
         if self.gallery is not None:
-            gallery = self.gallery.embed(encoder, False)[:2]
-        finite = np.isfinite(embeddings).all() and (
-            gallery[0] is None or np.isfinite(gallery[0]).all()
-        )
-        if finite:
-            result = retrieval_metrics(embeddings, labels, *gallery, k=self.k, metric=self.metric)
-        else:
-            result = self.undefined
-            warnings.warn(
-                f"RetrievalEvaluator: after epoch {epoch} the encoder gives NaN or infinity; "
-                f"the metrics {self.name}_... are NaN.",
-                stacklevel=2,
-            )
-        for key, value in {"epoch": epoch, **result}.items():
-            self.history.setdefault(key, []).append(value)
-        metrics = {f"{self.name}_{key}": result[key] for key in result if "queries" not in key}
-        written = ""
+            gallery = self.gallery.embed(second, False)[:2]
+        self.history.setdefault("epoch", []).append(epoch)
+        metrics, written = {}, []
+        for name, source in self.sets.items():
+            metrics |= self._evaluate_set(epoch, encoder, name, source, gallery, suffix, written)
         if self.board is not None:
             self.board.write_scalars(metrics, epoch)
-            written = f"; scalars to {self.log_dir}"
-            if finite:
+            written.insert(0, "scalars")
+            self._report(epoch, metrics, f"; {' and '.join(written)} to {self.log_dir}")
+        else:
+            self._report(epoch, metrics, "")
+        return metrics
+
+    def _evaluate_set(self, epoch, encoder, name, source, gallery, suffix, written):
+        with_images = self.board is not None and self.images is None
+        embeddings, labels, images = source.embed(encoder, with_images)
+        prefix = "_".join(filter(None, [self.name, name]))
+        if all(np.isfinite(part).all() for part in (embeddings, *gallery[:1])):
+            result = {}
+            for measure in self.measures:
+                result |= measure(embeddings, labels, *gallery, k=self.k, metric=self.metric)
+            self.known |= set(result)
+            if self.board is not None:
                 images = images if self.images is None else self.images
                 images = None if images is False else images
-                self.board.write_embeddings(projection, embeddings, labels, images, epoch)
-                written = f"; scalars and projector {projection!r} to {self.log_dir}"
-        self._report(epoch, metrics, written)
-        return metrics
+                self.board.write_embeddings(prefix + suffix, embeddings, labels, images, epoch)
+                written.append(f"projector {prefix + suffix!r}")
+        else:
+            result = dict.fromkeys(sorted(self.known), float("nan"))
+            warnings.warn(
+                f"RetrievalEvaluator: after epoch {epoch} the encoder gives NaN or infinity; "
+                f"the metrics {prefix}_... are NaN.",
+                stacklevel=2,
+            )
+        for key, value in result.items():
+            self.history.setdefault(f"{name}_{key}" if name else key, []).append(value)
+        return {f"{prefix}_{key}": result[key] for key in result if not key.startswith(_UNLOGGED)}
 
     def _report(self, epoch, metrics, written):
         # The progress bar shows what is in logs already; the start and files it cannot show.
@@ -165,3 +213,20 @@ class RetrievalEvaluator(keras.callbacks.Callback):
         if untold and self.params.get("verbose") and keras.config.is_interactive_logging_enabled():
             key, value = next(iter(metrics.items()))
             sys.stdout.write(f"\nRetrievalEvaluator: epoch {epoch}: {key}={value:.4f}{written}\n")
+
+
+def _as_sets(x, y, sets, batch_size):
+    """Return a dict from a name, empty for the one of `x` and `y`, to its `Source`."""
+    if (x is None) == (sets is None):
+        raise ValueError(
+            "RetrievalEvaluator takes either `x` (and `y`) or `sets`. "
+            f"Received: {'neither' if x is None else 'both'}."
+        )
+    if sets is None:
+        return {"": Source("x", x, y, batch_size)}
+    if not isinstance(sets, dict) or not sets or y is not None:
+        raise ValueError(
+            '`sets` must be a dict such as {"seen": (x, y), "unseen": (x, y)}, without `y`. '
+            f"Received: sets of type {type(sets).__name__}, y={'None' if y is None else 'given'}"
+        )
+    return {name: Source.of(f"sets[{name!r}]", part, batch_size) for name, part in sets.items()}

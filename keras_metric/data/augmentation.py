@@ -9,6 +9,16 @@ from keras import ops
 from keras_metric.data.layer_augmentation import LayerAugmentation
 
 
+def check_augment(augment):
+    """Raise unless `augment` is a layer, a function, None, or a dict of layers and functions."""
+    parts = augment.values() if isinstance(augment, dict) and augment else [augment]
+    if augment is not None and not all(map(callable, parts)):
+        raise TypeError(
+            "`augment` must be a keras layer, a function of a batch, or a dict of these by the "
+            f"names of x. Received: augment={augment!r}"
+        )
+
+
 class Augmentation:
     """Applies `augment` to a batch; the same seed gives the same result in any thread.
 
@@ -18,6 +28,7 @@ class Augmentation:
 
     def __init__(self, augment, example):
         """`example` is a batch of one row: its shape builds layers, functions are tried on it."""
+        check_augment(augment)
         if isinstance(augment, dict):
             _check_names(augment, example)
             self._parts = {name: Augmentation(augment[name], example[name]) for name in augment}
@@ -30,16 +41,11 @@ class Augmentation:
                     'augment={"image": layer}, or a function of the whole batch.'
                 )
             self._apply = LayerAugmentation(augment, example)
-        elif callable(augment):
+        else:
             self._function = augment
             self._wants_rng = "rng" in _parameters(augment)
             self._apply = self._apply_function
             self(example, (0,))  # A function that does not fit fails here, not inside fit.
-        else:
-            raise TypeError(
-                "`augment` must be a keras layer, a function of a batch, or a dict of these by the "
-                f"names of x. Received: augment={augment!r}"
-            )
 
     def __call__(self, x, words):
         """Return `x` changed; `words` are integers, and each sequence of them is another seed."""

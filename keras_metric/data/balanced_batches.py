@@ -9,6 +9,7 @@ from keras_metric.data.class_index import ClassIndex
 from keras_metric.data.class_rotation import ClassRotation
 from keras_metric.data.seeded_batches import SeededBatches, branches
 from keras_metric.data.shuffling import mixed, shuffled
+from keras_metric.data.steering import Steering
 
 
 class BalancedBatches(SeededBatches):
@@ -65,6 +66,7 @@ class BalancedBatches(SeededBatches):
     image at its own. `RandomResizedCrop` of this module scales, too.
 
     Raises:
+        TypeError: for an argument of another type.
         ValueError: fewer classes than `classes_per_batch`; `x` and `y` of different lengths;
             labels that are missing or one-hot; a class too small with `small_classes="error"`.
 
@@ -94,6 +96,7 @@ class BalancedBatches(SeededBatches):
     """
 
     _rotation = None
+    _steering = None
 
     def __init__(
         self,
@@ -143,6 +146,43 @@ class BalancedBatches(SeededBatches):
             batches_per_epoch = -(-len(index.rows) // (classes_per_batch * samples_per_class))
         super().__init__(x, index, batches_per_epoch, seed, load, augment, reshuffle, **kwargs)
 
+    def steer(self, rows=None, classes=None, share=0.5):
+        """Fill a part of each batch with what is hard to tell from the rest of it.
+
+        A batch begins with some of its planned classes. The others make room for the classes of
+        difficult neighbours, each with that neighbour among its samples. Which of them come is
+        drawn from the seed, the epoch and the index of the batch. `HardExampleMining` of
+        `keras_metric.callbacks` finds the neighbours and calls this; without arguments batches
+        are as planned again.
+
+        Args:
+            rows: integers `(rows, neighbors)`, for each row of `x` rows of other classes, the
+                hardest first; -1 for none.
+            classes: instead of `rows`, integers `(classes, neighbors)`: hard classes of each class.
+            share: share of the classes of a batch that make room, above 0 and below 1.
+
+        Raises:
+            ValueError: both tables, one of another shape, or a share out of range.
+        """
+        if rows is None and classes is None:
+            self._steering = None
+        else:
+            self._steering = Steering(self._index, rows, classes, share)
+
+    @property
+    def steered(self):
+        """Whether `steer` is in force."""
+        return self._steering is not None
+
+    def rows_of(self, rows):
+        """The rows of `x` with these numbers as the model gets them, but for augmentation."""
+        return self._samples.take(np.asarray(rows))
+
+    @property
+    def ids(self):
+        """Class number of each row of `x`, int32; -1 for rows of classes that are left out."""
+        return self._index.ids
+
     def _plan(self, epoch):
         if self._rotation is None:
             self._rotation = ClassRotation(
@@ -152,7 +192,12 @@ class BalancedBatches(SeededBatches):
 
     def _batch(self, epoch, index, plan):
         classes, visits = plan
-        rows = self._rows(classes[index], visits[index]).reshape(-1)
+        rows = self._rows(classes[index], visits[index])
+        steering = self._steering
+        if steering is not None:
+            rng = np.random.default_rng((self.seed, epoch, index, 2))
+            rows = steering.steered(classes[index], rows, rng)
+        rows = rows.reshape(-1)
         y = self._index.ids[rows]
         x = self._take(np.tile(rows, self.views), epoch, index)
         if self.view_layout == "rows":
@@ -198,7 +243,7 @@ def _check_classes(index, classes_per_batch, samples_per_class, small_classes, a
             else ""
         )
         raise ValueError(
-            "`classes_per_batch` must be at most the number of classes. Received: "
+            "`classes_per_batch` must be at most the number of classes in `y`. Received: "
             f"classes_per_batch={classes_per_batch}, {num_classes} classes{dropped}."
         )
     if small and augment is None:

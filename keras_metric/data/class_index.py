@@ -1,8 +1,8 @@
 """Labels of any kind numbered 0..C-1, with the rows of each class side by side."""
 
 import numpy as np
-from keras import ops
 
+from keras_metric._checks import as_array
 from keras_metric.data.shuffling import mixed
 
 _WIDE = 64  # Characters.
@@ -31,7 +31,7 @@ class ClassIndex:
 
 def number_labels(labels, name="y"):
     """Return `(classes, ids)` with `classes[ids]` equal to `labels`, and `classes` in order."""
-    labels = as_array(labels)
+    labels = as_array(name, labels)
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.ndim != 1:
@@ -49,15 +49,6 @@ def number_labels(labels, name="y"):
         return classes, ids.reshape(-1)
     numbered = _number_strings(labels) if labels.dtype.kind == "U" else None
     return numbered or _number_objects(labels, name)
-
-
-def as_array(value):
-    """Return `value` (array, tensor of the backend, list, column) as a NumPy array."""
-    if isinstance(value, np.ndarray):
-        return value
-    if ops.is_tensor(value):
-        return ops.convert_to_numpy(value)
-    return np.asarray(value)
 
 
 def _packed(labels):

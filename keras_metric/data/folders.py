@@ -1,14 +1,16 @@
 """Folders of images, one folder a class."""
 
+import io
 import os
-import pathlib
 
 import keras
 import numpy as np
 
-from keras_metric._checks import check_choice, check_count
+from keras_metric._checks import as_path, check_choice, check_count, check_flag
+from keras_metric.data.example import feature as feature_of
 
 _EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+_INTERPOLATIONS = ("bicubic", "bilinear", "box", "hamming", "lanczos", "nearest")
 
 
 def image_paths(path):
@@ -47,7 +49,7 @@ def image_paths(path):
     >>> batches[0][0].shape
     (4, 8, 8, 3)
     """
-    root = pathlib.Path(path)
+    root = as_path("path", path)
     if not root.is_dir():
         raise ValueError(f"`path` must be a folder. Received: path={str(path)!r}")
     folders = sorted(f for f in root.iterdir() if f.is_dir() and not f.name.startswith("."))
@@ -61,8 +63,9 @@ def image_paths(path):
         found = list(_images_below(folder))
         if not found:
             raise ValueError(
-                f"Every folder of a class must hold images ({', '.join(_EXTENSIONS)}). Received: "
-                f"none in {str(folder)!r}. Remove the folder, or fill it."
+                "Every folder of a class in `path` must hold images "
+                f"({', '.join(_EXTENSIONS)}). Received: none in {str(folder)!r}. Remove the "
+                "folder, or fill it."
             )
         paths += found
         labels += [label] * len(found)
@@ -122,16 +125,20 @@ class ImageLoader:
         interpolation: `"bilinear"` (default), `"nearest"`, `"bicubic"`, `"lanczos"`, `"box"` or
             `"hamming"`.
         keep_aspect_ratio: True cuts the middle out instead of stretching.
+        feature: None (default) for paths. For the records of `tfrecord_items`, the name of the
+            feature that holds the bytes of an image file, such as "image".
 
     Call arguments:
-        path: path of one image file.
+        path: path of one image file; or its bytes, or with `feature` a record that holds them.
 
     Returns:
         uint8 array `(height, width, channels)` in 0 to 255 (channels first where
         `keras.config.image_data_format()` says so).
 
     Raises:
-        ValueError: the file cannot be read as an image; the message names it.
+        TypeError: an argument of another type.
+        ValueError: an unknown name; when called, a file that cannot be read as an image, which
+            the message names.
 
     Example:
     >>> import pathlib, tempfile
@@ -144,7 +151,12 @@ class ImageLoader:
     """
 
     def __init__(
-        self, image_size, color_mode="rgb", interpolation="bilinear", keep_aspect_ratio=False
+        self,
+        image_size,
+        color_mode="rgb",
+        interpolation="bilinear",
+        keep_aspect_ratio=False,
+        feature=None,
     ):
         if not isinstance(image_size, (tuple, list)) or len(image_size) != 2:
             raise ValueError(
@@ -153,29 +165,57 @@ class ImageLoader:
         for side in image_size:
             check_count("image_size", side)
         check_choice("color_mode", color_mode, ("rgb", "grayscale", "rgba"))
+        check_choice("interpolation", interpolation, _INTERPOLATIONS)
+        check_flag("keep_aspect_ratio", keep_aspect_ratio)
+        if feature is not None and not isinstance(feature, str):
+            raise TypeError(f"`feature` must be a name or None. Received: feature={feature!r}")
         self.image_size = tuple(image_size)
         self.color_mode = color_mode
         self.interpolation = interpolation
         self.keep_aspect_ratio = keep_aspect_ratio
+        self.feature = feature
 
     def __call__(self, path):
+        file = path
+        if isinstance(path, bytes):
+            file = io.BytesIO(self._image_of(path))
+        elif self.feature is not None:
+            raise TypeError(
+                f"With feature={self.feature!r} images come from the records of tfrecord_items, as "
+                f"bytes. Received: {path!r}"
+            )
         try:
             image = keras.utils.load_img(
-                path,
+                file,
                 color_mode=self.color_mode,
                 target_size=self.image_size,
                 interpolation=self.interpolation,
                 keep_aspect_ratio=self.keep_aspect_ratio,
             )
         except OSError as error:  # Pillow's errors, a missing file and a cut one are of this kind.
-            raise ValueError(f"Could not read the image {str(path)!r}: {error}") from error
+            raise ValueError(f"Could not read the image {_name(path)}: {error}") from error
         if image.mode not in ("L", "RGB", "RGBA"):
             raise ValueError(
                 "Images must have 8 bits a channel. Received: the image "
-                f"{str(path)!r} of mode {image.mode!r}. Scale it to 8 bits, or write a `load` "
+                f"{_name(path)} of mode {image.mode!r}. Scale it to 8 bits, or write a `load` "
                 "function of your own."
             )
         return keras.utils.img_to_array(image, dtype="uint8")
+
+    def _image_of(self, record):
+        if self.feature is None:
+            return record
+        values = feature_of(record, self.feature)
+        if len(values) != 1 or not isinstance(values[0], bytes):
+            raise ValueError(
+                f"The feature {self.feature!r} must hold the bytes of one image file. Received: "
+                f"{len(values)} values of type {type(values).__name__}."
+            )
+        return values[0]
+
+
+def _name(path):
+    return f"in {len(path)} bytes" if isinstance(path, bytes) else repr(str(path))
 
 
 def _images_below(folder):

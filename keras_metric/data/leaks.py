@@ -6,7 +6,8 @@ import itertools
 import keras
 import numpy as np
 
-from keras_metric.data.class_index import as_array, number_labels
+from keras_metric._checks import as_array
+from keras_metric.data.class_index import number_labels
 
 
 def check_no_leak(*parts, y=None, groups=None, x=None):
@@ -35,25 +36,38 @@ def check_no_leak(*parts, y=None, groups=None, x=None):
     ...
     ValueError: Parts 0 and 1 must not share a class. Received: the class 'owl' in rows 0 and 2.
     """
-    parts = [as_array(part) for part in parts]
+    parts = [as_array("parts", part) for part in parts]
     if len(parts) < 2:
         raise ValueError(f"There must be at least two parts. Received: {len(parts)}")
+    for part in parts:
+        if part.ndim != 1 or part.dtype.kind not in "iu":
+            raise TypeError(
+                "`parts` must be arrays of row numbers, shape (rows,). Received: dtype "
+                f"{part.dtype}, shape {part.shape}. A mask becomes row numbers by "
+                "np.flatnonzero(mask)."
+            )
     rows = np.concatenate(parts)
-    if rows.dtype.kind not in "iu":
-        raise TypeError(
-            f"The parts must be arrays of row numbers. Received: dtype {rows.dtype}. A mask "
-            "becomes row numbers by np.flatnonzero(mask)."
-        )
     _check_apart("row", parts, {row: row for row in rows.tolist()})
     for what, labels in (("class", y), ("group", groups)):
         if labels is not None:
             names, ids = number_labels(labels, name=what)
+            _check_rows(rows, len(ids), what)
             names = names.tolist()
             _check_apart(what, parts, {row: names[ids[row]] for row in rows.tolist()})
     if x is not None:
-        arrays = [as_array(part) for part in keras.tree.flatten(x)]
+        arrays = [as_array("x", part) for part in keras.tree.flatten(x)]
+        for array in arrays:
+            _check_rows(rows, len(array), "x")
         digests = {row: _digest(arrays, row) for row in rows.tolist()}
         _check_apart("copy of a sample", parts, digests)
+
+
+def _check_rows(rows, number, what):
+    if len(rows) and not 0 <= rows.min() <= rows.max() < number:
+        raise ValueError(
+            f"`parts` must number rows from 0 to {number - 1}, those of `{what}`. Received: rows "
+            f"from {rows.min()} to {rows.max()}"
+        )
 
 
 def _check_apart(what, parts, keys):

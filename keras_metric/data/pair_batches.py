@@ -33,6 +33,7 @@ class PairBatches(SeededBatches):
         **kwargs: `workers`, `use_multiprocessing`, `max_queue_size` of `keras.utils.PyDataset`.
 
     Raises:
+        TypeError: for an argument of another type.
         ValueError: `batch_size` does not fit `ratio`; fewer than two classes; no class of two.
 
     Example:

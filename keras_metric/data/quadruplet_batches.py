@@ -41,6 +41,7 @@ class QuadrupletBatches(SeededBatches):
         **kwargs: `workers`, `use_multiprocessing`, `max_queue_size` of `keras.utils.PyDataset`.
 
     Raises:
+        TypeError: for an argument of another type.
         ValueError: fewer than three classes (two with two anchors); no class large enough.
 
     Example:

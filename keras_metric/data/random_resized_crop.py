@@ -5,7 +5,7 @@ import math
 import keras
 from keras import ops
 
-from keras_metric._checks import check_count, check_number
+from keras_metric._checks import check_count, check_number, check_seed
 from keras_metric._export import export
 
 
@@ -40,6 +40,7 @@ class RandomResizedCrop(keras.layers.Layer):
         float32 images of `height` and `width`.
 
     Raises:
+        TypeError: an argument of another type.
         ValueError: a pair is not two numbers in rising order and in range.
 
     Example:
@@ -61,6 +62,7 @@ class RandomResizedCrop(keras.layers.Layer):
         check_count("width", width)
         _check_pair("scale", scale, at_most=1)
         _check_pair("ratio", ratio)
+        check_seed("seed", seed)
         self.height = height
         self.width = width
         self.scale = tuple(scale)
@@ -69,6 +71,12 @@ class RandomResizedCrop(keras.layers.Layer):
         self._generator = keras.random.SeedGenerator(seed)
 
     def call(self, images, training=True):
+        if images is None or len(images.shape) != 4:
+            raise ValueError(
+                "`images` must have shape (batch, height, width, channels). Received: "
+                f"images.shape={tuple(getattr(images, 'shape', ()))}. One image becomes a batch by "
+                "image[None]."
+            )
         images = ops.cast(images, "float32")
         first = keras.config.image_data_format() == "channels_first"
         if first:

@@ -1,15 +1,20 @@
 """Rows taken out of whatever the user calls x."""
 
+import collections.abc
+import reprlib
+
 import keras
 import numpy as np
+from keras import ops
 
-from keras_metric.data.class_index import as_array
+from keras_metric._checks import as_array, check_function, is_numeric
 
 
 class Samples:
     """x as rows: arrays (one, or a dict, tuple or list of them), or items that `load` reads."""
 
     def __init__(self, x, load=None):
+        check_function("load", load)
         self._load = load
         if load is None:
             self._x = keras.tree.map_structure(_checked_array, _sealed(x))
@@ -21,7 +26,8 @@ class Samples:
                 "return a dict of arrays."
             )
         else:
-            self._x = x if isinstance(x, (list, tuple)) else as_array(x)
+            # A sequence may read its items only when they are asked for.
+            self._x = x if _is_sequence(x) else as_array("x", x)
             lengths = {len(self._x)}
         if len(lengths) != 1:
             raise ValueError(
@@ -45,10 +51,16 @@ class Samples:
 
     def _read(self, row):
         try:
-            return keras.tree.map_structure(as_array, self._load(self._x[row]))
+            return keras.tree.map_structure(_loaded, self._load(self._x[row]))
         except Exception as error:
             # TensorFlow passes on only the text of an error, so the item is named in it.
-            raise ValueError(f"`load` failed on x[{row}]={self._x[row]!r}: {error}") from error
+            raise ValueError(f"`load` failed on x[{row}]={self._name(row)}: {error}") from error
+
+    def _name(self, row):
+        try:
+            return reprlib.repr(self._x[row]) if _is_lazy(self._x) else repr(self._x[row])
+        except Exception:  # What failed may have been the reading of the item.
+            return "(not readable)"
 
     def _stack(self, parts, rows):
         shapes = {part.shape for part in parts}
@@ -56,10 +68,23 @@ class Samples:
             odd = next(i for i, part in enumerate(parts) if part.shape != parts[0].shape)
             raise ValueError(
                 "`load` must return arrays of one shape. Received: shape "
-                f"{parts[0].shape} for {self._x[rows[0]]!r} and {parts[odd].shape} for "
-                f"{self._x[rows[odd]]!r}. Resize or pad inside `load`."
+                f"{parts[0].shape} for {self._name(rows[0])} and {parts[odd].shape} for "
+                f"{self._name(rows[odd])}. Resize or pad inside `load`."
             )
         return np.stack(parts)
+
+
+def _is_sequence(x):
+    if isinstance(x, (list, tuple)):
+        return True
+    # Sources of Grain have a length and items, and nothing else that an array has.
+    named = isinstance(x, collections.abc.Sequence) and not isinstance(x, (str, bytes))
+    items = hasattr(x, "__len__") and hasattr(x, "__getitem__")
+    return named or (items and not hasattr(x, "__array__") and not ops.is_tensor(x))
+
+
+def _is_lazy(x):
+    return not isinstance(x, (list, tuple, np.ndarray))
 
 
 def _sealed(x):
@@ -69,11 +94,15 @@ def _sealed(x):
     return x
 
 
+def _loaded(part):
+    return as_array("load(item)", part)
+
+
 def _checked_array(part):
-    array = as_array(part)
+    array = as_array("x", part)
     if array.ndim == 0:
         raise ValueError(f"`x` must have rows. Received: a part that is a single value, {part!r}")
-    if array.dtype.kind in "OSUT":
+    if not is_numeric(array):
         raise ValueError(
             f"`x` must hold numbers. Received: a part of dtype {array.dtype}. For file paths pass "
             "load=, a function from one path to an array, such as keras_metric.data.ImageLoader; "

@@ -51,7 +51,7 @@ def split_by_class(y, test_size=0.5, validation_size=None, groups=None, seed=0):
     if sum(sizes.values()) >= len(classes):
         raise ValueError(
             "The training part must keep at least one class. Received: "
-            f"{sizes} of {len(classes)} classes"
+            f"{sizes} of {len(classes)} classes in `y`"
         )
     units = np.arange(len(classes)) if groups is None else _linked(ids, groups)
     unit_sizes = np.bincount(units)

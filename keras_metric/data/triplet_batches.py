@@ -33,6 +33,7 @@ class TripletBatches(SeededBatches):
         **kwargs: `workers`, `use_multiprocessing`, `max_queue_size` of `keras.utils.PyDataset`.
 
     Raises:
+        TypeError: for an argument of another type.
         ValueError: fewer than two classes; no class of two samples.
 
     Example:

@@ -1,10 +1,10 @@
 """Batches of several views of each sample, for training without labels."""
 
-import keras
 import numpy as np
 
 from keras_metric._checks import check_count
 from keras_metric.data.class_index import ClassIndex
+from keras_metric.data.samples import Samples
 from keras_metric.data.seeded_batches import SeededBatches, branches
 from keras_metric.data.shuffling import mixed, shuffled
 
@@ -41,6 +41,7 @@ class ViewBatches(SeededBatches):
         **kwargs: `workers`, `use_multiprocessing`, `max_queue_size` of `keras.utils.PyDataset`.
 
     Raises:
+        TypeError: for an argument of another type.
         ValueError: fewer rows than `batch_size`, fewer than two views, no `augment`, or `x` and
             `y` of different lengths.
 
@@ -77,7 +78,7 @@ class ViewBatches(SeededBatches):
             raise ValueError(
                 "`augment` must change the samples, or all views are equal. Received: augment=None"
             )
-        rows = len(x if load is not None else keras.tree.flatten(x)[0])
+        rows = len(Samples(x, load))
         if rows < batch_size:
             raise ValueError(
                 "`x` must have at least `batch_size` rows, since no sample comes twice in a batch. "

@@ -1,0 +1,69 @@
+"""The evaluations that RetrievalEvaluator knows by name."""
+
+from keras_metric.evaluation import (
+    clustering_metrics,
+    few_shot_accuracy,
+    geometry_metrics,
+    identification_metrics,
+    pair_distances,
+    retrieval_metrics,
+    verification_metrics,
+)
+
+
+def _retrieval(embeddings, labels, *gallery, k, metric):
+    return retrieval_metrics(embeddings, labels, *gallery, k=k, metric=metric)
+
+
+def _identification(embeddings, labels, *gallery, k, metric):
+    return identification_metrics(embeddings, labels, *gallery, k=k, metric=metric)
+
+
+def _verification(embeddings, labels, *gallery, k, metric):
+    return verification_metrics(*pair_distances(embeddings, labels, metric=metric))
+
+
+def _plain(function):
+    def measure(embeddings, labels, *gallery, k, metric):
+        return function(embeddings, labels)
+
+    return measure
+
+
+_BY_NAME = {
+    "clustering": _plain(clustering_metrics),
+    "few_shot": _plain(few_shot_accuracy),
+    "geometry": _plain(geometry_metrics),
+    "identification": _identification,
+    "retrieval": _retrieval,
+    "verification": _verification,
+}
+
+
+def as_measures(names, has_gallery):
+    """Return a function `(embeddings, labels, *gallery, k, metric)` for each name or function."""
+    if not isinstance(names, (list, tuple)):
+        raise TypeError(
+            f"`measures` must be a list of names and functions. Received: measures={names!r}"
+        )
+    if not names:
+        raise ValueError("`measures` must hold at least one. Received: measures=()")
+    for name in names:
+        if not callable(name) and (not isinstance(name, str) or name not in _BY_NAME):
+            raise ValueError(
+                f"`measures` must be functions or among {sorted(_BY_NAME)}. "
+                f"Received: {name!r} in measures={names!r}"
+            )
+        if name == "identification" and not has_gallery:
+            raise ValueError(
+                'The measure "identification" needs a gallery. Received: gallery=None. Pass '
+                "gallery=(x, y)."
+            )
+    return [_called(name) if callable(name) else _BY_NAME[name] for name in names]
+
+
+def _called(function):
+    def measure(embeddings, labels, *gallery, k, metric):
+        return dict(function(embeddings, labels, *gallery))
+
+    return measure

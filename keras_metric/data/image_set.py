@@ -1,0 +1,66 @@
+"""ImageSet: the images of one part of a published data set, and how its readers find them."""
+
+import os
+import pathlib
+from typing import NamedTuple
+
+import numpy as np
+
+from keras_metric._checks import as_path
+
+
+class ImageSet(NamedTuple):
+    """One part of a data set, such as its query images.
+
+    `paths`: list of strings. `labels`: int32 (images,), numbered alike in all parts of a data set.
+    `groups`: int32 (images,), the camera of each image, or None.
+    """
+
+    paths: list
+    labels: np.ndarray
+    groups: np.ndarray | None = None
+
+
+def image_set(folder, names, labels, groups=None):
+    """Return an `ImageSet` of the files `names` below `folder`, all of which must be there."""
+    for name in names:
+        # A list may come from a stranger; its names lead into the folder, nowhere else.
+        parts = pathlib.PurePosixPath(str(name).replace("\\", "/"))
+        if parts.is_absolute() or ".." in parts.parts or "\0" in name or ":" in parts.parts[0]:
+            raise ValueError(
+                f"The list of a data set names files below its own folder. Received: {str(name)!r}"
+            )
+    paths = [os.path.join(folder, *name.split("/")) for name in names]
+    missing = next((path for path in paths if not os.path.exists(path)), None)
+    if missing is not None:
+        raise ValueError(
+            f"Every image of the data set's list must be there. Received: no file {missing!r}. "
+            "Unpack the images beside the lists, as they come."
+        )
+    if groups is not None:
+        groups = np.asarray(groups, "int32")
+    return ImageSet(paths, np.asarray(labels, "int32"), groups)
+
+
+def find_folder(root, name, marker):
+    """Return the folder that holds `marker`: `root` itself or `root/name`."""
+    root = as_path("root", root)
+    for folder in (root, root / name):
+        if (folder / marker).exists():
+            return folder
+    raise ValueError(
+        f"`root` must be the unpacked folder {name}, which holds {marker}, or the folder above it. "
+        f"Received: root={str(root)!r}"
+    )
+
+
+def rows_of(path, columns, skip=0):
+    """Return the lines of a text file after the first `skip`, each split into `columns` words."""
+    rows = [line.split() for line in path.read_text("utf-8").splitlines()[skip:] if line.strip()]
+    for number, row in enumerate(rows, start=skip + 1):
+        if len(row) != columns:
+            raise ValueError(
+                f"Every line of {str(path)!r} must have {columns} words. Received: {row!r} as line "
+                f"{number}."
+            )
+    return rows

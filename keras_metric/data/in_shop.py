@@ -1,0 +1,41 @@
+"""In-Shop Clothes Retrieval: garments of DeepFashion."""
+
+from keras_metric.data.image_set import find_folder, image_set, rows_of
+
+
+def read_in_shop(root):
+    """Read DeepFashion's In-Shop Clothes Retrieval Benchmark with its own split.
+
+    25,882 images of 3,997 garments are for training; 14,218 queries are searched in a gallery of
+    12,612 images of the same other 3,985.
+
+    Args:
+        root: Folder with `list_eval_partition.txt`, itself or in its folder `Eval`, and the images
+            in `img`, itself or in its folder `Img`.
+
+    Returns:
+        Dict with "train", "query" and "gallery"; each has `paths`, `labels` (int32, the number of
+        the garment) and `groups` (None).
+
+    Raises:
+        ValueError: the list or an image is missing.
+
+    Example:
+    >>> from keras_metric.data import read_in_shop
+    >>> read_in_shop("nowhere")
+    Traceback (most recent call last):
+    ValueError: `root` must be the unpacked folder Eval, which holds list_eval_partition.txt, ...
+
+    Reference:
+        Liu, Luo, Qiu, Wang, Tang (2016), DeepFashion.
+    """
+    lists = find_folder(root, "Eval", "list_eval_partition.txt")
+    above = lists.parent if lists.name == "Eval" else lists
+    folder = above / "Img" if (above / "Img").is_dir() else above
+    parts = {"train": ([], []), "query": ([], []), "gallery": ([], [])}
+    # A count, a header, then: image_name item_id evaluation_status
+    for name, garment, part in rows_of(lists / "list_eval_partition.txt", 3, skip=2):
+        names, labels = parts[part]
+        names.append(name)
+        labels.append(int(garment.removeprefix("id_")))
+    return {part: image_set(folder, *lists) for part, lists in parts.items()}

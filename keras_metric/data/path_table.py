@@ -1,0 +1,122 @@
+"""Tables of files and their labels."""
+
+import csv
+import os
+import pathlib
+
+import numpy as np
+
+_ENDINGS = (".csv", ".parquet", ".tsv")
+
+
+def path_table(path, path_column="path", label_column="label", root=None):
+    r"""Return `(paths, labels)` of a table that names a file and its label in each row.
+
+    Nothing but the two columns is read: give the paths to `BalancedBatches` with
+    `load=ImageLoader(...)`, and the images are read batch by batch.
+
+    Args:
+        path: a file whose name ends in `.csv` (with a first line of column names), `.tsv` or
+            `.parquet`, which needs pyarrow.
+        path_column: name of the column that holds the paths. Default "path".
+        label_column: name of the column that holds the labels. Default "label".
+        root: folder that the paths start from. Default None: the folder of the table. Paths that
+            begin with "/" stay as they are.
+
+    Returns:
+        `paths`, a list of strings; `labels`, a NumPy array `(rows,)`: integers where all labels of
+        the file are, else strings.
+
+    Raises:
+        ValueError: the table is missing, has another ending, no such column, no rows, or a row
+            without a path or a label.
+        ImportError: a Parquet file, and pyarrow is not installed.
+
+    Example:
+    >>> import pathlib, tempfile
+    >>> from keras_metric.data import path_table
+    >>> table = pathlib.Path(tempfile.mkdtemp()) / "birds.csv"
+    >>> count = table.write_text("path,label,camera\na/1.jpg,owl,3\nb/2.jpg,hen,1\n")
+    >>> paths, labels = path_table(table, root="/data")
+    >>> paths, labels
+    (['/data/a/1.jpg', '/data/b/2.jpg'], array(['owl', 'hen'], dtype='<U3'))
+    """
+    path = pathlib.Path(path)
+    ending = path.suffix.lower()
+    if ending not in _ENDINGS:
+        raise ValueError(
+            f"The name of a table must end in one of {list(_ENDINGS)}. Received: {str(path)!r}"
+        )
+    if not path.is_file():
+        raise ValueError(f"`path` must be a table. Received: no file {str(path)!r}")
+    wanted = (path_column, label_column)
+    columns = _parquet(path, wanted) if ending == ".parquet" else _text(path, ending, wanted)
+    paths, labels = columns
+    if not len(paths):
+        raise ValueError(f"The table must have rows. Received: none in {str(path)!r}")
+    for name, values in zip(wanted, columns):
+        empty = next((i for i, value in enumerate(values) if value is None or value == ""), None)
+        if empty is not None:
+            raise ValueError(
+                "Every row must have a path and a label. Received: row "
+                f"{empty + 1} of {str(path)!r} without {name!r}"
+            )
+    root = str(path.parent if root is None else root)
+    return [os.path.join(root, one) for one in paths], _as_labels(labels)
+
+
+def _text(path, ending, wanted):
+    paths, labels = [], []
+    known = {}
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        rows = csv.reader(file, delimiter="\t" if ending == ".tsv" else ",")
+        header = next(rows, [])
+        _check_columns(header, wanted, path)
+        places = [header.index(name) for name in wanted]
+        for number, row in enumerate(rows, start=2):
+            if not row:
+                continue
+            if len(row) != len(header):
+                raise ValueError(
+                    f"Every line of {str(path)!r} must have {len(header)} columns. Received: "
+                    f"{len(row)} in line {number}."
+                )
+            paths.append(row[places[0]])
+            # Labels come again and again: one object for each.
+            label = row[places[1]]
+            labels.append(known.setdefault(label, label))
+    return paths, labels
+
+
+def _parquet(path, wanted):
+    try:
+        import pyarrow.parquet
+    except ImportError as error:
+        raise ImportError(
+            'path_table needs pyarrow for Parquet files: pip install "keras_metric[parquet]". Or '
+            "write the table as CSV."
+        ) from error
+    _check_columns(pyarrow.parquet.read_schema(path).names, wanted, path)
+    table = pyarrow.parquet.read_table(path, columns=list(dict.fromkeys(wanted)))
+    return [table.column(name).to_pylist() for name in wanted]
+
+
+def _check_columns(header, wanted, path):
+    missing = [name for name in wanted if name not in header]
+    if missing:
+        raise ValueError(
+            f"{str(path)!r} must have the columns {list(wanted)}. Received: {list(header)}. Pass "
+            "path_column= and label_column=."
+        )
+
+
+def _as_labels(labels):
+    if not isinstance(labels[0], str):
+        return np.asarray(labels)
+    try:
+        numbers = [int(label) for label in labels]
+    except ValueError:
+        return np.array(labels)
+    # "007" is a name and no number.
+    whole = all(str(number) == label for number, label in zip(numbers, labels))
+    return np.array(numbers if whole else labels)

@@ -1,0 +1,224 @@
+"""TFRecord files whose records can be read in any order."""
+
+import array
+import collections.abc
+import json
+import os
+import pathlib
+import struct
+
+import numpy as np
+
+from keras_metric.data.example import feature
+
+# Of a record: its length as 8 bytes, a checksum of those, the bytes, a checksum of these.
+_HEAD, _FOOT = 12, 4
+_BUFFER = 2**20
+# Files that stay open; systems allow a process about a thousand.
+_OPEN = 256
+
+
+def tfrecord_items(paths, label="label", index=None):
+    r"""Return `(items, labels)` of TFRecord files, without reading them into memory.
+
+    Where each record begins is noted, 16 bytes a record, and its label; nothing else stays in
+    memory. `items` is a sequence that reads a record when it is asked for it, in any order and from
+    any thread: give it to `BalancedBatches` with `load=ImageLoader(..., feature="image")`, or with
+    a function of your own that begins with `parse_example`. It works on every backend, and without
+    TensorFlow.
+
+    The files are read once from end to end for that. With `index` the outcome is kept in a file,
+    and the next run begins at once.
+
+    Args:
+        paths: path of a file, a list of paths, or a pattern such as `"train-*.tfrecord"`, whose
+            files are taken in the order of their names. Not compressed: no record of a compressed
+            file can be reached without all before it.
+        label: name of the feature that holds the label, an integer, a float or a string; or a
+            function from the bytes of a record to its label; or None for no labels.
+        index: path of a file (`.npz`) that keeps the outcome, or None. It is made anew where a
+            file has another size or time than when it was written, or `label` another name.
+
+    Returns:
+        `items`, a sequence of bytes; `labels`, a NumPy array `(records,)`, or None.
+
+    Raises:
+        ValueError: no file is there, a file is compressed, cut off or no TFRecord file, or a
+            record has no such label.
+
+    Example:
+    >>> import numpy as np
+    >>> import pathlib, struct, tempfile
+    >>> from keras_metric.data import parse_example, tfrecord_items
+    >>> example = b"\n\x0f\n\r\n\x04kind\x12\x05\x1a\x03\n\x01\x07"
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "one.tfrecord"
+    >>> record = struct.pack("<Q", len(example)) + b"sums" + example + b"sums"
+    >>> count = path.write_bytes(3 * record)
+    >>> items, labels = tfrecord_items(path, label="kind")
+    >>> len(items), labels, parse_example(items[2])
+    (3, array([7, 7, 7]), {'kind': array([7])})
+    """
+    if label is not None and not isinstance(label, str) and not callable(label):
+        raise TypeError(
+            "`label` must be the name of a feature, a function of a record's bytes, or None. "
+            f"Received: label={label!r}"
+        )
+    files = _found(paths)
+    stamp = _stamp(files, label)
+    if index is not None and pathlib.Path(index).exists():
+        kept = _kept(index, stamp)
+        if kept is not None:
+            return TFRecords(files, *kept[:3]), kept[3]
+    parts = [_scanned(number, path, label) for number, path in enumerate(files)]
+    of_file, starts, sizes = (np.concatenate([part[i] for part in parts]) for i in range(3))
+    labels = None
+    if label is not None:
+        labels = np.concatenate([part[3] for part in parts if len(part[3])] or [np.zeros(0)])
+    if not len(starts):
+        raise ValueError(f"The files must hold records. Received: {len(files)} empty files.")
+    if index is not None:
+        _keep(index, stamp, of_file, starts, sizes, labels)
+    return TFRecords(files, of_file, starts, sizes), labels
+
+
+class TFRecords(collections.abc.Sequence):
+    """The records of several files: `records[i]` reads one, as bytes."""
+
+    def __init__(self, files, of_file, starts, sizes):
+        self._files, self._of_file, self._starts, self._sizes = files, of_file, starts, sizes
+        self._open = {}
+
+    def __len__(self):
+        return len(self._starts)
+
+    def __getitem__(self, number):
+        if not isinstance(number, (int, np.integer)):
+            raise TypeError(f"Records are read one by one. Received: records[{number!r}]")
+        if not -len(self) <= number < len(self):
+            raise IndexError(f"There are {len(self)} records. Received: records[{number}]")
+        file, start, size = (
+            int(part[number]) for part in (self._of_file, self._starts, self._sizes)
+        )
+        record = self._read(file, start, size)
+        if len(record) != size:
+            raise ValueError(
+                f"Record {number} must be {size} bytes. Received {len(record)}: "
+                f"{self._files[file]!r} has changed since it was read."
+            )
+        return record
+
+    def _read(self, file, start, size):
+        if not hasattr(os, "pread") or len(self._files) > _OPEN:
+            with open(self._files[file], "rb") as stream:
+                stream.seek(start)
+                return stream.read(size)
+        handle = self._open.get(file)
+        if handle is None:
+            # Two threads may both open it; the one that comes second closes again.
+            mine = open(self._files[file], "rb")  # noqa: SIM115
+            handle = self._open.setdefault(file, mine)
+            if handle is not mine:
+                mine.close()
+        # From a place of its own, so that threads do not move each other's.
+        return os.pread(handle.fileno(), size, start)
+
+    def __getstate__(self):
+        return {**vars(self), "_open": {}}
+
+    def __del__(self):
+        for handle in vars(self).get("_open", {}).values():
+            handle.close()
+
+
+def _found(paths):
+    if isinstance(paths, (str, os.PathLike)):
+        path = pathlib.Path(paths)
+        if path.is_file():
+            return [str(path)]
+        files = sorted(str(one) for one in path.parent.glob(path.name) if one.is_file())
+    else:
+        files = [str(path) for path in paths]
+    missing = [path for path in files if not os.path.isfile(path)]
+    if not files or missing:
+        raise ValueError(
+            "`paths` must name TFRecord files: a path, a list of paths, or a pattern. Received: "
+            f"{'no file ' + repr(missing[0]) if missing else 'paths=' + repr(paths)}"
+        )
+    return files
+
+
+def _scanned(number, path, label):
+    """Number of the file, start, size and label of each record of a file."""
+    # Lists of Python's integers would take five times as much.
+    starts, sizes, labels = array.array("q"), array.array("i"), []
+    end = os.path.getsize(path)
+    place = 0
+    with open(path, "rb", buffering=_BUFFER) as stream:
+        while place < end:
+            head = stream.read(_HEAD)
+            size = struct.unpack("<Q", head[:8])[0] if len(head) == _HEAD else end
+            if place + _HEAD + size + _FOOT > end:
+                raise _cut(path, place, head)
+            starts.append(place + _HEAD)
+            sizes.append(size)
+            if label is None:
+                stream.seek(size + _FOOT, os.SEEK_CUR)
+            else:
+                record = stream.read(size)
+                stream.read(_FOOT)
+                labels.append(_label(record, label, path, len(labels)))
+            place += _HEAD + size + _FOOT
+    of_file = np.full(len(starts), number, "int32")
+    return of_file, np.array(starts, "int64"), np.array(sizes, "int32"), np.array(labels)
+
+
+def _label(record, label, path, number):
+    if callable(label):
+        return label(record)
+    try:
+        values = feature(record, label)
+    except ValueError as error:
+        raise ValueError(f"Record {number} of {path!r}: {error}") from error
+    if len(values) != 1:
+        raise ValueError(
+            f"The feature {label!r} must hold one label. Received: {len(values)} values in record "
+            f"{number} of {path!r}. Pass a function of the record's bytes as `label`."
+        )
+    value = values[0]
+    return value.decode() if isinstance(value, bytes) else value.item()
+
+
+def _cut(path, place, head):
+    if place:
+        what = f"a record at byte {place} that goes beyond the end. Was the file cut off?"
+    elif head[:2] == b"\x1f\x8b":
+        what = "a file compressed by gzip. Unpack it: gunzip."
+    else:
+        what = f"one that begins with {head[:8]!r}."
+    return ValueError(f"{path!r} must be an uncompressed TFRecord file. Received: {what}")
+
+
+def _stamp(files, label):
+    """What an index must agree with."""
+    states = [(os.path.getsize(path), os.stat(path).st_mtime_ns) for path in files]
+    name = label if label is None or isinstance(label, str) else getattr(label, "__name__", "")
+    return json.dumps({"files": files, "states": states, "label": name})
+
+
+def _kept(index, stamp):
+    with np.load(index, allow_pickle=False) as kept:
+        if str(kept["stamp"]) != stamp:
+            return None
+        arrays = [kept[name] for name in ("of_file", "starts", "sizes", "labels") if name in kept]
+        return arrays if len(arrays) == 4 else [*arrays, None]
+
+
+def _keep(index, stamp, of_file, starts, sizes, labels):
+    arrays = {"of_file": of_file, "starts": starts, "sizes": sizes, "stamp": np.array(stamp)}
+    if labels is not None:
+        arrays["labels"] = labels
+    # Whole or not at all, whatever ends this process.
+    beside = f"{index}.{os.getpid()}.part"
+    with open(beside, "wb") as file:
+        np.savez(file, **arrays)
+    os.replace(beside, index)
