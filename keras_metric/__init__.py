@@ -1,7 +1,13 @@
 """Deep metric learning for Keras 3: models, losses, mining, batches, evaluation, pictures."""
 
-from keras_metric import callbacks, data, distances, evaluation, layers, losses, viz
-from keras_metric.models import EmbeddingModel, QuadrupletModel, SiameseModel, TripletModel
+from keras_metric import addons, callbacks, data, distances, evaluation, layers, losses, search, viz
+from keras_metric.models import (
+    EmbeddingModel,
+    QuadrupletModel,
+    SiameseModel,
+    TripletModel,
+    TwoTowerModel,
+)
 from keras_metric.version import __version__ as __version__
 
 __all__ = [
@@ -9,11 +15,14 @@ __all__ = [
     "QuadrupletModel",
     "SiameseModel",
     "TripletModel",
+    "TwoTowerModel",
+    "addons",
     "callbacks",
     "data",
     "distances",
     "evaluation",
     "layers",
     "losses",
+    "search",
     "viz",
 ]

@@ -2,6 +2,9 @@
 
 import math
 import numbers
+import os
+from collections.abc import Iterator
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -46,12 +49,110 @@ def check_flag(name, value):
         raise TypeError(f"`{name}` must be True or False. Received: {name}={value!r}")
 
 
+def check_seed(name, value, *, at_least=-math.inf):
+    """Raise unless `value` is None or an integer; NumPy's generators want one of at least 0."""
+    if value is not None:
+        check_count(name, value, at_least=at_least)
+
+
+def check_function(name, value):
+    """Raise unless `value` is None or can be called."""
+    if value is not None and not callable(value):
+        raise TypeError(f"`{name}` must be a function or None. Received: {name}={value!r}")
+
+
+def as_array(name, value):
+    """Return `value` (array, tensor of the backend, list, column of a table) as a NumPy array."""
+    if isinstance(value, np.ndarray):
+        return value
+    if ops.is_tensor(value):
+        return ops.convert_to_numpy(value)
+    if isinstance(value, Iterator):
+        raise TypeError(
+            f"`{name}` must be an array or a list. Received: {name} of type "
+            f"{type(value).__name__}, which can be read once. Collect it: np.stack(list({name}))."
+        )
+    try:
+        return np.asarray(value)
+    except Exception as error:
+        raise ValueError(
+            f"`{name}` must be an array, or a list of rows of one length. Received: {name} of "
+            f"type {type(value).__name__}, of which NumPy makes no array: {error}"
+        ) from error
+
+
+def as_path(name, value):
+    """Return `value` as a path that this system can look for."""
+    if not isinstance(value, (str, os.PathLike)):
+        raise TypeError(f"`{name}` must be a path. Received: {name} of type {type(value).__name__}")
+    path = Path(value)
+    try:
+        path.exists()
+        if "\0" in str(path):
+            raise ValueError("it holds a null character")
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"`{name}` must be a path that this system can have. Received: "
+            f"{name}={str(value)[:80]!r}: {error}"
+        ) from error
+    return path
+
+
+def is_numeric(array):
+    """Whether a NumPy array holds real numbers; those of 8 and 16 bits that NumPy lacks count."""
+    return array.dtype.kind in "biuf" or array.dtype.name.startswith(("bfloat", "float8"))
+
+
+def as_tensor(name, value):
+    """Return `value` as a tensor of numbers; Keras's and TensorFlow's own errors name nothing."""
+    if ops.is_tensor(value) or isinstance(value, (keras.KerasTensor, keras.Variable)):
+        return ops.convert_to_tensor(value)
+    listed = isinstance(value, (list, tuple))
+    if listed and any(map(ops.is_tensor, keras.tree.flatten(value))):
+        return ops.convert_to_tensor(value)
+    array = as_array(name, value)
+    if not is_numeric(array):
+        raise ValueError(
+            f"`{name}` must be an array of numbers. Received: {name} of type "
+            f"{type(value).__name__} and dtype {array.dtype}, of shape {array.shape}"
+        )
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
+    # Python's own numbers have no width: Keras gives them that of floatx.
+    return ops.convert_to_tensor(value if listed and array.size else array)
+
+
 def check_matrix(name, value):
     """Raise unless `value` has the rank and the dtype of `(batch, dim)` embeddings."""
-    if len(value.shape) != 2:
+    if len(value.shape) != 2 or value.shape[1] == 0:
         raise ValueError(
             f"`{name}` must have shape (batch, dim). Received: {name}.shape={tuple(value.shape)}"
         )
+    check_floating(name, value)
+
+
+def check_one_input(shape):
+    """Raise unless a layer is built for one tensor that has an axis of features."""
+    sound = isinstance(shape, (tuple, list)) and len(shape) > 0
+    if not sound or any(isinstance(part, (tuple, list)) for part in shape):
+        raise ValueError(
+            "`inputs` must be one tensor (..., features), not a list of tensors, a number or None. "
+            f"Received: inputs of the shape {shape}"
+        )
+
+
+def check_one_label_each(labels, embeddings):
+    """Raise unless there are embeddings, and a label for each."""
+    rows = labels.shape[0], embeddings.shape[0]
+    if None not in rows and rows[0] != rows[1] or 0 in rows:
+        raise ValueError(
+            "`embeddings` must hold one row or more, and `labels` one id for each. Received: "
+            f"embeddings.shape={tuple(embeddings.shape)}, labels.shape={tuple(labels.shape)}"
+        )
+
+
+def check_floating(name, value):
+    """Raise unless the tensor `value` is of floating point."""
     if not keras.backend.is_float_dtype(keras.backend.standardize_dtype(value.dtype)):
         raise ValueError(
             f"`{name}` must be floating point. Received: {name}.dtype={value.dtype}. "
@@ -66,7 +167,7 @@ def class_ids(labels, name="labels"):
     a float32 cannot tell 16777216 from 16777217, and the way out is one line.
     """
     if not ops.is_tensor(labels):
-        labels = np.asarray(labels)
+        labels = as_array(name, labels)
         if labels.dtype.kind not in "iu":
             raise _bad_ids(name, labels.dtype)
         # JAX truncates to 32 bits without a word, so what does not fit is refused here.
@@ -98,7 +199,7 @@ def class_ids(labels, name="labels"):
 def multi_hot(labels, name="labels"):
     """Return `labels` as a float32 tensor of zeros and ones, `(batch, classes)`."""
     if not ops.is_tensor(labels):
-        labels = np.asarray(labels)
+        labels = as_array(name, labels)
         if labels.dtype.kind not in "biuf" or not np.isin(labels, (0, 1)).all():
             raise ValueError(
                 f"`{name}` must be 0 or 1 for each class. Received: {name}.dtype={labels.dtype}. "
@@ -120,6 +221,21 @@ def check_not_strings(name, labels):
         return
     if len(labels) and isinstance(labels[0], (str, bytes)):
         raise _bad_ids(name, np.asarray(labels).dtype)
+
+
+def check_arrays(name, values):
+    """Raise if there are plain Python numbers in a list, tuple or dict of `values`.
+
+    Keras takes each item of a list for an input of its own, and on PyTorch fails on its shape.
+    """
+    if not isinstance(values, (list, tuple, dict)):
+        return
+    for leaf in keras.tree.flatten(values):
+        if isinstance(leaf, (int, float, complex)):
+            raise TypeError(
+                f"`{name}` must be an array, or a structure of arrays. Received: {name} with the "
+                f"plain number {leaf!r} in it. Make an array of it: np.array({name})."
+            )
 
 
 def _bad_ids(name, dtype):

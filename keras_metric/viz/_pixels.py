@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from PIL import Image
 
-from keras_metric.viz._style import as_numpy
+from keras_metric._checks import as_array, is_numeric
 
 
 def looks_like_images(value):
@@ -19,13 +19,11 @@ def looks_like_images(value):
     return len(shape) == 4 and shape[channels] in (1, 3, 4)
 
 
-def as_pixels(images, name="images"):
-    """Return images as uint8 `(n, h, w)` if they are grey, else `(n, h, w, 3)`.
-
-    uint8 is taken as it is, floats between 0 and 1 as shares of white; anything else is stretched
-    from its smallest to its largest value, the same for all images.
-    """
-    images = as_numpy(images)
+def channels_last(images, name="images"):
+    """Return images as an array `(n, h, w)` or `(n, h, w, 1 | 3 | 4)`, or raise."""
+    images = as_array(name, images)
+    if not is_numeric(images):
+        raise ValueError(f"`{name}` must be numbers. Received: {name}.dtype={images.dtype}")
     if images.ndim == 4 and keras.config.image_data_format() == "channels_first":
         images = np.moveaxis(images, 1, -1)
     if images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[-1] not in (1, 3, 4)):
@@ -33,6 +31,16 @@ def as_pixels(images, name="images"):
             f"`{name}` must have shape (n, height, width) or (n, height, width, 1, 3 or 4). "
             f"Received: {name}.shape={images.shape}"
         )
+    return images
+
+
+def as_pixels(images, name="images"):
+    """Return images as uint8 `(n, h, w)` if they are grey, else `(n, h, w, 3)`.
+
+    uint8 is taken as it is, floats between 0 and 1 as shares of white; anything else is stretched
+    from its smallest to its largest value, the same for all images.
+    """
+    images = channels_last(images, name)
     if images.ndim == 4:
         images = images[..., 0] if images.shape[-1] == 1 else images[..., :3]
     if images.dtype == np.uint8:

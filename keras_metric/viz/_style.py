@@ -1,7 +1,8 @@
 """What the pictures share: colours, symbols, and the checks of what is drawn."""
 
 import numpy as np
-from keras import ops
+
+from keras_metric._checks import as_array, is_numeric
 
 # Okabe and Ito's colours, told apart with every common kind of colour blindness, but for their
 # yellow, which is too faint on white; and three dark ones of Paul Tol's that stand off from them.
@@ -15,8 +16,8 @@ RIGHT, WRONG, GREY = "#0072B2", "#D55E00", "#C8C8C8"
 
 def as_matrix(name, value):
     """Return `value` as a finite float NumPy array of shape `(items, dim)`."""
-    array = as_numpy(value)
-    if array.ndim != 2 or array.dtype.kind in "OSUM" or 0 in array.shape:
+    array = as_array(name, value)
+    if array.ndim != 2 or not is_numeric(array) or 0 in array.shape:
         raise ValueError(
             f"`{name}` must be numbers of shape (items, dim), with at least one item. "
             f"Received: {name}.shape={array.shape}, {name}.dtype={array.dtype}"
@@ -29,7 +30,7 @@ def as_matrix(name, value):
 
 def as_labels(name, value, num_items):
     """Return `value` as a NumPy array of shape `(num_items,)` of whatever kind."""
-    array = as_numpy(value)
+    array = as_array(name, value)
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.shape != (num_items,):
@@ -37,17 +38,50 @@ def as_labels(name, value, num_items):
             f"`{name}` must have shape ({num_items},): one label for each item. "
             f"Received: {name}.shape={array.shape}"
         )
+    try:
+        # The order in which classes are drawn.
+        np.sort(array)
+    except TypeError as error:
+        raise ValueError(
+            f"`{name}` must be comparable with each other, all of one type. Received: "
+            f"{name}.dtype={array.dtype}"
+        ) from error
     return array
 
 
-def as_numpy(value):
-    """Return an array or a tensor of any backend as a NumPy array."""
-    return ops.convert_to_numpy(value) if ops.is_tensor(value) else np.asarray(value)
+def new_figure(**settings):
+    """Return a matplotlib `Figure`; imported late, since most who import the package draw none."""
+    from matplotlib.figure import Figure
+
+    return Figure(**settings)
 
 
 def readable(label, class_names=None):
     """Return the text for a label: its name, if `class_names` (a list or a dict) has one."""
-    return str(label if class_names is None else class_names[label])
+    if class_names is None:
+        return str(label)
+    check_class_names(class_names)
+    try:
+        return str(class_names[label])
+    except (LookupError, TypeError) as error:
+        raise ValueError(
+            f"`class_names` must have a name for each label. Received: none for {label!r}"
+        ) from error
+
+
+def check_class_names(class_names):
+    """Raise unless `class_names` is None or can be asked for the name of a label."""
+    # A string has a name of one letter for each label.
+    if class_names is not None and not hasattr(class_names, "__getitem__"):
+        raise TypeError(
+            "`class_names` must be a list or a dict from a label to its name. Received: "
+            f"class_names of type {type(class_names).__name__}"
+        )
+
+
+def shorten(text):
+    """Return a text of at most 14 letters: names of one family often differ at their end only."""
+    return text if len(text) <= 14 else f"{text[:7]}…{text[-6:]}"
 
 
 def sample(num_items, limit, seed):

@@ -2,11 +2,11 @@
 
 import numpy as np
 from keras import ops
-from matplotlib.figure import Figure
 
 from keras_metric import distances
 from keras_metric._checks import check_choice, check_count
-from keras_metric.viz._style import RIGHT, WRONG, as_labels, as_matrix, tidy
+from keras_metric.viz._pair_draws import draw_pairs
+from keras_metric.viz._style import RIGHT, WRONG, as_labels, as_matrix, new_figure, tidy
 
 _BINS = 60
 
@@ -44,25 +44,20 @@ def plot_distances(embeddings, labels, metric="euclidean", max_pairs=100_000, se
     check_choice("metric", metric, distances.METRICS)
     check_count("max_pairs", max_pairs)
     embeddings = as_matrix("embeddings", embeddings)
-    codes = np.unique(as_labels("labels", labels, len(embeddings)), return_inverse=True)[1]
-    order = np.argsort(codes, kind="stable")
-    sizes = np.bincount(codes)
-    if len(sizes) < 2 or sizes.max() < 2:
-        raise ValueError(
-            "Distances need two items of one class and two classes. Received: "
-            f"{len(embeddings)} items in {len(sizes)} classes."
+    labels = as_labels("labels", labels, len(embeddings))
+    kinds = [
+        ops.convert_to_numpy(
+            distances.elementwise(embeddings[first], embeddings[second], metric=metric)
         )
-    rng = np.random.default_rng(seed)
-    kinds = []
-    for same in (True, False):
-        first, second = _pairs(sizes, same, max_pairs, rng)
-        a, b = embeddings[order[first]], embeddings[order[second]]
-        kinds.append(ops.convert_to_numpy(distances.elementwise(a, b, metric=metric)))
+        for first, second in draw_pairs(
+            as_labels("labels", labels, len(embeddings)), max_pairs, seed
+        )
+    ]
     everything = np.concatenate(kinds)
     low, high = everything.min(), everything.max()
     edges = np.linspace(low, high if high > low else low + 1.0, _BINS + 1)
     shares = [np.histogram(kind, edges)[0] / len(kind) for kind in kinds]
-    figure = Figure(figsize=(6.4, 3.8), layout="constrained")
+    figure = new_figure(figsize=(6.4, 3.8), layout="constrained")
     axes = figure.subplots()
     looks = (("same class", RIGHT, "/", "-"), ("different classes", WRONG, "\\", "--"))
     for kind, share, (name, colour, hatch, line) in zip(kinds, shares, looks):
@@ -80,24 +75,3 @@ def plot_distances(embeddings, labels, metric="euclidean", max_pairs=100_000, se
     figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
     tidy(axes)
     return figure
-
-
-def _pairs(sizes, same, most, rng):
-    """Return two index arrays into the items sorted by class: all pairs of a kind, or a draw."""
-    start = np.cumsum(sizes) - sizes
-    num_items = sizes.sum()
-    partners = sizes - 1 if same else num_items - sizes
-    total = int((sizes * partners).sum()) // 2
-    if total <= most:
-        if not same:
-            codes = np.repeat(np.arange(len(sizes)), sizes)
-            return np.nonzero(np.triu(codes[:, None] != codes, 1))
-        pairs = [first + np.stack(np.triu_indices(size, 1)) for first, size in zip(start, sizes)]
-        return np.concatenate(pairs, axis=1)
-    weight = sizes * partners
-    code = rng.choice(len(sizes), most, p=weight / weight.sum())
-    first = rng.integers(sizes[code])
-    other = rng.integers(partners[code])
-    if same:  # any of the class but the first
-        return start[code] + first, start[code] + other + (other >= first)
-    return start[code] + first, other + (other >= start[code]) * sizes[code]

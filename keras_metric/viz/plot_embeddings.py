@@ -1,11 +1,6 @@
 """A map of an embedding space in two dimensions."""
 
 import numpy as np
-from matplotlib.colors import Normalize
-from matplotlib.figure import Figure
-from matplotlib.offsetbox import AnnotationBbox, OffsetImage
-from sklearn.decomposition import PCA
-from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
 from keras_metric._checks import check_choice, check_count
@@ -16,6 +11,7 @@ from keras_metric.viz._style import (
     SYMBOLS,
     as_labels,
     as_matrix,
+    new_figure,
     readable,
     sample,
     tidy,
@@ -37,7 +33,7 @@ def plot_embeddings(
     """Draw embeddings as points in a plane, coloured by class.
 
     A map, no proof: PCA shows the two widest directions (the axes say what share of the variance
-    they hold), t-SNE shows who is whose neighbour and no distances between groups. A dict
+    they hold), t-SNE and UMAP show who is whose neighbour and no distances between groups. A dict
     of embeddings gives panels side by side, for before and after. Up to ten classes have a
     colour and a symbol each; of more classes the ten largest have, and all others are grey,
     so that 2,000 classes stay readable.
@@ -47,17 +43,18 @@ def plot_embeddings(
         labels: `(items,)`, of any kind.
         images: Optional images of the items (see `plot_neighbors`): where there is room, a
             thumbnail is drawn instead of a point, without covering another thumbnail.
-        method: `"pca"`, fast and the same on every run, or `"tsne"`, which takes about a
-            minute for the 3,000 points of the default.
+        method: `"pca"`, fast and the same on every run; `"tsne"`, which takes about a minute for
+            the 3,000 points of the default; or `"umap"`, where `umap-learn` is installed.
         max_points: Items to draw; of more, so many are drawn at random with `seed`.
         class_names: Optional list or dict from a label to its name.
-        seed: Integer for the choice of points and for t-SNE.
+        seed: Integer for the choice of points, for t-SNE and for UMAP.
 
     Returns:
         A `matplotlib.figure.Figure`.
 
     Raises:
         ValueError: for an unknown method or shapes that do not fit.
+        ImportError: for `"umap"` where it is not installed.
 
     Example:
         >>> import numpy as np
@@ -69,7 +66,7 @@ def plot_embeddings(
         >>> [axes.get_title() for axes in figure.axes]
         ['untrained', 'trained']
     """
-    check_choice("method", method, ("pca", "tsne"))
+    check_choice("method", method, ("pca", "tsne", "umap"))
     check_count("max_points", max_points)
     panels = embeddings if isinstance(embeddings, dict) else {"": embeddings}
     panels = {title: as_matrix("embeddings", panel) for title, panel in panels.items()}
@@ -83,7 +80,7 @@ def plot_embeddings(
     kept = sample(len(labels), max_points, seed)
     if images is not None:
         images = as_pixels(images)[kept]
-    figure = Figure(figsize=(5.2 * len(panels) + 0.6, 5.2), layout="constrained")
+    figure = new_figure(figsize=(5.2 * len(panels) + 0.6, 5.2), layout="constrained")
     drawn = []
     all_axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for axes, (title, panel) in zip(all_axes, panels.items()):
@@ -107,17 +104,26 @@ def plot_embeddings(
 
 def _project(embeddings, method, seed):
     """Return the points `(items, 2)` and the names of the two axes."""
+    # Late, as with matplotlib: scikit-learn alone takes a second.
+    from sklearn.decomposition import PCA
+
     points, shares = np.zeros((len(embeddings), 2)), np.zeros(2)
     size = min(2, *embeddings.shape)
     centred = embeddings - embeddings.mean(axis=0)
     if centred.any():
         pca = PCA(size, random_state=seed)
-        points[:, :size] = pca.fit_transform(centred)
-        shares[:size] = pca.explained_variance_ratio_
+        # The squares of tiny vectors are 0: they have no shares.
+        with np.errstate(invalid="ignore"):
+            points[:, :size] = pca.fit_transform(centred)
+        shares[:size] = np.nan_to_num(pca.explained_variance_ratio_)
     if method == "pca":
         names = [f"PCA {axis} ({share:.0%} of variance)" for axis, share in enumerate(shares, 1)]
         return points, names
+    if method == "umap":
+        return _umap(embeddings, points, seed), ["UMAP 1", "UMAP 2"]
     if len(embeddings) > 3:
+        from sklearn.manifold import TSNE
+
         # scikit-learn's own start fails where all embeddings are equal.
         start = 1e-4 * points / (points[:, 0].std() or 1.0)
         perplexity = min(30.0, (len(embeddings) - 1) / 3)
@@ -126,6 +132,24 @@ def _project(embeddings, method, seed):
         with threadpool_limits(1, "openmp"):
             points = tsne.fit_transform(embeddings)
     return points, ["t-SNE 1", "t-SNE 2"]
+
+
+def _umap(embeddings, start, seed):
+    try:
+        import umap
+    except ImportError as error:
+        raise ImportError(
+            'method="umap" needs the package umap-learn: pip install umap-learn, or pass '
+            'method="tsne".'
+        ) from error
+    if len(embeddings) < 4:
+        return start
+    neighbors = min(15, len(embeddings) - 1)
+    # A seed leaves it one thread; saying so spares a warning.
+    reducer = umap.UMAP(
+        n_neighbors=neighbors, init=start.astype("float32"), random_state=seed, n_jobs=1
+    )
+    return reducer.fit_transform(embeddings)
 
 
 def _scatter(axes, points, labels, class_names):
@@ -150,6 +174,9 @@ def _scatter(axes, points, labels, class_names):
 
 
 def _add_thumbnails(axes, points, images):
+    from matplotlib.colors import Normalize
+    from matplotlib.offsetbox import AnnotationBbox, OffsetImage
+
     pixels = axes.transData.transform(points)
     scale = axes.figure.dpi / 72
     reach = 1.1 * _THUMBNAIL * scale

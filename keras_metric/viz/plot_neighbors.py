@@ -1,19 +1,18 @@
 """A picture of queries and their nearest neighbours."""
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
-from keras_metric._checks import check_count
+from keras_metric._checks import as_array, check_count
 from keras_metric.viz._pixels import as_pixels
 from keras_metric.viz._style import (
     RIGHT,
     WRONG,
     as_labels,
     as_matrix,
-    as_numpy,
+    new_figure,
     readable,
     sample,
+    shorten,
 )
 
 _CELL = 1.05  # inches of one image
@@ -89,7 +88,7 @@ def plot_neighbors(
     queries = np.asarray(queries)
     if neighbors is None:
         neighbors, distances = _nearest(as_matrix("embeddings", embeddings), queries, k)
-    neighbors = as_numpy(neighbors)
+    neighbors = as_array("neighbors", neighbors)
     if neighbors.ndim != 2 or len(neighbors) != len(queries):
         raise ValueError(
             f"`neighbors` must have shape ({len(queries)}, k): one row for each query. "
@@ -97,7 +96,9 @@ def plot_neighbors(
         )
     neighbors = neighbors[:, :k]
     rows, columns = len(queries), 1 + neighbors.shape[1]
-    figure = Figure(figsize=(_CELL * columns + 0.3, 1.3 * _CELL * rows + 0.3), layout="constrained")
+    figure = new_figure(
+        figsize=(_CELL * columns + 0.3, 1.3 * _CELL * rows + 0.3), layout="constrained"
+    )
     axes = figure.subplots(rows, columns, squeeze=False)
     for row, query in enumerate(queries):
         _draw(axes[row, 0], images[query], readable(labels[query], class_names), None)
@@ -107,7 +108,7 @@ def plot_neighbors(
             text = f"{'✓' if right else '✗'} {readable(labels[item], class_names)}"
             _draw(axes[row, column], images[item], text, RIGHT if right else WRONG)
             if distances is not None:
-                distance = f"{as_numpy(distances)[row, column - 1]:.3g}"
+                distance = f"{as_array('distances', distances)[row, column - 1]:.3g}"
                 axes[row, column].set_xlabel(distance, fontsize=7, labelpad=2, color="#555555")
     return figure
 
@@ -126,10 +127,10 @@ def _draw(axes, image, text, colour):
     axes.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
-    # Names of one family often differ at their end only.
-    short = text if len(text) <= 14 else f"{text[:7]}…{text[-6:]}"
-    axes.set_title(short, fontsize=8, pad=3, color=colour or "black")
+    axes.set_title(shorten(text), fontsize=8, pad=3, color=colour or "black")
     if colour:
+        from matplotlib.patches import Rectangle
+
         frame = Rectangle((0, 0), 1, 1, transform=axes.transAxes, fill=False, clip_on=False)
         frame.set(edgecolor=colour, linewidth=2.5)
         axes.add_patch(frame)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from keras_metric._checks import check_count
+from keras_metric._checks import as_array, check_count
 from keras_metric.viz._pixels import as_pixels, shrink
 from keras_metric.viz._projector_config import replace_file, update_config
 from keras_metric.viz._style import as_labels, as_matrix, readable, sample
@@ -85,6 +85,8 @@ def write_projector(
         columns["label"] = [readable(label, class_names) for label in labels]
     for column, values in (metadata or {}).items():
         columns[str(column)] = as_labels(f"metadata[{column!r}]", values, num_items)
+    if images is not None and np.ndim(as_array("images", images)) == 0:
+        raise ValueError(f"`images` must hold images. Received: images={images!r}")
     if images is not None and len(images) != num_items:
         raise ValueError(
             f"`images` must hold one image for each of {num_items} embeddings. "

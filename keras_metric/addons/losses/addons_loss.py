@@ -1,0 +1,62 @@
+"""AddonsLoss: what the losses of tensorflow-addons on a labelled batch share."""
+
+import keras
+from keras import ops
+
+from keras_metric._checks import as_array, as_tensor, check_choice, check_number, class_ids
+from keras_metric.losses.metric_loss import MetricLoss
+
+# Under this package name tensorflow-addons registers its own, and saved configurations ask for it.
+drop_in = keras.saving.register_keras_serializable(package="Addons")
+
+REDUCTIONS = ("auto", "mean", "mean_with_sample_weight", "none", "sum", "sum_over_batch_size")
+
+
+class AddonsLoss(MetricLoss):
+    """Base of the losses that are one number a batch: a mean over all terms, solved or not.
+
+    Distances are taken in float32 at least, and the number has the dtype of `y_pred`.
+    `sample_weight` weighs the anchors.
+
+    A number is itself under every reduction, so `reduction` may be any of Keras's and is not kept.
+    """
+
+    def __init__(self, name=None, reduction="none"):
+        check_choice("reduction", "none" if reduction is None else reduction, REDUCTIONS)
+        super().__init__(reduction="mean_valid", name=name)
+
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        y_pred = as_tensor("y_pred", y_pred)
+        return ops.cast(super().__call__(y_true, y_pred, sample_weight), y_pred.dtype)
+
+    def against(self, y_true, y_pred, reference_labels, reference_embeddings, sample_weight=None):
+        """Not of tensorflow-addons: raises, and names the losses that take references."""
+        raise ValueError(
+            f"{type(self).__name__} compares a batch with itself, as tensorflow-addons does. "
+            "The losses of keras_metric.losses take a reference set."
+        )
+
+    def _checked_labels(self, labels, name):
+        # tensorflow-addons compares labels of any dtype; y of a table is often float.
+        labels = labels if ops.is_tensor(labels) else as_array(name, labels)
+        dtype = keras.backend.standardize_dtype(labels.dtype) if _is_number(labels) else None
+        if dtype == "bool":
+            labels = ops.cast(labels, "int32")
+        if dtype is None or not keras.backend.is_float_dtype(dtype):
+            return class_ids(labels, name)
+        labels = ops.convert_to_tensor(labels)
+        # The shape is judged as that of ids is.
+        class_ids(ops.zeros_like(labels, dtype="int32"), name)
+        return ops.reshape(labels, (-1,))
+
+
+def _is_number(labels):
+    return ops.is_tensor(labels) or labels.dtype.kind in "biuf"
+
+
+def as_margin(margin):
+    """`margin` as a Python number; tensorflow-addons also takes a tensor."""
+    if ops.is_tensor(margin) and len(margin.shape) == 0:
+        margin = float(ops.convert_to_numpy(margin))
+    check_number("margin", margin)
+    return margin

@@ -1,0 +1,54 @@
+"""The folder of a run: the encoder that `train` left there, and how it reads images."""
+
+import json
+from pathlib import Path
+
+import keras
+
+from keras_metric.cli.messages import UserError
+
+RUN = "keras_metric_run"
+
+
+def trained(run):
+    """The encoder in the folder `run`, and the settings beside it."""
+    path = Path(run)
+    if not (path / "encoder.keras").exists() or not (path / "run.json").exists():
+        raise UserError(
+            f"There is no trained encoder in {run}: run keras-metric train FOLDER first, or name "
+            "its folder by --run."
+        )
+    return load_model(path / "encoder.keras"), _read_settings(path / "run.json")
+
+
+def load_model(path):
+    """The model of a .keras file; Keras's safe mode refuses code in it."""
+    try:
+        return keras.saving.load_model(path)
+    except Exception as error:  # Of a damaged file Keras raises whatever the damage hits.
+        raise UserError(f"The model {str(path)!r} cannot be read: {error}") from error
+
+
+def _read_settings(path):
+    """What `train` wrote beside an encoder; every part of it is looked at."""
+    try:
+        settings = json.loads(path.read_text("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{str(path)!r} is no JSON: {error}") from error
+    checks = {
+        "image_size": lambda size: type(size) is int and 0 < size < 2**16,
+        "color": lambda color: color in ("rgb", "grayscale"),
+        "held_out": lambda held: (
+            isinstance(held, dict) and all(isinstance(name, str) for name in held.values())
+        ),
+        "trained_on": lambda paths: (
+            isinstance(paths, list) and all(isinstance(name, str) for name in paths)
+        ),
+    }
+    for part, is_sound in checks.items():
+        value = settings.get(part) if isinstance(settings, dict) else None
+        if not is_sound(value):
+            raise UserError(
+                f"{str(path)!r} is damaged: {part}={str(value)[:60]}. Train again, or restore it."
+            )
+    return settings

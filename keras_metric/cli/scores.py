@@ -1,0 +1,28 @@
+"""The numbers that every table of the command shows."""
+
+import numpy as np
+
+from keras_metric import evaluation
+from keras_metric.cli.messages import say
+
+_COLUMNS = ("recall_at_1", "recall_at_5", "map_at_r")
+
+
+def flat(values):
+    """Float32 rows, `(items, numbers)`, of images or embeddings."""
+    return np.asarray(values, "float32").reshape(len(values), -1)
+
+
+def judge(vectors, labels):
+    """The retrieval metrics of the table."""
+    found = evaluation.retrieval_metrics(flat(vectors), labels, k=(1, 5))
+    return {name: found[name] for name in _COLUMNS}
+
+
+def say_table(numbers):
+    """Print `{row: {column: number}}`."""
+    columns = list(next(iter(numbers.values())))
+    say(f"\n{'':18}" + "".join(f"  {column:>11}" for column in columns))
+    for row, values in numbers.items():
+        say(f"{row:18}" + "".join(f"  {values[column]:11.3f}" for column in columns))
+    say("")

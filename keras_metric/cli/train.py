@@ -1,0 +1,218 @@
+"""`keras-metric train`: an encoder from a folder of images."""
+
+import inspect
+import json
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keras_metric import callbacks, data, losses, viz
+from keras_metric.cli.images import read_images, usual_color, usual_size
+from keras_metric.cli.messages import UserError, say
+from keras_metric.cli.run_folder import load_model
+from keras_metric.cli.scores import judge, say_table
+from keras_metric.models import EmbeddingModel
+from keras_metric.models.card import model_card
+
+# They learn from two views, two towers or graded scores instead of from classes.
+NOT_FROM_CLASSES = {
+    *("BarlowTwinsLoss", "ClipLoss", "CosineRegressionLoss", "SigLipLoss", "SimSiamLoss"),
+    *("VICRegLoss", "WeightedSum"),
+}
+
+
+LOSSES = [name for name in losses.__all__ if name not in NOT_FROM_CLASSES]
+
+
+# Those of keras.applications that have their preprocessing inside.
+BACKBONES = ["ConvNeXtTiny", "EfficientNetV2B0", "MobileNetV3Large", "MobileNetV3Small"]
+
+
+ENOUGH_CLASSES = 20  # from here on whole classes are held out
+
+
+def train(chosen):
+    """Train an encoder on a folder that has one folder of images for each class."""
+    start = time.perf_counter()
+    run = Path(chosen.run)
+    if (run / "encoder.keras").exists() and not chosen.overwrite:
+        raise UserError(f"{run} has an encoder already: add --overwrite, or choose another --run.")
+    paths, labels, names = data.image_paths(chosen.folder)
+    kept, held = _split(labels, names, chosen.split, chosen.seed)
+    by_class = not set(labels[kept]) & set(labels[held])
+    loss = _loss(chosen, len(set(labels[kept])))
+    size = chosen.image_size or usual_size(paths, 96 if chosen.backbone == "small" else 160)
+    color = usual_color(paths) if chosen.color == "auto" else chosen.color
+    if chosen.backbone in BACKBONES:
+        color = "rgb"
+    keras.utils.set_random_seed(chosen.seed)
+    backbone = _backbone(chosen, size, 1 if color == "grayscale" else 3)
+    say(
+        f"{len(paths):,} images of {len(names):,} classes, read as {size} x {size} {color}; "
+        f"{len(held):,} held out, "
+        + ("of classes that are not trained on" if by_class else "of the same classes")
+    )
+    images = read_images(paths, size, color)
+    x, y, x_held, y_held = images[kept], labels[kept], images[held], labels[held]
+
+    batches = _batches(chosen, x, y)
+    model = EmbeddingModel(backbone, embedding_dim=chosen.embedding_dim)
+    rate = chosen.learning_rate or (1e-3 if chosen.backbone == "small" else 1e-4)
+    schedule = keras.optimizers.schedules.CosineDecay(rate, chosen.epochs * len(batches))
+    model.compile(keras.optimizers.Adam(schedule), loss)
+    before = model.encoder.predict(x_held, verbose=0)
+    # Watched, and nothing is chosen by it: the encoder of the last epoch is kept.
+    few = slice(None, None, -(-len(x_held) // 2000))
+    watch = callbacks.RetrievalEvaluator(
+        *(x_held[few], y_held[few]), name="held_out", log_dir=run / "logs", class_names=names
+    )
+    report = keras.callbacks.LambdaCallback(on_epoch_end=_epoch_reporter(chosen.epochs))
+    model.fit(batches, epochs=chosen.epochs, callbacks=[watch, report], verbose=0)
+    after = model.encoder.predict(x_held, verbose=0)
+
+    numbers = {
+        "raw pixels": judge(x_held, y_held),
+        "untrained encoder": judge(before, y_held),
+        "trained encoder": judge(after, y_held),
+    }
+    say_table(numbers)
+    model.encoder.save(run / "encoder.keras")
+    settings = {
+        "folder": str(Path(chosen.folder).resolve()),
+        "image_size": size,
+        "color": color,
+        "held_out": {str(Path(paths[row]).resolve()): names[labels[row]] for row in held},
+        "trained_on": [str(Path(paths[row]).resolve()) for row in kept],
+    }
+    (run / "run.json").write_text(json.dumps(settings, indent=1), "utf-8")
+    verdict = _verdict(numbers["raw pixels"], numbers["trained encoder"])
+    notes = [verdict] if verdict else []
+    if not by_class:
+        notes.append("Judged on the classes it was trained on; new classes can do worse.")
+    card = model_card(
+        Path(chosen.folder).resolve().name,
+        {
+            "images": f"{len(paths):,}, of which {len(held):,} held out",
+            "classes": f"{len(names):,}",
+            "held out": "whole classes" if by_class else "images of the classes trained on",
+            "read as": f"{size} x {size} pixels, {color}, values 0 to 255",
+        },
+        names,
+        {
+            "network": f"{chosen.backbone}, weights {chosen.weights}",
+            "embedding": f"{model.encoder.width} numbers, of length 1 together",
+            "loss": type(model.loss).__name__,
+            "batches": f"{chosen.epochs} epochs of {len(batches)}, {len(batches[0][1])} images",
+            "augmentation": chosen.augment + (", mirrored" if chosen.flip else ""),
+            "learning rate": f"{rate:g}, falling to 0 along a cosine",
+            "seed": chosen.seed,
+        },
+        numbers,
+        notes,
+    )
+    (run / "model_card.md").write_text(card, "utf-8")
+    viz.plot_neighbors(x_held, y_held, after, class_names=names).savefig(run / "neighbors.png")
+    if verdict:
+        say(verdict)
+    say(f"{run}: encoder.keras, model_card.md, neighbors.png and logs for TensorBoard")
+    say(f"{time.perf_counter() - start:.0f} s. Next: keras-metric index {chosen.folder}")
+
+
+def _split(labels, names, how, seed):
+    """Rows to train on and rows to judge on."""
+    if len(names) < 2:
+        raise UserError(f"Training needs two classes at least; the folder has {len(names)}.")
+    if how == "classes" or (how == "auto" and len(names) >= ENOUGH_CLASSES):
+        return data.split_by_class(labels, test_size=0.25, seed=seed)
+    rng = np.random.default_rng(seed)
+    held = []
+    for label in range(len(names)):
+        rows = rng.permutation(np.flatnonzero(labels == label))
+        # Two at least, so that each has a partner to find; two stay to learn from.
+        if len(rows) >= 4:
+            held.append(rows[: max(2, len(rows) // 4)])
+    if len(held) < 2:
+        raise UserError("Training needs two classes of four images or more.")
+    held = np.sort(np.concatenate(held))
+    return np.setdiff1d(np.arange(len(labels)), held), held
+
+
+def _loss(chosen, num_classes):
+    if chosen.loss not in LOSSES:
+        raise UserError(f"--loss must be one of {', '.join(LOSSES)}. Received: {chosen.loss}")
+    loss = getattr(losses, chosen.loss)
+    needed = inspect.signature(loss).parameters.get("num_classes")
+    return loss(num_classes) if needed and needed.default is needed.empty else loss()
+
+
+def _backbone(chosen, size, channels):
+    shape = (size, size, channels)
+    if chosen.backbone == "small":
+        if chosen.weights != "none":
+            raise UserError("--weights belongs to a --backbone; the small one has none.")
+        return _small(shape)
+    if chosen.backbone.endswith(".keras"):
+        return load_model(chosen.backbone)
+    if chosen.backbone not in BACKBONES:
+        raise UserError(
+            f"--backbone must be small, {', '.join(BACKBONES)} or a .keras file. "
+            f"Received: {chosen.backbone}"
+        )
+    weights = None if chosen.weights == "none" else chosen.weights
+    build = getattr(keras.applications, chosen.backbone)
+    try:
+        return build(include_top=False, weights=weights, input_shape=shape)
+    except Exception as error:  # Keras raises a bare Exception where a download fails.
+        raise UserError(f"{chosen.backbone} with weights {weights}: {error}") from error
+
+
+def _small(shape):
+    """Four halvings; where a stroke is matters for small pictures, so the map is not averaged."""
+    layers = [keras.layers.Input(shape), keras.layers.Rescaling(1 / 255)]
+    for filters in (32, 64, 128, 128):
+        layers += [
+            keras.layers.Conv2D(filters, 3, strides=2, padding="same", use_bias=False),
+            keras.layers.BatchNormalization(momentum=0.95),
+            keras.layers.ReLU(),
+        ]
+    return keras.Sequential([*layers, keras.layers.Flatten()], name="small")
+
+
+def _batches(chosen, x, y):
+    num_classes = len(set(y.tolist()))
+    classes = min(num_classes, chosen.classes_per_batch or 16)
+    samples = chosen.samples_per_class or int(np.clip(64 // classes, 4, 16))
+    steps = chosen.steps or int(np.clip(len(x) // (classes * samples), 20, 200))
+    layers, fill = [], {"fill_mode": "nearest", "seed": chosen.seed}
+    if chosen.augment == "light":
+        layers += [
+            keras.layers.RandomRotation(0.03, **fill),
+            keras.layers.RandomTranslation(0.08, 0.08, **fill),
+            keras.layers.RandomZoom((-0.1, 0.1), (-0.1, 0.1), **fill),
+        ]
+    if chosen.flip:
+        layers.append(keras.layers.RandomFlip("horizontal", seed=chosen.seed))
+    augment = keras.Sequential(layers) if layers else None
+    return data.BalancedBatches(*(x, y, classes, samples, steps), seed=chosen.seed, augment=augment)
+
+
+def _epoch_reporter(epochs):
+    start = time.perf_counter()
+
+    def report(epoch, logs):
+        say(
+            f"epoch {epoch + 1}/{epochs}: loss {logs['loss']:.4f}, held-out recall@1 "
+            f"{logs['held_out_recall_at_1']:.3f}, {time.perf_counter() - start:.0f} s"
+        )
+
+    return report
+
+
+def _verdict(raw, trained):
+    """A sentence if the encoder is not better than raw pixels in both numbers, else nothing."""
+    worse = [name for name in ("recall_at_1", "map_at_r") if trained[name] <= raw[name]]
+    if len(worse) == 2:
+        return "It does not beat raw pixels: more classes, images or epochs may help."
+    return f"It does not beat raw pixels in {worse[0]}." if worse else ""

@@ -1,0 +1,103 @@
+"""How the distances of same and different pairs part while an encoder trains."""
+
+import numpy as np
+from keras import ops
+
+from keras_metric import distances
+from keras_metric._checks import check_choice, check_count
+from keras_metric.viz._pair_draws import draw_pairs
+from keras_metric.viz._style import RIGHT, WRONG, as_labels, as_matrix, new_figure, tidy
+
+_BINS = 60
+
+
+def plot_distance_history(
+    embeddings, labels, metric="euclidean", max_rows=12, max_pairs=20_000, seed=0
+):
+    """Draw the histograms of `plot_distances` for several epochs, one row for each.
+
+    Training should part the two heaps. Heaps that shrink to one at zero are a collapse; same pairs
+    that spread again are overfitting, if the data are held out.
+
+    Args:
+        embeddings: Dict from an epoch (any name that can be printed), in order, to embeddings
+            `(items, dim)` of the same items.
+        labels: `(items,)`, of any kind.
+        metric: A metric of `keras_metric.distances`; "euclidean", as in the losses.
+        max_rows: Rows to draw: of more epochs the first, the last, and others evenly between.
+        max_pairs: Pairs of each kind; the same ones in every row, drawn evenly with `seed`.
+        seed: Integer for the draw.
+
+    Returns:
+        A `matplotlib.figure.Figure`.
+
+    Raises:
+        ValueError: for no epochs, embeddings of different items, or not both pairs of one class
+            and pairs of two classes.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_metric.viz import plot_distance_history
+        >>> labels, x = np.arange(40) % 2, np.random.default_rng(0).normal(size=(40, 2))
+        >>> history = {epoch: x + epoch * labels[:, None] for epoch in range(5)}
+        >>> figure = plot_distance_history(history, labels)
+        >>> [text.get_text() for text in figure.axes[0].get_yticklabels()]
+        ['0', '1', '2', '3', '4']
+    """
+    check_choice("metric", metric, distances.METRICS)
+    check_count("max_rows", max_rows)
+    check_count("max_pairs", max_pairs)
+    if not isinstance(embeddings, dict) or not embeddings:
+        raise ValueError(
+            "`embeddings` must be a dict from epochs to arrays, with one at least. "
+            f"Received: embeddings of type {type(embeddings).__name__}"
+        )
+    epochs = list(embeddings)
+    places = np.linspace(0, len(epochs) - 1, min(max_rows, len(epochs))).round().astype(int)
+    epochs = [epochs[place] for place in places]
+    arrays = [as_matrix(f"embeddings[{epoch!r}]", embeddings[epoch]) for epoch in epochs]
+    if len({len(array) for array in arrays}) > 1:
+        raise ValueError(
+            "Every epoch must hold the same items. Received: "
+            f"{ {epoch: array.shape for epoch, array in zip(epochs, arrays)} }"
+        )
+    labels = as_labels("labels", labels, len(arrays[0]))
+    pairs = draw_pairs(labels, max_pairs, seed)
+    rows = [
+        [
+            ops.convert_to_numpy(distances.elementwise(array[a], array[b], metric=metric))
+            for a, b in pairs
+        ]
+        for array in arrays
+    ]
+    low = min(float(kind.min()) for row in rows for kind in row)
+    high = max(float(kind.max()) for row in rows for kind in row)
+    edges = np.linspace(low, high if high > low else low + 1.0, _BINS + 1)
+    shares = np.array([[np.histogram(kind, edges)[0] / len(kind) for kind in row] for row in rows])
+    # A heap may reach into the row above, but not through it.
+    height = 1.6 / max(shares.max(), 1e-9)
+    figure = new_figure(figsize=(6.4, 1.4 + 0.42 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    looks = (("same class", RIGHT, "-"), ("different classes", WRONG, "--"))
+    for row, both in enumerate(shares):
+        base = len(rows) - 1 - row
+        for share, (name, colour, line) in zip(both, looks):
+            tops = base + height * share
+            axes.stairs(
+                *(tops, edges), baseline=base, fill=True, fc=colour, alpha=0.3, lw=0, zorder=row
+            )
+            axes.stairs(
+                *(tops, edges),
+                baseline=None,
+                color=colour,
+                linestyle=line,
+                linewidth=1.2,
+                zorder=row + 0.5,
+                label=name if row == 0 else None,
+            )
+    axes.set_yticks(range(len(rows))[::-1], [str(epoch) for epoch in epochs])
+    axes.set_ylabel("epoch", fontsize=9)
+    axes.set_xlabel(f"{metric.replace('_', ' ')} distance", fontsize=9)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
+    tidy(axes)
+    return figure
