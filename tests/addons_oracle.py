@@ -1,13 +1,41 @@
 """Losses and gradients of tensorflow-addons, for the tests of another process.
 
-It cannot be imported beside Keras 3, so this file runs under a Python of its own. Reads one JSON
-object {"x": [[...]], "y": [...], "calls": [[loss, arguments], ...]} and prints a JSON list of
-[value, gradient].
+It cannot be imported beside Keras 3, so this file runs under a Python of its own. Reads a JSON
+list of questions {"loss", "arguments", "x", "y", "dtype", "sparse"}, the last two optional, and
+prints a JSON list of [value, gradient]. A "distance_metric" that is a name of METRICS stands for
+the function.
 """
 
 import json
 import os
 import sys
+
+METRICS = {
+    # No distance: neither is it positive, nor has it a diagonal of zeros.
+    "minus product": lambda matmul, x: 0.3 - matmul(x, x),
+    "skew": lambda matmul, x: matmul(x, x[:, ::-1]) + matmul(x**2, 0 * x + 1),
+}
+
+
+def answer(tf, losses, loss, arguments, x, y, dtype="float32", sparse=False):
+    x, y = tf.constant(x, dtype), tf.constant(y)
+    chosen = METRICS.get(arguments.get("distance_metric"))
+    if chosen:
+
+        def metric(x):
+            return chosen(lambda a, b: tf.matmul(a, b, transpose_b=True), x)
+
+        arguments = {**arguments, "distance_metric": metric}
+    if sparse:
+        y = tf.sparse.from_dense(y)
+    thing = getattr(losses, loss)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        value = thing(**arguments)(y, x) if isinstance(thing, type) else thing(y, x, **arguments)
+        total = tf.reduce_sum(value)
+    # The gradient of a gather comes as slices.
+    slope = tf.convert_to_tensor(tape.gradient(total, x))
+    return [tf.cast(v, "float64").numpy().tolist() for v in (value, slope)]
 
 
 def main():
@@ -16,16 +44,9 @@ def main():
     import tensorflow as tf
     import tensorflow_addons as tfa
 
-    case = json.load(sys.stdin)
-    x, y = tf.constant(case["x"], tf.float32), tf.constant(case["y"], tf.int32)
-    results = []
-    for name, arguments in case["calls"]:
-        with tf.GradientTape() as tape:
-            tape.watch(x)
-            value = getattr(tfa.losses, name)(**arguments)(y, x)
-        slope = tf.convert_to_tensor(tape.gradient(value, x))
-        results.append([float(value), slope.numpy().tolist()])
-    json.dump(results, answers)
+    # Its functions would be traced for each shape, which takes longer than to run them.
+    tf.config.run_functions_eagerly(True)
+    json.dump([answer(tf, tfa.losses, **question) for question in json.load(sys.stdin)], answers)
 
 
 if __name__ == "__main__":

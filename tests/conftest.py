@@ -43,8 +43,28 @@ if _DATA:
 # JAX and torch only those of their tests run that hand Keras tensors in (`touches_keras`).
 SAME_ON_EVERY_BACKEND = {
     "test_architecture.py": "reads the source, runs none of it",
+    "test_browser.py": "a browser reads files",
+    "test_cli.py": "the command line calls what is tested on each backend",
+    "test_comparison.py": "counts lines; each script has a backend of its own",
+    "test_data_records.py": "reads the bytes of files",
+    "test_data_published.py": "reads lists and names of files",
     "test_data_split.py": "split_by_class and check_no_leak are NumPy",
     "test_retrieval.py": "evaluation counts in NumPy",
+    "test_search.py": "an index is NumPy and FAISS",
+    "test_search_kinds.py": "an index is NumPy and FAISS",
+    "test_search_saving.py": "an index is NumPy and FAISS",
+    "test_search_states.py": "an index is NumPy and FAISS",
+    "test_strangers.py": "an index is NumPy and FAISS, and Keras reads its files on each backend",
+    "test_serve.py": "the service runs on TensorFlow",
+    "test_verification.py": "evaluation counts in NumPy",
+    "test_notebooks.py": "reads the source, runs none of it",
+    "test_postprocessing.py": "evaluation counts in NumPy",
+    "test_clustering.py": "evaluation counts in NumPy",
+    "test_identification.py": "evaluation counts in NumPy",
+    "test_few_shot.py": "evaluation counts in NumPy",
+    "test_geometry.py": "evaluation counts in NumPy",
+    "test_viz_mistakes.py": "pictures are drawn from NumPy arrays",
+    "test_examples.py": "scripts of what is tested on every backend by itself",
     "test_viz.py": "pictures and files are drawn from NumPy arrays",
 }
 
@@ -54,8 +74,25 @@ def pytest_collection_modifyitems(items):
         return
     for item in items:
         reason = SAME_ON_EVERY_BACKEND.get(item.path.name)
+        if item.name.startswith("test_pages["):
+            reason = "pages are stories of what docstrings show; those run on every backend"
         if reason and not item.get_closest_marker("touches_keras"):
             item.add_marker(pytest.mark.skip(reason=f"the same on every backend: {reason}"))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem):
+    """Tests on the random batches of parity.py run as `once_more` there says."""
+    parity = sys.modules.get("parity")
+    if parity is None or getattr(pyfuncitem.module, "batch", None) is not parity.batch:
+        return None
+    arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
+    failed = parity.once_more(functools.partial(pyfuncitem.obj, **arguments))
+    if failed:
+        capture = pyfuncitem.config.pluginmanager.getplugin("capturemanager")
+        with capture.global_and_fixture_disabled():
+            print(f"\n{pyfuncitem.nodeid} passed on its second batches. The first: {failed}")
+    return True
 
 
 @pytest.fixture(autouse=True)

@@ -29,7 +29,7 @@ class ProxyLoss(keras.losses.Loss):
         super().__init__(name=name, **kwargs)
         self.num_classes = num_classes
         self.scale = scale
-        self.proxies = Proxies(num_classes, name="proxies")
+        self.proxies = Proxies(num_classes, name=f"{name}_proxies")
 
     @property
     def layers(self):

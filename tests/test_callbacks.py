@@ -1,9 +1,12 @@
 """RetrievalEvaluator and MiningSchedule inside real training."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
 
+from keras_metric import evaluation
 from keras_metric.callbacks import MiningSchedule, RetrievalEvaluator
 from keras_metric.evaluation import retrieval_metrics
 from keras_metric.layers import TripletMiner
@@ -62,7 +65,7 @@ class TestRetrievalEvaluator:
         history = fit(model, data, RetrievalEvaluator(*data, k=(1, 3)))
         wanted = retrieval_metrics(model.encoder.predict(data[0], verbose=0), data[1], k=(1, 3))
         for key, value in wanted.items():
-            if "queries" in key:
+            if "queries" in key or "cmc" in key:
                 assert f"val_{key}" not in history
             else:
                 assert history[f"val_{key}"][-1] == pytest.approx(value), key
@@ -152,6 +155,59 @@ class TestRetrievalEvaluator:
         wanted = retrieval_metrics(model.predict(data[0], verbose=0), data[1])
         assert history["val_map"][-1] == pytest.approx(wanted["map"])
 
+    def test_several_sets_by_name(self, model, data):
+        x, y = data
+        sets = {"seen": (x[:30], y[:30]), "unseen": Batches(x[30:], y[30:])}
+        evaluator = RetrievalEvaluator(sets=sets, k=1, at_start=True)
+        history = fit(model, data, evaluator)
+        embeddings = model.encoder.predict(x, verbose=0)
+        for name, part in (("seen", slice(0, 30)), ("unseen", slice(30, None))):
+            wanted = retrieval_metrics(embeddings[part], y[part], k=1)
+            assert history[f"val_{name}_map"][-1] == pytest.approx(wanted["map"])
+            assert evaluator.history[f"{name}_num_queries"] == [wanted["num_queries"]] * 3
+        assert evaluator.history["epoch"] == [0, 1, 2]
+        assert history["val_seen_map"] != history["val_unseen_map"]
+
+    def test_any_measure(self, model, data):
+        x, y = data
+        names = ["retrieval", "clustering", "geometry", "verification"]
+        few = functools.partial(evaluation.few_shot_accuracy, ways=3, queries=2, episodes=9)
+        history = fit(model, data, RetrievalEvaluator(x, y, measures=[*names, few]))
+        e = model.encoder.predict(x, verbose=0)
+        wanted = evaluation.clustering_metrics(e, y) | evaluation.geometry_metrics(e, y) | few(e, y)
+        wanted |= evaluation.verification_metrics(*evaluation.pair_distances(e, y))
+        for key, value in wanted.items():
+            if key.startswith("num_"):
+                assert f"val_{key}" not in history
+            else:
+                assert history[f"val_{key}"][-1] == pytest.approx(value), key
+        assert "val_recall_at_1" in history
+
+    def test_measures_with_a_gallery(self, model, data):
+        x, y = data
+        seen = []
+
+        def shapes(*arrays):
+            seen.append([len(array) for array in arrays])
+            return {"zero": 0.0}
+
+        evaluator = RetrievalEvaluator(
+            x[:20], y[:20], (x[20:], y[20:]), k=1, measures=["identification", shapes]
+        )
+        history = fit(model, data, evaluator, epochs=1)
+        e = model.encoder.predict(x, verbose=0)
+        wanted = evaluation.identification_metrics(e[:20], y[:20], e[20:], y[20:], k=1)
+        assert history["val_rank_1"] == [pytest.approx(wanted["rank_1"])]
+        assert history["val_zero"] == [0.0] and seen == [[20, 20, 30, 30]]
+        assert "val_recall_at_1" not in history
+
+    def test_boards_of_sets_have_their_names(self, model, data, tmp_path):
+        sets = {"seen": (data[0][:30], data[1][:30]), "unseen": (data[0][30:], data[1][30:])}
+        evaluator = RetrievalEvaluator(sets=sets, log_dir=tmp_path, pictures=["similarity"])
+        fit(model, data, evaluator, epochs=1)
+        config = (tmp_path / "projector_config.pbtxt").read_text()
+        assert "val_seen" in config and "val_unseen" in config
+
     def test_a_diverged_encoder_gives_nan(self, model, data):
         model.encoder.set_weights([np.full(w.shape, np.nan) for w in model.encoder.get_weights()])
         with pytest.warns(UserWarning, match="NaN or infinity"):
@@ -181,6 +237,13 @@ class TestRetrievalEvaluator:
             (dict(x=[], k=0), "at least 1"),
             (dict(x=[], metric="l2"), "one of"),
             (dict(x=[], every=0), "every"),
+            (dict(), "either `x`"),
+            (dict(x=[], sets={"a": []}), "either `x`"),
+            (dict(sets=[]), "must be a dict"),
+            (dict(sets={"seen": (np.zeros((3, 2)), [1])}), "seen"),
+            (dict(x=[], measures="recall"), "functions or among"),
+            (dict(x=[], measures=()), "at least one"),
+            (dict(x=[], measures=["identification"]), "needs a gallery"),
         ],
     )
     def test_errors_come_before_training(self, arguments, message):

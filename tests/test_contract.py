@@ -20,9 +20,10 @@ import numpy as np
 import pytest
 import reference
 from autodiff import differentiated, step_by_step
+from keras import ops
 
-from keras_metric import losses, mining
-from keras_metric.layers import PairMiner, TripletMiner
+from keras_metric import losses, mining, pairs
+from keras_metric.layers import CrossBatchMemory, PairMiner, TripletMiner
 from keras_metric.losses.pair_loss import PairLoss
 from keras_metric.losses.whole_batch_loss import WholeBatchLoss
 from keras_metric.models import EmbeddingModel
@@ -33,8 +34,27 @@ DTYPE = "float64" if BACKEND == "tensorflow" else "float32"
 
 DIM = 4
 
+# Ids of the batches below run from 0 to 8.
+CLASSES = 9
 # What a loss needs to be built at all.
 ARGUMENTS = {
+    **{
+        name: lambda: {"num_classes": CLASSES}
+        for name in (
+            "AdaFaceLoss",
+            "ArcFaceLoss",
+            "CenterLoss",
+            "CosFaceLoss",
+            "LargeMarginSoftmaxLoss",
+            "NormalizedSoftmaxLoss",
+            "P2SGradLoss",
+            "ProxyAnchorLoss",
+            "ProxyNCALoss",
+            "SoftTripleLoss",
+            "SphereFaceLoss",
+            "SubCenterArcFaceLoss",
+        )
+    },
     # Proxies dealt out at random would differ from call to call.
     "ManifoldLoss": lambda: {"meta_classes": "labels", "K": 3},
     "WeightedSum": lambda: {
@@ -43,6 +63,10 @@ ARGUMENTS = {
 }
 # Settings that take a way of their own through the code only together.
 TOGETHER = {
+    "ClipLoss": [{"learn_temperature": True}],
+    "MarginLoss": [{"learn_beta": True, "num_classes": CLASSES, "nu": 0.3}],
+    "SigLipLoss": [{"learn_temperature": True}],
+    "SoftTripleLoss": [{"centers_per_class": 1}, {"tau": 0.2}],
     "TripletLoss": [
         {"mining": "all", "swap": True, "form": "soft_margin"},
         {"mining": "hard", "swap": True},
@@ -64,15 +88,25 @@ OTHER_VALUES = {
     "alpha": 0.6,
     "delta": 0.5,
     "dtype": "float64",
+    "embedding_dim": 7,
+    "initializer": "ones",
     "k": (1, 3),
     "l": 4,
+    "memory": CrossBatchMemory(5, warmup=1),
     "n_bins": 50,
     "name": "mine",
+    "num_classes": 12,
     "predictor": keras.layers.Dense(DIM),
     "seed": 7,
     "shots": 2,
     "terms": [(2.0, losses.LiftedStructureLoss(margin=0.7)), (1, losses.TripletLoss())],
     "y_range": (-1.0, 2.0),
+}
+# Settings that say nothing without another.
+NEEDED = {
+    ("ManifoldLoss", "seed"): {"meta_classes": "random"},
+    ("MarginLoss", "nu"): {"learn_beta": True},
+    ("MarginLoss", "num_classes"): {"learn_beta": True},
 }
 # The triplets, and the pairs, are chosen by the same code in every loss: all strategies go through
 # these two, and the default and "hard" through the others.
@@ -82,7 +116,7 @@ NOTHING_LEFT = ("easy-all",)
 # The first two items of a class make its pair, so these read the order of a batch.
 IN_ORDER = ("NPairsLoss",)
 # The paper takes a part of the formula for a constant: the gradient is not the slope.
-HELD_STILL = ("CircleLoss", "SimSiamLoss")
+HELD_STILL = ("AdaFaceLoss", "CircleLoss", "DynamicSoftMarginLoss", "SimSiamLoss")
 # A hundred edges between -1 and 1: a step that float32 can measure crosses some.
 MANY_EDGES = ("HistogramLoss",)
 # Losses of two branches, embeddings (batch, 2, dim); what the y of some of them is like.
@@ -121,6 +155,7 @@ def build(case):
     """The loss of (name, settings); its seeds and the weights it may own never differ."""
     # Keras draws the seeds that nobody gives from here.
     random.seed(0)
+    keras.utils.set_random_seed(0)
     name, settings = case
     loss = PUBLIC[name](**{**ARGUMENTS.get(name, dict)(), **settings})
     for layer in getattr(loss, "layers", ()):
@@ -312,7 +347,7 @@ class TestConfig:
         values = self.other_values(name, argument)
         assert values, f"Give another value of `{argument}` in OTHER_VALUES of this file."
         for value in values:
-            loss = build((name, {argument: value}))
+            loss = build((name, {**NEEDED.get((name, argument), {}), argument: value}))
             again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(loss))
             assert again.get_config() == loss.get_config()
             if not isinstance(value, (list, tuple, keras.Layer)):
@@ -573,3 +608,28 @@ def test_the_gradient_is_the_slope_of_the_loss(case):
         # A step this wide may cross the edge of a hinge, so half of the directions must agree.
         wrong = np.abs(along - expected) / np.abs(expected).max()
         assert np.median(wrong) < 1e-2, (along, expected)
+
+
+SHARED = [c for c in STEADY if getattr(PUBLIC[c[0]], "rows_see", "batch") != "batch"]
+
+
+@each(SHARED)
+def test_rows_do_not_depend_on_which_replica_works_them_out(case):
+    """Four anchors and five, each group against the whole batch, give the rows of the batch."""
+    loss = build(case)
+    if case[0] in OF_TWO or loss._sees_batch() or loss.memory is not None:
+        pytest.skip("every replica works out all rows")
+    y, z = ops.convert_to_tensor(LABELS), ops.convert_to_tensor(rows(case))
+    expected = loss.batch_parts(y, z)
+    found = []
+    for places in (np.arange(4, dtype="int32"), np.arange(4, 9, dtype="int32")):
+        mine = [ops.take(y, places, axis=0), ops.take(z, places, axis=0)]
+        if loss.rows_see == "references":
+            mine += [z, pairs.Placed(y, ops.convert_to_tensor(places))]
+        found.append(loss.batch_parts(*mine))
+    assert len(expected) == len(found[0]) == len(found[1])
+    for number, part in enumerate(expected):
+        for field, values in zip(part._fields, part):
+            values = ops.convert_to_numpy(values)
+            here = [ops.convert_to_numpy(getattr(parts[number], field)) for parts in found]
+            np.testing.assert_allclose(np.concatenate(here), values, rtol=1e-4, atol=1e-5)

@@ -221,7 +221,7 @@ def test_digits_are_told_apart_without_labels(name, digits):
     optimizer = keras.optimizers.Adam(2e-3)
     if name == "SimSiam":
         backbone.append(layers.BatchNormalization(center=False, scale=False))
-        optimizer = keras.optimizers.SGD(0.1, momentum=0.9)
+        optimizer = keras.optimizers.SGD(0.05, momentum=0.9, weight_decay=5e-4)
     trained = EmbeddingModel(keras.Sequential(backbone), **settings)
     trained.compile(optimizer, make())
 

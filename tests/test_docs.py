@@ -1,14 +1,17 @@
 """Every code block that a reader can copy runs: README.md, docs/*.md and the docstrings."""
 
+import ast
 import contextlib
 import doctest
 import importlib
 import importlib.util
+import inspect
 import io
 import re
 from pathlib import Path
 
 import pytest
+from test_architecture import PUBLIC
 
 import keras_metric
 
@@ -20,6 +23,16 @@ MODULES = sorted(
     for path in PACKAGE.rglob("*.py")
 )
 FENCE = re.compile(r"^( *)```python\n(.*?)^\1```", re.M | re.S)
+# A block that needs packages which the tests do not install names them in a comment above it.
+NEEDS = re.compile(r"^<!-- needs: ([\w, ]+) -->\n+```python\n.*?^```\n", re.M | re.S)
+# Scripts for another package, on the pages about moving: shown, not run.
+OLD = re.compile(r"^```py\n(.*?)^```", re.M | re.S)
+NEEDING = [path for path in PAGES if NEEDS.search(path.read_text("utf-8"))]
+MOVES = {
+    "migrate-pytorch-metric-learning.md": "pytorch_metric_learning",
+    "migrate-tensorflow-addons.md": "tensorflow_addons",
+    "migrate-tensorflow-similarity.md": "tensorflow_similarity",
+}
 
 
 def python_blocks(text):
@@ -42,7 +55,27 @@ def run_blocks(text, filename, namespace):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 def test_pages(page):
-    run_blocks(page.read_text("utf-8"), str(page), {"__name__": "__main__"})
+    # Empty lines in place of what `test_blocks_that_need_more` runs.
+    text = NEEDS.sub(lambda match: "\n" * match.group().count("\n"), page.read_text("utf-8"))
+    run_blocks(text, str(page), {"__name__": "__main__"})
+
+
+# Other packages may warn as they like.
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("page", NEEDING, ids=lambda path: path.name)
+def test_blocks_that_need_more(page, backend):
+    if backend != "tensorflow":
+        pytest.skip("TensorFlow writes these files; the page is tested there")
+    text = page.read_text("utf-8")
+    for name in sorted({name for names in NEEDS.findall(text) for name in names.split(", ")}):
+        pytest.importorskip(name, reason=f"{page.name} needs {name}: make docs-more")
+    run_blocks(text, str(page), {"__name__": "__main__"})
+
+
+def test_a_comment_above_a_block_says_what_it_needs():
+    page = "```python\na = 1\n```\n\n<!-- needs: some_package -->\n\n```python\na = 2\n```\n"
+    assert NEEDS.findall(page) == ["some_package"]
+    assert [code for _, code in python_blocks(NEEDS.sub("", page))] == ["a = 1\n"]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
@@ -70,6 +103,40 @@ def test_docstrings(name):
         run_blocks(test.docstring, test.name, {"__name__": "__main__"})
 
 
+@pytest.mark.parametrize("page", MOVES)
+def test_a_page_about_moving_has_one_script_before_and_after(page):
+    text = (ROOT / "docs" / page).read_text("utf-8")
+    (old,) = OLD.findall(text)
+    ast.parse(old)
+    assert f"import {MOVES[page]}" in old or f"from {MOVES[page]}" in old
+    _, new = next(python_blocks(text))
+    assert "keras_metric" in new and MOVES[page] not in new
+
+
+@pytest.mark.parametrize("page", MOVES)
+def test_calls_on_a_page_about_moving_are_calls(page):
+    """What stands between backticks names what exists, with arguments that it takes."""
+    text = (ROOT / "docs" / page).read_text("utf-8")
+    cells = "\n".join(re.findall(r"^\| .*? \| (.*) \|$", text, re.M))
+    rooms = "|".join(name for name in keras_metric.__all__ if not name.startswith("_"))
+    found = re.findall(rf"`((?:{rooms})\b[\w.]*(?:\(.*?\))?)`", cells)
+    assert len(found) >= 10
+    for code in set(found):
+        tree = ast.parse(code, mode="eval").body
+        call = tree if isinstance(tree, ast.Call) else None
+        thing = eval(ast.unparse(call.func if call else tree), vars(keras_metric))
+        if call and call.args + call.keywords and callable(thing):
+            given = {keyword.arg: None for keyword in call.keywords}
+            inspect.signature(thing).bind_partial(*[None] * len(call.args), **given)
+
+
+def test_tensorflow_addons_is_left_by_one_line():
+    text = (ROOT / "docs" / "migrate-tensorflow-addons.md").read_text("utf-8")
+    (old,), (_, new) = OLD.findall(text), next(python_blocks(text))
+    changed = "import tensorflow_addons as tfa", "import keras_metric.addons as tfa"
+    assert old.replace(*changed) == new != old
+
+
 def test_the_page_of_losses_is_up_to_date():
     spec = importlib.util.spec_from_file_location("make_losses", ROOT / "docs" / "make_losses.py")
     maker = importlib.util.module_from_spec(spec)
@@ -82,6 +149,22 @@ def test_the_table_names_every_loss():
     page = (ROOT / "docs" / "losses.md").read_text("utf-8")
     named = set(re.findall(r"^\| `(\w+)\(", page, re.M))
     assert named == set(keras_metric.losses.__all__)
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_every_public_name_is_on_a_page_of_the_site(name):
+    """A module brings all that it exports but what is named as its file: that needs a line."""
+    text = (ROOT / "docs" / "api" / f"{name.rpartition('.')[2]}.md").read_text("utf-8")
+    assert f"::: {name}\n" in text
+    for thing in PUBLIC[name]:
+        if (ROOT / name.replace(".", "/") / f"{thing}.py").exists():
+            assert f"::: {name}.{thing}.{thing}\n" in text, f"Add {thing} to docs/api."
+
+
+def test_every_page_is_in_the_navigation():
+    text = (ROOT / "mkdocs.yml").read_text("utf-8")
+    for page in (ROOT / "docs").rglob("*.md"):
+        assert f": {page.relative_to(ROOT / 'docs').as_posix()}\n" in text
 
 
 def test_a_false_page_fails():

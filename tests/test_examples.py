@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 
@@ -94,6 +95,96 @@ def test_mnist_refuses_mining_for_pairs():
 
 
 def test_every_example_is_tested():
-    text = Path(__file__).read_text("utf-8")
+    tests = Path(__file__).parent.glob("test_*.py")
+    text = "".join(path.read_text("utf-8") for path in tests)
     for script in EXAMPLES.glob("*.py"):
-        assert f'"{script.name}"' in text, f"examples/{script.name} has no test here."
+        assert f'"{script.name}"' in text, f"examples/{script.name} has no test."
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", ["clip", "siglip"])
+def test_two_towers(loss):
+    printed = run("two_towers.py", "--short", "--loss", loss)
+    for name in ("captions.png", "pictures.keras", "captions.keras"):
+        assert Path("runs/two_towers", name).stat().st_size
+    assert len(re.findall(r"^(?:chance|(?:un)?trained) +[01]\.\d{3} ", printed, re.M)) == 3
+
+
+def check_faces(printed):
+    for name in ("encoder.keras", "roc.png", "neighbors.png", "projector_config.pbtxt"):
+        assert Path("runs/faces", name).stat().st_size
+    assert Path("runs/faces/index").is_dir()
+    rows = re.findall(r"^(?:raw pixels|(?:un)?trained) +([01]\.\d{3}) ", printed, re.M)
+    # Eight steps are no training, but people are told apart far better than by chance, .5.
+    assert len(rows) == 3 and float(rows[2]) > 0.7, printed
+    assert "forgotten: 0.000 recognised" in printed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", ["linear", "conv"])
+def test_faces_that_are_drawn(network):
+    check_faces(run("faces.py", "--short", "--network", network))
+
+
+@pytest.mark.slow
+def test_faces_by_group(data_file):
+    with open("groups.csv", "w") as file:
+        file.writelines(f"{i},{'first' if i < 20 else 'second'}\n" for i in range(40))
+    data = str(data_file("orl_faces.npz"))
+    printed = run("faces.py", "--short", "--data", data, "--groups", "groups.csv")
+    check_faces(printed)
+    assert len(re.findall(r"^(?:first|second) +false matches [01]\.\d{3}", printed, re.M)) == 2
+
+
+@pytest.mark.slow
+def test_omniglot_that_is_drawn():
+    printed = run("omniglot.py", "--short", "--loss", "ArcFaceLoss", "--no-rotations")
+    for name in ("encoder.keras", "neighbors.png", "projector_config.pbtxt"):
+        assert Path("runs/omniglot", name).stat().st_size
+    line = r"^(?:raw pixels|(?:un)?trained|trained, nine views) +([01]\.\d{3}) +([01]\.\d{3}) "
+    rows = re.findall(line, printed, re.M)
+    # Thirty steps are no training; a guess names one drawing of five, and errs with .8.
+    assert len(rows) == 4 and float(rows[2][1]) < 0.6, printed
+
+
+@pytest.mark.slow
+def test_omniglot_from_official_folders(rng):
+    for part, characters in (("images_background", 30), ("images_evaluation", 8)):
+        for character in range(characters):
+            folder = Path("omniglot", part, "Alphabet", f"character{character:02}")
+            folder.mkdir(parents=True)
+            ink = rng.random((9, 9)) > 0.4
+            for drawer in range(4):
+                noisy = ink ^ (rng.random((9, 9)) > 0.9)
+                image = keras.utils.array_to_img(
+                    255.0 * np.kron(noisy, np.ones((12, 12)))[..., None]
+                )
+                image.save(folder / f"{character:04}_{drawer:02}.png")
+    printed = run("omniglot.py", "--short", "--data", "omniglot", "--steps", "2", "--held-out", "6")
+    assert printed.startswith("24 characters to train on, 6 others")
+
+
+@pytest.mark.slow
+def test_embed_large():
+    """Broken off once, and one file is no image."""
+    pytest.importorskip("ray", reason="an engine that is not among the tests' packages")
+    pytest.importorskip("milvus_lite")
+    printed = run("embed_large.py", "--short")
+    assert "0 images are in the index, 65 are not" in printed, printed
+    assert "23 images are in the index, 42 are not" in printed, printed
+    assert "64 images are in the index at" in printed, printed
+    assert "broken.png" in printed
+    assert float(re.search(r"same kind for (\S+)", printed).group(1)) > 0.8, printed
+
+
+def test_the_gallery_shows_every_example():
+    text = (EXAMPLES / "README.md").read_text("utf-8")
+    shown = re.findall(r"^\| (.*?) \| \[(\w+\.py)\]\(#(\w+)\) .+ \|$", text, re.M)
+    assert {name for _, name, _ in shown} == {path.name for path in EXAMPLES.glob("*.py")}
+    sizes = 0
+    for picture, name, place in shown:
+        assert f"## {name}\n" in text and place == name.replace(".", "")
+        if name not in ("embed_large.py", "serve.py"):  # which write no pictures
+            (path,) = re.findall(r"^!\[[^\]]+\]\((pictures/.+\.png)\)$", picture)
+            sizes += (EXAMPLES / path).stat().st_size
+    assert sizes < 600_000, "The pictures of the gallery are too large: docs/drawings/gallery.py"

@@ -85,11 +85,11 @@ def recall_at_k(lists, ks, temperature, k_temperature):
         if not P:
             continue
         recalls = []
-        for k in ks:
+        for k, width in zip(ks, np.broadcast_to(k_temperature, len(ks))):
             found = 0.0
             for p in P:
                 place = 1 + sum(sigmoid((d[p] - d[j]) / temperature) for j in P + N if j != p)
-                found += sigmoid((k - place) / k_temperature)
+                found += sigmoid((k - place) / width)
             recalls.append(min(k, found) / min(k, len(P)))
         terms.append(1 - np.mean(recalls))
     return np.mean(terms)
@@ -190,6 +190,10 @@ CASES = {
     "Recall@k, capped": (
         functools.partial(losses.RecallAtKSurrogateLoss, (1, 2, 3), 0.5, 20.0),
         lambda lists: recall_at_k(lists, (1, 2, 3), 0.5, 20.0),
+    ),
+    "Recall@k, an edge for each k": (
+        functools.partial(losses.RecallAtKSurrogateLoss, (1, 2, 4), 0.1, (1, 2, 4)),
+        lambda lists: recall_at_k(lists, (1, 2, 4), 0.1, (1, 2, 4)),
     ),
     "PNP O": (
         functools.partial(losses.PNPLoss, anneal=0.1),
@@ -420,6 +424,8 @@ def test_recall_at_one_length(k):
         (lambda: losses.PNPLoss(b=0), "`b` must be greater than 0"),
         (lambda: losses.RecallAtKSurrogateLoss(()), "`k` must have at least one length"),
         (lambda: losses.RecallAtKSurrogateLoss((1, 0)), "`k` must be at least 1"),
+        (lambda: losses.RecallAtKSurrogateLoss((1, 2), k_temperature=(1,)), "one for each k"),
+        (lambda: losses.RecallAtKSurrogateLoss(k_temperature=[0] * 5), "must be greater than 0"),
         (lambda: losses.SmoothAPLoss(0), "`temperature` must be greater than 0"),
         (lambda: losses.TupletMarginLoss(scale=0), "`scale` must be greater than 0"),
     ],

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 import reference
-from keras import ops
+from keras import layers, ops
 from proxies import ProxyLoss
 
 from keras_metric import losses
@@ -16,6 +16,7 @@ from keras_metric.models import (
     QuadrupletModel,
     SiameseModel,
     TripletModel,
+    TwoTowerModel,
 )
 
 MODELS = [EmbeddingModel, SiameseModel, TripletModel, QuadrupletModel]
@@ -269,7 +270,7 @@ class TestLossWeights:
         # The optimizer alone: loss and proxies stay.
         model.compile(keras.optimizers.SGD(0.1))
         assert model.loss is first and model.trainable_variables[-1] is vectors
-        both = losses.WeightedSum([(1, first), (0.5, ProxyLoss(4, scale=2.0))])
+        both = losses.WeightedSum([(1, first), (0.5, ProxyLoss(4, 2.0, name="other"))])
         model.compile(loss=both)
         assert len(model.trainable_variables) == own + 2
         assert model.trainable_variables[-2] is vectors
@@ -490,3 +491,33 @@ class TestSettings:
         model = EmbeddingModel(keras.layers.Dense(6))
         with pytest.raises(ValueError, match=r"losses.WeightedSum\(\[\(weight, loss\), ...\]\)"):
             model.compile(loss=[losses.TripletLoss(), losses.ContrastiveLoss()])
+
+
+@pytest.mark.parametrize("make", [Encoder, EmbeddingModel, TripletModel])
+def test_build_with_a_shape_makes_the_weights(make):
+    """As everywhere in Keras: `build` with a shape is a promise that there are weights then."""
+    model = make(keras.Sequential([layers.Dense(6), layers.Dense(5)]), embedding_dim=3)
+    assert model.weights == [] and not model.built
+    model.build((None, 4))
+    assert [tuple(w.shape) for w in model.trainable_weights][:3] == [(4, 6), (6,), (6, 5)]
+    assert model.built and model.count_params() == 4 * 6 + 6 + 6 * 5 + 5 + 5 * 3 + 3
+
+
+def test_build_reaches_both_towers_and_the_weights_of_the_loss():
+    towers = [keras.Sequential([layers.Dense(6)]) for _ in range(2)]
+    model = TwoTowerModel(*towers, embedding_dim=3)
+    model.build([(None, 4), (None, 7)])
+    assert {tower.weights[0].shape[0] for tower in model.towers} == {4, 7}
+    model = EmbeddingModel(keras.Sequential([layers.Dense(6)]), embedding_dim=3)
+    model.compile("sgd", losses.ArcFaceLoss(5))
+    model.build({"anchor": (None, 4), "positive": (None, 4)})
+    assert [tuple(w.shape) for w in model.loss_layers.weights] == [(5, 3)]
+    # A backbone that knows its inputs has been built by them.
+    known = keras.Sequential([keras.Input((4,)), layers.Dense(6)])
+    assert EmbeddingModel(known).built
+
+
+@pytest.mark.parametrize("shape", [4, (), "abc", [None, "x"]])
+def test_build_with_no_shape_says_so(shape):
+    with pytest.raises(ValueError, match="input_shape"):
+        EmbeddingModel(keras.Sequential([layers.Dense(6)])).build(shape)

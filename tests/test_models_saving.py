@@ -1,5 +1,6 @@
 """Saved models: all comes back, and training goes on as if nothing had happened."""
 
+import json
 import subprocess
 import sys
 
@@ -170,6 +171,20 @@ def test_weights_alone():
     other.load_weights("model.weights.h5")
     for a, b in zip(weights(model), weights(other), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("inputs", [ROWS, (ROWS, ROWS), {"a": ROWS, "b": ROWS}], ids=type)
+def test_what_builds_a_model_is_plain_json(inputs):
+    """KerasTuner keeps it in a file, to load weights into a model that was never called."""
+    single = isinstance(inputs, np.ndarray)
+    join = layers.Lambda(lambda x: x if single else ops.concatenate(keras.tree.flatten(x), -1))
+    model = EmbeddingModel(join, embedding_dim=3)
+    model.encoder(inputs)
+    config = json.loads(json.dumps(model.get_build_config()))
+    other = EmbeddingModel(join, embedding_dim=3)
+    other.build_from_config(config)
+    assert [w.shape for w in other.encoder.weights] == [w.shape for w in model.encoder.weights]
+    assert other.encoder.input_names == model.encoder.input_names
 
 
 def test_interrupted_training(tmp_path):

@@ -1,6 +1,9 @@
-"""The table of docs/losses.md: both constructors of a row give the same, live."""
+"""The tables of docs: both constructors of a row give the same, live."""
 
+import importlib
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +16,12 @@ from keras_metric import losses
 
 pytestmark = pytest.mark.parity
 
-PAGE = (Path(__file__).parents[1] / "docs" / "losses.md").read_text("utf-8")
-ROWS = re.findall(r"^\| `(\w+\(.*?\))` \|.*\| `(\w+\(.*?\))` \|$", PAGE, re.M)
+DOCS = Path(__file__).parents[1] / "docs"
+LOSSES = (DOCS / "losses.md").read_text("utf-8")
+MOVING = (DOCS / "migrate-pytorch-metric-learning.md").read_text("utf-8")
+ROWS = re.findall(r"^\| `(\w+\(.*?\))` \|.*\| `(\w+\(.*?\))` \|$", LOSSES, re.M)
+# Here the peer's comes first.
+MOVED = [row[::-1] for row in re.findall(r"^\| `(\w+\(.*\))` \| `(\w+\(.*\))` \|$", MOVING, re.M)]
 
 
 def along_the_sphere(slope, x):
@@ -24,7 +31,7 @@ def along_the_sphere(slope, x):
 
 # The peer warns of a temperature that is its paper's, and of its own indexing.
 @pytest.mark.filterwarnings("ignore:Values of Tp or Tn", "ignore:Using a non-tuple sequence")
-@pytest.mark.parametrize(("ours", "theirs"), ROWS)
+@pytest.mark.parametrize(("ours", "theirs"), ROWS + MOVED)
 def test_both_constructors_agree(ours, theirs):
     x, y = batch(20)
     x = (x / np.linalg.norm(x, axis=1, keepdims=True)).astype("float32")
@@ -42,4 +49,34 @@ def test_both_constructors_agree(ours, theirs):
 
 
 def test_the_rows_are_found():
-    assert len(ROWS) > 20
+    assert len(ROWS) > 20 and len(MOVED) > 20
+
+
+def test_the_script_of_the_peer_runs():
+    """What the page calls "before" is a program, and prints the measures that it is said to."""
+    (script,) = re.findall(r"^```py\n(.*?)^```", MOVING, re.M | re.S)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert not done.returncode, done.stderr[-2000:]
+    measures = eval(done.stdout.splitlines()[-1])
+    assert measures["precision_at_1"] > 0.9 and measures["r_precision"] > 0.5
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "distances",
+        "losses",
+        "miners",
+        "reducers",
+        "regularizers",
+        "samplers",
+        "testers",
+        "trainers",
+    ],
+)
+def test_every_name_of_the_peer_is_on_the_page(module):
+    module = importlib.import_module(f"pytorch_metric_learning.{module}")
+    names = {name for name, thing in vars(module).items() if isinstance(thing, type)}
+    names = {name for name in names if not re.match("Base|.*Mixin$", name)}
+    missing = {name for name in names if not re.search(rf"\b{name}\b", MOVING)}
+    assert names and not missing, f"The page does not name {sorted(missing)}."

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_metric.evaluation import _counting, _ranks, retrieval_metrics
+from keras_metric.evaluation import _counting, _precomputed, _ranks, retrieval_metrics
 
 CUTS = (1, 2, 5, 40)
 
@@ -27,23 +27,35 @@ def distances_from(query, items, metric):
     return np.where(distances < 1e-28, 0, distances)
 
 
-def by_hand(x, y, gallery=None, gallery_y=None, cuts=CUTS, metric="euclidean"):
+def by_hand(
+    x, y, gallery=None, gallery_y=None, cuts=CUTS, metric="euclidean", groups=None,
+    gallery_groups=None, per_query=False,
+):  # fmt: skip
     """The definitions, query by query."""
     alone = gallery is None
+    item_groups = groups if alone else gallery_groups
     items = np.asarray(x if alone else gallery, "float64")
     item_labels = np.asarray(y if alone else gallery_y)
-    rows = []
+    rows, queries = [], []
     for i, query in enumerate(np.asarray(x, "float64")):
         distances = distances_from(query, items, metric).astype("float32")
         order = np.argsort(distances, kind="stable")
         if alone:
             order = order[order != i]
+        if groups is not None:
+            junk = (item_labels == y[i]) & (np.asarray(item_groups) == groups[i])
+            order = order[~junk[order]]
         hits = item_labels[order] == y[i]
         if not hits.any():
             continue
         relevant = hits.sum()
         row = {f"recall_at_{cut}": hits[:cut].any() for cut in cuts}
         row |= {f"precision_at_{cut}": hits[:cut].sum() / cut for cut in cuts}
+        row |= {f"cmc_at_{cut}": hits[:cut].any() for cut in cuts}
+        for cut in cuts:
+            gains = [1 / np.log2(place + 2) for place in range(len(hits[:cut])) if hits[place]]
+            ideal = [1 / np.log2(place + 2) for place in range(min(cut, relevant))]
+            row[f"ndcg_at_{cut}"] = sum(gains) / sum(ideal)
         row["r_precision"] = hits[:relevant].mean()
         precisions = [hits[: rank + 1].mean() for rank in np.flatnonzero(hits)]
         row["map"] = np.mean(precisions)
@@ -51,6 +63,9 @@ def by_hand(x, y, gallery=None, gallery_y=None, cuts=CUTS, metric="euclidean"):
         row["map_at_r"] = sum(within) / relevant
         row["mrr"] = 1 / (1 + np.argmax(hits))
         rows.append(row)
+        queries.append(i)
+    if per_query:
+        return rows, queries
     result = {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
     return result | {"num_queries": len(rows), "excluded_queries": len(x) - len(rows)}
 
@@ -106,6 +121,98 @@ def test_metrics(metric, kind, rng):
     x, y = DATA[kind](rng, 150), unequal_labels(rng, 150)
     wanted = by_hand(x, y, metric=metric)
     assert retrieval_metrics(x, y, k=CUTS, metric=metric) == pytest.approx(wanted, abs=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["random", "copies", "grid"])
+@pytest.mark.usefixtures("way")
+def test_items_of_the_own_group_are_not_there(kind, rng):
+    """Groups that empty some queries, and groups that cross classes."""
+    x, y, g = DATA[kind](rng, 160), unequal_labels(rng, 160), rng.integers(0, 3, 160)
+    wanted = by_hand(x, y, groups=g)
+    assert wanted["excluded_queries"] > by_hand(x, y)["excluded_queries"]
+    assert retrieval_metrics(x, y, k=CUTS, groups=g) == pytest.approx(wanted, abs=1e-12)
+    parts, names = (x[:70], y[:70], x[60:], y[60:]), np.array(["left", "right", "back"])[g]
+    wanted = by_hand(*parts, groups=g[:70], gallery_groups=g[60:])
+    ours = retrieval_metrics(*parts, k=CUTS, groups=names[:70], gallery_groups=names[60:])
+    assert ours == pytest.approx(wanted, abs=1e-12)
+
+
+def test_groups_that_leave_nothing_or_everything(rng):
+    x, y = rng.standard_normal((40, 3)), rng.integers(0, 4, 40)
+    assert retrieval_metrics(x, y, groups=np.arange(40)) == retrieval_metrics(x, y)
+    assert retrieval_metrics(x, y, groups=np.zeros(40, int))["num_queries"] == 0
+
+
+def test_average_over_classes(rng):
+    x, y = rng.standard_normal((200, 4)), unequal_labels(rng, 200)
+    rows, queries = by_hand(x, y, cuts=(3,), per_query=True)
+    by_class = {}
+    for row, query in zip(rows, queries):
+        by_class.setdefault(y[query], []).append(row)
+    means = {
+        c: {key: np.mean([row[key] for row in rows]) for key in rows[0]}
+        for c, rows in by_class.items()
+    }
+    ours = retrieval_metrics(x, y, k=3, average="class", per_class=True)
+    for key in rows[0]:
+        assert ours[key] == pytest.approx(np.mean([mean[key] for mean in means.values()]))
+        for c in means:
+            assert ours[f"{c}/{key}"] == pytest.approx(means[c][key])
+    singletons = set(y.tolist()) - set(means)
+    assert singletons and not any(f"{c}/mrr" in ours for c in singletons)
+
+
+@pytest.mark.parametrize("kind", ["random", "copies", "grid"])
+def test_distances_measured_elsewhere(kind, rng, monkeypatch):
+    monkeypatch.setattr(_precomputed, "_MOST", 500)
+    x, y, g = DATA[kind](rng, 160), unequal_labels(rng, 160), rng.integers(0, 3, 160)
+    d = np.stack([distances_from(query, x, "euclidean") for query in x])
+    settings = dict(k=CUTS, groups=g)
+    ours = retrieval_metrics(d, y, metric="precomputed", **settings)
+    assert ours == pytest.approx(by_hand(x, y, groups=g), abs=1e-12)
+    ours = retrieval_metrics(
+        d[:70, 60:], y[:70], gallery_labels=y[60:], k=CUTS, metric="precomputed"
+    )
+    assert ours == pytest.approx(by_hand(x[:70], y[:70], x[60:], y[60:]), abs=1e-12)
+
+
+class TestIntervals:
+    def test_they_are_the_spread_of_a_mean(self, rng):
+        """Of 2,000 independent queries with a share of hits p: p +- 1.96 sqrt(p (1 - p) / n)."""
+        hit = rng.random(2_000) < 0.3
+        labels = np.where(hit, 1, 2)
+        result = retrieval_metrics(
+            np.zeros((2_000, 1)), labels, [[0.0], [1.0]], [1, 2], k=1, confidence=0.95
+        )
+        share = result["recall_at_1"]
+        assert share == hit.mean()
+        half = 1.96 * np.sqrt(share * (1 - share) / 2_000)
+        assert result["recall_at_1_low"] == pytest.approx(share - half, abs=0.003)
+        assert result["recall_at_1_high"] == pytest.approx(share + half, abs=0.003)
+
+    def test_classes_are_the_units_of_an_average_over_classes(self, rng):
+        """Two classes, one always found, one never: the mean of two draws is 0, 1/2 or 1."""
+        labels = np.array([1] * 500 + [2] * 500)
+        settings = dict(k=1, confidence=0.9, average="class")
+        result = retrieval_metrics(np.zeros((1000, 1)), labels, [[0.0], [1.0]], [1, 2], **settings)
+        ends = result["recall_at_1_low"], result["recall_at_1"], result["recall_at_1_high"]
+        assert ends == (0.0, 0.5, 1.0)
+
+    def test_the_seed_repeats_them(self, rng):
+        x, y = rng.standard_normal((60, 3)), rng.integers(0, 5, 60)
+        first, again, other = (
+            retrieval_metrics(x, y, confidence=0.8, seed=seed) for seed in (1, 1, 2)
+        )
+        assert first == again != other
+
+
+class TestProgress:
+    @pytest.mark.parametrize(("progress", "shown"), [(True, True), (None, False), (False, False)])
+    def test_a_bar_on_request(self, progress, shown, rng, capsys):
+        x, y = rng.standard_normal((600, 3)), rng.integers(0, 2, 600)
+        retrieval_metrics(x, y, progress=progress)
+        captured = capsys.readouterr()
+        assert captured.out == "" and ("ranks" in captured.err) is shown
 
 
 def test_several_tiles(rng, monkeypatch):
@@ -164,6 +271,70 @@ def test_case_16(query):
     for key, wanted in CASE_16.items():
         if wanted[query] is not None:
             assert result[key] == pytest.approx(wanted[query]), key
+
+
+# The same with the first of the five, the query itself, dropped; MAP of what is among the five.
+WITHOUT_SELF = {
+    "r_precision": [1, 1 / 2, 1 / 4, 1 / 3, 1 / 4, 0],
+    "map_at_r": [1, 1 / 4, 1 / 16, 1 / 6, 1 / 8, 0],
+    "map": [1, (1 / 2 + 2 / 3) / 2, 1 / 16, (1 / 2 + 2 / 4) / 3, 1 / 8, 0],
+    "mrr": [1, 1 / 2, 1 / 4, 1 / 2, 1 / 2, 0],
+    "precision_at_1": [1, 0, 0, 0, 0, 0],
+}
+MAP = [(1 / 2 + 2 / 3) / 3, (1 + 2 / 3 + 3 / 4) / 3, 1 / 25, (1 + 2 / 3 + 3 / 5) / 4, 1 / 15, 0]
+
+
+@pytest.mark.parametrize("average", ["query", "class"])
+@pytest.mark.parametrize("without_self", [False, True])
+def test_case_16_as_one_gallery(without_self, average):
+    """All six queries in one gallery; the query's own copy is told by its group.
+
+    What is not among the five comes after a crowd, so that it adds next to nothing.
+    """
+    labels = np.repeat([*COUNTS, 5], [*COUNTS.values(), 1])
+    groups, taken = np.full(len(labels), -1), []
+    for query, label in enumerate(QUERIES):
+        own = next(i for i in np.flatnonzero(labels == label) if i not in taken)
+        taken.append(own)
+        groups[own] = query
+    crowd = 100_000
+    distances = np.full((6, len(labels) + crowd), 1e6)
+    distances[:, len(labels) :] = 1e3
+    for query, nearest in enumerate(NEAREST):
+        free = [i for i in range(len(labels)) if not without_self or groups[i] != query]
+        for place, label in enumerate(nearest[1:] if without_self else nearest):
+            item = next(i for i in free if labels[i] == label)
+            free.remove(item)
+            distances[query, item] = place
+    labels = np.append(labels, np.full(crowd, 9))
+    hidden = dict(groups=np.arange(6), gallery_groups=np.append(groups, np.full(crowd, -1)))
+    ours = retrieval_metrics(
+        distances, QUERIES, gallery_labels=labels, metric="precomputed", k=1, average=average,
+        **(hidden if without_self else {}),
+    )  # fmt: skip
+    for key, wanted in (WITHOUT_SELF if without_self else CASE_16 | {"map": MAP}).items():
+        wanted = [0 if value is None else value for value in wanted]
+        if average == "class":
+            wanted = [wanted[5], (wanted[0] + wanted[1]) / 2, *wanted[2:5]]
+        assert ours[key] == pytest.approx(np.mean(wanted), abs=1e-4), key
+
+
+@pytest.mark.parametrize(
+    ("positions", "wanted"),
+    [
+        ([0, 1, 3], 11 / 12),
+        ([0, 3, 4], 21 / 30),
+        ([1, 2, 4], 53 / 90),
+        ([2, 3, 4], 43 / 90),
+        ([0], 1),
+        ([3], 1 / 4),
+    ],
+)
+def test_average_precision_of_open_metric_learning(positions, wanted):
+    """Where the relevant items of a query stand among five, and its average precision."""
+    distances, labels = np.arange(5.0)[None], np.isin(np.arange(5), positions)
+    ours = retrieval_metrics(distances, [True], gallery_labels=labels, metric="precomputed")
+    assert ours["map"] == pytest.approx(wanted)
 
 
 @pytest.mark.parametrize("with_gallery", [False, True])
@@ -239,7 +410,8 @@ class TestInputs:
         result = retrieval_metrics(rng.standard_normal((9, 2)), np.arange(9) % 3, k=3)
         assert all(type(value) is float for value in result.values())
         assert list(result) == [
-            *("recall_at_3", "precision_at_3", "r_precision", "map", "map_at_r", "mrr"),
+            *("recall_at_3", "precision_at_3", "ndcg_at_3", "cmc_at_3"),
+            *("r_precision", "map", "map_at_r", "mrr"),
             *("num_queries", "excluded_queries"),
         ]
 
@@ -278,9 +450,47 @@ class TestInputs:
                 "same width",
             ),
             (dict(embeddings=[[0.0]], labels=[0], k=0), "at least 1"),
+            (dict(embeddings=[[0.0]], labels=[0], average="micro"), "one of"),
+            (dict(embeddings=[[0.0, 1.0]], labels=[0], metric="precomputed"), "square"),
+            (
+                dict(
+                    embeddings=[[0.0]],
+                    labels=[0],
+                    gallery_embeddings=[[0.0]],
+                    metric="precomputed",
+                ),
+                "labels alone",
+            ),
+            (dict(embeddings=[[0.0]], labels=[0], confidence=95), "at most 1"),
+            (dict(embeddings=[[0.0]], labels=[0], groups=[1, 2]), "one label for each"),
+            (dict(embeddings=[[0.0]], labels=[0], gallery_groups=[1]), "needs a gallery"),
+            (
+                dict(
+                    embeddings=[[0.0]],
+                    labels=[0],
+                    gallery_embeddings=[[0.0]],
+                    gallery_labels=[0],
+                    groups=[0],
+                ),
+                "gallery_groups=None",
+            ),
             (dict(embeddings=[[0.0]], labels=[0], metric="l2"), "one of"),
         ],
     )
     def test_errors_name_the_way_out(self, arguments, message):
         with pytest.raises(ValueError, match=message):
             retrieval_metrics(**arguments)
+
+
+def test_agrees_with_scikit_learn(rng):
+    """NDCG and average precision of one query without ties."""
+    from sklearn.metrics import average_precision_score, ndcg_score
+
+    x, y = rng.standard_normal((80, 3)), rng.integers(0, 3, 80)
+    query = rng.standard_normal((1, 3))
+    closeness, relevant = -np.linalg.norm(x - query, axis=1), y == 1
+    ours = retrieval_metrics(query, [1], x, y, k=(1, 7, 200))
+    assert ours["map"] == pytest.approx(average_precision_score(relevant, closeness))
+    for cut in (1, 7, 200):
+        wanted = ndcg_score(relevant[None].astype(int), closeness[None], k=cut)
+        assert ours[f"ndcg_at_{cut}"] == pytest.approx(wanted)

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from keras_metric.callbacks import RetrievalEvaluator
+from keras_metric.callbacks._board import PICTURES, Board
 
 pytest.importorskip("tensorboard")
 DEADLINE = 90  # seconds for the server to start and to find its plugins
@@ -71,7 +72,12 @@ def trained(tmp_path_factory, _digits):
     model = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(5)])
     model.compile("sgd", "mse", run_eagerly=True)
     evaluator = RetrievalEvaluator(
-        images, labels, log_dir=log_dir, at_start=True, pictures=True, class_names="ABCDEFGHIJ"
+        images,
+        labels,
+        log_dir=log_dir,
+        at_start=True,
+        pictures=["distance_history", "neighbors"],
+        class_names="ABCDEFGHIJ",
     )
     model.fit(images, np.zeros((60, 5)), epochs=3, callbacks=[evaluator], verbose=0)
     return log_dir, model.predict(images, verbose=0), labels, evaluator
@@ -131,10 +137,41 @@ def test_scalars_and_pictures_are_there(server, trained):
     values = [value for _, _, value in points]
     np.testing.assert_allclose(values, evaluator.history["recall_at_1"], rtol=1e-6)
     pictures = json.loads(server.get("data/plugin/images/tags"))["."]
-    assert {"val_distances", "val_neighbors"} <= set(pictures)
+    assert {"val_distance_history", "val_neighbors"} <= set(pictures)
     listed = json.loads(
         server.get("data/plugin/images/images", run=".", tag="val_neighbors", sample=0)
     )
     assert server.get(f"data/plugin/images/individualImage?{listed[0]['query']}").startswith(
         b"\x89PNG"
     )
+
+
+def test_every_picture_can_be_written(tmp_path, _digits):
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+    images, labels = (part[:40] for part in _digits)
+    board = Board(tmp_path, None, 100, PICTURES)
+    board.write_embeddings("val", images.reshape(40, -1), labels, images, 7)
+    board.close()
+    (path,) = tmp_path.glob("events.out.tfevents.*")
+    values = [value for event in EventFileLoader(str(path)).Load() for value in event.summary.value]
+    assert {value.tag for value in values} == {f"val_{name}" for name in PICTURES}
+    assert all(value.tensor.string_val[2].startswith(b"\x89PNG") for value in values)
+
+
+def test_a_history_begins_anew_where_the_items_come_in_another_order(tmp_path):
+    x, labels = np.random.default_rng(0).normal(size=(20, 3)), np.arange(20) % 2
+    board = Board(tmp_path, None, 100, ["distance_history"])
+    for step, order in ((1, labels), (2, labels), (3, 1 - labels)):
+        board.write_embeddings("val", x, order, None, step)
+        assert list(board.past["val"][1]) == [[1], [1, 2], [3]][step - 1]
+    board.close()
+    assert not board.past
+
+
+def test_pictures_are_names_of_pictures():
+    x, y = np.eye(4), [0, 0, 1, 1]
+    with pytest.raises(ValueError, match="distance_history"):
+        RetrievalEvaluator(x, y, pictures=["neighbours"])
+    with pytest.raises(TypeError, match="list of names"):
+        RetrievalEvaluator(x, y, pictures="neighbors")

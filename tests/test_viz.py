@@ -105,6 +105,24 @@ class TestEmbeddings:
         between = min(cdist(groups[i], groups[j]).min() for i, j in ((0, 1), (0, 2), (1, 2)))
         assert between > inside
 
+    def test_umap_is_given_what_it_needs_or_asked_for(self, rng, monkeypatch):
+        monkeypatch.setitem(sys.modules, "umap", None)
+        x = rng.normal(size=(6, 3))
+        with pytest.raises(ImportError, match="pip install umap-learn"):
+            viz.plot_embeddings(x, np.zeros(6), method="umap")
+
+        class Double:
+            def __init__(self, n_neighbors, init, random_state, n_jobs):
+                assert (n_neighbors, init.shape, random_state) == (5, (6, 2), 7)
+
+            def fit_transform(self, given):
+                return given[:, :2]
+
+        monkeypatch.setitem(sys.modules, "umap", type(sys)("umap"))
+        sys.modules["umap"].UMAP = Double
+        figure = viz.plot_embeddings(x, np.zeros(6), method="umap", seed=7)
+        np.testing.assert_allclose(figure.axes[0].collections[0].get_offsets(), x[:, :2], 1e-5)
+
     def test_thumbnails_do_not_cover_each_other(self, digits):
         images, labels = digits[0][:300], digits[1][:300]
         figure = viz.plot_embeddings(images.reshape(300, -1), labels, images=images)
@@ -126,7 +144,7 @@ class TestEmbeddings:
 
     def test_errors(self):
         with pytest.raises(ValueError, match="one of"):
-            viz.plot_embeddings(np.ones((2, 2)), [0, 1], method="umap")
+            viz.plot_embeddings(np.ones((2, 2)), [0, 1], method="mds")
         with pytest.raises(ValueError, match="same items"):
             viz.plot_embeddings({"a": np.ones((2, 2)), "b": np.ones((3, 2))}, [0, 1])
         with pytest.raises(ValueError, match="finite"):
@@ -168,6 +186,42 @@ class TestDistances:
     def test_needs_both_kinds_of_pairs(self, labels):
         with pytest.raises(ValueError, match="two classes"):
             viz.plot_distances(np.ones((3, 2)), labels)
+
+
+class TestRoc:
+    def test_the_curve_is_the_counts(self, rng):
+        same = np.arange(60) % 2
+        scores = rng.normal(1.0 - same)
+        figure = viz.plot_roc(scores, same, log=False)
+        line = figure.axes[0].lines[0]
+        for far, tar in zip(line.get_xdata(), line.get_ydata()):
+            thresholds = [-np.inf, *scores]
+            pairs = [((scores[same == 0] <= t).mean(), (scores[same == 1] <= t).mean())
+                     for t in thresholds]  # fmt: skip
+            assert any(np.allclose((far, tar), pair) for pair in pairs)
+        assert len(line.get_xdata()) == 61
+
+    def test_several_curves_have_names_and_looks_of_their_own(self, rng):
+        same = np.arange(60) % 2
+        scores = {"raw": rng.normal(size=60), "trained": rng.normal(size=60) + 3 * same}
+        figure = viz.plot_roc(scores, same, larger_is_closer=True)
+        first, second = figure.axes[0].lines[:2]
+        assert [t.get_text().split(":")[0] for t in figure.legends[0].get_texts()] == [*scores]
+        assert first.get_color() != second.get_color()
+        assert first.get_linestyle() != second.get_linestyle()
+        assert figure.axes[0].get_xscale() == "log" and first.get_xdata().min() > 0
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (([0.1, 0.2], [1, 1]), "same and different"),
+            (({}, [1, 0]), "at least one"),
+            (([0.1], [1, 0]), "one number for each pair"),
+        ],
+    )
+    def test_errors_name_the_way_out(self, arguments, message):
+        with pytest.raises(ValueError, match=message):
+            viz.plot_roc(*arguments)
 
 
 class TestProjector:

@@ -1,0 +1,181 @@
+"""The command line, on folders of drawn images: what it writes, prints and refuses."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_metric import cli, losses
+from keras_metric.cli.train import LOSSES, NOT_FROM_CLASSES
+from keras_metric.models.card import model_card
+
+ROOT = Path(__file__).resolve().parents[1]
+CLASSES = ("bar", "cross", "frame", "spot")
+
+
+def draw(folder, per_class=6, size=24, seed=0):
+    """Four shapes at random places on noise, as PNG files by class."""
+    rng = np.random.default_rng(seed)
+    for name in CLASSES:
+        (folder / name).mkdir(parents=True)
+        for number in range(per_class):
+            image = rng.integers(60, size=(size, size)).astype("uint8")
+            top, left = rng.integers(size - 12, size=2)
+            part = image[top : top + 12, left : left + 12]
+            if name == "bar":
+                part[5:7] = 255
+            elif name == "cross":
+                part[5:7] = part[:, 5:7] = 255
+            elif name == "frame":
+                part[:2] = part[-2:] = part[:, :2] = part[:, -2:] = 255
+            else:
+                part[3:9, 3:9] = 255
+            Image.fromarray(image).save(folder / name / f"{number}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A folder of drawings, and what `train` and `index` made of it."""
+    root = tmp_path_factory.mktemp("cli")
+    photos = draw(root / "photos")
+    options = ["--run", str(root / "run")]
+    train = ["train", str(photos), "--epochs", "2", "--steps", "3", "--embedding-dim", "8"]
+    assert cli.main(train + options) == 0
+    assert cli.main(["index", str(photos), *options]) == 0
+    return photos, options
+
+
+def fails(capsys, *arguments):
+    """The one line that the command leaves on stderr, beside exit code 2."""
+    assert cli.main(list(map(str, arguments))) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1, lines
+    assert "Traceback" not in lines[0]
+    return lines[0]
+
+
+@pytest.mark.slow
+def test_train_leaves_an_encoder_its_card_and_logs(run):
+    folder = Path(run[1][1])
+    encoder = keras.saving.load_model(folder / "encoder.keras")
+    assert encoder.predict(np.zeros((1, 24, 24, 1), "uint8"), verbose=0).shape == (1, 8)
+    card = (folder / "model_card.md").read_text("utf-8")
+    assert "Classes: bar, cross, frame, spot." in card
+    for row in ("raw pixels", "untrained encoder", "trained encoder"):
+        assert f"| {row} | " in card
+    assert "24 x 24 pixels, grayscale" in card and "TripletLoss" in card
+    assert (folder / "neighbors.png").stat().st_size
+    assert list((folder / "logs").glob("events.out.tfevents.*"))
+    held = json.loads((folder / "run.json").read_text("utf-8"))["held_out"]
+    assert sorted(held.values()) == sorted(2 * CLASSES)
+
+
+@pytest.mark.slow
+def test_search_finds_the_image_itself_first(run, capsys):
+    photos, options = run
+    query = str(photos / "cross" / "3.png")
+    capsys.readouterr()
+    assert cli.main(["search", query, "-k", "3", "--json", *options]) == 0
+    matches = json.loads(capsys.readouterr().out)[query]
+    assert len(matches) == 3
+    assert matches[0]["label"] == "cross" and matches[0]["id"] == query
+    assert matches[0]["distance"] < 1e-6 < matches[1]["distance"]
+    assert cli.main(["search", query, *options]) == 0
+    assert "0.0000  cross" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_evaluate_tells_raw_pixels_beside_the_encoder(run, capsys):
+    photos, options = run
+    assert cli.main(["evaluate", "--json", *options]) == 0
+    held = capsys.readouterr()
+    numbers = json.loads(held.out)
+    assert set(numbers) == {"raw pixels", "trained encoder"} and not held.err
+    card = (Path(options[1]) / "model_card.md").read_text("utf-8")
+    assert f"| trained encoder | {numbers['trained encoder']['recall_at_1']:.3f} |" in card
+    assert cli.main(["evaluate", str(photos), *options]) == 0
+    told = capsys.readouterr()
+    assert "16 of 24 images were trained on" in told.err
+    assert "24 images of 4 classes" in told.out and "auc" in told.out
+
+
+@pytest.mark.slow
+def test_project_writes_the_picture_and_the_projector(run):
+    photos, options = run
+    assert cli.main(["project", str(photos), *options]) == 0
+    assert (Path(options[1]) / "embeddings.png").stat().st_size
+    assert "images" in (Path(options[1]) / "logs" / "projector_config.pbtxt").read_text()
+
+
+class TestErrors:
+    def test_of_the_command_line(self, capsys):
+        assert "COMMAND" in fails(capsys)
+        assert "invalid choice" in fails(capsys, "tarin", "photos")
+        assert "FOLDER" in fails(capsys, "train")
+        assert "at least 1" in fails(capsys, "train", "x", "--epochs", "0")
+        assert "whole number" in fails(capsys, "train", "x", "--epochs", "ten")
+
+    def test_of_folders(self, capsys, tmp_path):
+        assert "must be a folder" in fails(capsys, "train", tmp_path / "nowhere")
+        assert "one folder for each class" in fails(capsys, "train", tmp_path)
+        photos = draw(tmp_path / "few", per_class=1)
+        assert "four images" in fails(capsys, "train", photos)
+        (photos / "bar" / "broken.png").write_text("no image")
+        assert "broken.png" in fails(capsys, "train", photos, "--split", "classes")
+
+    def test_of_settings(self, capsys, tmp_path):
+        photos = draw(tmp_path / "photos", per_class=4)
+        assert "TripletLoss" in fails(capsys, "train", photos, "--loss", "Triplet")
+        assert "small" in fails(capsys, "train", photos, "--backbone", "ResNeXt")
+        assert "--weights" in fails(capsys, "train", photos, "--weights", "imagenet")
+
+    @pytest.mark.slow
+    def test_of_the_order(self, capsys, run, tmp_path):
+        photos, options = run
+        assert "train FOLDER first" in fails(capsys, "index", photos, "--run", tmp_path)
+        assert "--overwrite" in fails(capsys, "train", photos, *options)
+        assert "no.png" in fails(capsys, "search", tmp_path / "no.png", *options)
+
+    def test_debug_shows_where_it_comes_from(self, tmp_path):
+        with pytest.raises(ValueError, match="must be a folder"):
+            cli.main(["train", str(tmp_path / "nowhere"), "--debug"])
+
+
+def test_every_command_explains_itself_with_examples(capsys):
+    for command in ("train", "evaluate", "index", "search", "project"):
+        assert cli.main([command, "--help"]) == 0
+        assert f"examples:\n  keras-metric {command}" in capsys.readouterr().out
+    assert cli.main(["--help"]) == 0
+    assert "keras-metric index photos" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_process_itself_leaves_one_line_and_code_2(tmp_path):
+    done = subprocess.run(
+        [sys.executable, ROOT / "keras_metric_command.py", "train", tmp_path / "nowhere"],
+        env={name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2 and not done.stdout
+    assert done.stderr.count("\n") == 1 and "must be a folder" in done.stderr
+
+
+def test_losses_from_classes_are_offered():
+    """Every loss is offered or learns from something else than classes."""
+    assert set(LOSSES) | NOT_FROM_CLASSES == set(losses.__all__)
+    assert not set(LOSSES) & NOT_FROM_CLASSES
+
+
+def test_a_card_of_many_classes_stays_short():
+    numbers = {"raw pixels": {"recall_at_1": 0.5}}
+    card = model_card("Many", {}, [f"c{i}" for i in range(2000)], {}, numbers, ["Mind the gap."])
+    assert "c29 and 1,970 more." in card and "c30" not in card
+    assert "- Mind the gap." in card

@@ -1,0 +1,99 @@
+"""clustering_metrics beside loops over pairs, scikit-learn and pytorch-metric-learning."""
+
+import itertools
+import sys
+
+import numpy as np
+import pytest
+from sklearn import metrics
+
+from keras_metric.evaluation import clustering_metrics
+from keras_metric.evaluation.clustering import compare_partitions
+
+
+def unequal(rng, size=120, classes=7):
+    return rng.zipf(1.5, size) % classes
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_partitions_are_compared_pair_by_pair(seed):
+    rng = np.random.default_rng(seed)
+    labels, clusters = unequal(rng), unequal(rng, classes=11)
+    found = compare_partitions(labels, clusters)
+    pairs = list(itertools.combinations(range(len(labels)), 2))
+    together = {(i, j) for i, j in pairs if clusters[i] == clusters[j]}
+    alike = {(i, j) for i, j in pairs if labels[i] == labels[j]}
+    precision, recall = (len(together & alike) / len(s) for s in (together, alike))
+    assert found["f1"] == pytest.approx(2 * precision * recall / (precision + recall))
+    joint = np.histogram2d(labels, clusters, (range(8), range(12)))[0] / len(labels)
+    a, b = joint.sum(axis=1), joint.sum(axis=0)
+    entropy = [-sum(p * np.log(p) for p in part if p > 0) for part in (a, b)]
+    shared = sum(
+        joint[i, j] * np.log(joint[i, j] / a[i] / b[j])
+        for i, j in itertools.product(range(7), range(11))
+        if joint[i, j] > 0
+    )
+    assert found["nmi"] == pytest.approx(2 * shared / sum(entropy))
+    assert found["ami"] == pytest.approx(metrics.adjusted_mutual_info_score(labels, clusters))
+
+
+@pytest.mark.parametrize("engine", ["scikit-learn", "faiss"])
+def test_far_classes_are_found(engine, rng):
+    if engine == "faiss":
+        pytest.importorskip("faiss")
+    labels = unequal(rng)
+    x = 100.0 * np.eye(7)[labels] + rng.normal(size=(120, 7))
+    best = max(
+        clustering_metrics(x, [f"class {c}" for c in labels], engine=engine, seed=seed)["ami"]
+        for seed in range(5)
+    )
+    assert best > (0.99 if engine == "scikit-learn" else 0.8)
+
+
+def test_the_clusters_are_those_of_k_means(rng):
+    from sklearn.cluster import KMeans
+
+    x, labels = rng.normal(size=(90, 4)), unequal(rng, 90)
+    clusters = KMeans(5, n_init=1, max_iter=100, random_state=3).fit_predict(x)
+    ours = clustering_metrics(x, labels, num_clusters=5, seed=3)
+    assert ours["nmi"] == pytest.approx(metrics.normalized_mutual_info_score(labels, clusters))
+    assert (ours["num_clusters"], ours["num_items"]) == (5.0, 90.0)
+
+
+def test_silhouette_on_request(rng):
+    x, labels = rng.normal(size=(60, 3)), unequal(rng, 60)
+    assert "silhouette" not in clustering_metrics(x, labels)
+    ours = clustering_metrics(x, labels, silhouette=True)["silhouette"]
+    assert ours == pytest.approx(metrics.silhouette_score(x, labels))
+    for labels in (np.zeros(60), np.arange(60)):
+        assert np.isnan(clustering_metrics(x, labels, silhouette=True)["silhouette"])
+
+
+def test_odd_sets(rng):
+    """One point many times, one class, only singletons, one item."""
+    assert clustering_metrics(np.ones((20, 3)), np.arange(20) % 4)["ami"] == pytest.approx(0)
+    assert clustering_metrics(rng.normal(size=(9, 2)), np.zeros(9))["nmi"] == 1.0
+    assert clustering_metrics(rng.normal(size=(9, 2)), np.arange(9))["f1"] == 1.0
+    assert clustering_metrics([[1.0]], ["a"])["f1"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (dict(engine="kmeans"), "one of"),
+        (dict(num_clusters=5), "at least as many items"),
+        (dict(num_clusters=0), "at least 1"),
+        (dict(labels=[0]), "one label for each"),
+        (dict(embeddings=[[np.nan], [0.0]]), "row 0"),
+        (dict(embeddings=np.zeros((0, 2)), labels=[]), "at least one item"),
+    ],
+)
+def test_errors_name_the_way_out(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        clustering_metrics(**{"embeddings": [[0.0], [1.0]], "labels": [0, 1], **arguments})
+
+
+def test_a_missing_faiss_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with pytest.raises(ImportError, match="pip install faiss-cpu"):
+        clustering_metrics([[0.0], [1.0]], [0, 1], engine="faiss")

@@ -1,0 +1,291 @@
+"""TFRecord files by record, tables of paths: what TensorFlow and csv writers wrote, read again."""
+
+import io
+import pickle
+import struct
+import threading
+
+import numpy as np
+import pytest
+
+from keras_metric.data import (
+    BalancedBatches,
+    ImageLoader,
+    parse_example,
+    path_table,
+    tfrecord_items,
+)
+
+
+def varint(number):
+    """Seven bits a byte, the lowest first; negative numbers as 64 bits of two's complement."""
+    number &= 2**64 - 1
+    out = bytearray()
+    while number > 127:
+        out.append(number & 127 | 128)
+        number >>= 7
+    return bytes([*out, number])
+
+
+def field(number, value):
+    return varint(number << 3 | 2) + varint(len(value)) + value
+
+
+def example(**features):
+    """A tf.train.Example as the encoding of protocol buffers says; `test_..._writes` compares."""
+    entries = b""
+    for name, value in features.items():
+        if isinstance(value, (str, bytes)):
+            value = value.encode() if isinstance(value, str) else value
+            kind = field(1, field(1, value))
+        elif isinstance(value, float):
+            kind = field(2, field(1, struct.pack("<f", value)))
+        else:
+            values = value if isinstance(value, list) else [value]
+            kind = field(3, field(1, b"".join(map(varint, values))))
+        entries += field(1, field(1, name.encode()) + field(2, kind))
+    return field(1, entries)
+
+
+def framed(records):
+    return b"".join(struct.pack("<Q", len(r)) + b"head" + r + b"foot" for r in records)
+
+
+def write(path, records):
+    path.write_bytes(framed(records))
+    return path
+
+
+def test_what_tensorflow_writes(tmp_path):
+    """The oracle: TensorFlow's own writer and protocol buffers."""
+    tf = pytest.importorskip("tensorflow")
+    kinds = {
+        "label": tf.train.Feature(int64_list=tf.train.Int64List(value=[-5])),
+        "many": tf.train.Feature(int64_list=tf.train.Int64List(value=[0, 127, 128, -1, 2**62])),
+        "name": tf.train.Feature(bytes_list=tf.train.BytesList(value=[b"", b"\x00\xff" * 99])),
+        "size": tf.train.Feature(float_list=tf.train.FloatList(value=[0.5, -3e20])),
+        "none": tf.train.Feature(),
+    }
+    message = tf.train.Example(features=tf.train.Features(feature=kinds)).SerializeToString()
+    path = str(tmp_path / "a.tfrecord")
+    with tf.io.TFRecordWriter(path) as writer:
+        for _ in range(3):
+            writer.write(message)
+    items, labels = tfrecord_items(path)
+    assert labels.tolist() == [-5] * 3 and labels.dtype == "int64"
+    assert items[0] == items[-1] == message
+    found = parse_example(items[1])
+    assert found["many"].tolist() == [0, 127, 128, -1, 2**62]
+    assert found["name"] == [b"", b"\x00\xff" * 99]
+    assert found["size"].tolist() == [0.5, float(np.float32(-3e20))]
+    assert found["none"] == [] and set(found) == set(kinds)
+    mine = example(label=-5, many=[0, 127, 128, -1, 2**62])
+    parsed = tf.train.Example.FromString(mine).features.feature
+    assert list(parsed["many"].int64_list.value) == [0, 127, 128, -1, 2**62]
+
+
+def test_numbers_one_by_one():
+    """Old writers give each number a field of its own, which readers must take."""
+    integers = b"".join(varint(1 << 3) + varint(n) for n in (3, 300))
+    floats = b"".join(varint(1 << 3 | 5) + struct.pack("<f", n) for n in (1.5, 2.5))
+    entries = field(1, field(1, b"i") + field(2, field(3, integers)))
+    entries += field(1, field(1, b"f") + field(2, field(2, floats)))
+    found = parse_example(field(1, entries))
+    assert found["i"].tolist() == [3, 300] and found["f"].tolist() == [1.5, 2.5]
+
+
+def test_records_of_several_files(tmp_path):
+    for shard in range(3):
+        records = [example(label=f"k{i % 2}", id=10 * shard + i) for i in range(4 + shard)]
+        write(tmp_path / f"part-{shard}.tfrecord", records)
+    items, labels = tfrecord_items(tmp_path / "part-*.tfrecord")
+    assert len(items) == 15
+    assert labels.tolist() == [f"k{i % 2}" for n in (4, 5, 6) for i in range(n)]
+    ids = [parse_example(item)["id"][0] for item in items]
+    assert ids == [*range(4), *range(10, 15), *range(20, 26)]
+    # In any order, from several threads, and in another process.
+    found = {}
+
+    def read(numbers):
+        for i in numbers:
+            found[i] = parse_example(items[i])["id"][0]
+
+    order = np.random.default_rng(0).permutation(15)
+    threads = [threading.Thread(target=read, args=(order[i::3],)) for i in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [found[i] for i in range(15)] == ids
+    assert pickle.loads(pickle.dumps(items))[14] == items[14]
+    with pytest.raises(IndexError, match="15 records"):
+        items[15]
+    with pytest.raises(TypeError, match="one by one"):
+        items[:2]
+
+
+def test_many_files_are_not_kept_open(tmp_path, monkeypatch):
+    from keras_metric.data import tfrecords
+
+    monkeypatch.setattr(tfrecords, "_OPEN", 1)
+    for shard in range(2):
+        write(tmp_path / f"{shard}.tfrecord", [example(label=shard)])
+    items, _ = tfrecord_items([tmp_path / "1.tfrecord", tmp_path / "0.tfrecord"])
+    assert [parse_example(item)["label"][0] for item in items] == [1, 0]
+    assert not items._open
+
+
+def test_the_index_is_read_again_and_made_anew(tmp_path):
+    path = write(tmp_path / "a.tfrecord", [example(label=i) for i in range(5)])
+    calls = []
+
+    def label(record):
+        calls.append(record)
+        return int(parse_example(record)["label"][0])
+
+    index = tmp_path / "a.npz"
+    first, _ = tfrecord_items(path, label, index)
+    assert len(calls) == 5
+    again, labels = tfrecord_items(path, label, index)
+    assert len(calls) == 5 and labels.tolist() == list(range(5)) and again[3] == first[3]
+    without, none = tfrecord_items(path, None, index)
+    assert none is None and without[4] == first[4]
+    assert tfrecord_items(path, None, index)[1] is None
+    write(path, [example(label=i) for i in range(6)])
+    assert len(tfrecord_items(path, label, index)[0]) == 6 and len(calls) == 11
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.npz", "a.tfrecord"]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (framed([example(label=1)])[:-1], "begins with"),
+        (framed([example(label=1)] * 2)[:-5], "cut off"),
+        (b"\x1f\x8b" + bytes(40), "gunzip"),
+        (b"path,label\na.jpg,1\n", "uncompressed TFRecord"),
+        (framed([example(kind=1)]), "No feature 'label'.*kind"),
+        (framed([example(label=[1, 2])]), "2 values in record 0"),
+        (framed([b"\xff\xfe no example"]), "tf.train.Example"),
+        (b"", "must hold records"),
+    ],
+)
+def test_files_that_cannot_be_read(tmp_path, content, words):
+    path = tmp_path / "a.tfrecord"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=words):
+        tfrecord_items(path)
+
+
+def test_arguments_of_records(tmp_path):
+    with pytest.raises(ValueError, match="no file|paths="):
+        tfrecord_items(tmp_path / "*.tfrecord")
+    with pytest.raises(ValueError, match="no file"):
+        tfrecord_items([tmp_path / "a"])
+    with pytest.raises(TypeError, match="label=3"):
+        tfrecord_items(tmp_path, label=3)
+
+
+def test_a_file_that_changed_afterwards(tmp_path):
+    path = write(tmp_path / "a.tfrecord", [example(label=1)])
+    items, _ = tfrecord_items(path)
+    path.write_bytes(b"")
+    with pytest.raises(ValueError, match="has changed"):
+        items[0]
+
+
+def image_bytes(value):
+    from PIL import Image
+
+    stream = io.BytesIO()
+    Image.fromarray(np.full((8, 8, 3), value, "uint8")).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def test_images_of_records_in_balanced_batches(tmp_path):
+    """The grey value is the class: rows and labels belong together."""
+    records = [example(image=image_bytes(10 * (i % 5)), label=i % 5) for i in range(20)]
+    items, labels = tfrecord_items(write(tmp_path / "a.tfrecord", records))
+    load = ImageLoader((4, 4), feature="image")
+    batches = BalancedBatches(items, labels, 3, 2, seed=0, load=load)
+    for x, y in (batches[i] for i in range(len(batches))):
+        assert x.shape == (6, 4, 4, 3) and x.dtype == "uint8"
+        np.testing.assert_array_equal(x[:, 0, 0, 0], 10 * y)
+    assert ImageLoader((8, 8))(image_bytes(7)).max() == 7
+    with pytest.raises(ValueError, match=r"x\[\d+\]=.*No feature 'picture'"):
+        BalancedBatches(items, labels, 3, 2, load=ImageLoader((4, 4), feature="picture"))[0]
+    with pytest.raises(ValueError, match="bytes of one image"):
+        ImageLoader((4, 4), feature="label")(records[0])
+    with pytest.raises(TypeError, match="feature='image'"):
+        load("a.png")
+    with pytest.raises(ValueError, match="Could not read the image in 3 bytes"):
+        ImageLoader((4, 4))(b"abc")
+
+
+class Source:
+    """What a source of Grain is: a length, and items by their number."""
+
+    def __len__(self):
+        return 12
+
+    def __getitem__(self, number):
+        return np.full(2, float(number), "float32")
+
+
+def test_a_source_of_items_by_number():
+    batches = BalancedBatches(Source(), np.arange(12) % 3, 3, 2, seed=0, load=lambda item: item)
+    x, y = batches[0]
+    np.testing.assert_array_equal(x[:, 0] % 3, y)
+
+
+def table(tmp_path, name, text):
+    path = tmp_path / name
+    path.write_text(text, "utf-8")
+    return path
+
+
+def test_tables_of_paths(tmp_path):
+    path = table(tmp_path, "a.csv", '\ufefflabel,x,path\n3,"a,b",p/1.jpg\n\n-1,,/q/2.jpg\n')
+    paths, labels = path_table(path)
+    assert paths == [str(tmp_path / "p/1.jpg"), "/q/2.jpg"]
+    assert labels.tolist() == [3, -1] and labels.dtype == "int64"
+    path = table(tmp_path, "b.tsv", "file\tkind\n1.jpg\t007\n2.jpg\t12\n")
+    paths, labels = path_table(path, "file", "kind", root="r")
+    assert paths == ["r/1.jpg", "r/2.jpg"] and labels.tolist() == ["007", "12"]
+
+
+def test_tables_of_parquet(tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    columns = {"path": ["a", "b"], "label": [7, 2**40], "other": [None, 1]}
+    parquet.write_table(pytest.importorskip("pyarrow").table(columns), tmp_path / "a.parquet")
+    paths, labels = path_table(tmp_path / "a.parquet", root="r")
+    assert paths == ["r/a", "r/b"] and labels.tolist() == [7, 2**40]
+    with pytest.raises(ValueError, match=r"\['path', 'label', 'other'\]"):
+        path_table(tmp_path / "a.parquet", label_column="kind")
+
+
+def test_parquet_without_its_package(tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
+    monkeypatch.setitem(__import__("sys").modules, "pyarrow.parquet", None)
+    with pytest.raises(ImportError, match="pip install.*parquet"):
+        path_table(table(tmp_path, "a.parquet", ""))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("a.txt", "", "must end in"),
+        ("a.csv", "", "must have the columns"),
+        ("a.csv", "path,kind\na,1\n", r"Received: \['path', 'kind'\]"),
+        ("a.csv", "path,label\n", "must have rows"),
+        ("a.csv", "path,label\na,1\nb,\n", "row 2 of .* without 'label'"),
+        ("a.csv", "path,label\na,1\nb\n", "1 in line 3"),
+    ],
+)
+def test_tables_that_cannot_be_read(tmp_path, name, text, words):
+    with pytest.raises(ValueError, match=words):
+        path_table(table(tmp_path, name, text))
+
+
+def test_no_table(tmp_path):
+    with pytest.raises(ValueError, match="no file"):
+        path_table(tmp_path / "a.csv")

@@ -1,0 +1,192 @@
+"""StreamBatches: P x K from what is read from front to back."""
+
+import threading
+
+import keras
+import numpy as np
+import pytest
+
+from keras_metric.data import StreamBatches
+
+
+def source(rows=240, classes=12, seed=0):
+    """Rows (number of the sample, label), shuffled; the same whenever it is read."""
+
+    def read():
+        read.times += 1
+        order = np.random.default_rng(seed).permutation(rows)
+        return ((np.array([i], "float32"), int(i) % classes) for i in order)
+
+    read.times = 0
+    return read
+
+
+def batches_of(data=None, **changes):
+    settings = {"batches_per_epoch": 10, "buffer_size": 60, "seed": 0, **changes}
+    return StreamBatches(data or source(), 4, 3, **settings)
+
+
+def test_every_batch_is_balanced_and_right():
+    batches = batches_of()
+    for index in range(10):
+        x, y = batches[index]
+        assert x.shape == (12, 1) and y.dtype == "int32"
+        np.testing.assert_array_equal(x[:, 0] % 12, y)
+        assert sorted(np.unique(y, return_counts=True)[1]) == [3] * 4
+        np.testing.assert_array_equal(y, np.repeat(y[::3], 3))
+
+
+def test_a_pass_shows_no_sample_twice_and_nearly_all():
+    """240 samples are 20 batches of 12; what makes no whole batch at the end is left out."""
+    read = source()
+    batches = batches_of(read, batches_per_epoch=60)
+    seen = []
+    while read.times < 2:
+        seen.append(batches[len(seen)][0][:, 0])
+    # The last of them is of the second pass.
+    first = np.concatenate(seen[:-1])
+    assert len(np.unique(first)) == len(first) >= 0.8 * 240
+
+
+def test_classes_come_as_often_as_their_samples():
+    def uneven():
+        rng = np.random.default_rng(1)
+        for label in rng.choice(8, 4000, p=[0.3, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1]):
+            yield np.zeros(1), label
+
+    batches = StreamBatches(uneven, 2, 2, batches_per_epoch=400, buffer_size=400, seed=0)
+    y = np.concatenate([batches[i][1] for i in range(400)])
+    assert 0.24 < np.mean(y == 0) < 0.34
+
+
+def test_reproducible_whoever_asks_in_which_order():
+    plain = batches_of()
+    plain.on_epoch_end()
+    expected = [plain[i] for i in range(10)]
+    for order in (range(9, -1, -1), [3, 3, 0, 9, 1]):
+        other = batches_of()
+        other.on_epoch_end()
+        for i in order:
+            for a, b in zip(other[i], expected[i]):
+                np.testing.assert_array_equal(a, b)
+    assert any((batches_of(seed=1)[i][1] != expected[i][1]).any() for i in range(3))
+
+
+def test_threads_get_what_one_gets():
+    expected = [batches_of()[i][0] for i in range(10)]
+    batches, found = batches_of(workers=3), {}
+
+    def read(part):
+        for i in range(part, 10, 3):
+            found[i] = batches[i][0]
+
+    threads = [threading.Thread(target=read, args=(part,)) for part in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for i, x in enumerate(expected):
+        np.testing.assert_array_equal(found[i], x)
+
+
+def test_epochs_go_on_and_a_later_one_can_be_reached():
+    batches = batches_of(batches_per_epoch=8)
+    epochs = []
+    for _ in range(3):
+        batches.on_epoch_end()
+        epochs.append([batches[i][0] for i in range(8)])
+    # A pass has nearly 20: the second epoch shows what the first did not.
+    assert not set(np.concatenate(epochs[0]).flat) & set(np.concatenate(epochs[1]).flat)
+    late = batches_of(batches_per_epoch=8)
+    late.catch_up(2)
+    assert late.epoch == 3
+    for i, x in enumerate(epochs[2]):
+        np.testing.assert_array_equal(late[i][0], x)
+
+
+def test_what_keras_looks_at_first_costs_no_second_reading():
+    """Batches 0 and 1 of epoch 0 are those of epoch 1."""
+    read = source()
+    batches = batches_of(read)
+    looked = [batches[0][0], batches[1][0]]
+    batches.on_epoch_end()
+    np.testing.assert_array_equal(batches[0][0], looked[0])
+    batches[5]
+    assert read.times == 1
+
+
+def test_load_and_augment():
+    def names():
+        return ((str(i), f"kind {i % 3}") for i in range(60))
+
+    batches = StreamBatches(
+        names,
+        3,
+        2,
+        5,
+        buffer_size=20,
+        seed=0,
+        load=lambda name: np.full((2,), float(name), "float32"),
+        augment=lambda x, rng: x + rng.random(x.shape).astype("float32") / 2,
+    )
+    x, y = batches[0]
+    assert [batches.classes[i] for i in y] == [f"kind {int(v) % 3}" for v in x[:, 0]]
+    assert (x != np.floor(x)).any()
+    np.testing.assert_array_equal(batches[0][0], x)
+
+
+def test_a_data_set_of_tensorflow():
+    tf = pytest.importorskip("tensorflow")
+    y = np.arange(40) % 4
+    data = tf.data.Dataset.from_tensor_slices((np.arange(40.0), [b"abcd"[i : i + 1] for i in y]))
+    batches = StreamBatches(data, 2, 2, 4, buffer_size=20, seed=0)
+    x, numbers = batches[0]
+    assert [batches.classes[n] for n in numbers] == ["abcd"[int(v) % 4] for v in x]
+
+
+def test_training():
+    def rows():
+        rng = np.random.default_rng(0)
+        return ((rng.normal(i % 4, 0.1, 3).astype("float32"), i % 4) for i in range(64))
+
+    from keras_metric.models import EmbeddingModel
+
+    model = EmbeddingModel(keras.layers.Dense(3), 2)
+    model.compile(keras.optimizers.SGD(0.1), run_eagerly=True)
+    batches = StreamBatches(rows, 4, 2, batches_per_epoch=3, buffer_size=16, seed=0)
+    assert len(model.fit(batches, epochs=2, verbose=0).history["loss"]) == 2
+
+
+def test_streams_that_make_no_batch():
+    def sorted_by_class():
+        return ((0.0, i // 100) for i in range(1000))
+
+    with pytest.raises(ValueError, match="Shuffle or interleave"):
+        StreamBatches(sorted_by_class, 4, 3, 1, buffer_size=60)[0]
+    # Fifty samples later comes a second class, and then two wait at once.
+    assert set(StreamBatches(sorted_by_class, 2, 3, 1, buffer_size=60, seed=0)[0][1]) == {0, 1}
+    with pytest.raises(ValueError, match="never had them"):
+        StreamBatches([], 4, 3, 1)[0]
+
+
+@pytest.mark.parametrize(
+    ("data", "error", "words"),
+    [
+        (iter([(1.0, 2)]), TypeError, "without calling it"),
+        (3, TypeError, "Received: int"),
+        ([1.0, 2.0], ValueError, "Received: float"),
+        ([(1.0, 2, 3)], ValueError, "tuple of 3 parts"),
+        ([(np.zeros((4, 2)), np.zeros(4))], ValueError, "unbatch"),
+        ([(1.0, 2**40)], ValueError, "32 bits"),
+    ],
+)
+def test_sources_that_are_refused(data, error, words):
+    with pytest.raises(error, match=words):
+        StreamBatches(data, 1, 1, 1)[0]
+
+
+def test_settings_that_are_refused():
+    with pytest.raises(ValueError, match="buffer_size"):
+        batches_of(buffer_size=11)
+    with pytest.raises(ValueError, match="several processes"):
+        batches_of(use_multiprocessing=True)

@@ -1,0 +1,176 @@
+"""Steered batches and the search for hard examples, beside slow loops."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_metric.callbacks import HardExampleMining
+from keras_metric.callbacks.hard_example_mining import nearest_of_others
+from keras_metric.data import BalancedBatches
+from keras_metric.models import EmbeddingModel
+
+CLASSES, EACH, P, K = 20, 5, 6, 3
+LABELS = np.repeat(np.arange(CLASSES), EACH)
+ROWS = np.arange(len(LABELS), dtype="float32")[:, None]
+
+
+def batches(**settings):
+    return BalancedBatches(ROWS, LABELS, P, K, seed=0, **settings)
+
+
+def neighbors_of_rows():
+    """The next class and the one after it, row for row."""
+    number = np.arange(len(LABELS))
+    return np.stack([(number + EACH) % len(LABELS), (number + 2 * EACH) % len(LABELS)], axis=1)
+
+
+def taken(source, index):
+    x, y = source[index]
+    return x[:, 0].astype(int).reshape(P, K), y.reshape(P, K)
+
+
+class TestSteering:
+    def test_half_the_classes_are_neighbours_of_the_others(self):
+        plain, steered = batches(), batches()
+        steered.steer(rows=neighbors_of_rows())
+        for index in range(len(plain)):
+            planned = set(taken(plain, index)[1][:, 0])
+            rows, y = taken(steered, index)
+            assert (y == y[:, :1]).all() and len(set(y[:, 0])) == P
+            assert len(set(rows.ravel())) == P * K
+            np.testing.assert_array_equal(LABELS[rows], y)
+            kept, joined = y[: P // 2, 0], range(P // 2, P)
+            assert set(kept) <= planned
+            reach = set(neighbors_of_rows()[rows[: P // 2].ravel()].ravel())
+            for place in joined:
+                assert set(rows[place]) & reach, "no neighbour of what is in the batch"
+
+    def test_a_group_of_hard_classes_grows_along_its_neighbours(self):
+        source = batches()
+        ring = (np.arange(CLASSES)[:, None] + [1]) % CLASSES
+        source.steer(classes=ring, share=0.8)
+        _, y = taken(source, 0)
+        begin = y[0, 0]
+        assert set(y[:, 0]) == {(begin + i) % CLASSES for i in range(P)}
+
+    def test_what_has_no_neighbour_comes_as_planned(self):
+        plain, steered = batches(), batches()
+        steered.steer(rows=np.full((len(LABELS), 2), -1))
+        for index in range(len(plain)):
+            a, b = (sorted(map(tuple, taken(source, index)[0])) for source in (plain, steered))
+            assert a == b
+
+    def test_a_batch_depends_on_seed_epoch_and_index_alone(self):
+        first, second = batches(), batches()
+        for source in (first, second):
+            source.steer(rows=neighbors_of_rows())
+        second[3]
+        np.testing.assert_array_equal(first[1][0], second[1][0])
+        assert not np.array_equal(first[1][0], first[2][0])
+        before = first[1][0]
+        first.steer()
+        np.testing.assert_array_equal(first[1][0], batches()[1][0])
+        first.steer(rows=neighbors_of_rows())
+        first.on_epoch_end()
+        assert not np.array_equal(first[1][0], before)
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ({"rows": neighbors_of_rows(), "share": 1.0}, "share"),
+            ({"rows": neighbors_of_rows()[1:]}, r"shape \(100, neighbors\)"),
+            ({"classes": neighbors_of_rows()}, r"shape \(20, neighbors\)"),
+            ({"rows": neighbors_of_rows() + 50}, "from 0 to 99"),
+            ({"rows": neighbors_of_rows(), "classes": neighbors_of_rows()[:20]}, "both"),
+            ({"rows": neighbors_of_rows().astype(float)}, "integers"),
+        ],
+    )
+    def test_refuses(self, arguments, message):
+        with pytest.raises(ValueError, match=message):
+            batches().steer(**arguments)
+
+
+def test_neighbours_of_other_classes(rng):
+    vectors = rng.normal(size=(60, 4)).astype("float32")
+    ids = rng.integers(0, 7, 60)
+    found, nearest = nearest_of_others(vectors, ids, 3)
+    distance = np.linalg.norm(vectors[:, None] - vectors[None], axis=-1)
+    for i in range(60):
+        others = np.flatnonzero(ids != ids[i])
+        wanted = others[np.argsort(distance[i, others])[:3]]
+        np.testing.assert_array_equal(found[i], wanted)
+    far = np.where(ids[:, None] == ids, np.inf, distance).min(axis=1)
+    np.testing.assert_allclose(nearest, far, rtol=1e-4)
+
+
+def test_where_everything_near_is_of_ones_own_class(rng):
+    vectors = np.concatenate([rng.normal(size=(50, 2)), rng.normal(100, size=(2, 2))])
+    ids = np.array([0] * 50 + [1] * 2)
+    found, nearest = nearest_of_others(vectors.astype("float32"), ids, 2)
+    assert (found[:50] == -1).all() and (found[50:] >= 0).all()
+    assert len(nearest) == 2
+
+
+def model_of_rows():
+    """An encoder that changes nothing: the neighbours can be worked out from x."""
+    model = EmbeddingModel(keras.layers.Flatten(), None, normalize=False)
+    model.compile("sgd")
+    return model
+
+
+class TestCallback:
+    @pytest.mark.parametrize("rule", ["neighbors", "classes"])
+    def test_finds_what_is_near(self, rule):
+        """Rows are numbers and classes runs of them: neighbours are the classes beside."""
+        source = batches()
+        mining = HardExampleMining(source, rule=rule, neighbors=2, progress=False)
+        mining.set_model(model_of_rows())
+        mining.on_epoch_end(0, {})
+        assert mining.history["epoch"] == [1]
+        wanted = 5.0 if rule == "classes" else np.mean(np.tile([1, 2, 3, 2, 1], CLASSES))
+        # The first and the last class have a neighbour on one side alone.
+        assert mining.history["nearest"][0] == pytest.approx(wanted, abs=0.2)
+        near = sum(
+            np.abs(y[:, None] - y[None])[P // 2 :, : P // 2].min(axis=1).max() <= P
+            for y in (taken(source, i)[1][:, 0] for i in range(len(source)))
+        )
+        assert near == len(source)
+
+    def test_when_it_searches(self):
+        source = batches()
+        mining = HardExampleMining(source, every=2, start=3, progress=False)
+        mining.set_model(model_of_rows())
+        for epoch in range(8):
+            mining.on_epoch_end(epoch)
+        assert mining.history["epoch"] == [3, 5, 7]
+
+    def test_only_so_many_items(self):
+        source = batches()
+        seen = []
+        mining = HardExampleMining(source, max_items=30, batch_size=8, progress=False)
+        model = model_of_rows()
+        embed = model.encoder.predict_on_batch
+        model.encoder.predict_on_batch = lambda x: seen.append(len(x)) or embed(x)
+        mining.set_model(model)
+        mining.on_epoch_end(0)
+        assert sum(seen) == 30 and max(seen) == 8
+
+    def test_in_fit(self):
+        source = batches()
+        mining = HardExampleMining(source, neighbors=2, progress=False)
+        model = EmbeddingModel(keras.layers.Dense(4), 2)
+        model.compile("sgd", jit_compile=False)
+        model.fit(source, epochs=2, callbacks=[mining], verbose=0)
+        assert mining.history["epoch"] == [1, 2]
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [{"every": 0}, {"start": 0}, {"rule": "hard"}, {"share": 1.5}, {"neighbors": 0}],
+    )
+    def test_refuses(self, arguments):
+        with pytest.raises(ValueError):
+            HardExampleMining(batches(), **arguments)
+
+    def test_wants_balanced_batches(self):
+        with pytest.raises(TypeError, match="BalancedBatches"):
+            HardExampleMining([(ROWS, LABELS)])

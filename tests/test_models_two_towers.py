@@ -1,0 +1,225 @@
+"""TwoTowerModel: two encoders, one space."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_metric import losses
+from keras_metric.callbacks import RetrievalEvaluator
+from keras_metric.models import EmbeddingModel, Encoder, TwoTowerModel
+
+N, DIM = 24, 4
+
+
+@pytest.fixture
+def sides(rng):
+    meaning = rng.normal(size=(N, 3))
+    first = np.tanh(meaning @ rng.normal(size=(3, 7))).astype("float32")
+    second = (meaning @ rng.normal(size=(3, 5)) + 1).astype("float32")
+    return first, second
+
+
+def model_of(**settings):
+    keras.utils.set_random_seed(0)
+    first = keras.Sequential([keras.layers.Dense(16, "relu")])
+    second = keras.Sequential([keras.layers.Dense(8, "tanh"), keras.layers.Dense(8)])
+    return TwoTowerModel(first, second, embedding_dim=DIM, **settings)
+
+
+def as_dict(sides):
+    return dict(zip(("first", "second"), sides))
+
+
+def test_each_side_has_its_own_encoder(sides):
+    model = model_of()
+    z = model.predict(as_dict(sides), verbose=0)
+    assert z.shape == (N, 2, DIM)
+    towers = (model.first_encoder, model.second_encoder)
+    for i, (tower, x) in enumerate(zip(towers, sides)):
+        np.testing.assert_allclose(tower.predict(x, verbose=0), z[:, i], atol=1e-6)
+        np.testing.assert_allclose(np.linalg.norm(z[:, i], axis=1), 1, atol=1e-5)
+    assert isinstance(model.loss, losses.ClipLoss)
+    expected = 1 - (z[:, 0] * z[:, 1]).sum(1)
+    np.testing.assert_allclose(model.distance(*sides), expected, atol=1e-5)
+    np.testing.assert_allclose(model.distance(sides[0][:1], sides[1])[0], expected[0], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        None,
+        losses.ClipLoss(learn_temperature=True),
+        losses.SigLipLoss(learn_temperature=True),
+        losses.NPairsLoss(),
+        losses.InstanceLoss(),
+        losses.VICRegLoss(),
+        losses.WeightedSum([(1, losses.ClipLoss()), (0.1, losses.BarlowTwinsLoss())]),
+    ],
+)
+def test_partners_find_each_other(sides, loss):
+    model = model_of(train_health=loss is None)
+    model.compile(keras.optimizers.Adam(3e-2), loss or model.loss)
+
+    def hits():
+        first, second = (t.predict(x, verbose=0) for t, x in zip(model.towers, sides))
+        return ((first @ second.T).argmax(1) == np.arange(N)).mean()
+
+    before = hits()
+    history = model.fit(as_dict(sides), epochs=30, batch_size=N, verbose=0).history
+    assert hits() > max(0.4, before + 0.2)
+    if loss is None:
+        assert history["positive_distance"][-1] < history["negative_distance"][-1]
+
+
+def test_every_way_in(sides):
+    first, second = sides
+    y = np.arange(N) // 2
+
+    class Source(keras.utils.PyDataset):
+        def __init__(self, batch):
+            super().__init__()
+            self.batch = batch
+
+        def __len__(self):
+            return 1
+
+        def __getitem__(self, index):
+            return self.batch
+
+    for x, labels in [
+        (as_dict(sides), None),
+        (as_dict(sides), y),
+        (Source((as_dict(sides),)), None),
+        (Source((as_dict(sides), y.astype("int32"))), None),
+        (Source(((first, second),)), None),
+    ]:
+        history = model_of().fit(x, labels, verbose=0).history
+        assert np.isfinite(history["loss"]).all()
+
+
+def test_pairs_of_one_number_are_no_negatives(sides):
+    """Twins that share a number: the loss of y differs from that without."""
+    twins = {side: x[:12] for side, x in as_dict(sides).items()}
+    model = model_of()
+    apart = model.evaluate(twins, verbose=0)
+    together = model.evaluate(twins, np.arange(12) // 2, verbose=0)
+    z = model.predict(twins, verbose=0)
+    expected = float(losses.ClipLoss()(np.arange(12) // 2, z))
+    assert together == pytest.approx(expected, rel=1e-4) and apart != pytest.approx(expected)
+
+
+def test_the_evaluator_searches_one_side_in_the_other(sides):
+    model = model_of()
+    same = np.arange(N)
+    evaluator = RetrievalEvaluator(sides[0], same, gallery=(sides[1], same), k=(1, 3))
+    history = model.fit(as_dict(sides), epochs=1, callbacks=[evaluator], verbose=0).history
+    z, w = (tower.predict(x, verbose=0) for tower, x in zip(model.towers, sides))
+    expected = ((z @ w.T).argmax(1) == same).mean()
+    assert history["val_recall_at_1"] == [pytest.approx(expected)]
+
+
+class TestFiles:
+    def test_the_model_comes_back_and_goes_on(self, sides):
+        model = model_of()
+        model.compile(keras.optimizers.Adam(1e-2), losses.ClipLoss(learn_temperature=True))
+        model.fit(as_dict(sides), epochs=3, verbose=0)
+        model.save("two.keras")
+        again = keras.models.load_model("two.keras")
+        for a, b in zip(model.get_weights(), again.get_weights(), strict=True):
+            np.testing.assert_array_equal(a, b)
+        for _ in range(3):
+            values = [float(m.train_on_batch(as_dict(sides), np.arange(N))) for m in (model, again)]
+            assert values[0] == pytest.approx(values[1], rel=1e-6)
+
+    def test_each_tower_saves_alone(self, sides):
+        model = model_of()
+        model.fit(as_dict(sides), verbose=0)
+        for name in ("first", "second"):
+            tower = getattr(model, f"{name}_encoder")
+            tower.save(f"{name}.keras")
+            again = keras.models.load_model(f"{name}.keras")
+            x = as_dict(sides)[name]
+            np.testing.assert_array_equal(again.predict(x, verbose=0), tower.predict(x, verbose=0))
+
+    @pytest.mark.skipif(
+        keras.backend.backend() != "tensorflow", reason="the exports themselves are Keras's"
+    )
+    def test_each_tower_exports_alone(self, sides):
+        import tensorflow as tf
+
+        model = model_of()
+        expected = model.predict(as_dict(sides), verbose=0)[:, 1]
+        model.second_encoder.export("served", verbose=False)
+        loaded = tf.saved_model.load("served")
+        served = loaded.serve(sides[1])
+        np.testing.assert_allclose(served, expected, atol=1e-6)
+
+    def test_towers_of_other_models_are_used_as_they_are(self, sides):
+        trained = EmbeddingModel(keras.layers.Dense(6), embedding_dim=DIM)
+        trained(sides[0])
+        model = TwoTowerModel(trained.encoder, keras.layers.Dense(6), embedding_dim=DIM)
+        assert model.first_encoder is trained.encoder
+        model.fit(as_dict(sides), verbose=0)
+        model.save("shared.keras")
+        again = keras.models.load_model("shared.keras")
+        np.testing.assert_allclose(
+            again.predict(as_dict(sides), verbose=0), model.predict(as_dict(sides), verbose=0)
+        )
+
+
+def test_towers_of_text_and_pictures(rng):
+    """Token ids through an embedding, and images."""
+    tokens = rng.integers(1, 20, (N, 6)).astype("int32")
+    images = rng.normal(size=(N, 8, 8, 1)).astype("float32")
+    text = keras.Sequential([keras.layers.Embedding(20, 8, mask_zero=True), keras.layers.GRU(8)])
+    picture = keras.Sequential([keras.layers.Conv2D(4, 3)])
+    model = TwoTowerModel(picture, text, embedding_dim=DIM)
+    history = model.fit({"first": images, "second": tokens}, epochs=2, batch_size=8, verbose=0)
+    assert np.isfinite(history.history["loss"]).all()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: TwoTowerModel("a", keras.layers.Dense(4)), "`first` must be"),
+        (
+            lambda: TwoTowerModel(keras.layers.Dense(4), keras.layers.Dense(4), embedding_dim=None),
+            "vectors of one length",
+        ),
+        (
+            lambda: TwoTowerModel(
+                Encoder(keras.layers.Dense(4), embedding_dim=3), keras.layers.Dense(4), 5
+            ),
+            "embedding_dim=3",
+        ),
+    ],
+)
+def test_wrong_towers(make, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        make()
+
+
+def test_one_tower_twice():
+    backbone = keras.layers.Dense(4)
+    with pytest.raises(ValueError, match="are the same object"):
+        TwoTowerModel(backbone, backbone)
+
+
+def test_unequal_towers(sides):
+    first, second = (Encoder(keras.layers.Dense(4), embedding_dim=d) for d in (3, 5))
+    with pytest.raises(ValueError, match="length 3 and 5|of length"):
+        model = TwoTowerModel(first, second)
+        model.fit(as_dict(sides), verbose=0)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        (np.ones((4, 7), "float32"), r"one input of shape \(4, 7\)"),
+        ({"anchor": np.ones((4, 7)), "positive": np.ones((4, 5))}, "keys"),
+        ((np.ones((4, 7)),) * 3, "tuple of 3 parts"),
+    ],
+)
+def test_wrong_inputs(inputs, message):
+    with pytest.raises(ValueError, match=message):
+        model_of()(inputs)

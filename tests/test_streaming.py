@@ -1,0 +1,123 @@
+"""Metrics inside `fit`, beside loops over the batches that the model saw."""
+
+import keras
+import numpy as np
+import pytest
+from reference import matrix, negatives, positives
+
+from keras_metric.evaluation import NegativeDistance, PositiveDistance, TripletAccuracy
+from keras_metric.losses import TripletLoss
+from keras_metric.models import EmbeddingModel, SiameseModel, TripletModel
+
+METRICS = (TripletAccuracy, PositiveDistance, NegativeDistance)
+
+
+def as_it_comes():
+    """A layer with weights that gives back its input."""
+    return keras.layers.Dense(3, use_bias=False, kernel_initializer="identity")
+
+
+def by_hand(batches, margin=0.0, metric="euclidean"):
+    """Lists of what is averaged, over all anchors of all batches: of `(x, y, weights)`."""
+    lists = {name: ([], []) for name in ("triplet", "positive", "negative")}
+    for x, y, weights in batches:
+        d = matrix(x, metric)
+        for a in range(len(y)):
+            P, N = positives(y, a), negatives(y, a)
+            terms = {
+                "positive": [d[a, p] for p in P],
+                "negative": [d[a, n] for n in N],
+                "triplet": [d[a, p] + margin < d[a, n] for p in P for n in N],
+            }
+            for name, values in terms.items():
+                lists[name][0].extend(values)
+                lists[name][1].extend([weights[a]] * len(values))
+    return [float(np.average(values, weights=weights)) for values, weights in lists.values()]
+
+
+def batches(rng, weighted=False):
+    """Unequal classes, singletons, and batches of unequal size."""
+    for size in (12, 7):
+        y = rng.zipf(1.5, size) % 5
+        x = (rng.normal(size=(size, 3)) + y[:, None]).astype("float32")
+        yield x, y, rng.uniform(0.5, 2.0, size) if weighted else np.ones(size)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("distance", ["euclidean", "cosine"])
+def test_equal_the_loops(distance, weighted, rng):
+    seen = list(batches(rng, weighted))
+    metrics = [TripletAccuracy(distance, margin=0.2), *(m(distance) for m in METRICS[1:])]
+    for x, y, weights in seen:
+        for metric in metrics:
+            metric.update_state(y[:, None], x, weights if weighted else None)
+    ours = [float(metric.result()) for metric in metrics]
+    assert ours == pytest.approx(by_hand(seen, 0.2, distance), rel=1e-4)
+    for metric in metrics:
+        metric.reset_state()
+        assert float(metric.result()) == 0.0
+
+
+def test_inside_compiled_fit(backend, rng):
+    (x, y, _), *_ = batches(rng)
+    model = EmbeddingModel(as_it_comes(), embedding_dim=None, normalize=False)
+    metrics = [TripletAccuracy(), PositiveDistance(), NegativeDistance()]
+    model.compile(
+        keras.optimizers.SGD(0.0), TripletLoss(), metrics=metrics, jit_compile=backend != "torch"
+    )
+    history = model.fit(x, y, batch_size=len(x), verbose=0).history
+    names = ("triplet_accuracy", "positive_distance", "negative_distance")
+    assert [history[n][0] for n in names] == pytest.approx(
+        by_hand([(x, y, np.ones(len(x)))]), rel=1e-4
+    )
+
+
+def test_triplets_without_labels(rng):
+    parts = {
+        n: rng.normal(size=(6, 3)).astype("float32") for n in ("anchor", "positive", "negative")
+    }
+    model = TripletModel(as_it_comes(), embedding_dim=None, normalize=False)
+    metrics = [TripletAccuracy(margin=0.3), PositiveDistance(), NegativeDistance()]
+    model.compile(keras.optimizers.SGD(0.0), TripletLoss(), metrics=metrics, run_eagerly=True)
+    history = model.fit(parts, verbose=0).history
+    positive, negative = (
+        np.linalg.norm(parts["anchor"] - parts[name], axis=1) for name in ("positive", "negative")
+    )
+    assert history["triplet_accuracy"][0] == pytest.approx(np.mean(positive + 0.3 < negative))
+    assert history["positive_distance"][0] == pytest.approx(positive.mean(), rel=1e-5)
+    assert history["negative_distance"][0] == pytest.approx(negative.mean(), rel=1e-5)
+
+
+def test_pairs(rng):
+    parts = {name: rng.normal(size=(6, 3)).astype("float32") for name in ("first", "second")}
+    same = np.array([1, 0, 0, 1, 0, 0])
+    model = SiameseModel(as_it_comes(), embedding_dim=None, normalize=False)
+    metrics = [PositiveDistance(), NegativeDistance()]
+    model.compile(keras.optimizers.SGD(0.0), model.loss, metrics=metrics, run_eagerly=True)
+    history = model.fit(parts, same, verbose=0).history
+    d = np.linalg.norm(parts["first"] - parts["second"], axis=1)
+    assert history["positive_distance"][0] == pytest.approx(d[same == 1].mean(), rel=1e-5)
+    assert history["negative_distance"][0] == pytest.approx(d[same == 0].mean(), rel=1e-5)
+    with pytest.raises(ValueError, match="needs class ids or triplets"):
+        TripletAccuracy().update_state(same, np.zeros((6, 2, 3)))
+
+
+def test_half_precision_and_collapse():
+    x = keras.ops.cast(np.full((4, 8), 60.0), "float16")
+    share, mean = TripletAccuracy(), NegativeDistance()
+    for metric in (share, mean):
+        metric.update_state([0, 0, 1, 1], x)
+    assert float(share.result()) == 0.0 and float(mean.result()) == 0.0
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_config(metric):
+    made = metric("cosine", name="mine")
+    again = keras.metrics.deserialize(keras.metrics.serialize(made))
+    assert type(again) is metric and again.get_config() == made.get_config()
+    with pytest.raises(ValueError, match="one of"):
+        metric("l2")
+    with pytest.raises(ValueError, match="class ids"):
+        metric().update_state(np.array([0.5]), np.ones((1, 2)))
+    with pytest.raises(ValueError, match="y_pred"):
+        metric().update_state([0], np.ones(1))
