@@ -35,6 +35,11 @@ def data(batch, per_class, dim, references=0):
     return unit(batch), labels[order], unit(references), reference_labels
 
 
+def number_of_classes(case):
+    """As many as a batch has items: what losses with class vectors are measured with."""
+    return case["data"]["batch"]
+
+
 def our_function(case):
     """A function of (embeddings, labels) on Keras tensors that gives the loss."""
     from keras import ops
@@ -49,7 +54,7 @@ def our_function(case):
         "contrastive": losses.ContrastiveLoss,
         "lifted structure": losses.LiftedStructureLoss,
         "quadruplet": losses.QuadrupletLoss,
-    }.get(case["loss"], lambda: contenders.ours(case["loss"]))()
+    }.get(case["loss"], lambda: contenders.ours(case["loss"], number_of_classes(case)))()
     for layer in made.layers:
         if not layer.built:
             layer.build((None, case["data"]["dim"]))
@@ -57,9 +62,10 @@ def our_function(case):
     if not contenders.labelled(case["loss"]):
         # The first half of the batch and the second are the two views.
         half = case["data"]["batch"] // 2
-        return lambda x, y: made(
-            ops.arange(half, dtype="int32"), ops.stack([x[:half], x[half:]], axis=1)
-        )
+        targets = ops.arange(half, dtype="int32")
+        if case["loss"] in contenders.OF_PAIRS:
+            targets = ops.cast(targets % 2, "float32")
+        return lambda x, y: made(targets, ops.stack([x[:half], x[half:]], axis=1))
     if references is None:
         return lambda x, y: made(y, x)
     references, reference_labels = map(ops.convert_to_tensor, (references, reference_labels))
@@ -93,7 +99,13 @@ def pml_function(case):
         ),
         "contrastive": lambda: (losses.ContrastiveLoss(distance=plain), None),
         "lifted structure": lambda: (losses.LiftedStructureLoss(distance=plain), None),
-    }.get(case["loss"], lambda: (contenders.peer(case["loss"]), None))()
+    }.get(
+        case["loss"],
+        lambda: (
+            contenders.peer(case["loss"], number_of_classes(case), case["data"]["dim"]),
+            None,
+        ),
+    )()
     if not contenders.labelled(case["loss"]):
         half = case["data"]["batch"] // 2
         return lambda x, y: loss(x[:half], x[half:])
@@ -154,7 +166,8 @@ def prepared(engine, case):
         import torch
 
         def bind(x, y):
-            leaf, labels = torch.tensor(x, requires_grad=True), torch.tensor(y)
+            # The peer's losses with class vectors want int64.
+            leaf, labels = torch.tensor(x, requires_grad=True), torch.tensor(y).long()
 
             def step():
                 leaf.grad = None

@@ -227,6 +227,7 @@ def main():
     parser.add_argument("--losses", nargs="+", help="default: those that mine and their like")
     parser.add_argument("--engines", nargs="+", choices=ENGINES, default=list(ENGINES))
     parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--name", help="of the page; default: losses, or every_loss")
     arguments = parser.parse_args()
     every = arguments.every
     losses = arguments.losses or (names() if every else list(LOSSES))
@@ -245,7 +246,7 @@ def main():
         "rounds.",
         table(times, engines, losses, shapes),
     ]
-    name = "every_loss" if every else "losses"
+    name = arguments.name or ("every_loss" if every else "losses")
     path, picture = write(arguments.out, f"{name}.md", text), arguments.out / f"{name}.png"
     draw(times, engines, losses, batches, picture)
     print(f"{path}, {picture}: tables and curves")

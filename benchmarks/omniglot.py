@@ -14,10 +14,21 @@ import argparse
 import json
 import os
 import sys
-import time
 from pathlib import Path
 
-from contenders import PEERS, RAW, labelled, names, ours, peer
+from contenders import (
+    BESIDE,
+    DIMS,
+    FASTER,
+    OF_CLASSES,
+    OF_PAIRS,
+    PEERS,
+    RAW,
+    labelled,
+    names,
+    ours,
+    peer,
+)
 from losses import RESULTS, Worker, machine, write
 
 FILTERS = 32
@@ -25,7 +36,7 @@ BATCH, PER_CLASS, DIM = 128, 4, 64
 SIDE = 28
 
 
-def drawings(path):
+def drawings(path, seed=0):
     """Images in 0 to 1 and characters: to train on, and to judge on, of other characters."""
     import numpy as np
 
@@ -33,7 +44,7 @@ def drawings(path):
 
     with np.load(path) as file:
         x, y = file["x"].astype("float32")[..., None] / 255, file["y"]
-    train, test = split_by_class(y, test_size=0.25)
+    train, test = split_by_class(y, test_size=0.25, seed=seed)
     return x[train], y[train], x[test], y[test]
 
 
@@ -43,17 +54,17 @@ def recall(embeddings, labels):
     return retrieval_metrics(embeddings, labels, k=(1,))["recall_at_1"]
 
 
-def conv4():
+def conv4(seed=0, filters=FILTERS):
     """The backbone of the few-shot literature: four blocks of a convolution and a pooling."""
     import keras
     from keras import layers
 
-    keras.utils.set_random_seed(0)
+    keras.utils.set_random_seed(seed)
     blocks = [
         layer
         for _ in range(4)
         for layer in (
-            layers.Conv2D(FILTERS, 3, padding="same"),
+            layers.Conv2D(filters, 3, padding="same"),
             layers.BatchNormalization(momentum=0.9),
             layers.ReLU(),
             layers.MaxPooling2D(2),
@@ -62,16 +73,37 @@ def conv4():
     return keras.Sequential([keras.Input((SIDE, SIDE, 1)), *blocks, layers.Flatten()])
 
 
-def model_of(loss, normalize):
+def model_of(loss, name):
     import keras
 
     import keras_metric
 
     keras.utils.set_random_seed(0)
-    model = keras_metric.EmbeddingModel(conv4(), embedding_dim=DIM, normalize=normalize)
+    backbone, dim = conv4(), DIMS.get(name, DIM)
+    if name == "SimSiamLoss":
+        # Its collapse is kept off by batch normalisation where the network ends.
+        backbone.add(keras.layers.Dense(DIM))
+        backbone.add(keras.layers.BatchNormalization(momentum=0.9))
+        dim = None
+    model = keras_metric.EmbeddingModel(backbone, dim, normalize=name not in RAW)
     model.build((None, SIDE, SIDE, 1))
-    model.compile(keras.optimizers.Adam(1e-3), loss, jit_compile=False)
+    model.compile(optimizer_of(name), loss, jit_compile=False)
+    if FASTER.get(name, 1) > 1:
+        # Centres are no directions: they stay at the rate of the network.
+        fast = [v.path for v in model.loss_layers.weights if "center_loss" not in v.path]
+        rates = {path: optimizer_of(name, FASTER[name]) for path in fast}
+        rates = keras.optimizers.OptimizerMap(optimizer_of(name), rates)
+        model.compile(keras.optimizers.MultiOptimizer(rates), loss, jit_compile=False)
     return model
+
+
+def optimizer_of(name, times=1):
+    """Adam, as for the peer; for SimSiam that of its paper, `times` as fast."""
+    from keras import optimizers
+
+    if name == "SimSiamLoss":
+        return optimizers.SGD(0.05 * times, momentum=0.9, weight_decay=5e-4 if times == 1 else None)
+    return optimizers.Adam(1e-3 * times)
 
 
 def batches(x, y, kind, steps):
@@ -80,10 +112,12 @@ def batches(x, y, kind, steps):
     import numpy as np
     from keras import layers
 
-    from keras_metric.data import BalancedBatches
+    from keras_metric.data import BalancedBatches, PairBatches
 
     if kind == "labelled":
         return BalancedBatches(x, y, BATCH // PER_CLASS, PER_CLASS, batches_per_epoch=steps, seed=0)
+    if kind == "pairs":
+        return PairBatches(x, y, BATCH // 2, batches_per_epoch=steps, seed=0)
     change = keras.Sequential(
         [
             layers.RandomRotation(0.06, fill_mode="constant", seed=0),
@@ -105,15 +139,15 @@ def batches(x, y, kind, steps):
 
 
 def train_ours(name, x, y, x_test, y_test, steps):
-    model = model_of(ours(name), normalize=name not in RAW)
-    kind = "labelled" if labelled(name) else "views"
-    start = time.perf_counter()
+    import numpy as np
+
+    model = model_of(ours(name, len(np.unique(y)), beside=True), name)
+    kind = "labelled" if labelled(name) else "pairs" if name in OF_PAIRS else "views"
     model.fit(batches(x, y, kind, steps), epochs=1, verbose=0)
-    seconds = time.perf_counter() - start
-    return {"recall": recall(model.predict(x_test, verbose=0), y_test), "seconds": seconds}
+    return {"recall": recall(model.predict(x_test, verbose=0), y_test)}
 
 
-def torch_network(model):
+def torch_layers(model):
     """The same layers with the same weights in PyTorch."""
     import torch
     from torch import nn
@@ -130,12 +164,25 @@ def torch_network(model):
         elif kind == "BatchNormalization":
             block = nn.BatchNorm2d(len(weights[0]), eps=layer.epsilon, momentum=1 - layer.momentum)
         else:
-            block = {"ReLU": nn.ReLU, "Flatten": nn.Flatten}.get(kind, lambda: nn.MaxPool2d(2))()
+            made = {"Activation": nn.Identity, "Flatten": nn.Flatten, "ReLU": nn.ReLU}
+            block = made.get(kind, lambda: nn.MaxPool2d(2))()
         blocks.append(block)
     kernel, *bias = model.encoder.get_weights()[-2:]
     head = nn.Linear(*kernel.shape)
     head.weight, head.bias = tensor(kernel.T), tensor(bias[0])
     return nn.Sequential(*blocks, head)
+
+
+def start_alike(learned, weights, dim):
+    """Give the peer's vectors of classes the values of ours, whichever way it lays them out."""
+    import torch
+
+    for vectors in (w.reshape(-1, dim) for w in weights if w.shape[-1:] == (dim,)):
+        for parameter in learned:
+            for laid_out in (vectors, vectors.T):
+                if tuple(parameter.shape) == laid_out.shape:
+                    with torch.no_grad():
+                        parameter.copy_(torch.tensor(laid_out))
 
 
 def train_peer(name, x, y, x_test, y_test, steps):
@@ -144,8 +191,17 @@ def train_peer(name, x, y, x_test, y_test, steps):
     from torch.nn.functional import normalize
 
     torch.manual_seed(0)
-    network, loss = torch_network(model_of(ours("TripletLoss"), True)), peer(name)
-    optimizer = torch.optim.Adam(network.parameters(), 1e-3, eps=1e-7)
+    classes, dim = len(np.unique(y)), DIMS.get(name, DIM)
+    network = torch_layers(model_of(ours("TripletLoss"), name if name in DIMS else "TripletLoss"))
+    loss = peer(name, classes, dim, beside=True)
+    learned = list(getattr(loss, "parameters", list)())
+    if learned and name in OF_CLASSES:
+        start_alike(learned, model_of(ours(name, classes), name).loss_layers.get_weights(), dim)
+    groups = [
+        {"params": network.parameters()},
+        {"params": learned, "lr": 1e-3 * FASTER.get(name, 1)},
+    ]
+    optimizer = torch.optim.Adam(groups if learned else groups[:1], 1e-3, eps=1e-7)
 
     def embed(images):
         z = network(torch.tensor(np.moveaxis(images, -1, 1)))
@@ -153,28 +209,29 @@ def train_peer(name, x, y, x_test, y_test, steps):
 
     source = batches(x, y, "labelled" if labelled(name) else "views", steps)
     source.on_epoch_end()
-    start = time.perf_counter()
     for step in range(steps):
         images, labels = source[step]
         optimizer.zero_grad()
         if labelled(name):
-            loss(embed(images), torch.tensor(labels)).backward()
+            loss(embed(images), torch.tensor(labels).long()).backward()
         else:
             parts = [embed(images[branch]) for branch in ("anchor", "positive")]
             loss(*parts).backward()
         optimizer.step()
-    seconds = time.perf_counter() - start
     network.eval()
     with torch.no_grad():
         z = np.concatenate([embed(x_test[i : i + 500]).numpy() for i in range(0, len(x_test), 500)])
-    return {"recall": recall(z, y_test), "seconds": seconds}
+    return {"recall": recall(z, y_test)}
 
 
 def untrained(x_test, y_test):
-    z = model_of(ours("TripletLoss"), True).predict(x_test, verbose=0)
+    def start(name):
+        return {"recall": recall(model_of(ours("TripletLoss"), name).predict(x_test), y_test)}
+
     return {
         "raw pixels": {"recall": recall(x_test.reshape(len(x_test), -1), y_test)},
-        "untrained": {"recall": recall(z, y_test)},
+        "untrained": start("TripletLoss"),
+        **{f"untrained, {dim:,} outputs": start(name) for name, dim in DIMS.items()},
     }
 
 
@@ -204,16 +261,22 @@ def table(found, wanted):
         "| loss | learns from | Recall@1 | pytorch-metric-learning |",
         "| --- | --- | ---: | ---: |",
     ]
-    for name in ("raw pixels", "untrained"):
+    for name in sorted(name for name in found if name.startswith(("raw", "untrained"))):
         lines.append(f"| {name} | nothing | {found[name]['recall']:.3f} | |")
 
     def cell(key):
         answer = found.get(key, {})
-        return f"{answer['recall']:.3f}" if "recall" in answer else answer.get("error", "–")
+        if key.startswith("pml ") and key[4:] not in PEERS:
+            return "has none"
+        if "error" in answer:
+            return "fails"
+        return f"{answer['recall']:.3f}" if "recall" in answer else "not measured"
 
     for name in wanted:
-        source = "labels" if labelled(name) else "two views"
-        lines.append(f"| {name} | {source} | {cell(name)} | {cell('pml ' + name)} |")
+        source = "labels" if labelled(name) else "pairs" if name in OF_PAIRS else "two views"
+        shown = f"{BESIDE[name][0]} + {name}" if name in BESIDE else name
+        shown += f", {DIMS[name]:,} outputs" if name in DIMS else ""
+        lines.append(f"| {shown} | {source} | {cell(name)} | {cell('pml ' + name)} |")
     return "\n".join(lines)
 
 
@@ -225,6 +288,7 @@ def main():
     parser.add_argument("--losses", nargs="+", help="default: those not measured yet")
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--table", action="store_true", help="write what is measured, and no more")
     parser.add_argument("--work", choices=("ours", "pml"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if not arguments.data:
@@ -236,13 +300,14 @@ def main():
     kept = arguments.out / "omniglot.json"
     found = json.loads(kept.read_text()) if kept.exists() else {}
     every = names()
-    cases = [("ours", "baselines", None)]
-    for name in arguments.losses or every:
+    cases = [] if arguments.table else [("ours", "baselines", None)]
+    for name in () if arguments.table else arguments.losses or every:
         cases.append(("ours", name, name))
         if name in PEERS:
             cases.append(("pml", name, f"pml {name}"))
     workers = {
-        side: Worker("omniglot.py", "--work", side, "--data", str(data)) for side in ("ours", "pml")
+        side: Worker("omniglot.py", "--work", side, "--data", str(data))
+        for side in (("ours", "pml") if cases else ())
     }
     for side, name, key in cases:
         if key in found and not arguments.losses:
@@ -260,8 +325,13 @@ def main():
         f"Conv-4 of {FILTERS} filters with {DIM} outputs, Adam 1e-3, {arguments.steps} steps of "
         f"{BATCH} drawings ({PER_CLASS} of a character, or two changed views of {BATCH // 2} "
         f"drawings). Same first weights and same batches in every row, one seed. {machine()}.",
-        "Each loss with its defaults, which favour some: this is no ranking. Losses of two views "
-        "see no label.",
+        "Each loss with its defaults, which favour some, but for SETTINGS in contenders.py: this "
+        "is no ranking. Losses of two views see no label. Vectors of classes learn ten times "
+        "faster than the network, but for those of LargeMarginSoftmaxLoss, whose length counts, "
+        "and centres. SimSiam learns by SGD as in its paper (0.05, momentum 0.9; weight decay "
+        "5e-4), its predictor ten times faster. P2SGradLoss wants more outputs than classes. "
+        "`fails`: it raises in training. The peer has no blend for "
+        "LargeMarginSoftmaxLoss and SphereFaceLoss, and their lengths fall to nothing.",
         table(found, every),
     ]
     path = write(arguments.out, "omniglot.md", text)

@@ -1,0 +1,121 @@
+"""A batch of 4,096 through an encoder that holds 256: peak memory and time of a training step.
+
+    python benchmarks/chunks.py
+    python benchmarks/chunks.py --backends tensorflow jax torch --rounds 5
+
+Conv-4 without batch normalisation on 28 x 28 x 1, SupConLoss, SGD. Every case is a process of its
+own. Memory is the growth of the largest resident set after the libraries, the model and a step of
+32 are in; time is the median of the rounds, on the clock, and of the processor, all threads
+together, which another program on the machine lengthens less.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from losses import RESULTS, machine, write
+
+LARGE, SMALL = 4096, 256
+CASES = {
+    "plain 256": (SMALL, None),
+    "plain 4096": (LARGE, None),
+    "chunks of 256": (LARGE, SMALL),
+}
+
+
+def work(case, rounds):
+    """One case, in a process of its own: prints what it took."""
+    import resource
+
+    import keras
+    import numpy as np
+    from keras import layers
+
+    import keras_metric
+
+    batch, chunk_size = CASES[case]
+    keras.utils.set_random_seed(0)
+    blocks = [
+        layer
+        for _ in range(4)
+        for layer in (layers.Conv2D(32, 3, padding="same"), layers.ReLU(), layers.MaxPooling2D(2))
+    ]
+    backbone = keras.Sequential([keras.Input((28, 28, 1)), *blocks, layers.Flatten()])
+    model = keras_metric.EmbeddingModel(backbone, 64, chunk_size=chunk_size)
+    jit = keras.backend.backend() == "jax"
+    loss = keras_metric.losses.SupConLoss()
+    model.compile(keras.optimizers.SGD(0.1), loss, jit_compile=jit)
+    rng = np.random.default_rng(0)
+    x, y = rng.random((batch, 28, 28, 1), dtype="float32"), np.arange(batch) % (batch // 4)
+    model.train_on_batch(x[:32], y[:32])
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    model.train_on_batch(x, y)
+    clocks = {"clock": time.perf_counter, "processor": time.process_time}
+    spent = {name: [] for name in clocks}
+    for _ in range(rounds):
+        starts = {name: clock() for name, clock in clocks.items()}
+        model.train_on_batch(x, y)
+        for name, clock in clocks.items():
+            spent[name].append(clock() - starts[name])
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    medians = {name: statistics.median(seconds) for name, seconds in spent.items()}
+    print(json.dumps({**medians, "bytes": grown * 1024}))
+
+
+def measure(backend, case, rounds):
+    environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    command = [sys.executable, __file__, "--work", case, "--rounds", str(rounds)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def table(found):
+    lines = [
+        "| backend | step | memory, MB | seconds | of 16 plain | processor seconds | of 16 plain |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for backend, cases in found.items():
+        for case, answer in cases.items():
+            times = LARGE // SMALL if case == "plain 256" else 1
+            cells = [backend, f"16 x {case}" if times > 1 else case]
+            cells.append(f"{answer['bytes'] / 2**20:,.0f}")
+            for clock in ("clock", "processor"):
+                seconds, plain = times * answer[clock], cases["plain 256"][clock]
+                cells += [f"{seconds:.2f}", f"{seconds / plain * SMALL / LARGE:.2f}"]
+            lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--backends", nargs="+", default=["tensorflow", "jax", "torch"])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--work", choices=CASES, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.work:
+        return work(arguments.work, arguments.rounds)
+    found = {}
+    for backend in arguments.backends:
+        found[backend] = {case: measure(backend, case, arguments.rounds) for case in CASES}
+        print(f"{backend}: {found[backend]}", flush=True)
+    text = [
+        "# A batch of 4,096 through an encoder that holds 256",
+        "Conv-4 of 32 filters without batch normalisation, 28 x 28 x 1, SupConLoss, SGD: growth of "
+        "the resident set, and time of a training step of `EmbeddingModel("
+        f"chunk_size=256)`, median of {arguments.rounds}. TensorFlow without XLA. {machine()}.",
+        table(found),
+    ]
+    path = write(arguments.out, "chunks.md", text)
+    print(f"{path}: memory and time of chunks")
+
+
+if __name__ == "__main__":
+    main()

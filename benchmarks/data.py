@@ -1,0 +1,279 @@
+"""Batches from TFRecord files: JPEGs decoded in a second, and resident memory over an epoch.
+
+    python benchmarks/data.py
+    python benchmarks/data.py --images 4000 --records 100000 --workers 1 2
+
+Images: JPEGs of 64 x 64 in four files, read as `BalancedBatches` of 32 x 4 with
+`load=ImageLoader((64, 64), feature="image")` by several threads, as Keras does it in `fit`. Beside
+them nothing but Pillow in one thread, on bytes in memory, and `tf.data` with TensorFlow's own
+decoder, which does not balance. Images a second are by the clock; microseconds of processor time
+an image hold on a busy machine as well.
+
+Memory: small records, batches of 64 x 4 over one epoch; the resident set is read 21 times.
+"""
+
+import argparse
+import io
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+from losses import RESULTS, machine, write
+
+SIDE, SHARDS, CLASSES = 64, 4, 200
+GOAL = 5000
+
+
+def resident():
+    """Bytes of this process in memory."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def write_images(folder, count):
+    """Smooth pictures with some noise, about as long in JPEG as thumbnails of photographs."""
+    import tensorflow as tf
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    stock = []
+    for _ in range(500):
+        coarse = Image.fromarray(rng.integers(0, 256, (8, 8, 3), "uint8"))
+        picture = np.asarray(coarse.resize((SIDE, SIDE), Image.BICUBIC), "int16")
+        picture = np.clip(picture + rng.integers(-8, 9, picture.shape), 0, 255).astype("uint8")
+        stream = io.BytesIO()
+        Image.fromarray(picture).save(stream, "JPEG", quality=90)
+        stock.append(stream.getvalue())
+    for shard in range(SHARDS):
+        with tf.io.TFRecordWriter(str(folder / f"images-{shard}.tfrecord")) as writer:
+            for i in range(shard, count, SHARDS):
+                features = {"image": stock[i % len(stock)], "label": i % CLASSES}
+                writer.write(example(tf, features))
+    return statistics.mean(map(len, stock))
+
+
+def write_records(folder, count):
+    import tensorflow as tf
+
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(1000, 16)).astype("float32")
+    labels = rng.integers(0, count // 20, count)
+    for shard in range(SHARDS):
+        with tf.io.TFRecordWriter(str(folder / f"records-{shard}.tfrecord")) as writer:
+            for i in range(shard, count, SHARDS):
+                features = {"x": vectors[i % 1000].tobytes(), "label": int(labels[i])}
+                writer.write(example(tf, features))
+
+
+def example(tf, features):
+    """A serialised Example of bytes and integers."""
+    kinds = {
+        name: tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
+        if isinstance(value, bytes)
+        else tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
+        for name, value in features.items()
+    }
+    return tf.train.Example(features=tf.train.Features(feature=kinds)).SerializeToString()
+
+
+def timed(function):
+    """What a function returns, seconds by the clock, and seconds of the processor."""
+    clock, processor = time.perf_counter(), time.process_time()
+    result = function()
+    return result, time.perf_counter() - clock, time.process_time() - processor
+
+
+def decode_balanced(folder, workers, rounds):
+    """Images, seconds and processor seconds of each round."""
+    from multiprocessing.pool import ThreadPool
+
+    from keras_metric.data import BalancedBatches, ImageLoader, tfrecord_items
+
+    items, labels = tfrecord_items(folder / "images-*.tfrecord")
+    load = ImageLoader((SIDE, SIDE), feature="image")
+    batches = BalancedBatches(items, labels, 32, 4, seed=0, load=load)
+    batches[0]
+    with ThreadPool(workers) as pool:
+
+        def epoch():
+            batches.on_epoch_end()
+            return sum(len(y) for _, y in pool.imap(batches.__getitem__, range(len(batches))))
+
+        return [timed(epoch) for _ in range(rounds)]
+
+
+def decode_bare(folder, rounds):
+    """Nothing but Pillow, in one thread, on bytes in memory."""
+    from PIL import Image
+
+    from keras_metric.data import parse_example, tfrecord_items
+
+    items, _ = tfrecord_items(folder / "images-*.tfrecord", label=None)
+    stock = [parse_example(items[i])["image"][0] for i in range(min(len(items), 4000))]
+
+    def epoch():
+        for image in stock:
+            np.asarray(Image.open(io.BytesIO(image)))
+        return len(stock)
+
+    return [timed(epoch) for _ in range(rounds)]
+
+
+def decode_tensorflow(folder, rounds):
+    """tf.data: parse, decode and batch, on all cores; batches as they come."""
+    import tensorflow as tf
+
+    features = {
+        "image": tf.io.FixedLenFeature([], tf.string),
+        "label": tf.io.FixedLenFeature([], tf.int64),
+    }
+
+    def decoded(record):
+        parsed = tf.io.parse_single_example(record, features)
+        return tf.io.decode_jpeg(parsed["image"], channels=3), parsed["label"]
+
+    files = sorted(str(path) for path in folder.glob("images-*.tfrecord"))
+    data = tf.data.TFRecordDataset(files).map(decoded, tf.data.AUTOTUNE).batch(128).prefetch(2)
+
+    def epoch():
+        return sum(len(y) for _, y in data)
+
+    epoch()
+    return [timed(epoch) for _ in range(rounds)]
+
+
+def memory(folder):
+    """Resident bytes before the files are opened, with their index, and over an epoch."""
+    from keras_metric.data import BalancedBatches, parse_example, tfrecord_items
+
+    start = resident()
+    (items, labels), seconds, _ = timed(lambda: tfrecord_items(folder / "records-*.tfrecord"))
+
+    def load(record):
+        return np.frombuffer(parse_example(record)["x"][0], "float32")
+
+    batches = BalancedBatches(items, labels, 64, 4, seed=0, load=load)
+    batches[0]
+    opened, seen = resident(), []
+    places = np.linspace(0, len(batches) - 1, 21).astype(int).tolist()
+    _, epoch_seconds, _ = timed(lambda: _walk(batches, places, seen))
+    return {
+        "records": len(items),
+        "bytes": sum(path.stat().st_size for path in folder.glob("records-*.tfrecord")),
+        "start": start,
+        "opened": opened,
+        "seen": seen,
+        "index_seconds": seconds,
+        "epoch_seconds": epoch_seconds,
+    }
+
+
+def _walk(batches, places, seen):
+    for i in range(len(batches)):
+        batches[i]
+        if i in places:
+            seen.append(resident())
+    return len(batches)
+
+
+def work(arguments):
+    """One measurement, in a process of its own: prints what it found."""
+    folder = Path(arguments.folder)
+    if arguments.work == "memory":
+        found = memory(folder)
+    elif arguments.work == "pillow":
+        found = decode_bare(folder, arguments.rounds)
+    elif arguments.work == "tf.data":
+        found = decode_tensorflow(folder, arguments.rounds)
+    else:
+        found = decode_balanced(folder, int(arguments.work), arguments.rounds)
+    print(json.dumps(found))
+
+
+def measure(folder, what, rounds):
+    command = [sys.executable, __file__, "--work", str(what), "--folder", str(folder)]
+    done = subprocess.run(
+        [*command, "--rounds", str(rounds)], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def speed_table(found):
+    lines = [
+        "| what | images a second | processor time an image, us |",
+        "| --- | ---: | ---: |",
+    ]
+    for name, rounds in found.items():
+        rate = statistics.median(count / seconds for count, seconds, _ in rounds)
+        micro = statistics.median(1e6 * processor / count for count, _, processor in rounds)
+        lines.append(f"| {name} | {rate:,.0f} | {micro:.0f} |")
+    return "\n".join(lines)
+
+
+def memory_table(found):
+    seen = np.array(found["seen"]) / 2**20
+    parts = [
+        ("before the files are opened", found["start"] / 2**20),
+        ("with index, labels and plan of the first epoch", found["opened"] / 2**20),
+        ("over the epoch, least", seen.min()),
+        ("over the epoch, most", seen.max()),
+        ("at its end", seen[-1]),
+    ]
+    lines = ["| resident memory | MB |", "| --- | ---: |"]
+    return "\n".join(lines + [f"| {name} | {value:,.1f} |" for name, value in parts])
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--images", type=int, default=20_000)
+    parser.add_argument("--records", type=int, default=1_000_000)
+    parser.add_argument("--workers", nargs="+", type=int, default=[1, 2])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--work", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.work:
+        return work(arguments)
+    load = os.getloadavg()[0]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        size = write_images(folder, arguments.images)
+        found = {}
+        for workers in arguments.workers:
+            title = f"BalancedBatches, {workers} thread{'s' * (workers > 1)}"
+            found[title] = measure(folder, workers, arguments.rounds)
+        for what, title in (("pillow", "Pillow alone, one thread"), ("tf.data", "tf.data")):
+            found[title] = measure(folder, what, arguments.rounds)
+        print(speed_table(found), flush=True)
+        write_records(folder, arguments.records)
+        kept = measure(folder, "memory", 1)
+        print(memory_table(kept), flush=True)
+    text = [
+        "# Batches from TFRecord files",
+        f"JPEGs of 64 x 64, {size:,.0f} bytes each, {arguments.images:,} in {SHARDS} files; "
+        f"`BalancedBatches` of 32 x 4, median of {arguments.rounds} epochs. Goal: {GOAL:,} a "
+        f"second on two cores. {machine()}. Load of the machine before the start: {load:.1f}.",
+        speed_table(found),
+        f"One epoch of {kept['records']:,} records, {kept['bytes'] / 2**20:,.0f} MB of files. "
+        f"Reading all labels once took {kept['index_seconds']:.0f} s; `index=` keeps them. The "
+        f"epoch took {kept['epoch_seconds']:.0f} s in one thread.",
+        memory_table(kept),
+    ]
+    path = write(arguments.out, "data.md", text)
+    print(f"{path}: speed and memory of batches from files")
+
+
+if __name__ == "__main__":
+    main()

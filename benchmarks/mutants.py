@@ -1,0 +1,224 @@
+"""Do the tests notice a wrong formula? Small faults, one at a time, in a fixed sample of places.
+
+A mutant is one change of one place: `<` to `<=`, `+` to `-`, 1 to 2, `min` to `max`, a condition
+turned over. It is killed if a test of that file fails, or does not end. Which places are taken is
+decided by a hash of what stands there, so that an edit elsewhere leaves the sample as it was.
+
+    python benchmarks/mutants.py                  # all of the sample; hours
+    python benchmarks/mutants.py --share 0.05     # the first twentieth of it
+    python benchmarks/mutants.py --only losses/triplet_loss.py
+
+The result goes to benchmarks/results/mutants.json; `make health` reads it. A survivor that changes
+nothing that anybody could see has its reason in EXPLAINED below.
+"""
+
+import argparse
+import ast
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "keras_metric"
+RESULT = ROOT / "benchmarks/results/mutants.json"
+SAMPLE, LIMIT = 200, 600  # mutants; seconds for one
+WHERE = ("distances.py", "pairs.py", "roc.py", "losses/*.py", "mining/*.py", "evaluation/*.py")
+TESTS = {
+    "distances": ("test_distances", "test_formulas"),
+    "pairs": ("test_mining", "test_formulas", "test_losses"),
+    "roc": ("test_verification", "test_identification"),
+    "mining": ("test_mining", "test_mining_pairs"),
+    "evaluation": (
+        *("test_retrieval", "test_verification", "test_identification", "test_clustering"),
+        *("test_geometry", "test_few_shot", "test_postprocessing", "test_pair_distances"),
+        "test_streaming",
+    ),
+}
+# "file:line text": why no test can tell the mutant from the original.
+EXPLAINED = {}
+
+COMPARED = {ast.Lt: "<=", ast.LtE: "<", ast.Gt: ">=", ast.GtE: ">", ast.Eq: "!=", ast.NotEq: "=="}
+REVERSED = {"<=": ast.LtE, "<": ast.Lt, ">=": ast.GtE, ">": ast.Gt, "!=": ast.NotEq, "==": ast.Eq}
+CALCULATED = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult}
+OPPOSITE = {
+    **{"min": "max", "max": "min", "minimum": "maximum", "maximum": "minimum"},
+    **{"argmin": "argmax", "argmax": "argmin", "logical_and": "logical_or", "any": "all"},
+    **{"logical_or": "logical_and", "all": "any", "ones_like": "zeros_like"},
+}
+
+
+def mutations(node):
+    """The changes of one node, each as `(what, function that makes it in place)`."""
+    if isinstance(node, ast.Compare) and len(node.ops) == 1 and type(node.ops[0]) in COMPARED:
+        other = COMPARED[type(node.ops[0])]
+        yield f"to {other}", lambda n: n.ops.__setitem__(0, REVERSED[other]())
+    if isinstance(node, ast.BinOp) and type(node.op) in CALCULATED:
+        other = CALCULATED[type(node.op)]
+        yield f"to {other.__name__}", lambda n: setattr(n, "op", other())
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        yield "to plus", lambda n: setattr(n, "op", ast.UAdd())
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+        yield "to no not", lambda n: setattr(n, "operand", ast.UnaryOp(ast.Not(), n.operand))
+    if isinstance(node, ast.Constant) and type(node.value) in (int, float):
+        yield "to one more", lambda n: setattr(n, "value", n.value + 1)
+    if isinstance(node, ast.Constant) and type(node.value) is bool:
+        yield "turned over", lambda n: setattr(n, "value", not n.value)
+    if isinstance(node, ast.Attribute) and node.attr in OPPOSITE:
+        yield f"to {OPPOSITE[node.attr]}", lambda n: setattr(n, "attr", OPPOSITE[n.attr])
+    if isinstance(node, (ast.If, ast.IfExp)):
+        yield "condition turned over", lambda n: setattr(n, "test", ast.UnaryOp(ast.Not(), n.test))
+
+
+def in_formulas(tree):
+    """The nodes of function bodies, without docstrings, messages, signatures and checks."""
+    for function in ast.walk(tree):
+        if not isinstance(function, ast.FunctionDef) or function.name in ("get_config", "__init__"):
+            continue
+        todo = list(function.body)
+        while todo:
+            node = todo.pop()
+            if isinstance(node, (ast.FunctionDef, ast.Raise, ast.JoinedStr)):
+                continue
+            if isinstance(node, ast.If) and any(isinstance(part, ast.Raise) for part in node.body):
+                continue
+            called = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
+            if called.startswith(("check_", "warnings.", "super")):
+                continue
+            yield function.name, node
+            todo += list(ast.iter_child_nodes(node))
+
+
+def places():
+    """Every mutant as (hash, file, function, number among the function's, description)."""
+    for path in sorted(path for where in WHERE for path in PACKAGE.glob(where)):
+        if path.name == "__init__.py":
+            continue
+        counts = {}
+        for function, node in in_formulas(ast.parse(path.read_text("utf-8"))):
+            for what, _ in mutations(node):
+                name = str(path.relative_to(PACKAGE))
+                text = ast.unparse(node).split("\n")[0][:80]
+                key = f"{name}:{function}: {text} {what}"
+                number = counts[key] = counts.get(key, -1) + 1
+                digest = hashlib.sha256(f"{key} {number}".encode()).hexdigest()
+                yield digest, name, key, number
+
+
+def mutated(name, key, number):
+    """The source of a file with one of its mutants, and the line."""
+    tree = ast.parse((PACKAGE / name).read_text("utf-8"))
+    seen = -1
+    for function, node in in_formulas(tree):
+        for what, make in mutations(node):
+            text = ast.unparse(node).split("\n")[0][:80]
+            seen += f"{name}:{function}: {text} {what}" == key
+            if seen == number:
+                make(node)
+                return ast.unparse(ast.fix_missing_locations(tree)), node.lineno
+    raise ValueError(f"There is no such mutant any more: {key}")
+
+
+def tests_of(name):
+    """Arguments for pytest: the tests that should notice, the nearest first."""
+    unit = Path(name).parts[0].removesuffix(".py")
+    if unit != "losses":
+        stem = Path(name).stem.strip("_")
+        files = sorted(TESTS[unit], key=lambda test: stem.rstrip("s") not in test)
+        return [f"tests/{test}.py" for test in files]
+    classes = re.findall(r"^class (\w+)\(", (PACKAGE / name).read_text("utf-8"), re.M)
+    public = [cls for cls in classes if cls.endswith(("Loss", "Sum"))]
+    tests = []
+    for path in sorted((ROOT / "tests").glob("test_losses*.py")):
+        text = path.read_text("utf-8")
+        if not public or any(re.search(rf"\b{cls}\b", text) for cls in public):
+            tests.append(f"tests/{path.name}")
+    # The rows and blocks that losses share are in every formula.
+    return ["tests/test_formulas.py", *tests, "tests/test_contract.py"]
+
+
+def survives(folder, name, source):
+    """Whether all tests pass with a mutant; None if it takes too long."""
+    target = folder / "keras_metric" / name
+    kept = target.read_text("utf-8")
+    target.write_text(source, "utf-8")
+    try:
+        child = os.fork()
+        if child == 0:
+            _test(folder, tests_of(name))
+        end = time.monotonic() + LIMIT
+        while time.monotonic() < end:
+            done, status = os.waitpid(child, os.WNOHANG)
+            if done:
+                return os.waitstatus_to_exitcode(status) == 0
+            time.sleep(0.2)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        return None
+    finally:
+        target.write_text(kept, "utf-8")
+
+
+def _test(folder, tests):
+    """In the child: run the tests of the copy and end with their exit code."""
+    with open(os.devnull, "w") as silence:
+        os.dup2(silence.fileno(), 1)
+        os.dup2(silence.fileno(), 2)
+    os.chdir(folder)
+    sys.path[:0] = [str(folder), str(folder / "tests")]
+    import pytest
+
+    code = pytest.main(
+        [*("-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"), "-m", "not slow and not parity"]
+        + ["-W", "ignore::pytest.PytestAssertRewriteWarning", *tests]
+    )
+    os._exit(int(code))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--share", type=float, default=1.0, help="part of the sample, 0 to 1")
+    parser.add_argument("--only", default="", help="files whose path holds this")
+    parser.add_argument("--list", action="store_true", help="print the sample, run nothing")
+    chosen = parser.parse_args()
+    sample = sorted(places())[:SAMPLE]
+    sample = sample[: round(SAMPLE * chosen.share)]
+    sample = [place for place in sample if chosen.only in place[1]]
+    if chosen.list:
+        print("\n".join(key for _, _, key, _ in sample))
+        return
+    # Once, before all forks: what takes seconds and is the same for every mutant.
+    import keras  # noqa: F401
+    import sklearn.cluster  # noqa: F401
+
+    killed, survived, late = [], [], []
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        for part in ("keras_metric", "tests"):
+            shutil.copytree(
+                ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__")
+            )
+        for file in ("setup.cfg", "docs", "examples", "README.md", "CHANGELOG.md"):
+            (folder / file).symlink_to(ROOT / file)
+        for _, name, key, number in sample:
+            source, line = mutated(name, key, number)
+            start = time.monotonic()
+            alive = survives(folder, name, source)
+            (late if alive is None else survived if alive else killed).append(key)
+            word = {None: "no end", True: "SURVIVED", False: "killed"}[alive]
+            print(f"{word:8} {time.monotonic() - start:5.0f} s  line {line}  {key}", flush=True)
+    found = {"sample": len(sample), "killed": killed, "no end": late, "survived": survived}
+    share = (len(killed) + len(late)) / max(1, len(sample))
+    print(f"{share:.1%} of {len(sample)} mutants killed; {len(survived)} survived")
+    if not chosen.only and chosen.share == 1:
+        RESULT.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
