@@ -1,0 +1,195 @@
+"""Draw the pictures of the pages: `python docs/drawings/draw.py`, or some: `draw.py miners`.
+
+Nothing is drawn by hand: arrows are minus the gradient of the loss, chosen triplets are those of
+the miner, and the last picture is trained on real digits (half a minute).
+"""
+
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Circle
+from sklearn.datasets import load_digits
+from sklearn.decomposition import PCA
+
+import keras_metric
+from keras_metric import evaluation, layers, losses, viz
+
+HERE = Path(__file__).parent
+# Okabe and Ito's, as in keras_metric.viz.
+COLOURS, SYMBOLS = (
+    ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00"),
+    ("o", "s", "^", "D", "v"),
+)
+
+POINTS = np.array(
+    [[0.0, 0.0], [0.9, 0.5], [0.25, 0.95], [0.75, -0.35], [1.55, 0.1], [1.0, 1.4]], "float32"
+)
+LABELS = np.array([0, 0, 0, 1, 1, 2])
+
+
+def pushes(loss, points, labels):
+    """Minus the gradient of the loss by each point, by central differences."""
+    step, gradient = 1e-3, np.zeros_like(points)
+    for place in np.ndindex(points.shape):
+        change = np.zeros_like(points)
+        change[place] = step
+        values = [float(loss(labels, points + sign * change)) for sign in (1, -1)]
+        gradient[place] = (values[0] - values[1]) / (2 * step)
+    return -gradient
+
+
+def frame(axes, title):
+    """A square panel without ticks."""
+    axes.set_title(title, fontsize=10)
+    axes.set(xticks=[], yticks=[], aspect="equal")
+    axes.spines[:].set_color("#BBBBBB")
+
+
+def scatter(axes, points, labels, size=70):
+    """Points with the colour and the symbol of their class."""
+    for label in np.unique(labels):
+        own = points[labels == label]
+        axes.scatter(*own.T, s=size, c=COLOURS[label], marker=SYMBOLS[label], zorder=3)
+
+
+def draw_losses():
+    """What each family pulls and pushes."""
+    kinds = {
+        "contrastive: each pair by itself": losses.ContrastiveLoss(reduction="sum"),
+        "triplet: order, up to a margin": losses.TripletLoss(0.2, mining="all", reduction="sum"),
+        "lifted: all negatives of a pair": losses.LiftedStructureLoss(reduction="sum"),
+        "quadruplet: apart from others too": losses.QuadrupletLoss(reduction="sum"),
+    }
+    figure = Figure(figsize=(13, 3.1), layout="constrained")
+    *panels, last = figure.subplots(1, 5)
+    for axes, (title, loss) in zip(panels, kinds.items()):
+        arrows(axes, POINTS, LABELS, pushes(loss, POINTS, LABELS))
+        axes.set(xlim=(-0.55, 2.05), ylim=(-0.8, 1.9))
+        frame(axes, title)
+    # Of unit vectors: a proxy is a direction.
+    angles = np.radians([10, 65, 50, 130, 185, 260])
+    points = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype("float32")
+    proxies = np.radians([35, 160, 285])
+    proxies = np.stack([np.cos(proxies), np.sin(proxies)], axis=1)
+    loss = losses.ProxyNCALoss(3, softmax_scale=3, embedding_dim=2, reduction="sum")
+    loss.proxies.set_weights([proxies])
+    last.add_patch(Circle((0, 0), 1, fill=False, color="#CCCCCC"))
+    for label, proxy in enumerate(proxies):
+        last.scatter(*proxy, s=220, c=COLOURS[label], marker="*", edgecolors="black", zorder=3)
+    arrows(last, points, LABELS, pushes(loss, points, LABELS))
+    last.set(xlim=(-1.6, 1.6), ylim=(-1.6, 1.6))
+    frame(last, "proxy: one vector (star) a class")
+    figure.savefig(HERE / "losses.png", dpi=80)
+
+
+def arrows(axes, points, labels, moves):
+    """Points, and where each is moved; the longest arrow has the same length in every panel."""
+    moves = 0.55 * moves / np.linalg.norm(moves, axis=1).max()
+    scatter(axes, points, labels)
+    looks = {"angles": "xy", "scale_units": "xy", "scale": 1, "width": 0.009, "zorder": 4}
+    axes.quiver(*points.T, *moves.T, color="#333333", **looks)
+
+
+def draw_miners():
+    """Which negative each rule takes for one anchor and its positive."""
+    rng = np.random.default_rng(3)
+    angle = rng.uniform(0, 2 * np.pi, 14)
+    reach = np.linspace(0.25, 1.9, 14)
+    negatives = np.stack([reach * np.cos(angle), reach * np.sin(angle)], axis=1)
+    points = np.concatenate([[[0.0, 0.0], [0.8, 0.0]], negatives]).astype("float32")
+    labels = np.array([0, 0] + [1] * 14)
+    rules = {
+        "hard: nearest negative": layers.TripletMiner("hard"),
+        "semi-hard: nearest beyond it": layers.TripletMiner("semi-hard"),
+        "semi-hard-random: any in band": layers.TripletMiner(
+            "semi-hard-random", margin=0.5, seed=0
+        ),
+        "easy-positive": layers.TripletMiner("easy-positive"),
+        "random: any negative": layers.TripletMiner("random", seed=0),
+    }
+    figure = Figure(figsize=(13, 3.1), layout="constrained")
+    for axes, (title, miner) in zip(figure.subplots(1, 5), rules.items()):
+        # A rule that draws shows in a dozen draws what it can take.
+        taken = [miner(points, labels) for _ in range(12 if "any" in title else 1)]
+        chosen = {int(n[0, 1]) for n, w in taken if float(w[0, 1])}
+        axes.add_patch(Circle((0, 0), 0.8, fill=False, color="#0072B2", lw=1, ls="--"))
+        if "band" in title:
+            axes.add_patch(Circle((0, 0), 1.3, fill=False, color="#0072B2", lw=1, ls=":"))
+        for item in chosen:
+            axes.plot(*np.stack([points[0], points[item]]).T, color="#333333", lw=1, zorder=2)
+        axes.scatter(*points[2:].T, s=35, c="#F5D9A5", marker="s", zorder=3)
+        axes.scatter(*points[sorted(chosen)].T, s=55, c="#E69F00", marker="s", zorder=4)
+        axes.scatter(*points[:2].T, s=70, c="#0072B2", zorder=5)
+        axes.annotate("anchor", points[0], (-0.15, -0.28), fontsize=7)
+        axes.annotate("positive", points[1], (0.62, -0.28), fontsize=7)
+        axes.set(xlim=(-2, 2), ylim=(-2, 2))
+        frame(axes, title)
+    figure.savefig(HERE / "miners.png", dpi=80)
+
+
+def draw_margins():
+    """Two numbers for a digit, by three losses with class vectors."""
+    digits = load_digits()
+    images, labels = (digits.data / 16).astype("float32"), digits.target
+    kept = labels < 5
+    images, labels = images[kept], labels[kept]
+    kinds = {
+        "NormalizedSoftmaxLoss: no margin": losses.NormalizedSoftmaxLoss(5, temperature=0.1),
+        "CosFaceLoss: a margin of the cosine": losses.CosFaceLoss(5, margin=0.35, scale=10),
+        "ArcFaceLoss: a margin of the angle": losses.ArcFaceLoss(5, margin=28.6, scale=10),
+    }
+    figure = Figure(figsize=(10, 3.5), layout="constrained")
+    for axes, (title, loss) in zip(figure.subplots(1, 3), kinds.items()):
+        keras.utils.set_random_seed(1)
+        hidden = [keras.layers.Input((64,))]
+        hidden += [keras.layers.Dense(128, activation="relu") for _ in range(2)]
+        model = keras_metric.EmbeddingModel(keras.Sequential(hidden), embedding_dim=2)
+        model.compile(keras.optimizers.Adam(3e-3), loss)
+        model.fit(images, labels, batch_size=90, epochs=15, verbose=0)
+        points = model.predict(images, batch_size=901, verbose=0)
+        # All lie on the circle; spread outwards, so that points do not hide each other.
+        points = points * np.random.default_rng(0).uniform(0.75, 1.0, (len(points), 1))
+        axes.add_patch(Circle((0, 0), 1, fill=False, color="#CCCCCC"))
+        scatter(axes, points, labels, size=8)
+        axes.set(xlim=(-1.1, 1.1), ylim=(-1.1, 1.1))
+        frame(axes, title)
+    figure.savefig(HERE / "margins.png", dpi=80)
+
+
+def draw_pictures():
+    """The gallery of docs/pictures.md: digits, by their pixels reduced to 16 directions."""
+    digits = load_digits()
+    images, labels = digits.images[:900], digits.target[:900].copy()
+    embeddings = PCA(16, whiten=True, random_state=0).fit_transform(digits.data[:900])
+    planted = np.arange(50, 900, 150)
+    wrong = labels.copy()
+    wrong[planted] = (labels[planted] + 3) % 10
+    raw, same = evaluation.pair_distances(digits.data[:900], labels, max_pairs=20_000)
+    reduced, _ = evaluation.pair_distances(embeddings, labels, max_pairs=20_000)
+    scores = {"pixels": raw, "16 directions": reduced}
+    # The share of noise falls from row to row, as it does while a network learns.
+    noise = np.random.default_rng(0).normal(size=embeddings.shape) * 3
+    history = {epoch: embeddings + (1 - epoch / 10) * noise for epoch in range(11)}
+    pictures = {
+        "neighbors": viz.plot_neighbors(images, labels, embeddings, queries=4),
+        "embeddings": viz.plot_embeddings(embeddings[:400], labels[:400], images[:400]),
+        "distances": viz.plot_distances(embeddings, labels),
+        "distance_history": viz.plot_distance_history(history, labels),
+        "roc": viz.plot_roc(scores, same),
+        "det": viz.plot_det(scores, same),
+        "similarity": viz.plot_similarity(embeddings, labels),
+        "confusions": viz.plot_confusions(embeddings, labels),
+        "hardest_pairs": viz.plot_hardest_pairs(images, labels, embeddings),
+        "label_errors": viz.plot_label_errors(images, wrong, embeddings),
+    }
+    for name, figure in pictures.items():
+        figure.savefig(HERE / f"{name}.png", dpi=72)
+
+
+if __name__ == "__main__":
+    wanted = sys.argv[1:] or ["losses", "miners", "margins", "pictures"]
+    for name in wanted:
+        globals()[f"draw_{name}"]()
