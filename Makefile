@@ -6,7 +6,8 @@ WORKERS ?= 2
 # Extra arguments for pytest: make test ARGS="-k triplet -x"
 ARGS ?=
 
-# tensorflow-addons stopped with Keras 2 and Python 3.11: it lives in an environment of its own.
+# tensorflow-addons stopped with Keras 2 and Python 3.11. It is nothing but the oracle of the tests
+# and the benchmarks, and lives in an environment of its own.
 ADDONS ?= .venv-addons
 ifndef KERAS_METRIC_TFA_PYTHON
 ORACLE := $(ADDONS)/.done
@@ -21,7 +22,7 @@ PYTEST := TF_NUM_INTRAOP_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test lint format thorough bench bench-gpu jax torch parity examples docs ci clean
+.PHONY: help quickstart test fuzz health mutants package lint format thorough bench bench-index bench-gpu jax torch milvus parity examples notebooks browser docs docs-more docs-site ci clean
 
 help: ## show the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
@@ -31,10 +32,31 @@ quickstart: $(VENV)/.user ## train and judge an encoder on real digits (a few mi
 
 # The slow ones are long forms of the examples: `make examples` runs them.
 test: $(VENV)/.dev ## the tests, on TensorFlow
-	KERAS_BACKEND=tensorflow $(PYTEST) -m "not parity and not slow and not thorough" $(ARGS)
+	KERAS_BACKEND=tensorflow $(PYTEST) -m "not parity and not milvus and not slow and not thorough and not browser" $(ARGS)
 
 thorough: $(VENV)/.dev ## every setting of every loss, compiled and in every precision
 	KERAS_BACKEND=tensorflow $(PYTEST) -m thorough $(ARGS)
+
+# How many changes of its inputs each public name meets; the test suite draws a few.
+FUZZ ?= 200
+fuzz: $(VENV)/.dev ## hostile input, many draws of it, for every public name
+	KERAS_BACKEND=tensorflow KERAS_METRIC_FUZZ=$(FUZZ) $(PYTEST) tests/test_hostile.py $(ARGS)
+
+health: $(VENV)/.dev ## import time, types, public names, mutants and coverage in a few figures
+	$(BIN)/python benchmarks/health.py $(ARGS)
+
+mutants: $(VENV)/.dev ## do the tests notice a wrong formula? 200 small faults, one at a time (hours)
+	KERAS_BACKEND=tensorflow $(BIN)/python benchmarks/mutants.py $(ARGS)
+
+package: $(VENV)/.dev ## build wheel and source, install each into an empty environment, try it out
+	rm -rf build dist
+	$(BIN)/python -m build
+	for made in dist/*.whl dist/*.tar.gz; do \
+		rm -rf build/empty && $(PYTHON) -m venv build/empty && \
+		build/empty/bin/python -m pip --disable-pip-version-check --quiet install "$$made" && \
+		cp tests/smoke.py build/smoke.py && \
+		(cd build && env -u PYTHONPATH empty/bin/python smoke.py) || exit 1; \
+	done
 
 lint: $(VENV)/.dev ## rules and formatting
 	$(BIN)/ruff check .
@@ -45,24 +67,48 @@ format: $(VENV)/.dev ## rewrite the files as `make lint` wants them
 	$(BIN)/ruff format .
 
 # Each setting would be compiled anew: TensorFlow and PyTorch run them all.
+# JAX compiles each operation for each shape: what one worker compiled, the other one finds here.
+jax parity: export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/$(VENV)/jax-cache
+jax parity: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS = 0
+jax parity: export JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES = -1
 jax: $(VENV)/.jax ## the tests, on JAX
-	KERAS_BACKEND=jax $(PYTEST) -m "not parity and not slow and not thorough" $(ARGS)
+	KERAS_BACKEND=jax $(PYTEST) -m "not parity and not milvus and not slow and not thorough and not browser" $(ARGS)
 
 torch: $(VENV)/.torch ## the tests, on PyTorch
-	KERAS_BACKEND=torch $(PYTEST) -m "not parity and not slow" $(ARGS)
+	KERAS_BACKEND=torch $(PYTEST) -m "not parity and not milvus and not slow and not browser" $(ARGS)
+
+milvus: $(VENV)/.milvus ## the tests of the index, on Milvus inside the process
+	KERAS_BACKEND=tensorflow $(PYTEST) -m milvus $(ARGS)
 
 parity bench: export KERAS_METRIC_TFA_PYTHON ?= $(CURDIR)/$(ADDONS)/bin/python
-parity: $(VENV)/.parity $(ORACLE) ## our numbers beside the peers', live
+# Losses with weights of their own on every backend: their gradients are what trains the weights.
+parity: $(VENV)/.parity $(VENV)/.jax $(ORACLE) ## our numbers beside the peers', live
 	KERAS_BACKEND=tensorflow $(PYTEST) -n 0 -m parity $(ARGS)
+	KERAS_BACKEND=torch $(PYTEST) -m parity tests/test_parity_classes.py
+	KERAS_BACKEND=jax $(PYTEST) -m parity tests/test_parity_classes.py
 
-examples: $(VENV)/.dev ## the long tests: every example in its short form
+# With JAX, since tests/test_devices.py trains on its devices as well.
+examples: $(VENV)/.jax ## the long tests: every example in its short form
 	KERAS_BACKEND=tensorflow $(PYTEST) -m slow $(ARGS)
+
+# Needs a Chromium of the system, and skips without one.
+browser: $(VENV)/.browser ## TensorBoard in a real browser, on the logs of the quickstart
+	KERAS_BACKEND=tensorflow $(PYTEST) -n 0 -m browser -rs tests/test_browser.py $(ARGS)
+
+notebooks: $(VENV)/.dev ## the examples as notebooks, build/notebooks
+	$(BIN)/python docs/make_notebooks.py
 
 bench: $(VENV)/.bench $(ORACLE) ## the benchmarks, beside the peers
 	$(BIN)/python benchmarks/losses.py
 	$(BIN)/python benchmarks/losses.py --every
 	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/memory.py --every
 	$(BIN)/python benchmarks/fit.py
+	$(BIN)/python benchmarks/evaluation.py
+	$(BIN)/python benchmarks/data.py
+
+bench-index: $(VENV)/.dev ## the index beside the raw FAISS call, and the service
+	$(BIN)/python benchmarks/index.py
 
 # setup.cfg asks for no builds of TensorFlow, JAX and PyTorch that see a device: bring them.
 bench-gpu: $(VENV)/.bench ## the same on an accelerator, where there is one
@@ -71,7 +117,13 @@ bench-gpu: $(VENV)/.bench ## the same on an accelerator, where there is one
 docs: $(VENV)/.dev ## run every code block of README.md, docs/ and the docstrings
 	KERAS_BACKEND=tensorflow $(PYTEST) tests/test_docs.py $(ARGS)
 
-ci: test thorough lint jax torch parity examples ## all that continuous integration runs
+docs-more: $(VENV)/.more ## the code blocks that need further packages: ONNX, LiteRT, KerasTuner
+	KERAS_BACKEND=tensorflow $(PYTEST) -n 0 -rs tests/test_docs.py -k need $(ARGS)
+
+docs-site: $(VENV)/.docs ## the documentation as a site, build/site: links checked, no network needed
+	$(BIN)/mkdocs build --strict
+
+ci: test thorough lint jax torch milvus parity examples ## all that continuous integration runs
 
 clean: ## remove what the targets made
 	rm -rf $(VENV) $(ADDONS) build dist runs *.egg-info .pytest_cache .ruff_cache
@@ -95,6 +147,22 @@ $(VENV)/.jax: setup.cfg $(VENV)/.dev
 
 $(VENV)/.torch: setup.cfg $(VENV)/.dev
 	$(PIP) install --use-pep517 -e '.[dev,examples,torch]'
+	@touch $@
+
+$(VENV)/.milvus: setup.cfg $(VENV)/.dev
+	$(PIP) install --use-pep517 -e '.[dev,examples,milvus]'
+	@touch $@
+
+$(VENV)/.docs: setup.cfg $(VENV)/.dev
+	$(PIP) install --use-pep517 -e '.[dev,examples,docs]'
+	@touch $@
+
+$(VENV)/.more: setup.cfg $(VENV)/.dev
+	$(PIP) install --use-pep517 -e '.[dev,examples,deploy,tuner]'
+	@touch $@
+
+$(VENV)/.browser: setup.cfg $(VENV)/.dev
+	$(PIP) install --use-pep517 -e '.[dev,examples,browser]'
 	@touch $@
 
 $(VENV)/.parity: setup.cfg $(VENV)/.torch
