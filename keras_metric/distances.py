@@ -133,12 +133,20 @@ def unit(x):
     Each vector is first divided by its largest component, so neither a huge nor a tiny one
     leaves the range of its dtype; a zero vector has a zero gradient.
     """
-    # The starting value is for a batch of no rows, of which Keras finds no maximum.
-    largest = ops.stop_gradient(ops.max(ops.abs(x), axis=-1, keepdims=True, initial=0))
+    largest = _largest(x)
     x = x / ops.where(largest > 0, largest, ops.ones_like(largest))
     squares = ops.sum(ops.square(x), axis=-1, keepdims=True)
     some = squares > 0
     return x * ops.where(some, ops.rsqrt(ops.where(some, squares, 1)), 0)
+
+
+def _largest(x):
+    """The largest component of each vector, (..., 1), without a gradient."""
+    # Keras finds no maximum of a batch of no rows. Its `initial` would help, but on PyTorch it
+    # waits for the device, and fails where Keras only asks for shapes.
+    sizes = ops.abs(x)
+    most = ops.sum if 0 in sizes.shape else ops.max
+    return ops.stop_gradient(most(sizes, axis=-1, keepdims=True))
 
 
 def _of_one_dtype(a, b):
@@ -367,7 +375,7 @@ def _pairwise_snr(a, b, own):
 
 def _elementwise_euclidean(a, b):
     difference = a - b
-    largest = ops.stop_gradient(ops.max(ops.abs(difference), axis=-1, keepdims=True, initial=0))
+    largest = _largest(difference)
     scale = ops.maximum(largest / _SAFE, ops.ones_like(largest))
     squared = ops.sum(ops.square(difference / scale), axis=-1)
     far = squared > _TINY

@@ -56,6 +56,19 @@ def test_gradients_equal_central_differences(metric, side, rng):
     )
 
 
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="only PyTorch has such tensors")
+@pytest.mark.parametrize("metric", METRICS)
+def test_nothing_is_asked_of_the_device(metric):
+    """Tensors without values stand for a device that is not to be waited for."""
+    import torch
+
+    with keras.device("meta"):
+        a, b = torch.ones((3, 4), device="meta"), torch.ones((3, 4), device="meta")
+        assert distances.pairwise(a, b, metric=metric).is_meta
+        assert distances.pairwise(a, metric=metric).is_meta
+        assert distances.elementwise(a, b, metric=metric).is_meta
+
+
 # One vector among others, and then all of them.
 EXTREMES = {
     "two equal": lambda x: x[[0, 0, 2, 3]],
