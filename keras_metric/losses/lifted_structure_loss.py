@@ -9,6 +9,11 @@ from keras_metric.losses.rows import bounded_square, masked_terms
 from keras_metric.pairs import FAR
 
 
+def _log_of_sum(a, b):
+    """log(exp(a) + exp(b)) of finite numbers; Keras's own looks for infinities as well."""
+    return ops.maximum(a, b) + ops.log1p(ops.exp(-ops.abs(a - b)))
+
+
 def lifted_structure_rows(distance, partners, margin, positive_margin, smooth, alone=True):
     """Rows over the positive pairs of `distance` (batch, references).
 
@@ -23,7 +28,7 @@ def lifted_structure_rows(distance, partners, margin, positive_margin, smooth, a
 
     of_anchor = reach(1)
     of_positive = ops.transpose(of_anchor) if alone else reach(0)
-    either = (ops.logaddexp if smooth else ops.maximum)(of_anchor, of_positive)
+    either = (_log_of_sum if smooth else ops.maximum)(of_anchor, of_positive)
     # An empty sum is -FAR; pairs that do not count are put there before they are squared.
     positive = partners.positive
     lifted = ops.where(positive, either + distance - positive_margin, -FAR)
