@@ -21,8 +21,11 @@ def n_pairs_rows(logits, targets):
     column is to be left out, its logit is -FAR.
     """
     mass = ops.sum(targets, axis=1)
-    logs = ops.where(targets > 0, ops.log_softmax(logits, axis=1) * targets, 0)
-    return single_terms(-ops.sum(logs, axis=1) / ops.where(mass > 0, mass, 1), mass > 0)
+    # The logarithm of a softmax in two sums: a matrix of logarithms would be one pass more.
+    shifted = logits - ops.stop_gradient(ops.max(logits, axis=1, keepdims=True))
+    of_all = ops.log(ops.sum(ops.exp(shifted), axis=1))
+    of_right = ops.sum(targets * shifted, axis=1) / ops.where(mass > 0, mass, 1)
+    return single_terms(of_all - of_right, mass > 0)
 
 
 @export
