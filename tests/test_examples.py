@@ -141,11 +141,10 @@ def test_omniglot_that_is_drawn():
     printed = run("omniglot.py", "--short", "--loss", "ArcFaceLoss", "--no-rotations")
     for name in ("encoder.keras", "neighbors.png", "projector_config.pbtxt"):
         assert Path("runs/omniglot", name).stat().st_size
-    names = ("raw pixels", "untrained", "trained", "mean of nine places", "and of eight looks")
-    line = rf"^(?:{'|'.join(names)}) +([01]\.\d{{3}}) +([01]\.\d{{3}}) "
+    line = r"^(?:raw pixels|(?:un)?trained|trained, nine views) +([01]\.\d{3}) +([01]\.\d{3}) "
     rows = re.findall(line, printed, re.M)
     # Thirty steps are no training; a guess names one drawing of five, and errs with .8.
-    assert len(rows) == 5 and float(rows[2][1]) < 0.6, printed
+    assert len(rows) == 4 and float(rows[2][1]) < 0.6, printed
 
 
 @pytest.mark.slow
