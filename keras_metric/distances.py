@@ -140,6 +140,11 @@ def unit(x):
     return x * ops.where(some, ops.rsqrt(ops.where(some, squares, 1)), 0)
 
 
+def at_least_float32(dtype):
+    """The dtype in which embeddings of `dtype` are measured: float32, for float64 itself."""
+    return "float64" if dtype == "float64" else "float32"
+
+
 def _largest(x):
     """The largest component of each vector, (..., 1), without a gradient."""
     # Keras finds no maximum of a batch of no rows. Its `initial` would help, but on PyTorch it

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_metric import distances
 from keras_metric._checks import check_count
 from keras_metric._export import export
 from keras_metric.pairs import Remembered
@@ -57,7 +58,7 @@ class CrossBatchMemory(keras.layers.Layer):
 
     def __init__(self, size, warmup=0, name=None, **kwargs):
         # Vectors of the loss's own precision: the queue is a small part of a model's memory.
-        wide = "float64" if keras.config.floatx() == "float64" else "float32"
+        wide = distances.at_least_float32(keras.config.floatx())
         super().__init__(**{"dtype": wide, "name": name, "trainable": False, **kwargs})
         check_count("size", size)
         check_count("warmup", warmup, at_least=0)

@@ -106,7 +106,7 @@ class EmbeddingHead(keras.layers.Layer):
         if self.linear is not None:
             x = self.linear(x)
         if self.normalize:
-            wide = "float64" if self.compute_dtype == "float64" else "float32"
+            wide = distances.at_least_float32(self.compute_dtype)
             x = distances.unit(ops.cast(x, wide))
         return x
 

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_metric import distances
 from keras_metric._checks import check_choice, check_number, check_one_input
 from keras_metric._export import export
 from keras_metric.pairs import FAR
@@ -85,7 +86,7 @@ class GeneralizedMeanPooling(keras.layers.Layer):
 
     def call(self, inputs, mask=None):
         axes = self._axes(len(inputs.shape))
-        wide = "float64" if self.compute_dtype == "float64" else "float32"
+        wide = distances.at_least_float32(self.compute_dtype)
         x, power = ops.cast(inputs, wide), ops.cast(self.power, wide)
         keep = ops.ones_like(x, dtype="bool")
         if mask is not None and len(inputs.shape) == 3:

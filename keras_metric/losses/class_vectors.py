@@ -2,6 +2,8 @@
 
 import keras
 
+from keras_metric import distances
+
 
 class ClassVectors(keras.layers.Layer):
     """One or several trainable vectors for each class, `(num_classes * each, dim)`.
@@ -13,7 +15,7 @@ class ClassVectors(keras.layers.Layer):
     """
 
     def __init__(self, num_classes, each=1, initializer=None, **kwargs):
-        wide = "float64" if keras.config.floatx() == "float64" else "float32"
+        wide = distances.at_least_float32(keras.config.floatx())
         super().__init__(**{"dtype": wide, **kwargs})
         self.num_classes = num_classes
         self.each = each

@@ -142,7 +142,7 @@ class ManifoldLoss(WholeBatchLoss):
         self.meta_classes = meta_classes
         self.seed = seed
         self.label_free = meta_classes == "random"
-        wide = "float64" if keras.config.floatx() == "float64" else "float32"
+        wide = distances.at_least_float32(keras.config.floatx())
         self.proxies = ManifoldProxies(K, seed, dtype=wide, name="manifold_proxies")
         if l is not None:
             check_count("l", l)

@@ -185,7 +185,7 @@ class MetricLoss(keras.losses.Loss):
                 f"Received: y_pred.dtype={dtype}. The call is loss(labels, embeddings)."
             )
         # Distances of half-precision vectors are taken in float32: their squares overflow.
-        dtype = "float64" if dtype == "float64" else "float32"
+        dtype = distances.at_least_float32(dtype)
         embeddings = ops.cast(embeddings, dtype)
         shape = tuple(embeddings.shape)
         if 0 in shape and replicas.current() is None:

@@ -100,7 +100,7 @@ class SimSiamLoss(MetricLoss):
                 f"predictor={predictor!r}"
             )
         self.predictor = predictor
-        wide = "float64" if keras.config.floatx() == "float64" else "float32"
+        wide = distances.at_least_float32(keras.config.floatx())
         self.network = predictor or Predictor(dtype=wide, name="predictor")
         # Keras says whether it is training only inside the call of a model.
         told = "training" in inspect.signature(self.network.call).parameters

@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_metric import distances
 from keras_metric._checks import check_flag
 from keras_metric._export import export
 from keras_metric.layers.embedding_head import EmbeddingHead, check_head
@@ -86,7 +87,7 @@ class Encoder(keras.Model):
         self.pooling = pooling
         self.freeze_batch_norm = freeze_batch_norm
         self.backbone = backbone
-        wide = "float64" if backbone.compute_dtype == "float64" else "float32"
+        wide = distances.at_least_float32(backbone.compute_dtype)
         self.head = EmbeddingHead(embedding_dim, normalize, pooling, dtype=wide, name="head")
         self._signature = InputSignature()
         inputs = known_inputs(backbone)
