@@ -5,6 +5,7 @@ turned over. It is killed if a test of that file fails, or does not end. Which p
 decided by a hash of what stands there, so that an edit elsewhere leaves the sample as it was.
 
     python benchmarks/mutants.py                  # all of the sample; hours
+    python benchmarks/mutants.py --resume         # go on where a run was broken off
     python benchmarks/mutants.py --share 0.05     # the first twentieth of it
     python benchmarks/mutants.py --only losses/triplet_loss.py
 
@@ -29,6 +30,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "keras_metric"
 RESULT = ROOT / "benchmarks/results/mutants.json"
 SAMPLE, LIMIT = 200, 600  # mutants; seconds for one
+MARKED = "not slow and not parity and not milvus and not browser"
 WHERE = ("distances.py", "pairs.py", "roc.py", "losses/*.py", "mining/*.py", "evaluation/*.py")
 TESTS = {
     "distances": ("test_distances", "test_formulas"),
@@ -111,6 +113,11 @@ def places():
                 yield digest, name, key, number
 
 
+def titled(key, number):
+    """A mutant's name: the same text may stand more than once in a function."""
+    return f"{key} ({number + 1})" if number else key
+
+
 def mutated(name, key, number):
     """The source of a file with one of its mutants, and the line."""
     tree = ast.parse((PACKAGE / name).read_text("utf-8"))
@@ -126,12 +133,12 @@ def mutated(name, key, number):
 
 
 def tests_of(name):
-    """Arguments for pytest: the tests that should notice, the nearest first."""
+    """Arguments for pytest, run after run: the tests that should notice, the nearest first."""
     unit = Path(name).parts[0].removesuffix(".py")
     if unit != "losses":
         stem = Path(name).stem.strip("_")
         files = sorted(TESTS[unit], key=lambda test: stem.rstrip("s") not in test)
-        return [f"tests/{test}.py" for test in files]
+        return [[f"tests/{test}.py" for test in files]]
     classes = re.findall(r"^class (\w+)\(", (PACKAGE / name).read_text("utf-8"), re.M)
     public = [cls for cls in classes if cls.endswith(("Loss", "Sum"))]
     tests = []
@@ -139,8 +146,9 @@ def tests_of(name):
         text = path.read_text("utf-8")
         if not public or any(re.search(rf"\b{cls}\b", text) for cls in public):
             tests.append(f"tests/{path.name}")
-    # The rows and blocks that losses share are in every formula.
-    return ["tests/test_formulas.py", *tests, "tests/test_contract.py"]
+    # A loss is in the contract with all of its settings; what losses share, with their defaults.
+    settings = ["-k", " or ".join(public)] if public else ["-m", f"{MARKED} and not thorough"]
+    return [["tests/test_formulas.py", *tests], ["tests/test_contract.py", *settings]]
 
 
 def survives(folder, name, source):
@@ -166,7 +174,7 @@ def survives(folder, name, source):
 
 
 def _test(folder, tests):
-    """In the child: run the tests of the copy and end with their exit code."""
+    """In the child: run the tests of the copy; end with 1 if one fails, with 0 if none does."""
     with open(os.devnull, "w") as silence:
         os.dup2(silence.fileno(), 1)
         os.dup2(silence.fileno(), 2)
@@ -174,17 +182,21 @@ def _test(folder, tests):
     sys.path[:0] = [str(folder), str(folder / "tests")]
     import pytest
 
-    code = pytest.main(
-        [*("-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"), "-m", "not slow and not parity"]
-        + ["-W", "ignore::pytest.PytestAssertRewriteWarning", *tests]
-    )
-    os._exit(int(code))
+    always = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-m", MARKED]
+    always += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
+    for some in tests:
+        code = pytest.main([*always, *some])
+        # Where no test bears a class's name, none of that run could notice.
+        if code not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+            os._exit(1)
+    os._exit(0)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--share", type=float, default=1.0, help="part of the sample, 0 to 1")
     parser.add_argument("--only", default="", help="files whose path holds this")
+    parser.add_argument("--resume", action="store_true", help="keep what is decided already")
     parser.add_argument("--list", action="store_true", help="print the sample, run nothing")
     chosen = parser.parse_args()
     sample = sorted(places())[:SAMPLE]
@@ -197,7 +209,12 @@ def main():
     import keras  # noqa: F401
     import sklearn.cluster  # noqa: F401
 
-    killed, survived, late = [], [], []
+    found = {"killed": [], "no end": [], "survived": []}
+    if chosen.resume and RESULT.exists():
+        before = json.loads(RESULT.read_text("utf-8"))
+        wanted = {titled(key, number) for _, _, key, number in sample}
+        found = {word: [key for key in before[word] if key in wanted] for word in found}
+    decided = {key for keys in found.values() for key in keys}
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         for part in ("keras_metric", "tests"):
@@ -206,18 +223,28 @@ def main():
             )
         for file in ("setup.cfg", "docs", "examples", "README.md", "CHANGELOG.md"):
             (folder / file).symlink_to(ROOT / file)
+        sound = set()
         for _, name, key, number in sample:
+            title = titled(key, number)
+            if title in decided:
+                continue
+            # Tests that fail anyway would kill every mutant.
+            unit, whole = Path(name).parts[0], (PACKAGE / name).read_text("utf-8")
+            if unit not in sound and not survives(folder, name, whole):
+                sys.exit(
+                    f"{name}: its tests fail, or do not end, without a mutant: mend them first."
+                )
+            sound.add(unit)
             source, line = mutated(name, key, number)
             start = time.monotonic()
             alive = survives(folder, name, source)
-            (late if alive is None else survived if alive else killed).append(key)
-            word = {None: "no end", True: "SURVIVED", False: "killed"}[alive]
-            print(f"{word:8} {time.monotonic() - start:5.0f} s  line {line}  {key}", flush=True)
-    found = {"sample": len(sample), "killed": killed, "no end": late, "survived": survived}
-    share = (len(killed) + len(late)) / max(1, len(sample))
-    print(f"{share:.1%} of {len(sample)} mutants killed; {len(survived)} survived")
-    if not chosen.only and chosen.share == 1:
-        RESULT.write_text(json.dumps(found, indent=1) + "\n")
+            word = {None: "no end", True: "survived", False: "killed"}[alive]
+            found[word].append(title)
+            print(f"{word:8} {time.monotonic() - start:5.0f} s  line {line}  {title}", flush=True)
+            if not chosen.only and chosen.share == 1:
+                RESULT.write_text(json.dumps({"sample": len(sample), **found}, indent=1) + "\n")
+    share = (len(found["killed"]) + len(found["no end"])) / max(1, len(sample))
+    print(f"{share:.1%} of {len(sample)} mutants killed; {len(found['survived'])} survived")
 
 
 if __name__ == "__main__":
