@@ -173,8 +173,10 @@ def test_fit_sees_the_same_batches_with_any_number_of_workers(workers):
         plain.epoch = epoch
         for x in seen:
             assert np.array_equal(x, plain[index][0])
-    # Whole epochs were trained on, not the same one three times.
-    assert sum(all((e, i) in source.notes for i in range(len(source))) for e in epochs) >= 3
+    # Whole epochs were trained on, not the same one three times. With threads, Keras on JAX may ask
+    # for some batches before the first epoch, trains on these first, and leaves as many at the end.
+    whole = sum(all((e, i) in source.notes for i in range(len(source))) for e in epochs)
+    assert whole >= (2 if workers > 1 else 3)
 
 
 LABELS = {

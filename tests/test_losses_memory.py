@@ -234,6 +234,7 @@ class TestInsideAModel:
         assert memory.embeddings.dtype == "float32"
 
 
+@pytest.mark.thorough
 def test_a_long_queue():
     """65,536 items, and a batch of 256: one step, with its gradient."""
     memory = CrossBatchMemory(65_536)

@@ -113,6 +113,7 @@ def test_jit_compile():
     np.testing.assert_allclose(histories[0], histories[1], rtol=1e-4)
 
 
+@pytest.mark.thorough
 @on_xla
 @pytest.mark.parametrize("policy", POLICIES[1:])
 def test_jit_compile_in_half_precision(policy):

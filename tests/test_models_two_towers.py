@@ -71,6 +71,7 @@ def test_partners_find_each_other(sides, loss):
         assert history["positive_distance"][-1] < history["negative_distance"][-1]
 
 
+@pytest.mark.thorough
 def test_every_way_in(sides):
     first, second = sides
     y = np.arange(N) // 2
