@@ -10,7 +10,8 @@
 | `pearson` | `1 - r(a, b)`, r the correlation over the dimensions | 0 to 2 |
 | `snr` | `var(a - b) / var(a)`, a the anchor: not symmetric | 0 and up |
 
-Wherever a name is asked for, `keras_metric.layers.Mahalanobis` is a metric that is learned.
+In the losses on pairs and triplets, in `pairwise` and `elementwise`, a
+`keras_metric.layers.Mahalanobis` may stand in place of a name: a metric that is learned.
 Gradients are finite everywhere: two equal points, and a zero vector, get a zero gradient where
 the formula has none.
 """
@@ -44,7 +45,7 @@ def pairwise(a, b=None, metric="euclidean"):
         metric: one of the names in the table above, or a `layers.Mahalanobis`.
 
     Returns:
-        Tensor of shape `(rows, columns)`.
+        Tensor of shape `(rows, columns)`, float64 or float32.
 
     Raises:
         ValueError: for an unknown metric, a rank other than 2, or unequal `dim`.
@@ -64,7 +65,7 @@ def pairwise(a, b=None, metric="euclidean"):
     _check_dim(a, b)
     if not own:
         a, b = _of_one_dtype(a, b)
-    a, b = _mapped(a, b, metric)
+    a, b = _mapped(*_wide_enough(a, b), metric)
     if 0 in (a.shape[0], b.shape[0]):
         return ops.zeros((ops.shape(a)[0], ops.shape(b)[0]), dtype=a.dtype)
     return _PAIRWISE[name_of(metric)](a, b, own)
@@ -79,7 +80,7 @@ def elementwise(a, b, metric="euclidean"):
         metric: one of the names in the table above, or a `layers.Mahalanobis`.
 
     Returns:
-        Tensor of the shape without its last axis.
+        Tensor of the shape without its last axis, float64 or float32.
 
     Raises:
         ValueError: for an unknown metric or unequal `dim`.
@@ -101,7 +102,7 @@ def elementwise(a, b, metric="euclidean"):
         check_floating(name, vectors)
     _check_dim(a, b)
     _check_broadcasts(a, b)
-    a, b = _of_one_dtype(a, b)
+    a, b = _wide_enough(*_of_one_dtype(a, b))
     return _ELEMENTWISE[name_of(metric)](*_mapped(a, b, metric))
 
 
@@ -154,6 +155,18 @@ def _largest(x):
     return ops.stop_gradient(most(sizes, axis=-1, keepdims=True))
 
 
+def _wide_enough(a, b):
+    """Both in float32 at least: squares of half-precision components overflow."""
+    dtype = at_least_float32(keras.backend.standardize_dtype(a.dtype))
+    wide = ops.cast(a, dtype)
+    return wide, wide if a is b else ops.cast(b, dtype)
+
+
+def dtype_of_weights():
+    """The dtype of what losses and layers learn or remember: that of Keras, float32 at least."""
+    return at_least_float32(keras.config.floatx())
+
+
 def _of_one_dtype(a, b):
     """Both in the wider of their dtypes, as NumPy would have it."""
     dtype = keras.backend.result_type(a.dtype, b.dtype)
@@ -191,12 +204,19 @@ def _together(a, b):
     """Shift and scale both sets alike, so that the matrix product neither overflows nor cancels.
 
     Distances do not change when the mean is taken away, and near a collapse of the embeddings
-    that saves all the digits. The scale is exactly 1 unless a component exceeds 1e14.
+    that saves all the digits. Where one far vector makes the mean it would cost the others
+    theirs, and nothing is taken away. The scale is exactly 1 unless a component exceeds 1e14.
+    A vector that is not finite spoils its own distances alone.
     """
-    largest = ops.maximum(ops.max(ops.abs(a)), ops.max(ops.abs(b)))
+    sound = ops.where(ops.isfinite(b), b, 0)
+    largest = ops.maximum(
+        ops.max(ops.where(ops.isfinite(a), ops.abs(a), 0)), ops.max(ops.abs(sound))
+    )
     scale = ops.maximum(largest / _SAFE, ops.ones_like(largest))
-    a, b = a / scale, b / scale
-    centre = ops.mean(b, axis=0, keepdims=True)
+    a, b, sound = a / scale, b / scale, sound / scale
+    centre = ops.mean(sound, axis=0, keepdims=True)
+    most = ops.sum(ops.square(centre)) > 0.75 * ops.mean(ops.sum(ops.square(sound), axis=1))
+    centre = ops.where(most, centre, 0)
     return a - centre, b - centre, scale
 
 
@@ -383,7 +403,7 @@ def _elementwise_euclidean(a, b):
     largest = _largest(difference)
     scale = ops.maximum(largest / _SAFE, ops.ones_like(largest))
     squared = ops.sum(ops.square(difference / scale), axis=-1)
-    far = squared > _TINY
+    far = squared > _TINY**2
     # The inner `where` keeps the unused branch finite: autodiff visits both.
     return ops.where(far, ops.sqrt(ops.where(far, squared, 1)), 0) * scale[..., 0]
 

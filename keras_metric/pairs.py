@@ -187,7 +187,7 @@ class Remembered(NamedTuple):
 
 def from_remembered(labels, queue):
     """`MaskedPairs` of the items of a batch, `labels` (batch,), among those of a queue."""
-    same = ops.equal(labels[:, None], ops.cast(queue.labels, labels.dtype)[None, :])
+    same = ops.equal(ops.cast(labels, queue.labels.dtype)[:, None], queue.labels[None, :])
     places = ops.arange(ops.shape(queue.labels)[0], dtype="int32")
     other = ops.not_equal(places[None, :], queue.own[:, None])
     return from_masks(

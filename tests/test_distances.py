@@ -134,6 +134,43 @@ def test_the_diagonal_is_zero_and_a_collapse_keeps_its_digits(rng):
     np.testing.assert_allclose(matrix, exact, rtol=1e-3)
 
 
+@pytest.mark.parametrize("metric", ["euclidean", "squared_euclidean"])
+def test_one_far_vector_costs_the_others_no_digits(metric, rng):
+    x = rng.normal(size=(16, 5)).astype("float32")
+    x[3] *= 1e6
+    exact = reference.matrix(x, metric)
+    near = np.delete(np.arange(16), 3)[:, None], np.delete(np.arange(16), 3)[None]
+    found = np.asarray(distances.pairwise(x, metric=metric))
+    np.testing.assert_allclose(found[near], exact[near], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_vector_of_nan_spoils_its_own_distances_alone(metric):
+    x = np.array([[0.5, 0.2], [np.nan, 0.0], [3.0, 4.5]], "float32")
+    found = np.asarray(distances.pairwise(x, x[::-1].copy(), metric))
+    assert np.isnan(found[1]).all() and np.isnan(found[:, 1]).all()
+    assert np.isfinite(found[::2, ::2]).all()
+
+
+def test_small_distances_are_the_same_row_by_row():
+    a, b = np.zeros((3, 2), "float32"), np.array([[1e-4, 2e-4], [3e-6, 4e-6], [1e-5, 0]], "float32")
+    expected = np.sqrt((b.astype("float64") ** 2).sum(1))
+    np.testing.assert_allclose(np.asarray(distances.elementwise(a, b)), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_is_measured_in_float32(metric, dtype, rng):
+    x = keras.ops.cast(200 * rng.normal(size=(4, 8)), dtype)
+    wide = keras.ops.cast(x, "float32")
+    for measure in (distances.pairwise, distances.elementwise):
+        found, expected = measure(x, x[::-1], metric), measure(wide, wide[::-1], metric)
+        assert keras.backend.standardize_dtype(found.dtype) == "float32"
+        np.testing.assert_array_equal(np.asarray(found), np.asarray(expected))
+    same = distances.pairwise(keras.ops.ones((2, 4), dtype), metric=metric)
+    assert np.isfinite(np.asarray(same)).all()
+
+
 def test_a_huge_vector_keeps_its_distance():
     x = np.array([[1e20, 0.0], [0.0, 0.0], [0.0, 1e20]], "float32")
     matrix = np.asarray(distances.pairwise(x), "float64")

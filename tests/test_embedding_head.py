@@ -6,7 +6,7 @@ import pytest
 from autodiff import value_and_gradient
 from keras import ops
 
-from keras_metric.layers import EmbeddingHead
+from keras_metric.layers import EmbeddingHead, GeneralizedMeanPooling
 
 
 def bare(**settings):
@@ -57,6 +57,16 @@ class TestPooling:
         )
         assert np.isclose(value, expected.sum(), rtol=1e-5)
         assert np.all(np.isfinite(slope)) and np.all(slope[~mask] == 0)
+
+    @pytest.mark.parametrize("make", [GeneralizedMeanPooling, keras.layers.GlobalAveragePooling1D])
+    def test_hands_a_mask_to_a_layer_that_pools(self, rng, make):
+        x = rng.uniform(1, 2, (2, 4, 3)).astype("float32")
+        mask = np.array([[1, 1, 0, 0], [1, 1, 1, 0]], bool)
+        head, kept = bare(pooling=make()), ops.convert_to_tensor(mask)
+        expected = numpy(head(x, mask=kept))
+        x[~mask] = 1000
+        np.testing.assert_allclose(numpy(head(x, mask=kept)), expected, rtol=1e-5)
+        assert expected.max() < 2
 
     def test_takes_the_mask_of_an_embedding(self):
         embedding = keras.layers.Embedding(5, 2, mask_zero=True)

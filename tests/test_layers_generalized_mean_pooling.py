@@ -127,6 +127,15 @@ class TestInsideAModel:
         model.fit(*self.data(rng), epochs=2, verbose=0)
         assert (float(numpy(pooling.power)) != 3.0) == trainable
 
+    def test_the_power_stays_above_zero(self, rng):
+        pooling = GeneralizedMeanPooling(0.01)
+        model = self.model(pooling)
+        model.optimizer.learning_rate = 0.5
+        for _ in range(3):
+            model.fit(*self.data(rng), verbose=0)
+            assert float(numpy(pooling.power)) > 0
+        assert np.isfinite(model.predict(self.data(rng)[0], verbose=0)).all()
+
     @pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
     def test_saves_and_loads(self, policy, rng):
         keras.config.set_dtype_policy(policy)

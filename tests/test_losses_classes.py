@@ -7,6 +7,7 @@ from autodiff import step_by_step, value_and_gradient
 
 from keras_metric import losses
 from keras_metric.data import BalancedBatches
+from keras_metric.layers import PairMiner
 from keras_metric.models import EmbeddingModel, SiameseModel
 
 BACKEND = keras.backend.backend()
@@ -313,7 +314,62 @@ def model_of(loss, **settings):
 
 
 @pytest.mark.touches_keras
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x: losses.NPairsLoss()([0], x),
+        lambda x: losses.InstanceLoss()([0], x),
+        lambda x: losses.DynamicSoftMarginLoss()([0], x),
+        lambda x: losses.NTXentLoss()([0], x),
+    ],
+)
+def test_one_label_does_not_stand_for_all_pairs(call, monkeypatch):
+    monkeypatch.setattr(losses.DynamicSoftMarginLoss, "_check_layers", lambda self: None)
+    with pytest.raises(ValueError, match=r"one label. Received: y_true.shape=\(1,\)"):
+        call(np.random.default_rng(0).normal(size=(4, 2, 3)).astype("float32"))
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_a_miner_wants_a_label_each(number):
+    with pytest.raises(ValueError, match="one id for each"):
+        PairMiner("all")(np.zeros((4, 2), "float32"), labels=np.zeros(number, "int32"))
+
+
+def test_terms_with_a_sign_are_averaged_over_all_of_them():
+    x, y = X.astype("float32"), LABELS % CLASSES
+    values = []
+    for reduction in ("mean_active", "mean_valid"):
+        loss = losses.ProxyNCALoss(
+            CLASSES, denominator="others", embedding_dim=DIM, reduction=reduction
+        )
+        loss.proxies.vectors.assign(np.arange(CLASSES * DIM, dtype="float32").reshape(CLASSES, DIM))
+        values.append(float(loss(y, 3 * x)))
+    assert values[0] == pytest.approx(values[1])
+
+
+def test_logits_of_half_precision_and_of_integers():
+    loss = losses.SphereFaceLoss(3, embedding_dim=4)
+    x = 400 * np.eye(4)[:2]
+    exact = np.asarray(loss.logits(x.astype("float32")))
+    np.testing.assert_allclose(np.asarray(loss.logits(x.astype("float16"))), exact, rtol=1e-3)
+    with pytest.raises(ValueError, match="must be floating point"):
+        loss.logits(x.astype("int32"))
+
+
 class TestCenters:
+    def test_stay_what_they_are_in_a_model_that_is_frozen_and_thawed(self):
+        model = model_of(losses.CenterLoss(CLASSES), normalize=False)
+        model.train_on_batch(X.astype("float32"), LABELS)
+        model.trainable = False
+        model.trainable = True
+        assert not [v.path for v in model.trainable_variables if "center" in v.path]
+        assert len(model.trainable_variables) > 0
+
+    def test_report_no_distance_to_other_classes(self):
+        model = model_of(losses.CenterLoss(CLASSES), normalize=False, train_health=True)
+        logs = model.fit(X.astype("float32"), LABELS % CLASSES, verbose=0).history
+        assert "positive_distance" in logs and "negative_distance" not in logs
+
     def test_follow_their_items_in_training_alone(self):
         model = model_of(losses.CenterLoss(CLASSES, alpha=0.4), normalize=False)
         x = X.astype("float32")
@@ -380,6 +436,23 @@ class TestWrongIds:
             )
         for a, b in zip(before, model.get_weights(), strict=True):
             np.testing.assert_array_equal(a, b)
+
+    @pytest.mark.touches_keras
+    def test_each_loss_of_a_sum_is_named(self):
+        keras.config.set_floatx("float32")
+        kind, colour = losses.ArcFaceLoss(4, name="kind"), losses.CosFaceLoss(10, name="colour")
+        model = model_of(losses.WeightedSum([(1.0, colour), (1.0, kind)]))
+
+        class Source(keras.utils.PyDataset):
+            def __len__(self):
+                return 1
+
+            def __getitem__(self, index):
+                return X.astype("float32"), LABELS.astype("int32")
+
+        for call in (model.evaluate, model.fit):
+            with pytest.raises(ValueError, match="no class of colour.* or kind, which has num_cla"):
+                call(Source(), verbose=0)
 
     @pytest.mark.touches_keras
     def test_in_a_data_set_after_the_epoch(self):

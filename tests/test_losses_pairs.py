@@ -451,6 +451,21 @@ class TestMargin:
         expected = margin_triplets(x, LABELS, mining="hard")
         np.testing.assert_allclose(loss(LABELS, x), expected, rtol=1e-5)
 
+    @pytest.mark.parametrize("reduction", ["mean_active", "mean_valid", "sum"])
+    @pytest.mark.parametrize("solved", [True, False])
+    def test_a_learned_boundary_is_added_once(self, reduction, solved):
+        """Also where nothing is left to learn; to a sum, once for each anchor."""
+        x = np.array([[0, 0], [0, 0.1], [50, 0], [50, 0.1]] if solved else rows(10, 4))
+        y = np.array([0, 0, 1, 1])
+        values = []
+        for nu in (0.0, 0.5):
+            loss = losses.MarginLoss(learn_beta=True, nu=nu, reduction=reduction, dtype=DTYPE)
+            loss.boundaries.build((None, 2))
+            values.append(float(loss(y, x.astype("float32"))))
+        assert solved == (values[0] == 0)
+        added = 0.5 * 1.2 * (4 if reduction == "sum" else 1)
+        assert values[1] - values[0] == pytest.approx(added, rel=1e-4)
+
     @pytest.mark.parametrize("count", ["triplets", "pairs"])
     def test_mean_over_all_terms(self, count):
         x = rows(9, len(LABELS))

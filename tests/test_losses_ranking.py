@@ -421,6 +421,8 @@ def test_recall_at_one_length(k):
         (lambda: losses.HistogramLoss(delta=0.3), "`delta` must be 2 / n_bins"),
         (lambda: losses.HistogramLoss(10, 0.1), "`delta` must be 2 / n_bins"),
         (lambda: losses.PNPLoss(variant="X"), "`variant` must be one of"),
+        (lambda: losses.PNPLoss(alpha=8), "Only the variant 'Dq' reads `alpha`"),
+        (lambda: losses.PNPLoss(b=8, variant="Dq"), "Only the variant 'Ib' reads `b`"),
         (lambda: losses.PNPLoss(b=0), "`b` must be greater than 0"),
         (lambda: losses.RecallAtKSurrogateLoss(()), "`k` must have at least one length"),
         (lambda: losses.RecallAtKSurrogateLoss((1, 0)), "`k` must be at least 1"),

@@ -244,6 +244,8 @@ class TestPredict:
         )
         model.compile(loss=losses.TripletLoss(distance="squared_euclidean"))
         np.testing.assert_allclose(model.distance(a, b), expected**2, rtol=1e-4)
+        model.compile(loss=[losses.WeightedSum([(1.0, model.loss)])])
+        np.testing.assert_allclose(model.distance(a, b), expected**2, rtol=1e-4)
         with pytest.raises(ValueError, match="or one of them a single item. Received: len"):
             model.distance(a[:2], b)
         with pytest.raises(ValueError, match="`metric` must be one of"):

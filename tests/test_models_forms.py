@@ -229,9 +229,18 @@ class TestInputErrors:
         model = self.model(QuadrupletModel)
         with pytest.raises(ValueError, match="needs the branches .*Received: .*second_anchor"):
             model(dict.fromkeys(("anchor", "second_anchor", "positive", "negative"), ROWS))
+        model.compile(loss=losses.WeightedSum([(1.0, losses.QuadrupletLoss())]))
+        with pytest.raises(ValueError, match="needs the branches .*Received: .*second_anchor"):
+            model(dict.fromkeys(("anchor", "second_anchor", "positive", "negative"), ROWS))
         model.compile(loss=losses.QuadrupletLoss(form="two_anchors"))
         parts = dict.fromkeys(("anchor", "second_anchor", "positive", "negative"), ROWS)
         assert model(parts).shape == (6, 4, 3)
+
+    @pytest.mark.parametrize("y", [[-1, 1], [7, 3]])
+    def test_pairs_whose_y_is_no_score(self, y):
+        model = self.model(SiameseModel)
+        with pytest.raises(ValueError, match="must lie between 0 and 1. Received: from"):
+            model.fit({"first": ROWS[:2], "second": ROWS[2:4]}, np.array(y), verbose=0)
 
     def test_bare_triplet(self):
         """`(anchor, positive, negative)` reads as (x, y, sample_weight)."""

@@ -58,7 +58,7 @@ class CrossBatchMemory(keras.layers.Layer):
 
     def __init__(self, size, warmup=0, name=None, **kwargs):
         # Vectors of the loss's own precision: the queue is a small part of a model's memory.
-        wide = distances.at_least_float32(keras.config.floatx())
+        wide = distances.dtype_of_weights()
         super().__init__(**{"dtype": wide, "name": name, "trainable": False, **kwargs})
         check_count("size", size)
         check_count("warmup", warmup, at_least=0)
@@ -83,7 +83,9 @@ class CrossBatchMemory(keras.layers.Layer):
             )
 
         self.embeddings = state("embeddings", (self.size, input_shape[-1]), self.variable_dtype)
-        self.labels = state("labels", (self.size,), "int32")
+        # Ids that only tensors can hold; JAX has none of 64 bits.
+        wide = "int32" if keras.backend.backend() == "jax" else "int64"
+        self.labels = state("labels", (self.size,), wide)
         self.position = state("position", (), "int32")
         self.filled = state("filled", (), "int32")
         self.steps = state("steps", (), "int32")

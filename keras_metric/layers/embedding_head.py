@@ -1,5 +1,7 @@
 """EmbeddingHead: from what a backbone gives to one vector an item."""
 
+import inspect
+
 import keras
 from keras import ops
 
@@ -158,6 +160,9 @@ class EmbeddingHead(keras.layers.Layer):
             return pooled
         return (shape[0], shape[1] if self._features_first(rank) else shape[-1])
 
+    def _pooling_takes_mask(self):
+        return "mask" in inspect.signature(self.pooling.call).parameters
+
     def _features_first(self, rank):
         return rank > 3 and self.data_format == "channels_first"
 
@@ -166,6 +171,8 @@ class EmbeddingHead(keras.layers.Layer):
         if rank == 2:
             return x
         if isinstance(self.pooling, keras.layers.Layer):
+            if rank == 3 and mask is not None and self._pooling_takes_mask():
+                return self.pooling(x, mask=mask)
             return self.pooling(x)
         if rank == 3 and mask is not None:
             return self._pool_kept_steps(x, ops.expand_dims(mask, -1))

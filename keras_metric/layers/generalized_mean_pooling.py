@@ -8,6 +8,8 @@ from keras_metric._checks import check_choice, check_number, check_one_input
 from keras_metric._export import export
 from keras_metric.pairs import FAR
 
+_SMALLEST_POWER = 1e-3
+
 
 @export
 class GeneralizedMeanPooling(keras.layers.Layer):
@@ -81,7 +83,11 @@ class GeneralizedMeanPooling(keras.layers.Layer):
         check_one_input(input_shape)
         self._axes(len(input_shape))
         self.power = self.add_weight(
-            name="power", shape=(), initializer=keras.initializers.Constant(self.p)
+            name="power",
+            shape=(),
+            initializer=keras.initializers.Constant(self.p),
+            # At 0 the mean has no value, and below it is another one.
+            constraint=lambda power: ops.maximum(power, _SMALLEST_POWER),
         )
 
     def call(self, inputs, mask=None):

@@ -9,6 +9,7 @@ from keras_metric._checks import (
     check_count,
     check_matrix,
     check_number,
+    check_one_label_each,
     class_ids,
 )
 from keras_metric._export import export
@@ -158,8 +159,10 @@ class PairMiner(Miner):
     def call(self, embeddings, labels):
         embeddings = as_tensor("embeddings", embeddings)
         check_matrix("embeddings", embeddings)
+        labels = class_ids(labels)
+        check_one_label_each(labels, embeddings)
         distance = distances.pairwise(embeddings, metric=self.distance)
-        masks = self.masks(distance, pairs.from_labels(class_ids(labels)))
+        masks = self.masks(distance, pairs.from_labels(labels))
         return tuple(ops.cast(mask, distance.dtype) for mask in masks)
 
     def get_config(self):

@@ -5,6 +5,7 @@ import math
 import keras
 from keras import ops
 
+from keras_metric import distances
 from keras_metric._checks import check_number
 from keras_metric._export import export
 from keras_metric.losses.class_loss import SoftmaxLoss, check_scale, cosines, cross_entropy_rows
@@ -19,7 +20,7 @@ class RunningLength(keras.layers.Layer):
     """Running mean and standard deviation of the lengths of embeddings."""
 
     def __init__(self, **kwargs):
-        super().__init__(**{"dtype": "float32", **kwargs})
+        super().__init__(**{"dtype": distances.dtype_of_weights(), **kwargs})
 
     def build(self, input_shape):
         # Where the authors begin; a thousand steps later nothing of it is left.

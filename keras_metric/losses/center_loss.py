@@ -75,15 +75,16 @@ class CenterLoss(ClassLoss):
         name="center_loss",
         dtype=None,
     ):
-        super().__init__(num_classes, embedding_dim, initializer, reduction, name, dtype)
+        super().__init__(
+            num_classes, embedding_dim, initializer, reduction, name, dtype, learned=False
+        )
         check_number("alpha", alpha, above=0, at_most=1)
         self.alpha = alpha
-        self.proxies.trainable = False
 
     def class_parts(self, embeddings, vectors, own):
         vectors = ops.stop_gradient(vectors)
         centers = ops.matmul(ops.cast(own, vectors.dtype), vectors)
         distance = distances.elementwise(embeddings, centers, "squared_euclidean")
-        report(distance, distance, ops.any(own, axis=1), ops.zeros_like(own[:, 0]))
+        report(distance, None, ops.any(own, axis=1))
         keep(self.proxies.vectors, moved_centers(vectors, embeddings, own, self.alpha))
         return [class_terms(distance / 2, own)]

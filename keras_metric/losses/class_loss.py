@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_metric import distances, replicas
-from keras_metric._checks import as_array, check_count, check_number
+from keras_metric._checks import as_array, as_tensor, check_count, check_matrix, check_number
 from keras_metric.losses.class_vectors import ClassVectors
 from keras_metric.losses.metric_loss import MetricLoss
 from keras_metric.losses.rows import single_terms
@@ -77,7 +77,15 @@ class ClassLoss(MetricLoss):
     rows_see = "item"
 
     def __init__(
-        self, num_classes, embedding_dim, initializer, reduction, name, dtype=None, each=1
+        self,
+        num_classes,
+        embedding_dim,
+        initializer,
+        reduction,
+        name,
+        dtype=None,
+        each=1,
+        learned=True,
     ):
         super().__init__(reduction=reduction, name=name, dtype=dtype)
         check_count("num_classes", num_classes, at_least=2)
@@ -91,7 +99,7 @@ class ClassLoss(MetricLoss):
                 "`initializer` must be a keras initializer, its name, or None. "
                 f"Received: initializer={initializer!r}"
             ) from error
-        self.proxies = ClassVectors(num_classes, each, made, name=name)
+        self.proxies = ClassVectors(num_classes, each, made, learned, name=name)
         if embedding_dim is not None:
             check_count("embedding_dim", embedding_dim)
             self.proxies.build((None, embedding_dim))
@@ -171,10 +179,17 @@ class SoftmaxLoss(ClassLoss):
             embeddings: `(batch, dim)`, of the model's encoder.
 
         Returns:
-            Tensor; its largest element of a row is the class, a softmax the probabilities.
+            Tensor, float32 at least; its largest element of a row is the class, a softmax the
+            probabilities.
+
+        Raises:
+            ValueError: for embeddings that are no floating-point matrix, or before an
+                `EmbeddingModel` has made the vectors of the classes.
         """
         self._check_layers()
-        z = ops.convert_to_tensor(embeddings)
+        z = as_tensor("embeddings", embeddings)
+        check_matrix("embeddings", z)
+        z = ops.cast(z, distances.at_least_float32(keras.backend.standardize_dtype(z.dtype)))
         cosine, factor = self.class_logits(z, ops.cast(self.proxies.vectors, z.dtype))
         return factor * cosine
 

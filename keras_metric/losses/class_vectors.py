@@ -14,12 +14,14 @@ class ClassVectors(keras.layers.Layer):
     The attribute name `vectors` is part of the file format.
     """
 
-    def __init__(self, num_classes, each=1, initializer=None, **kwargs):
-        wide = distances.at_least_float32(keras.config.floatx())
+    def __init__(self, num_classes, each=1, initializer=None, learned=True, **kwargs):
+        wide = distances.dtype_of_weights()
         super().__init__(**{"dtype": wide, **kwargs})
         self.num_classes = num_classes
         self.each = each
         self.initializer = initializer
+        # Of the weight, not of the layer: a model that is frozen and thawed sets that of layers.
+        self.learned = learned
 
     def build(self, input_shape):
         initializer = self.initializer
@@ -28,5 +30,8 @@ class ClassVectors(keras.layers.Layer):
             # long vector less.
             initializer = keras.initializers.VarianceScaling(1.0, "fan_out", "untruncated_normal")
         self.vectors = self.add_weight(
-            (self.num_classes * self.each, input_shape[-1]), initializer, name="vectors"
+            (self.num_classes * self.each, input_shape[-1]),
+            initializer,
+            trainable=self.learned,
+            name="vectors",
         )

@@ -5,7 +5,7 @@ import numbers
 from keras import ops
 
 from keras_metric import distances
-from keras_metric._checks import check_number
+from keras_metric._checks import as_array, check_number
 from keras_metric._export import export
 from keras_metric.losses.metric_loss import check_branches, scores_of_pairs
 from keras_metric.losses.pair_loss import PairLoss
@@ -107,9 +107,22 @@ class ContrastiveLoss(PairLoss):
         pull, push = pull_and_push(distance, self.margin, self.positive_margin, self.power)
         return [masked_terms(pull, partners.positive), masked_terms(push, partners.negative)]
 
+    def check_pairs(self, y):
+        """Raise unless each of the NumPy `y` of ready-made pairs is 0, 1 or between them."""
+        if ops.is_tensor(y):
+            return
+        y = as_array("y_true", y)
+        if y.dtype.kind in "iuf" and y.size and not (y.min() >= 0 and y.max() <= 1):
+            raise ValueError(
+                f"`y_true` of pairs must lie between 0 and 1. Received: from {y.min()} to "
+                f"{y.max()}. Of -1 and 1 make (y + 1) / 2; of two class ids a pair, "
+                "np.equal(first, second).astype('float32')."
+            )
+
     def tuple_parts(self, y_true, branches):
         check_branches(branches, 2, "first, second")
         distance = distances.elementwise(*branches, self.distance)
+        self.check_pairs(y_true)
         same = scores_of_pairs(y_true, branches[0])
         if self.positive_label == 0:
             same = 1 - same

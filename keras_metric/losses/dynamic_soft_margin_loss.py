@@ -6,7 +6,7 @@ from keras import ops
 from keras_metric import distances, pairs
 from keras_metric._checks import check_choice, check_count, check_number
 from keras_metric._export import export
-from keras_metric.losses.metric_loss import MetricLoss, measured_pairs
+from keras_metric.losses.metric_loss import MetricLoss, check_one_each, measured_pairs
 from keras_metric.losses.pair_loss import LABELS
 from keras_metric.losses.rows import Rows
 from keras_metric.losses.running_state import keep
@@ -18,7 +18,7 @@ class RunningHistogram(keras.layers.Layer):
     """Shares of the gaps d_ap - d_an in bins, (bins,): a running mean over batches."""
 
     def __init__(self, bins, **kwargs):
-        super().__init__(**{"dtype": "float32", **kwargs})
+        super().__init__(**{"dtype": distances.dtype_of_weights(), **kwargs})
         self.bins = bins
 
     def build(self, input_shape):
@@ -104,7 +104,8 @@ class DynamicSoftMarginLoss(MetricLoss):
         distance: metric name; default "euclidean".
         labels: "ids" (default), or "multi_hot" for y of 0 and 1 `(batch, classes)`, where
             sharing a label makes a positive pair.
-        reduction: default "mean_valid", the mean over triplets.
+        reduction: default "mean_valid", the mean over triplets. Terms may be negative, and all of
+            them count as active.
         name: name of the loss.
         dtype: dtype of the result. Distances are taken in float32 at least.
 
@@ -169,7 +170,8 @@ class DynamicSoftMarginLoss(MetricLoss):
         slope = ops.stop_gradient(triplet_slopes(still, partners, self.bins, shares))
         number = ops.cast(partners.num_positives * partners.num_negatives, distance.dtype)
         total = ops.sum(slope * distance, axis=1)
-        return [Rows(total, ops.cast(total > 0, total.dtype) * number, number)]
+        # Terms have a sign here: all of them pull or push.
+        return [Rows(total, number, number)]
 
     def tuple_parts(self, y_true, branches):
         if len(branches) == 3:
@@ -189,13 +191,13 @@ class DynamicSoftMarginLoss(MetricLoss):
         still = ops.stop_gradient(gap)
         shares = self._moved(self.bins.counts(still, exists))
         weight = exists * ops.stop_gradient(self.bins.rank(still, shares))
-        total = weight * gap
-        return [Rows(total, ops.cast(total > 0, total.dtype), exists)]
+        return [Rows(weight * gap, exists, exists)]
 
     def _nearest_of_others(self, y_true, branches):
         """Distances of each pair, and to the nearest item of a pair of another label."""
         matrix = distances.pairwise(*branches, metric=self.distance)
         labels = self._checked_labels(y_true, "y_true")
+        check_one_each(labels, branches[0], "y_true", "y_pred")
         others = pairs.from_labels(labels).negative
         apart = ops.where(others, matrix, FAR)
         far = ops.minimum(ops.min(apart, axis=1), ops.min(apart, axis=0))

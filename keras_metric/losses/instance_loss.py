@@ -5,9 +5,10 @@ from keras import ops
 from keras_metric import distances, pairs
 from keras_metric._checks import check_number
 from keras_metric._export import export
-from keras_metric.losses.metric_loss import check_branches
+from keras_metric.losses.metric_loss import check_branches, check_one_each
 from keras_metric.losses.n_pairs_loss import n_pairs_rows
 from keras_metric.losses.pair_loss import PairLoss, similarity
+from keras_metric.losses.ranking_loss import with_anchor
 from keras_metric.losses.rows import Rows
 from keras_metric.losses.train_reports import report
 
@@ -77,12 +78,23 @@ class InstanceLoss(PairLoss):
         check_number("gamma", gamma, above=0)
         self.gamma = gamma
 
-    def pair_parts(self, distance, partners):
-        return [instance_rows(similarity(distance, "cosine"), partners, self.gamma)]
+    def batch_parts(self, labels, embeddings, references=None, reference_labels=None):
+        given = (references, reference_labels) if references is not None else ()
+        distance, partners = self.chosen(labels, embeddings, *given)
+        cosine = similarity(distance, "cosine")
+        if not isinstance(reference_labels, pairs.Remembered):
+            return [instance_rows(cosine, partners, self.gamma)]
+        # What a queue holds no item in yet is neither right nor wrong.
+        listed = with_anchor(partners, reference_labels.own)
+        held = ops.logical_or(listed.positive, listed.negative)
+        logits = ops.where(held, self.gamma * cosine, -pairs.FAR)
+        return [n_pairs_rows(logits, ops.cast(listed.positive, cosine.dtype))]
 
     def tuple_parts(self, y_true, branches):
         check_branches(branches, 2, "first, second")
-        partners = pairs.from_labels(self._checked_labels(y_true, "y_true"))
+        labels = self._checked_labels(y_true, "y_true")
+        check_one_each(labels, branches[0], "y_true", "y_pred")
+        partners = pairs.from_labels(labels)
         distance = distances.pairwise(*branches, metric="cosine")
         report(distance, distance, ops.logical_not(partners.negative), partners.negative)
         cosine = similarity(distance, "cosine")

@@ -5,6 +5,8 @@ import math
 import keras
 from keras import ops
 
+from keras_metric import distances
+
 
 class LogitScale(keras.layers.Layer):
     """Learned factor exp(w) of logits, at most 100 as in CLIP, and with `bias` a learned bias."""
@@ -12,7 +14,7 @@ class LogitScale(keras.layers.Layer):
     LARGEST = 100.0
 
     def __init__(self, factor, bias=None, **kwargs):
-        super().__init__(**{"dtype": "float32", **kwargs})
+        super().__init__(**{"dtype": distances.dtype_of_weights(), **kwargs})
         if factor > self.LARGEST:
             raise ValueError(
                 "A temperature that is learned must begin at 0.01 or above, where it is held. "

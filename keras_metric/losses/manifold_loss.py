@@ -142,7 +142,7 @@ class ManifoldLoss(WholeBatchLoss):
         self.meta_classes = meta_classes
         self.seed = seed
         self.label_free = meta_classes == "random"
-        wide = distances.at_least_float32(keras.config.floatx())
+        wide = distances.dtype_of_weights()
         self.proxies = ManifoldProxies(K, seed, dtype=wide, name="manifold_proxies")
         if l is not None:
             check_count("l", l)

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_metric import distances
 from keras_metric import mining as rules
 from keras_metric._checks import check_choice, check_count, check_flag, check_number
 from keras_metric._export import export
@@ -10,7 +11,7 @@ from keras_metric.layers.triplet_miner import TripletMiner
 from keras_metric.losses.class_loss import check_class_ids, members
 from keras_metric.losses.metric_loss import measured_pairs
 from keras_metric.losses.pair_loss import PairLoss, chosen_pairs
-from keras_metric.losses.rows import Rows
+from keras_metric.losses.rows import Rows, often_enough
 from keras_metric.losses.triplet_rows import triplet_counts
 from keras_metric.mining import pair_rules
 
@@ -30,7 +31,7 @@ class Boundaries(keras.layers.Layer):
     """Learned boundaries (number,): one for all classes, or one for each."""
 
     def __init__(self, number, start, **kwargs):
-        super().__init__(**{"dtype": "float32", **kwargs})
+        super().__init__(**{"dtype": distances.dtype_of_weights(), **kwargs})
         self.number, self.start = number, start
 
     def build(self, input_shape):
@@ -163,7 +164,9 @@ class MarginLoss(PairLoss):
         rows = margin_rows(distance, *counts, self.margin, beta)
         if not self.nu:
             return [rows]
-        number = rows.active if self.num_classes is None else ops.sum(counts[0], axis=1)
+        # A boundary of a class counts for each of its positive pairs, a single one once.
+        once = self.num_classes is None
+        number = often_enough(rows, self.reduction) if once else ops.sum(counts[0], axis=1)
         return [rows._replace(total=rows.total + self.nu * beta[:, 0] * number)]
 
     def _learned(self, labels, dtype):

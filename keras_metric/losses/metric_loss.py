@@ -188,6 +188,9 @@ class MetricLoss(keras.losses.Loss):
         dtype = distances.at_least_float32(dtype)
         embeddings = ops.cast(embeddings, dtype)
         shape = tuple(embeddings.shape)
+        if y_true is None and (self.label_free or (len(shape) == 3 and self.y_of_pairs is None)):
+            # Each item is a class of its own, as a model has it that is given no y.
+            y_true = ops.arange(ops.shape(embeddings)[0], dtype="int32")
         if 0 in shape and replicas.current() is None:
             raise ValueError(
                 f"`y_pred` must hold at least one embedding. Received: y_pred.shape={shape}. Leave "

@@ -5,7 +5,12 @@ from keras import ops
 from keras_metric import distances, pairs
 from keras_metric._checks import check_choice, check_number
 from keras_metric._export import export
-from keras_metric.losses.metric_loss import MetricLoss, check_branches, measured_pairs
+from keras_metric.losses.metric_loss import (
+    MetricLoss,
+    check_branches,
+    check_one_each,
+    measured_pairs,
+)
 from keras_metric.losses.rows import single_terms
 from keras_metric.losses.train_reports import report
 from keras_metric.pairs import FAR
@@ -102,6 +107,7 @@ class NPairsLoss(MetricLoss):
         check_branches(branches, 2, "anchor, positive")
         anchors, positives = (_bounded(branch) for branch in branches)
         labels = self._checked_labels(y_true, "y_true")
+        check_one_each(labels, anchors, "y_true", "y_pred")
         distance = distances.pairwise(anchors, positives, metric=self.distance)
         partners = pairs.from_labels(labels, labels)
         report(distance, distance, partners.positive, partners.negative)

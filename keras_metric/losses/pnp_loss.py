@@ -104,8 +104,8 @@ class PNPLoss(RankingLoss):
 
     def __init__(
         self,
-        b=2,
-        alpha=1,
+        b=None,
+        alpha=None,
         anneal=0.01,
         variant="O",
         distance="cosine",
@@ -117,17 +117,25 @@ class PNPLoss(RankingLoss):
         dtype=None,
     ):
         super().__init__(distance, mining, labels, reduction, name, dtype, memory)
-        check_number("b", b, above=0)
-        check_number("alpha", alpha, above=0)
         check_number("anneal", anneal, above=0)
         check_choice("variant", variant, VARIANTS)
+        for setting, value, reader in (("b", b, "Ib"), ("alpha", alpha, "Dq")):
+            if value is None:
+                continue
+            check_number(setting, value, above=0)
+            if variant != reader:
+                raise ValueError(
+                    f"Only the variant {reader!r} reads `{setting}`; with another it would be "
+                    f"ignored. Received: variant={variant!r}, {setting}={value!r}"
+                )
         self.b = b
         self.alpha = alpha
         self.anneal = anneal
         self.variant = variant
 
     def block_terms(self, distance, partners):
-        cost = penalty(self.variant, self.b, self.alpha)
+        b, alpha = (2 if self.b is None else self.b), (1 if self.alpha is None else self.alpha)
+        cost = penalty(self.variant, b, alpha)
         return pnp_terms(distance, partners, cost, self.anneal)
 
     def list_of(self, partners, own=None):

@@ -86,4 +86,6 @@ class ProxyNCALoss(ClassLoss):
         logits = bounded(logits)
         others = ops.logsumexp(ops.where(own, -FAR, logits), axis=1)
         mine = ops.sum(ops.where(own, logits, 0), axis=1)
-        return [class_terms(others - mine, own)]
+        rows = class_terms(others - mine, own)
+        # Terms may be negative here: all of them count as active.
+        return [rows._replace(active=rows.valid)]

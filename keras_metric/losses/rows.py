@@ -9,8 +9,9 @@ from keras import ops
 class Rows(NamedTuple):
     """Sums over the terms of each anchor row, all of shape (batch,).
 
-    `total`: the sum of the row's terms. `active`: how many of them are greater than zero.
-    `valid`: how many terms the row has at all. A row without a partner is 0 in all three.
+    `total`: the sum of the row's terms. `active`: how many of them are greater than zero; all of
+    them in a loss whose terms have a sign. `valid`: how many terms the row has at all. A row
+    without a partner is 0 in all three.
     """
 
     total: Any
@@ -47,6 +48,17 @@ class _Reduce(keras.losses.Loss):
 
 # Ours, beside Keras's own: sum over all rows, divided by the sum of the rows' counts.
 OVER_COUNTS = {"mean_active": "active", "mean_valid": "valid"}
+
+
+def often_enough(rows, reduction):
+    """How often (batch,) a number counts in each row to be added once by the `reduction`.
+
+    To each row of its own, where the rows are not divided by their counts.
+    """
+    if reduction not in OVER_COUNTS:
+        return ops.maximum(rows.active, 1)
+    count = getattr(rows, OVER_COUNTS[reduction])
+    return ops.where(ops.sum(count) > 0, count, 1 / ops.cast(ops.shape(count)[0], count.dtype))
 
 
 def reduce_rows(parts, reduction, sample_weight, name, dtype):

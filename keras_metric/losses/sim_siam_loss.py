@@ -100,7 +100,7 @@ class SimSiamLoss(MetricLoss):
                 f"predictor={predictor!r}"
             )
         self.predictor = predictor
-        wide = distances.at_least_float32(keras.config.floatx())
+        wide = distances.dtype_of_weights()
         self.network = predictor or Predictor(dtype=wide, name="predictor")
         # Keras says whether it is training only inside the call of a model.
         told = "training" in inspect.signature(self.network.call).parameters

@@ -15,7 +15,8 @@ def watch():
 
     `active_share`: terms greater than zero among all terms. `positive_distance`,
     `negative_distance`: mean distance of an anchor to its positives and negatives.
-    `positives`: number of (anchor, positive) pairs. Nothing is computed outside such a block.
+    `positives`, `negatives`: number of (anchor, positive) and (anchor, negative) pairs. Nothing is
+    computed outside such a block.
     """
     outer = getattr(_watched, "seen", None)
     _watched.seen = {}
@@ -32,8 +33,15 @@ def watching():
 
 
 def report(positive_distance, negative_distance, positive=None, negative=None):
-    """Tell an open `watch` the distances of a batch; the masks say which elements are meant."""
+    """Tell an open `watch` the distances of a batch; the masks say which elements are meant.
+
+    `negative_distance` may be None, where a loss compares nothing with other classes.
+    """
     if not watching():
+        return
+    if negative_distance is None:
+        seen, sums = _watched.seen, _masked_sum(positive_distance, positive)
+        seen["positive_distance"], seen["positives"] = _mean(*sums)
         return
     sums, counts = zip(
         _masked_sum(positive_distance, positive), _masked_sum(negative_distance, negative)
@@ -52,7 +60,7 @@ def report_rows(positive_sums, negative_sums, num_positives, num_negatives):
         return
     seen = _watched.seen
     seen["positive_distance"], seen["positives"] = _mean(positive_sums, num_positives)
-    seen["negative_distance"], _ = _mean(negative_sums, num_negatives)
+    seen["negative_distance"], seen["negatives"] = _mean(negative_sums, num_negatives)
 
 
 def _mean(sums, numbers):

@@ -75,7 +75,7 @@ class WeightedSum(keras.losses.Loss):
         return self(y_true, y_pred)
 
     def against(self, y_true, y_pred, reference_labels, reference_embeddings, sample_weight=None):
-        """The sum against a reference set; see `TripletLoss.against`."""
+        """The sum against a reference set; see `MetricLoss.against`."""
         for _, loss in self.terms:
             if not hasattr(loss, "against"):
                 raise ValueError(
@@ -103,6 +103,15 @@ class WeightedSum(keras.losses.Loss):
             for weight, loss in config["terms"]
         ]
         return cls(**{**config, "terms": terms})
+
+
+def terms_of(loss):
+    """The losses that `loss` is made of: a loss, a sum of losses, or a structure of them."""
+    terms = []
+    for one in keras.tree.flatten(loss):
+        inner = [part for _, part in one.terms] if isinstance(one, WeightedSum) else None
+        terms += [one] if inner is None else terms_of(inner)
+    return terms
 
 
 def _checked(term):

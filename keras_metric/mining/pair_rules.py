@@ -124,8 +124,8 @@ def n_pairs(distance, partners, noise=None):
     """
     if isinstance(partners, MaskedPairs):
         raise ValueError(
-            'The strategy "n-pairs" takes one pair of each class, so it needs integer class '
-            'labels. Received: labels="multi_hot"'
+            'The strategy "n-pairs" takes one pair of each class of a batch, so it needs integer '
+            'class labels, and no memory. Received: labels="multi_hot", or a memory'
         )
     rows = ops.arange(ops.shape(distance)[0], dtype="int32")
     same = ops.equal(partners.labels[:, None], partners.labels[None, :])

@@ -3,6 +3,9 @@
 import keras
 import numpy as np
 
+from keras_metric.losses.weighted_sum import terms_of
+from keras_metric.models import branches
+
 
 class IdGuard(keras.layers.Layer):
     """Counts ids without a class, which a compiled step can see but not raise for.
@@ -15,8 +18,8 @@ class IdGuard(keras.layers.Layer):
     def __init__(self, **kwargs):
         super().__init__(**{"name": "id_guard", "dtype": "float32", **kwargs})
         self.strange = keras.metrics.Sum(name="strange_ids", dtype="float32")
-        # Name and number of classes; the loss itself would be saved as if it were a part of this.
-        self.told = None
+        # Number of classes by name; a loss itself would be saved as if it were a part of this.
+        self.told = {}
         self.built = True
 
     def look(self, loss, x, y):
@@ -31,23 +34,29 @@ class IdGuard(keras.layers.Layer):
         for term in keras.tree.flatten(loss):
             if hasattr(term, "check_ids"):
                 term.check_ids(ids)
+        if isinstance(x, dict) and set(x) == set(branches.PAIR):
+            for term in terms_of(loss):
+                if hasattr(term, "check_pairs"):
+                    term.check_pairs(ids)
 
     def update(self, strange_ids):
         """Take in what the losses of a batch said: a list of (loss, number)."""
         for loss, number in strange_ids:
-            self.told = (loss.name, loss.num_classes)
+            self.told[loss.name] = loss.num_classes
             self.strange.update_state(number)
 
     def check(self):
         """Raise if the batches since the last reset had ids without a class."""
-        if self.told is None or not float(self.strange.total.numpy()):
+        if not self.told or not float(self.strange.total.numpy()):
             return
         number = int(self.strange.total.numpy())
         self.strange.reset_state()
-        name, classes = self.told
+        known = " or ".join(
+            f"{name}, which has num_classes={classes}: ids must run from 0 to {classes - 1}"
+            for name, classes in self.told.items()
+        )
         raise ValueError(
-            f"{number} labels were no class of {name}, which has num_classes={classes}: ids must "
-            f"run from 0 to {classes - 1}. Their batches had a loss of NaN and were not learned "
-            "from. Count the classes anew, or number them: "
+            f"{number} labels were no class of {known}. Their batches had a loss of NaN and were "
+            "not learned from. Count the classes anew, or number them: "
             "classes, ids = np.unique(labels, return_inverse=True)."
         )

@@ -36,6 +36,7 @@ class LossLayers(keras.layers.Layer):
             for layer in held:
                 _build(layer, width)
         self.held = tuple(held)
+        self.guard.told = {}
         _check_paths(self.held)
 
     def build_held(self, width):

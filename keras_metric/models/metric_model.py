@@ -12,6 +12,7 @@ from keras_metric._checks import check_arrays, check_count, check_flag, check_no
 from keras_metric.data.epoch_batches import EpochBatches
 from keras_metric.losses.running_state import listening
 from keras_metric.losses.train_reports import watch
+from keras_metric.losses.weighted_sum import terms_of
 from keras_metric.models import branches
 from keras_metric.models.backbones import inputs_of_shape
 from keras_metric.models.catch_up import CatchUp
@@ -95,6 +96,11 @@ class MetricModel(keras.Model):
         self.loss_layers.guard.check()
         return history
 
+    def evaluate(self, *args, **kwargs):
+        found = super().evaluate(*args, **kwargs)
+        self.loss_layers.guard.check()
+        return found
+
     def train_on_batch(self, x, y=None, *args, **kwargs):
         check_arrays("x", x)
         check_arrays("y", y)
@@ -134,11 +140,15 @@ class MetricModel(keras.Model):
             a: a batch of inputs, as for `predict` of the (first) encoder.
             b: as many inputs as `a`; or one, or one in `a`, to be measured against all others.
             metric: name of a metric of `keras_metric.distances`, or a `layers.Mahalanobis`. Default
-                None: the one that the loss uses, "euclidean" if it names none.
+                None: the one that the loss uses, of several losses the first that has one,
+                "euclidean" if none has.
             batch_size: how many inputs the encoder sees at once. Default 32.
 
         Returns:
             NumPy array `(batch,)`. Smaller is closer.
+
+        Raises:
+            ValueError: for an unknown metric, or another number of items in `a` and `b`.
         """
         if metric is None:
             metric = self._loss_metric()
@@ -206,9 +216,9 @@ class MetricModel(keras.Model):
         return {**super().get_config(), **own}
 
     def _loss_metric(self):
-        metric = getattr(self.loss, "distance", None)
-        known = isinstance(metric, str) or distances.layers_of(metric)
-        return metric if known else "euclidean"
+        metrics = (getattr(term, "distance", None) for term in terms_of(self.loss))
+        known = (m for m in metrics if isinstance(m, str) or distances.layers_of(m))
+        return next(known, "euclidean")
 
     def _check_without_y(self, y_pred):
         terms = keras.tree.flatten(self.loss)

@@ -2,6 +2,7 @@
 
 from keras_metric import losses
 from keras_metric._export import export
+from keras_metric.losses.weighted_sum import terms_of
 from keras_metric.models import branches
 from keras_metric.models.embedding_model import EmbeddingModel
 
@@ -71,12 +72,15 @@ class QuadrupletModel(EmbeddingModel):
 
     def _check_form(self, inputs):
         # Position alone tells the loss which item is which, so the wrong form would train.
-        if not isinstance(self.loss, losses.QuadrupletLoss) or not isinstance(inputs, dict):
+        if not isinstance(inputs, dict):
             return
-        expected = branches.TWO_ANCHORS if self.loss.form == "two_anchors" else branches.QUADRUPLET
-        for names in self.forms:
-            if set(inputs) == set(names) and names != expected:
-                raise ValueError(
-                    f"QuadrupletLoss(form={self.loss.form!r}) needs the branches "
-                    f"{branches.listing((expected,))}. Received: {branches.listing((names,))}."
-                )
+        for loss in terms_of(self.loss):
+            if not isinstance(loss, losses.QuadrupletLoss):
+                continue
+            expected = branches.TWO_ANCHORS if loss.form == "two_anchors" else branches.QUADRUPLET
+            for names in self.forms:
+                if set(inputs) == set(names) and names != expected:
+                    raise ValueError(
+                        f"QuadrupletLoss(form={loss.form!r}) needs the branches "
+                        f"{branches.listing((expected,))}. Received: {branches.listing((names,))}."
+                    )

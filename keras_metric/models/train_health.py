@@ -5,6 +5,8 @@ import warnings
 import keras
 from keras import ops
 
+PAIRS_OF = {"positive_distance": "positives", "negative_distance": "negatives"}
+
 
 class TrainHealth(keras.layers.Layer):
     """Means over an epoch of what the loss and the embeddings of each batch show.
@@ -43,9 +45,10 @@ class TrainHealth(keras.layers.Layer):
                 continue
             self.heard.add(name)
             weight = None
-            if name == "positive_distance" and "positives" in values:
+            number = values.get(PAIRS_OF.get(name))
+            if number is not None:
                 # A batch without a positive has no such distance, and must not count as 0.
-                weight = ops.cast(values["positives"] > 0, "float32")
+                weight = ops.cast(number > 0, "float32")
             tracker.update_state(ops.stop_gradient(values[name]), weight)
 
     def silent(self):
