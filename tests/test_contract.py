@@ -86,6 +86,7 @@ COMPILED = {
 # Another value of an argument whose default does not tell what other values there may be.
 OTHER_VALUES = {
     "alpha": 0.6,
+    "b": 3,
     "delta": 0.5,
     "dtype": "float64",
     "embedding_dim": 7,
@@ -107,6 +108,8 @@ NEEDED = {
     ("ManifoldLoss", "seed"): {"meta_classes": "random"},
     ("MarginLoss", "nu"): {"learn_beta": True},
     ("MarginLoss", "num_classes"): {"learn_beta": True},
+    ("PNPLoss", "alpha"): {"variant": "Dq"},
+    ("PNPLoss", "b"): {"variant": "Ib"},
 }
 # The triplets, and the pairs, are chosen by the same code in every loss: all strategies go through
 # these two, and the default and "hard" through the others.
