@@ -164,7 +164,8 @@ def test_half_precision_is_measured_in_float32(metric, dtype, rng):
     x = keras.ops.cast(200 * rng.normal(size=(4, 8)), dtype)
     wide = keras.ops.cast(x, "float32")
     for measure in (distances.pairwise, distances.elementwise):
-        found, expected = measure(x, x[::-1], metric), measure(wide, wide[::-1], metric)
+        found = measure(x, keras.ops.flip(x, 0), metric)
+        expected = measure(wide, keras.ops.flip(wide, 0), metric)
         assert keras.backend.standardize_dtype(found.dtype) == "float32"
         np.testing.assert_array_equal(np.asarray(found), np.asarray(expected))
     same = distances.pairwise(keras.ops.ones((2, 4), dtype), metric=metric)

@@ -46,10 +46,16 @@ CASES = {
     "PNP": (losses.PNPLoss(), pml_losses.PNPLoss),
     **{
         f"PNP {variant}": (
-            losses.PNPLoss(b=3, alpha=4, anneal=0.05, variant=variant),
+            losses.PNPLoss(anneal=0.05, variant=variant, **read),
             lambda variant=variant: pml_losses.PNPLoss(3, 4, 0.05, variant),
         )
-        for variant in ("O", "Ds", "Dq", "Iu", "Ib")
+        for variant, read in {
+            "O": {},
+            "Ds": {},
+            "Dq": {"alpha": 4},
+            "Iu": {},
+            "Ib": {"b": 3},
+        }.items()
     },
     "tuplet margin": (losses.TupletMarginLoss(), pml_losses.TupletMarginLoss),
     "tuplet margin, wide": (
