@@ -104,8 +104,8 @@ class PNPLoss(RankingLoss):
 
     def __init__(
         self,
-        b=None,
-        alpha=None,
+        b=2,
+        alpha=1,
         anneal=0.01,
         variant="O",
         distance="cosine",
@@ -119,11 +119,9 @@ class PNPLoss(RankingLoss):
         super().__init__(distance, mining, labels, reduction, name, dtype, memory)
         check_number("anneal", anneal, above=0)
         check_choice("variant", variant, VARIANTS)
-        for setting, value, reader in (("b", b, "Ib"), ("alpha", alpha, "Dq")):
-            if value is None:
-                continue
+        for setting, value, default, reader in (("b", b, 2, "Ib"), ("alpha", alpha, 1, "Dq")):
             check_number(setting, value, above=0)
-            if variant != reader:
+            if value != default and variant != reader:
                 raise ValueError(
                     f"Only the variant {reader!r} reads `{setting}`; with another it would be "
                     f"ignored. Received: variant={variant!r}, {setting}={value!r}"
@@ -134,8 +132,7 @@ class PNPLoss(RankingLoss):
         self.variant = variant
 
     def block_terms(self, distance, partners):
-        b, alpha = (2 if self.b is None else self.b), (1 if self.alpha is None else self.alpha)
-        cost = penalty(self.variant, b, alpha)
+        cost = penalty(self.variant, self.b, self.alpha)
         return pnp_terms(distance, partners, cost, self.anneal)
 
     def list_of(self, partners, own=None):
