@@ -1,5 +1,7 @@
 """image_paths, image_folder, ImageLoader."""
 
+import os
+
 import keras
 import numpy as np
 import pytest
@@ -82,8 +84,19 @@ def test_errors_name_the_folder_or_the_file(root, tmp_path):
         image_folder(root, (4, 4))
     (root / "ape" / "cut.png").unlink()
     Image.fromarray(np.full((4, 4), 60000, "uint16")).save(root / "ape" / "deep.png")
-    with pytest.raises(ValueError, match="8 bits a channel.*deep.png"):
-        image_folder(root, (4, 4), color_mode="grayscale")
+    for mode in ("grayscale", "rgb", "rgba"):
+        with pytest.raises(ValueError, match="8 bits a channel.*deep.png"):
+            image_folder(root, (4, 4), color_mode=mode)
     for changes in ({"image_size": 8}, {"image_size": (8, 0)}, {"color_mode": "hsv"}):
         with pytest.raises(ValueError, match="`image_size`|`color_mode`"):
             ImageLoader(**{"image_size": (8, 8), **changes})
+
+
+def test_a_link_that_leads_back_up_counts_no_image_twice(tmp_path):
+    for name in ("ape", "bee"):
+        (tmp_path / name).mkdir()
+        Image.new("L", (4, 4)).save(tmp_path / name / "one.png")
+    (tmp_path / "ape" / "up").symlink_to(tmp_path, target_is_directory=True)
+    # What the link leads to has been seen, but for the other classes.
+    found = [os.path.realpath(path) for path in image_paths(tmp_path)[0]]
+    assert len(found) <= 3 and len(set(found)) == 2

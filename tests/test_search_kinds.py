@@ -1,5 +1,8 @@
 """The approximate kinds keep what they promise, beside FAISS's exact answer."""
 
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
@@ -148,3 +151,37 @@ def test_more_settings_more_neighbours(rng):
     assert hits("pq", bits=4, rerank=1) < hits("pq", bits=6, rerank=1)
     assert hits("pq", codes=1, rerank=1) < hits("pq", codes=8, rerank=1)
     assert hits("hnsw", links=2, build_effort=2, search_effort=1, rerank=1) < hits("hnsw", links=16)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("ivf", {"lists": 500, "train_at": 400}),
+        ("pq", {"train_at": 100}),
+        ("ivf", {"lists": 20000}),
+    ],
+)
+def test_more_centres_than_items_to_train_on(kind, settings):
+    with pytest.raises(ValueError, match="`train_at` must be at least that"):
+        Index(8, kind=kind, settings=settings)
+
+
+def test_the_first_centroids_are_asked_for_by_many_at_once(rng):
+    """Threads that switch all the time: each has the right answer, and nothing counts twice."""
+    vectors, labels = rng.normal(size=(20_000, DIM)), np.arange(20_000) % 50
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        for _ in range(3):
+            index = Index(DIM, "euclidean")
+            index.add(vectors, labels=labels)
+
+            def ask(number, index=index):
+                return index.identify(vectors[:1], rule="centroid", threshold=float("inf"))[0]
+
+            with ThreadPoolExecutor(4) as pool:
+                found = list(pool.map(ask, range(8)))
+            assert len({(one.label, one.distance) for one in found}) == 1
+            assert index._store.sums._counts.sum() == 20_000
+    finally:
+        sys.setswitchinterval(interval)

@@ -271,9 +271,31 @@ def test_a_foreign_structure_is_built_anew(content):
     assert [m.id for m in Index.load("index").search(VECTORS[:1], k=3)[0]] == sound
 
 
+def test_lists_that_name_items_which_are_not_there_are_built_anew():
+    import faiss
+
+    saved(kind="ivf", settings={"train_at": 10})
+    sound = [m.id for m in Index.load("index").search(VECTORS[:1], k=3)[0]]
+    structure = faiss.deserialize_index(np.load(part("coarse-structure.npy")))
+    structure.reset()
+    structure.add_with_ids(VECTORS, 10**7 + np.arange(len(VECTORS)))
+    np.save(part("coarse-structure.npy"), faiss.serialize_index(structure))
+    forge()
+    assert [m.id for m in Index.load("index").search(VECTORS[:1], k=3)[0]] == sound
+
+
+@pytest.mark.parametrize("uri", ["http://elsewhere.invalid", "made/here.db"])
+def test_a_manifest_alone_leads_to_no_server_and_makes_no_file(uri):
+    saved()
+    forge(lambda b: b.update(store="milvus", address={"uri": uri}))
+    with pytest.raises(ValueError, match="pass it as uri="):
+        Index.load("index")
+    assert not Path("made").exists()
+
+
 @pytest.mark.parametrize("kind", ["short", "hnsw", "ivf", "pq", "ivf-pq"])
 def test_a_sound_structure_is_taken_over(kind, monkeypatch):
-    settings = {"train_at": 10, **({"bits": 4} if "pq" in kind else {})}
+    settings = {"train_at": 16, **({"bits": 4} if "pq" in kind else {})}
     index = Index(DIM, metric="euclidean", kind=kind, settings=settings)
     index.add(VECTORS, LABELS)
     index.save("index")

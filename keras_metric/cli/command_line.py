@@ -93,7 +93,7 @@ def _parser():
     add("--weights", default="none", help="none (default), imagenet (downloads), or a file")
     add("--embedding-dim", type=_count, default=128, help="default: 128")
     add("--loss", default="TripletLoss", help="a loss of keras_metric.losses (TripletLoss)")
-    add("--learning-rate", type=float, help="default: 0.001; 0.0001 for a large backbone")
+    add("--learning-rate", type=_rate, help="default: 0.001; 0.0001 for a large backbone")
     add("--classes-per-batch", type=_count, help="default: 16, or all classes if fewer")
     add("--samples-per-class", type=_count, help="default: so many that a batch has about 64")
     add("--augment", choices=("light", "none"), default="light", help="shift, turn, zoom a little")
@@ -105,7 +105,7 @@ def _parser():
         help=f"hold out a quarter of the classes (auto: from {ENOUGH_CLASSES} classes on) or of "
         "the images of each",
     )
-    add("--seed", type=int, default=0, help="default: 0")
+    add("--seed", type=_seed, default=0, help="default: 0")
 
     add = command(evaluate, "evaluate", "", " other_photos --json").add_argument
     add("folder", metavar="FOLDER", nargs="?", help="default: the images held out in training")
@@ -132,4 +132,19 @@ def _count(text):
     return value
 
 
+def _rate(text):
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be above 0, received {text}")
+    return value
+
+
+def _seed(text):
+    value = int(text)
+    if not 0 <= value < 2**32:
+        raise argparse.ArgumentTypeError(f"must be from 0 to 4294967295, received {text}")
+    return value
+
+
+_rate.__name__, _seed.__name__ = "number", "whole number"
 _count.__name__ = "whole number"  # argparse names the type in its message

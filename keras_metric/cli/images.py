@@ -45,5 +45,5 @@ def usual_color(paths):
 def _opened(path):
     try:
         return Image.open(path)
-    except OSError as error:
+    except Exception as error:  # Pillow raises more than OSError, as for a huge image.
         raise UserError(f"Could not read the image {path!r}: {error}") from error

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import os
 import time
 from pathlib import Path
 
@@ -46,6 +47,8 @@ def train(chosen):
     size = chosen.image_size or usual_size(paths, 96 if chosen.backbone == "small" else 160)
     color = usual_color(paths) if chosen.color == "auto" else chosen.color
     if chosen.backbone in BACKBONES:
+        if chosen.color == "grayscale":
+            raise UserError(f"{chosen.backbone} reads colour images: leave --color grayscale out.")
         color = "rgb"
     keras.utils.set_random_seed(chosen.seed)
     backbone = _backbone(chosen, size, 1 if color == "grayscale" else 3)
@@ -59,7 +62,9 @@ def train(chosen):
 
     batches = _batches(chosen, x, y)
     model = EmbeddingModel(backbone, embedding_dim=chosen.embedding_dim)
-    rate = chosen.learning_rate or (1e-3 if chosen.backbone == "small" else 1e-4)
+    rate = chosen.learning_rate
+    if rate is None:
+        rate = 1e-3 if chosen.backbone == "small" else 1e-4
     schedule = keras.optimizers.schedules.CosineDecay(rate, chosen.epochs * len(batches))
     model.compile(keras.optimizers.Adam(schedule), loss)
     before = model.encoder.predict(x_held, verbose=0)
@@ -78,7 +83,6 @@ def train(chosen):
         "trained encoder": judge(after, y_held),
     }
     say_table(numbers)
-    model.encoder.save(run / "encoder.keras")
     settings = {
         "folder": str(Path(chosen.folder).resolve()),
         "image_size": size,
@@ -86,7 +90,11 @@ def train(chosen):
         "held_out": {str(Path(paths[row]).resolve()): names[labels[row]] for row in held},
         "trained_on": [str(Path(paths[row]).resolve()) for row in kept],
     }
-    (run / "run.json").write_text(json.dumps(settings, indent=1), "utf-8")
+    # Both are there before either takes the place of an earlier run's.
+    model.encoder.save(run / "new.encoder.keras")
+    (run / "run.json.new").write_text(json.dumps(settings, indent=1), "utf-8")
+    os.replace(run / "new.encoder.keras", run / "encoder.keras")
+    os.replace(run / "run.json.new", run / "run.json")
     verdict = _verdict(numbers["raw pixels"], numbers["trained encoder"])
     notes = [verdict] if verdict else []
     if not by_class:
@@ -125,7 +133,13 @@ def _split(labels, names, how, seed):
     if len(names) < 2:
         raise UserError(f"Training needs two classes at least; the folder has {len(names)}.")
     if how == "classes" or (how == "auto" and len(names) >= ENOUGH_CLASSES):
-        return data.split_by_class(labels, test_size=0.25, seed=seed)
+        kept, held = data.split_by_class(labels, test_size=0.25, seed=seed)
+        if min(len(set(labels[rows])) for rows in (kept, held)) < 2:
+            raise UserError(
+                f"--split classes needs two classes to train on and two to judge on; the folder "
+                f"has {len(names)}. Use --split images."
+            )
+        return kept, held
     rng = np.random.default_rng(seed)
     held = []
     for label in range(len(names)):
@@ -154,6 +168,8 @@ def _backbone(chosen, size, channels):
             raise UserError("--weights belongs to a --backbone; the small one has none.")
         return _small(shape)
     if chosen.backbone.endswith(".keras"):
+        if chosen.weights != "none":
+            raise UserError("--weights belongs to a named --backbone; a .keras file has its own.")
         return load_model(chosen.backbone)
     if chosen.backbone not in BACKBONES:
         raise UserError(

@@ -5,6 +5,7 @@ import os
 
 import keras
 import numpy as np
+import PIL.Image
 
 from keras_metric._checks import as_path, check_choice, check_count, check_flag
 from keras_metric.data.example import feature as feature_of
@@ -185,6 +186,11 @@ class ImageLoader:
                 f"bytes. Received: {path!r}"
             )
         try:
+            # Keras would cut what has more than 8 bits to 255 without a word.
+            with PIL.Image.open(file) as opened:
+                mode = opened.mode
+            if isinstance(file, io.BytesIO):
+                file.seek(0)
             image = keras.utils.load_img(
                 file,
                 color_mode=self.color_mode,
@@ -192,12 +198,13 @@ class ImageLoader:
                 interpolation=self.interpolation,
                 keep_aspect_ratio=self.keep_aspect_ratio,
             )
-        except OSError as error:  # Pillow's errors, a missing file and a cut one are of this kind.
+        # Pillow raises a SyntaxError for one kind of damage, an error of its own for a huge image.
+        except Exception as error:
             raise ValueError(f"Could not read the image {_name(path)}: {error}") from error
-        if image.mode not in ("L", "RGB", "RGBA"):
+        if mode.startswith(("I", "F")):
             raise ValueError(
                 "Images must have 8 bits a channel. Received: the image "
-                f"{_name(path)} of mode {image.mode!r}. Scale it to 8 bits, or write a `load` "
+                f"{_name(path)} of mode {mode!r}. Scale it to 8 bits, or write a `load` "
                 "function of your own."
             )
         return keras.utils.img_to_array(image, dtype="uint8")
@@ -219,8 +226,15 @@ def _name(path):
 
 
 def _images_below(folder):
+    seen = set()
     for where, folders, files in os.walk(folder, followlinks=True):
+        # A link may lead back up, and each image counts once.
+        real = os.path.realpath(where)
         # In place: it steers the walk.
+        if real in seen:
+            folders[:] = []
+            continue
+        seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
             if name.lower().endswith(_EXTENSIONS) and not name.startswith("."):

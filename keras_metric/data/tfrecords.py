@@ -37,7 +37,8 @@ def tfrecord_items(paths, label="label", index=None):
         label: name of the feature that holds the label, an integer, a float or a string; or a
             function from the bytes of a record to its label; or None for no labels.
         index: path of a file (`.npz`) that keeps the outcome, or None. It is made anew where a
-            file has another size or time than when it was written, or `label` another name.
+            file has another size or time than when it was written, or `label` another name. A
+            function is called again for each record.
 
     Returns:
         `items`, a sequence of bytes; `labels`, a NumPy array `(records,)`, or None.
@@ -64,11 +65,16 @@ def tfrecord_items(paths, label="label", index=None):
             f"Received: label={label!r}"
         )
     files = _found(paths)
-    stamp = _stamp(files, label)
+    # Functions have no name to tell them apart by: of theirs, the places alone are kept.
+    named = None if callable(label) else label
+    stamp = _stamp(files, named)
     if index is not None and pathlib.Path(index).exists():
         kept = _kept(index, stamp)
         if kept is not None:
-            return TFRecords(files, *kept[:3]), kept[3]
+            records, labels = TFRecords(files, *kept[:3]), kept[3]
+            if callable(label):
+                labels = np.array([label(record) for record in records])
+            return records, labels
     parts = [_scanned(number, path, label) for number, path in enumerate(files)]
     of_file, starts, sizes = (np.concatenate([part[i] for part in parts]) for i in range(3))
     labels = None
@@ -77,7 +83,7 @@ def tfrecord_items(paths, label="label", index=None):
     if not len(starts):
         raise ValueError(f"The files must hold records. Received: {len(files)} empty files.")
     if index is not None:
-        _keep(index, stamp, of_file, starts, sizes, labels)
+        _keep(index, stamp, of_file, starts, sizes, None if callable(label) else labels)
     return TFRecords(files, of_file, starts, sizes), labels
 
 
@@ -201,8 +207,7 @@ def _cut(path, place, head):
 def _stamp(files, label):
     """What an index must agree with."""
     states = [(os.path.getsize(path), os.stat(path).st_mtime_ns) for path in files]
-    name = label if label is None or isinstance(label, str) else getattr(label, "__name__", "")
-    return json.dumps({"files": files, "states": states, "label": name})
+    return json.dumps({"files": files, "states": states, "label": label})
 
 
 def _kept(index, stamp):

@@ -35,6 +35,9 @@ def operating_point(rule, impostors, genuine, false_match_rate):
         threshold = np.nextafter(impostors[0], -np.inf)
         if matched:
             threshold = (impostors[matched - 1] + impostors[allowed]) / 2
+            # Between two neighbours among the floats there is no middle.
+            if threshold >= impostors[allowed]:
+                threshold = impostors[matched - 1]
     missed = int(np.count_nonzero(np.asarray(genuine) > threshold))
     return OperatingPoint(
         rule,

@@ -64,6 +64,12 @@ def check_settings(kind, settings, dim):
             raise ValueError(f"`codes` must divide dim={dim}. Received: codes={result['codes']}")
         if not 4 <= result["bits"] <= 12:
             raise ValueError(f"`bits` must be from 4 to 12. Received: bits={result['bits']}")
+    centres = max(result.get("lists") or 1, 1 << result.get("bits", 0))
+    if centres > result.get("train_at", centres):
+        raise ValueError(
+            f"{centres} centres (`lists`, or 2 to the power of `bits`) need as many items to be "
+            f"trained on: `train_at` must be at least that. Received: train_at={result['train_at']}"
+        )
     return result
 
 
@@ -157,7 +163,9 @@ class Coarse:
         structure = _structure_of(np.array(arrays["coarse-structure"]))
         slots = len(arrays["coarse-row-of-slot"])
         if not self._is_ours(structure, slots):
-            self._build(vectors)
+            self._reset()
+            if len(vectors) >= self.settings["train_at"]:
+                self._build(vectors)
             return
         self.structure = structure
         self.trained_on, self.removed = description["trained_on"], description["removed"]
@@ -171,7 +179,9 @@ class Coarse:
         kinds = {"short": faiss.IndexFlat, "hnsw": faiss.IndexHNSW}
         width = self.settings["dims"] if self.kind == "short" else self.dim
         fits = isinstance(structure, kinds.get(self.kind, faiss.IndexIVF))
-        return fits and structure.d == width and structure.ntotal == slots
+        if not fits or structure.d != width or structure.ntotal != slots:
+            return False
+        return not isinstance(structure, faiss.IndexIVF) or _lists_point_inside(structure, slots)
 
     def _build(self, vectors):
         self._reset()
@@ -259,6 +269,19 @@ def _structure_of(data):
         return faiss.deserialize_index(data)
     except RuntimeError:
         return None
+
+
+def _lists_point_inside(structure, slots):
+    """Whether the lists of a FAISS structure hold slots that exist, and nothing else."""
+    import faiss
+
+    lists = structure.invlists
+    for number in range(structure.nlist):
+        size = lists.list_size(number)
+        ids = faiss.rev_swig_ptr(lists.get_ids(number), size) if size else np.zeros(0, "int64")
+        if size and not 0 <= ids.min() <= ids.max() < slots:
+            return False
+    return True
 
 
 def _divisor(dim):

@@ -75,7 +75,8 @@ def check_contents(folder, names, arrays, dim):
 def _check_columns(folder, columns, arrays, size):
     seen = set()
     for number, column in enumerate(columns):
-        sound = isinstance(column, dict) and column.get("kind") in KINDS
+        sound = isinstance(column, dict) and isinstance(column.get("kind"), str)
+        sound = sound and column["kind"] in KINDS
         name = column.get("name") if sound else None
         if not isinstance(name, str) or name in seen or not isinstance(column.get("values"), list):
             raise _damaged(folder, "names.json", f"`columns[{number}]` is no attribute")
@@ -87,6 +88,11 @@ def _check_columns(folder, columns, arrays, size):
             continue
         for array in KINDS[column["kind"]].arrays:
             _check_array(folder, arrays, f"column-{number}-{array}", _COLUMN_TYPES[array], (size,))
+        if column["kind"] == "number":
+            whole = arrays[f"column-{number}-numbers"][arrays[f"column-{number}-whole"]]
+            # NaN stands for a missing one.
+            if not (np.isnan(whole) | ((whole == np.rint(whole)) & np.isfinite(whole))).all():
+                raise _damaged(folder, f"column-{number}-numbers.npy", "it holds no whole numbers")
         if column["kind"] == "flag":
             flags = arrays[f"column-{number}-flags"]
             if not np.isin(flags, (-1, 0, 1)).all():

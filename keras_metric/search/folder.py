@@ -18,6 +18,7 @@ import os
 import re
 import shutil
 import uuid
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -46,10 +47,19 @@ def keep(index, path):
             "`save` writes the manifest."
         )
     path = Path(path)
-    if index._journal is not None and index._journal.folder != _real(path):
-        index._journal.close()
-        index._journal = None
-    _write(index, path, journal=True)
+    before = index._journal
+    if before is None or before.folder == _real(path):
+        _write(index, path, journal=True)
+        return
+    index._journal = None
+    try:
+        _write(index, path, journal=True)
+    except BaseException:
+        # Where it cannot be kept in the new folder, it still is in the old one.
+        if index._journal is None:
+            index._journal = before
+        raise
+    before.close()
 
 
 def load(cls, path, encoder, uri, token):
@@ -76,10 +86,11 @@ class _KeptJournal:
     def __init__(self, folder, lock):
         self.folder, self.lock, self._journal = folder, lock, None
 
-    def begin(self, path):
+    def go_on_in(self, journal):
+        """Write into another `Journal` from now on."""
         if self._journal is not None:
             self._journal.close()
-        self._journal = Journal(path)
+        self._journal = journal
 
     def append(self, *change):
         self._journal.append(*change)
@@ -94,7 +105,7 @@ def _write(index, path, journal):
     _check_folder(path)
     path.mkdir(parents=True, exist_ok=True)
     kept = index._journal if journal else None
-    lock = None
+    lock = fresh = None
     if kept is None:
         # Whoever keeps this folder would go on writing into a journal that nobody reads.
         lock = _locked(path)
@@ -110,22 +121,39 @@ def _write(index, path, journal):
         if journal:
             with open(path / body["journal"], "xb") as file:
                 os.fsync(file.fileno())
+            fresh = Journal(path / body["journal"])
         text = written(body)
         _flush_folder(data)
         _flush_folder(path)
         _replace(path / MANIFEST, text)
-        _flush_folder(path)
-        _replace(path / "card.md", card(index, body["saved"]))
+        # From here on the manifest names the new journal: whatever fails now, changes go there.
         if journal:
             if kept is None:
                 kept = _KeptJournal(_real(path), lock)
                 lock = None
-            kept.begin(path / body["journal"])
-            index._journal = kept
+            kept.go_on_in(fresh)
+            index._journal, fresh = kept, None
+        _flush_folder(path)
+        try:
+            _replace(path / "card.md", card(index, body["saved"]))
+        except (OSError, ValueError) as error:
+            warnings.warn(f"The index is saved, its card.md is not: {error}", stacklevel=4)
         _sweep(path, body)
     finally:
+        if fresh is not None:
+            fresh.close()
         if lock is not None:
             lock.close()
+
+
+def _check_address(uri):
+    """Raise where a file leads to a server, or would make a data base, that nobody has named."""
+    if isinstance(uri, str) and "://" not in uri and Path(uri).is_file():
+        return
+    raise ValueError(
+        "A manifest alone leads to no server, and makes no file of Milvus. Received: the address "
+        f"{uri!r} in the manifest. If that is where the data are, pass it as uri=."
+    )
 
 
 def _write_data(index, folder):
@@ -154,6 +182,8 @@ def _read(cls, path, body, encoder, uri, token):
             f"token without `uri`; the manifest says {body['address']['uri']!r}. If that is your "
             "server, pass it as uri=."
         )
+    if body["store"] == "milvus" and uri is None:
+        _check_address(body["address"].get("uri"))
     index = cls(
         body["dim"],
         metric=body["metric"],

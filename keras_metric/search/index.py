@@ -473,7 +473,8 @@ class Index:
             path: the folder.
             encoder: the encoder that queries will come from; raises if it is not the one that
                 the index was made with.
-            uri: for Milvus, if it moved; None takes the address in the manifest.
+            uri: for Milvus: where the data are. None takes the address in the manifest if that is
+                a file that exists; a server has to be named.
             token: for Milvus.
 
         Raises:
@@ -486,8 +487,8 @@ class Index:
         """Save, and from now on write each change to the disk before the call returns.
 
         For a service: whoever was enrolled before a kill is there after `load(path)`, which reads
-        the saved index and the changes since. `save` of the same path folds them in. One process
-        at a time may keep a folder.
+        the saved index and the changes since. `save` of the same path folds them in, and writes
+        the operating points of a `calibrate` since. One process at a time may keep a folder.
         """
         with self._saving, self._lock.write():
             folder.keep(self, path)

@@ -1,5 +1,7 @@
 """Sums of the vectors of each label, kept up to date once somebody asked for centroids."""
 
+import threading
+
 import numpy as np
 
 from keras_metric.search.vectors import BLOCK
@@ -12,14 +14,18 @@ class LabelSums:
         self._dim = dim
         self._sums = None
         self._counts = None
+        # Readers ask at the same time; changes have the index for themselves.
+        self._first = threading.Lock()
 
     def of(self, codes, vectors):
         """The codes that have items, their sums and counts; `codes, vectors` are all the rows."""
-        if self._sums is None:
-            self._sums = np.zeros((0, self._dim))
-            self._counts = np.zeros(0, "int64")
-            for start in range(0, len(codes), BLOCK):
-                self.add(codes[start : start + BLOCK], vectors[start : start + BLOCK])
+        with self._first:
+            if self._sums is None:
+                whole = LabelSums(self._dim)
+                whole._sums, whole._counts = np.zeros((0, self._dim)), np.zeros(0, "int64")
+                for start in range(0, len(codes), BLOCK):
+                    whole.add(codes[start : start + BLOCK], vectors[start : start + BLOCK])
+                self._sums, self._counts = whole._sums, whole._counts
         present = np.flatnonzero(self._counts)
         return present, self._sums[present], self._counts[present]
 
