@@ -133,13 +133,12 @@ def _split(labels, names, how, seed):
     if len(names) < 2:
         raise UserError(f"Training needs two classes at least; the folder has {len(names)}.")
     if how == "classes" or (how == "auto" and len(names) >= ENOUGH_CLASSES):
-        kept, held = data.split_by_class(labels, test_size=0.25, seed=seed)
-        if min(len(set(labels[rows])) for rows in (kept, held)) < 2:
+        if len(names) < 4:
             raise UserError(
-                f"--split classes needs two classes to train on and two to judge on; the folder "
+                "--split classes needs two classes to train on and two to judge on; the folder "
                 f"has {len(names)}. Use --split images."
             )
-        return kept, held
+        return data.split_by_class(labels, test_size=max(0.25, 2 / len(names)), seed=seed)
     rng = np.random.default_rng(seed)
     held = []
     for label in range(len(names)):

@@ -148,7 +148,7 @@ def _write(index, path, journal):
 
 def _check_address(uri):
     """Raise where a file leads to a server, or would make a data base, that nobody has named."""
-    if isinstance(uri, str) and "://" not in uri and Path(uri).is_file():
+    if isinstance(uri, str) and "://" not in uri and Path(uri).exists():
         return
     raise ValueError(
         "A manifest alone leads to no server, and makes no file of Milvus. Received: the address "
