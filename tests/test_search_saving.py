@@ -282,24 +282,25 @@ class TestKept:
         assert len(list(Path("index").glob("journal-*"))) == 1
         again.close()
 
+    def keeps_what_comes_later(self, index, rng):
+        index.add(rng.normal(size=(1, DIM)), ids=["late"], labels=["x"])
+        assert len(Index.load("here")) == len(index)
+        index.close()
+
     def test_a_folder_that_cannot_be_kept_leaves_the_other_kept(self, rng):
         index = filled(rng)
         index.keep("here")
         Path("file").write_text("no folder")
         with pytest.raises((ValueError, OSError)):
             index.keep("file")
-        index.add(rng.normal(size=(1, DIM)), ids=["late"], labels=["x"])
-        assert len(Index.load("here")) == len(index)
-        index.close()
+        self.keeps_what_comes_later(index, rng)
 
     def test_a_card_that_cannot_be_written_loses_nothing(self, rng):
         index = filled(rng)
         Path("here/card.md").mkdir(parents=True)
         with pytest.warns(UserWarning, match="its card.md is not"):
             index.keep("here")
-        index.add(rng.normal(size=(1, DIM)), ids=["late"], labels=["x"])
-        assert len(Index.load("here")) == len(index)
-        index.close()
+        self.keeps_what_comes_later(index, rng)
 
     def test_one_index_keeps_a_folder(self, rng):
         index = filled(rng)

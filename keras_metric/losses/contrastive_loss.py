@@ -54,8 +54,8 @@ class ContrastiveLoss(PairLoss):
 
     Raises:
         TypeError: for an argument of another type.
-        ValueError: for an unknown name, float class labels on a labelled batch, or another
-            number of branches.
+        ValueError: for an unknown name, float class labels on a labelled batch, another number
+            of branches, or y of pairs outside 0 to 1.
 
     Example:
     >>> import numpy as np

@@ -87,7 +87,8 @@ class PNPLoss(RankingLoss):
 
     Raises:
         TypeError: for an argument of another type.
-        ValueError: for an unknown name, a number of 0 or less, or labels of another kind.
+        ValueError: for an unknown name, a number of 0 or less, labels of another kind, or another
+            `b` or `alpha` than the default for a variant that does not read it.
 
     Example:
     >>> import numpy as np

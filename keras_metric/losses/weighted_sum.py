@@ -109,8 +109,8 @@ def terms_of(loss):
     """The losses that `loss` is made of: a loss, a sum of losses, or a structure of them."""
     terms = []
     for one in keras.tree.flatten(loss):
-        inner = [part for _, part in one.terms] if isinstance(one, WeightedSum) else None
-        terms += [one] if inner is None else terms_of(inner)
+        is_sum = isinstance(one, WeightedSum)
+        terms += terms_of([part for _, part in one.terms]) if is_sum else [one]
     return terms
 
 

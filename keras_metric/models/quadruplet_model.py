@@ -74,13 +74,13 @@ class QuadrupletModel(EmbeddingModel):
         # Position alone tells the loss which item is which, so the wrong form would train.
         if not isinstance(inputs, dict):
             return
+        found = next((names for names in self.forms if set(inputs) == set(names)), None)
         for loss in terms_of(self.loss):
-            if not isinstance(loss, losses.QuadrupletLoss):
+            if found is None or not isinstance(loss, losses.QuadrupletLoss):
                 continue
             expected = branches.TWO_ANCHORS if loss.form == "two_anchors" else branches.QUADRUPLET
-            for names in self.forms:
-                if set(inputs) == set(names) and names != expected:
-                    raise ValueError(
-                        f"QuadrupletLoss(form={loss.form!r}) needs the branches "
-                        f"{branches.listing((expected,))}. Received: {branches.listing((names,))}."
-                    )
+            if found != expected:
+                raise ValueError(
+                    f"QuadrupletLoss(form={loss.form!r}) needs the branches "
+                    f"{branches.listing((expected,))}. Received: {branches.listing((found,))}."
+                )
