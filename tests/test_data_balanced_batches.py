@@ -215,11 +215,31 @@ def test_labels_as_list_column_or_tensor(given):
     assert equal(epoch_of(one), epoch_of(BalancedBatches(rows(20), given(y), 2, 3, seed=0)))
 
 
+class NAType:
+    """As pandas' NA: answers every question with itself, and has no truth."""
+
+    def __eq__(self, other):
+        return self
+
+    __ne__ = __eq__
+    __hash__ = object.__hash__
+
+    def __bool__(self):
+        raise TypeError("boolean value of NA is ambiguous")
+
+
 def test_number_labels_agrees_with_numpy(rng):
     for y in (rng.integers(0, 50, 300), rng.integers(0, 50, 300).astype(str)):
         classes, ids = number_labels(y)
         expected = np.unique(y, return_inverse=True)
         assert np.array_equal(classes, expected[0]) and np.array_equal(ids, expected[1])
+
+
+def test_integers_beyond_64_bits_stay_apart():
+    """As floats, which NumPy makes of them together, three of these are one number."""
+    y = [2**63, 2**63 + 1, -1, 2**63 + 2, -1]
+    classes, ids = number_labels(np.array(y, dtype=object))
+    assert classes.tolist() == sorted(set(y)) and classes[ids].tolist() == y
 
 
 def test_power_weighs_classes_by_their_size():
@@ -322,6 +342,7 @@ def test_load_reads_a_repeated_row_once_and_names_the_item_that_fails():
         ({"y": np.eye(4)[np.repeat(np.arange(4), 5)]}, "np.argmax"),
         ({"y": np.repeat([0.0, 1.0, 2.0, np.nan], 5)}, "NaN or infinite label in row 15"),
         ({"y": np.array(["a", None] * 10, dtype=object)}, "missing label in row 1"),
+        ({"y": np.array([NAType(), "a"] * 10, dtype=object)}, "missing label in row 0"),
         ({"y": [], "x": rows(0)}, "at least one label"),
         ({"y": 3}, "one label for each row"),
         ({"small_classes": "keep"}, "`small_classes` must be one of"),

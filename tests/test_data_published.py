@@ -195,3 +195,45 @@ class TestLfwPairs:
 def test_a_wrong_folder_is_named(read, tmp_path):
     with pytest.raises(ValueError, match="must be the unpacked folder"):
         read(tmp_path)
+
+
+def test_damaged_lists_say_which_line_or_image(tmp_path):
+    """No KeyError, no bare `int()`: the file, the place and what was found there."""
+    root = tmp_path / "CUB_200_2011"
+    touch(root, "images/a.jpg", "images/b.jpg")
+    (root / "images.txt").write_text("1 a.jpg\n2 b.jpg\n")
+    species = root / "image_class_labels.txt"
+    for text, words in (
+        ("1 7\n", "same images.*image '2'"),
+        ("1 7\n\n2 seven\n", "Line 3 of .*integer.*'seven'"),
+        (b"\xff\xfe", "UTF-8"),
+    ):
+        species.write_bytes(text if isinstance(text, bytes) else text.encode())
+        with pytest.raises(ValueError, match=words):
+            data.read_cub_200_2011(root)
+
+    shop = tmp_path / "shop"
+    touch(shop, "img/a.jpg")
+    lists = shop / "list_eval_partition.txt"
+    lists.write_text("1\nimage_name item_id evaluation_status\nimg/a.jpg id_00000001 val\n")
+    with pytest.raises(ValueError, match="one of .*'train'.*'val'"):
+        data.read_in_shop(shop)
+    lists.write_text("1\nimage_name item_id evaluation_status\nimg/a.jpg id_one train\n")
+    with pytest.raises(ValueError, match="Line 3 .*'one'"):
+        data.read_in_shop(shop)
+
+    faces = tmp_path / "pairs.txt"
+    for text, words in (
+        ("", "first line"),
+        ("two\n", "first line.*'two'"),
+        ("1 2 3\n", "first line.*'1 2 3'"),
+        ("0\n", "first line"),
+        ("1\nAnn 1 x\nAnn 1 Bob 1\n", "Line 2 .*'x'"),
+    ):
+        faces.write_text(text)
+        with pytest.raises(ValueError, match=words):
+            data.read_lfw_pairs(faces, tmp_path)
+
+    touch(tmp_path, "cars_annos.mat")
+    with pytest.raises(ValueError, match="cars_annos.mat.*must be a list of Stanford Cars"):
+        data.read_cars_196(tmp_path)

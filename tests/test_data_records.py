@@ -172,6 +172,8 @@ def test_the_index_is_read_again_and_made_anew(tmp_path):
         (framed([example(label=[1, 2])]), "2 values in record 0"),
         (framed([b"\xff\xfe no example"]), "tf.train.Example"),
         (b"", "must hold records"),
+        # A number that never ends, in place of the length of a field.
+        (framed([b"\n" + b"\xff" * 40]), "tf.train.Example"),
     ],
 )
 def test_files_that_cannot_be_read(tmp_path, content, words):
@@ -179,6 +181,32 @@ def test_files_that_cannot_be_read(tmp_path, content, words):
     path.write_bytes(content)
     with pytest.raises(ValueError, match=words):
         tfrecord_items(path)
+
+
+def test_a_damaged_index_is_made_anew(tmp_path):
+    path = write(tmp_path / "a.tfrecord", [example(label=i) for i in range(5)])
+    index = tmp_path / "a.npz"
+    tfrecord_items(path, "label", index)
+    whole = index.read_bytes()
+    for damaged in (
+        b"",
+        b"no zip",
+        whole[: len(whole) // 2],
+        whole[:60] + b"\0" * 40 + whole[100:],
+    ):
+        index.write_bytes(damaged)
+        items, labels = tfrecord_items(path, "label", index)
+        assert len(items) == 5 and labels.tolist() == list(range(5))
+        assert index.read_bytes()[:100] == whole[:100]
+
+
+def test_a_record_of_two_gibibytes(tmp_path):
+    path = tmp_path / "a.tfrecord"
+    with open(path, "wb") as file:
+        file.write(struct.pack("<Q", 2**31) + b"sums")
+        file.truncate(2**31 + 16)  # A hole: no byte of it is on the disk.
+    with pytest.raises(ValueError, match="below 2 GiB"):
+        tfrecord_items(path, label=None)
 
 
 def test_arguments_of_records(tmp_path):
@@ -289,6 +317,17 @@ def test_parquet_without_its_package(tmp_path, monkeypatch):
 def test_tables_that_cannot_be_read(tmp_path, name, text, words):
     with pytest.raises(ValueError, match=words):
         path_table(table(tmp_path, name, text))
+
+
+def test_numbers_beyond_64_bits_and_paths_that_are_none(tmp_path):
+    labels = path_table(table(tmp_path, "a.csv", f"path,label\na,{2**63}\nb,-1\n"))[1]
+    assert labels.tolist() == [str(2**63), "-1"]
+    parquet = pytest.importorskip("pyarrow.parquet")
+    import pyarrow
+
+    parquet.write_table(pyarrow.table({"path": [1, 2], "label": [1, 2]}), tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match="strings. Received: 1 in row 1"):
+        path_table(tmp_path / "a.parquet")
 
 
 def test_no_table(tmp_path):

@@ -190,3 +190,34 @@ def test_settings_that_are_refused():
         batches_of(buffer_size=11)
     with pytest.raises(ValueError, match="several processes"):
         batches_of(use_multiprocessing=True)
+
+
+def test_an_error_of_the_source_is_no_end():
+    """A source that fails once: the batch asked for again is the one of an unbroken stream."""
+    failing = [True]
+
+    def source():
+        for i in range(60):
+            if i == 40 and failing:
+                failing.clear()
+                raise OSError("network")
+            yield np.full(1, i, "float32"), i % 6
+
+    def batches(source):
+        return StreamBatches(source, 3, 2, batches_per_epoch=8, buffer_size=30, seed=0)
+
+    items = [(np.full(1, i, "float32"), i % 6) for i in range(60)]
+    broken, whole = batches(source), batches(items)
+    with pytest.raises(OSError, match="network"):
+        for i in range(8):
+            broken[i]
+    for i in range(8):
+        np.testing.assert_array_equal(broken[i][0], whole[i][0])
+
+
+@pytest.mark.parametrize("labels", [[0, "a"], ["a", 0], [1, 1.5]])
+def test_labels_of_two_kinds_would_share_numbers(labels):
+    source = [(np.zeros(1), labels[i % 2]) for i in range(8)]
+    batches = StreamBatches(source, 2, 2, batches_per_epoch=1, buffer_size=8, seed=0)
+    with pytest.raises(ValueError, match="Received both"):
+        batches[0]

@@ -471,6 +471,15 @@ class TestSettings:
         again = cls.from_config(config)
         assert again.get_config() == config and again.name == "mine"
 
+    def test_the_order_of_features_is_the_backbones(self, rng):
+        """Max pooling runs in this order on every CPU; a model is loaded where another is set."""
+        order = "channels_first"
+        backbone = keras.Sequential([keras.layers.MaxPooling2D(1, data_format=order)])
+        encoder = Encoder(backbone, embedding_dim=None, normalize=False)
+        x = rng.normal(size=(2, 3, 4, 4)).astype("float32")
+        for one in (encoder, Encoder.from_config(encoder.get_config())):
+            np.testing.assert_allclose(numpy(one(x)), x.mean(axis=(2, 3)), rtol=1e-5, atol=1e-6)
+
     def test_precision_is_the_backbones(self):
         model = EmbeddingModel(keras.layers.Dense(6, dtype="mixed_float16"))
         assert model.dtype_policy.name == model.encoder.dtype_policy.name == "mixed_float16"

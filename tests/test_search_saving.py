@@ -389,6 +389,17 @@ class TestEncoder:
         assert fingerprint(encoder) != wanted
         assert fingerprint(self.encoder(scale=127)) != wanted
 
+    def test_another_vocabulary_is_another_encoder(self):
+        def encoder(words):
+            keras.utils.set_random_seed(0)
+            lookup = keras.layers.StringLookup()
+            lookup.adapt(np.array(words))
+            return keras.Sequential([lookup, keras.layers.Embedding(8, 4)])
+
+        one = encoder(["owl", "owl", "hen"])
+        assert fingerprint(one) == fingerprint(encoder(["owl", "owl", "hen"]))
+        assert fingerprint(one) != fingerprint(encoder(["owl", "hen", "hen"]))
+
     def test_another_encoder_is_refused(self, rng):
         encoder = self.encoder()
         index = Index(encoder=encoder)
@@ -506,6 +517,7 @@ def test_a_milvus_index_is_found_again(rng):
     for arguments, message in (
         ({"dim": DIM + 1}, "length 6"),
         ({"dim": DIM, "metric": "euclidean"}, "ranks by IP"),
+        ({"dim": DIM, "metric": "dot"}, "made with metric='cosine'"),
     ):
         with pytest.raises(ValueError, match=message):
             Index(**arguments, store="milvus", uri="faces.db", collection="faces")

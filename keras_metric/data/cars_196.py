@@ -36,10 +36,11 @@ def read_cars_196(root):
     """
     try:
         folder = find_folder(root, "cars", "cars_annos.mat")
-        names, labels = _annotations(folder / "cars_annos.mat", "relative_im_path")
     except ValueError:
         folder = find_folder(root, "stanford_cars", "devkit")
         names, labels = _two_parts(folder)
+    else:
+        names, labels = _annotations(folder / "cars_annos.mat", "relative_im_path")
     names, labels = np.array(names), np.array(labels)
     return {
         part: image_set(folder, names[rows], labels[rows])
@@ -72,5 +73,12 @@ def _annotations(path, name_field):
     # Late: scipy.io is wanted here alone.
     from scipy.io import loadmat
 
-    rows = np.atleast_1d(loadmat(path, squeeze_me=True)["annotations"])
-    return [str(row[name_field]) for row in rows], [int(row["class"]) - 1 for row in rows]
+    try:
+        rows = np.atleast_1d(loadmat(path, squeeze_me=True)["annotations"])
+        return [str(row[name_field]) for row in rows], [int(row["class"]) - 1 for row in rows]
+    # A file that is damaged, or of another kind, fails in scipy in many ways.
+    except Exception as error:
+        raise ValueError(
+            f"{str(path)!r} must be a list of Stanford Cars, with `annotations` that have "
+            f"{name_field!r} and 'class'. Received: {type(error).__name__}: {error}"
+        ) from error

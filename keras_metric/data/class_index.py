@@ -59,7 +59,11 @@ def _packed(labels):
     # One very long string would widen a million others.
     if types == {str} and max(map(len, labels.tolist())) <= _WIDE:
         return labels.astype(str)
-    return np.array(labels.tolist()) if types == {int} else labels
+    if types != {int}:
+        return labels
+    packed = np.array(labels.tolist())
+    # Some beyond 64 bits, or on both sides of them, would become floats, and several one.
+    return packed if packed.dtype.kind in "iu" else labels
 
 
 def _number_strings(labels):
@@ -87,8 +91,8 @@ def _number_objects(labels, name):
     values = labels.tolist()
     found = dict.fromkeys(values)
     for value in found:
-        if value is None or value != value:
-            row = next(i for i, v in enumerate(values) if v is None or v != v)
+        if _is_missing(value):
+            row = next(i for i, v in enumerate(values) if _is_missing(v))
             raise _missing(name, row, "missing")
     try:
         ordered = sorted(found)
@@ -100,6 +104,11 @@ def _number_objects(labels, name):
     for i, value in enumerate(ordered):
         classes[i] = value
     return classes, ids
+
+
+def _is_missing(value):
+    # pandas' NA answers every question with NA, and will not say whether that is true.
+    return value is None or type(value).__name__ == "NAType" or value != value
 
 
 def _missing(name, row, what):

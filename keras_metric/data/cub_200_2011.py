@@ -40,8 +40,14 @@ def read_cub_200_2011(root):
     """
     folder = find_folder(root, "CUB_200_2011", "images.txt")
     names = dict(rows_of(folder / "images.txt", 2))
-    species = dict(rows_of(folder / "image_class_labels.txt", 2))
-    labels = np.array([int(species[number]) - 1 for number in names])
+    species = dict(rows_of(folder / "image_class_labels.txt", 2, integers=[1]))
+    if names.keys() != species.keys():
+        other = sorted(names.keys() ^ species.keys())[0]
+        raise ValueError(
+            "images.txt and image_class_labels.txt must number the same images. Received: image "
+            f"{other!r} in one of them alone, in {str(folder)!r}"
+        )
+    labels = np.array([species[number] - 1 for number in names])
     return {
         part: image_set(folder / "images", np.array(list(names.values()))[rows], labels[rows])
         for part, rows in {"train": labels < 100, "test": labels >= 100}.items()

@@ -106,12 +106,15 @@ def _varint(record, start):
         if byte < 128:
             return value, start
         shift += 7
+        if shift > 63:
+            raise IndexError("a number of more than ten bytes")
 
 
 def _integers(piece):
     start = 0
     while start < len(piece):
         value, start = _varint(piece, start)
+        value &= (1 << 64) - 1
         # 64 bits of two's complement.
         yield value - (1 << 64) if value >> 63 else value
 

@@ -26,7 +26,8 @@ def image_set(folder, names, labels, groups=None):
     for name in names:
         # A list may come from a stranger; its names lead into the folder, nowhere else.
         parts = pathlib.PurePosixPath(str(name).replace("\\", "/"))
-        if parts.is_absolute() or ".." in parts.parts or "\0" in name or ":" in parts.parts[0]:
+        away = parts.is_absolute() or ".." in parts.parts or "\0" in name
+        if away or not parts.parts or ":" in parts.parts[0]:
             raise ValueError(
                 f"The list of a data set names files below its own folder. Received: {str(name)!r}"
             )
@@ -54,13 +55,41 @@ def find_folder(root, name, marker):
     )
 
 
-def rows_of(path, columns, skip=0):
-    """Return the lines of a text file after the first `skip`, each split into `columns` words."""
-    rows = [line.split() for line in path.read_text("utf-8").splitlines()[skip:] if line.strip()]
-    for number, row in enumerate(rows, start=skip + 1):
+def lines_of(path):
+    """Return `(number, words)` of each line of a list that is not empty."""
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{str(path)!r} must be a text file in UTF-8. Received: {error}") from None
+    lines = enumerate(text.splitlines(), start=1)
+    return [(number, line.split()) for number, line in lines if line.strip()]
+
+
+def rows_of(path, columns, integers=(), skip=0):
+    """Return the lines of a list after the first `skip`, each as `columns` words.
+
+    Those words whose places are among `integers` come as such.
+    """
+    rows = []
+    for number, row in lines_of(path):
+        if number <= skip:
+            continue
         if len(row) != columns:
             raise ValueError(
                 f"Every line of {str(path)!r} must have {columns} words. Received: {row!r} as line "
                 f"{number}."
             )
+        for place in integers:
+            row[place] = as_integer(row[place], path, number)
+        rows.append(row)
     return rows
+
+
+def as_integer(word, path, number):
+    """Return a word of line `number` of a list as the integer that it must be."""
+    try:
+        return int(word)
+    except ValueError:
+        raise ValueError(
+            f"Line {number} of {str(path)!r} must have an integer there. Received: {word!r}"
+        ) from None

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from keras_metric._checks import as_path
-from keras_metric.data.image_set import image_set
+from keras_metric.data.image_set import as_integer, image_set, lines_of
 
 
 class ImagePairs(NamedTuple):
@@ -62,7 +62,12 @@ def read_lfw_pairs(pairs_file, root):
     path = as_path("pairs_file", pairs_file)
     if not path.is_file():
         raise ValueError(f"`pairs_file` must be a file. Received: pairs_file={str(pairs_file)!r}")
-    head, *lines = (line.split() for line in path.read_text("utf-8").splitlines() if line.strip())
+    (_, head), *lines = lines_of(path) or [(1, [])]
+    if len(head) not in (1, 2) or not all(word.isdecimal() and int(word) for word in head):
+        raise ValueError(
+            f"The first line of {str(path)!r} must be the number of folds and of pairs of each "
+            f"kind in a fold, or the second alone. Received: {' '.join(head)!r}"
+        )
     num_folds, each = (int(number) for number in ([1, *head] if len(head) == 1 else head))
     if len(lines) != 2 * num_folds * each:
         raise ValueError(
@@ -70,17 +75,17 @@ def read_lfw_pairs(pairs_file, root):
             f"Received: {len(lines)} lines after it."
         )
     first, second, same = [], [], []
-    for number, words in enumerate(lines):
-        alike = number % (2 * each) < each
+    for place, (number, words) in enumerate(lines):
+        alike = place % (2 * each) < each
         if len(words) != (3 if alike else 4):
             raise ValueError(
                 f"A pair of {'one person has 3' if alike else 'two people has 4'} words. "
-                f"Received: {words!r} as line {number + 2} of {str(path)!r}."
+                f"Received: {words!r} as line {number} of {str(path)!r}."
             )
         name, image, *rest = words
         other, other_image = [name, *rest] if alike else rest
-        first.append(f"{name}/{name}_{int(image):04}.jpg")
-        second.append(f"{other}/{other}_{int(other_image):04}.jpg")
+        first.append(f"{name}/{name}_{as_integer(image, path, number):04}.jpg")
+        second.append(f"{other}/{other}_{as_integer(other_image, path, number):04}.jpg")
         same.append(alike)
     parts = (image_set(root, names, np.zeros(len(names))).paths for names in (first, second))
     return ImagePairs(

@@ -61,6 +61,12 @@ def path_table(path, path_column="path", label_column="label", root=None):
                 "Every row must have a path and a label. Received: row "
                 f"{empty + 1} of {str(path)!r} without {name!r}"
             )
+    odd = next((i for i, one in enumerate(paths) if not isinstance(one, str)), None)
+    if odd is not None:
+        raise ValueError(
+            f"The column {path_column!r} must hold paths, strings. Received: {paths[odd]!r} in row "
+            f"{odd + 1} of {str(path)!r}"
+        )
     root = str(path.parent if root is None else root)
     return [os.path.join(root, one) for one in paths], _as_labels(labels)
 
@@ -119,4 +125,6 @@ def _as_labels(labels):
         return np.array(labels)
     # "007" is a name and no number.
     whole = all(str(number) == label for number, label in zip(numbers, labels))
-    return np.array(numbers if whole else labels)
+    found = np.array(numbers) if whole else None
+    # Beyond 64 bits they would become objects or floats.
+    return found if whole and found.dtype.kind == "i" else np.array(labels)

@@ -33,7 +33,7 @@ def read_stanford_online_products(root):
     result = {}
     for part in ("train", "test"):
         # image_id class_id super_class_id path
-        rows = rows_of(folder / f"Ebay_{part}.txt", 4, skip=1)
-        labels = [int(row[1]) - 1 for row in rows]
+        rows = rows_of(folder / f"Ebay_{part}.txt", 4, integers=[1], skip=1)
+        labels = [row[1] - 1 for row in rows]
         result[part] = image_set(folder, [row[3] for row in rows], labels)
     return result

@@ -49,14 +49,14 @@ class StreamBatches(EpochBatches):
         **kwargs: `workers` and `max_queue_size` of `keras.utils.PyDataset`.
 
     Attributes:
-        classes: list of the labels seen up to now; `classes[y]` gives a label back. Integers are
-            their own numbers; others are numbered as they come.
+        classes: list of the labels seen up to now that are no integers, numbered as they come:
+            `classes[y]` gives one back. Integers are their own numbers, and none of them is in it.
 
     Raises:
         TypeError: a source that can be read only once, or is none; an argument of another type.
         ValueError: a whole pass in which `classes_per_batch` classes never had
             `samples_per_class` samples in the buffer; samples that are no pairs; integer labels
-            that do not fit 32 bits.
+            that do not fit 32 bits, or come with labels of other types.
 
     Example:
     >>> import numpy as np
@@ -104,6 +104,7 @@ class StreamBatches(EpochBatches):
         self._augmentation = None
         self._lock = threading.Lock()
         self._numbers = {}
+        self._numbered = None
         self.classes = []
         self._restart()
         self._begin()
@@ -133,7 +134,12 @@ class StreamBatches(EpochBatches):
         if place < self._place:
             self._restart()
         while self._place <= place:
-            batch = next(self._chosen)
+            try:
+                batch = next(self._chosen)
+            except BaseException:
+                # A generator is over after an error; who asks again begins anew.
+                self._restart()
+                raise
             # Threads ask for neighbours, and Keras for the first two again.
             if place - self._place < 4 * max(self.workers, 1):
                 self._ready[self._place] = batch
@@ -148,7 +154,15 @@ class StreamBatches(EpochBatches):
 
     def _number(self, label):
         label = _plain(label)
-        if isinstance(label, int):
+        numbered = not isinstance(label, int)
+        if self._numbered not in (None, numbered):
+            raise ValueError(
+                "The labels of a stream must be integers, which are their own numbers, or all of "
+                f"other types, which are numbered. Received both: {label!r} after others. Yield "
+                "str(label)."
+            )
+        self._numbered = numbered
+        if not numbered:
             if not _INT32.min <= label <= _INT32.max:
                 raise ValueError(
                     f"Integer labels must fit 32 bits. Received: {label}. Yield it as a string: it "

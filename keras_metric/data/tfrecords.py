@@ -6,6 +6,8 @@ import json
 import os
 import pathlib
 import struct
+import zipfile
+import zlib
 
 import numpy as np
 
@@ -37,8 +39,8 @@ def tfrecord_items(paths, label="label", index=None):
         label: name of the feature that holds the label, an integer, a float or a string; or a
             function from the bytes of a record to its label; or None for no labels.
         index: path of a file (`.npz`) that keeps the outcome, or None. It is made anew where a
-            file has another size or time than when it was written, or `label` another name. A
-            function is called again for each record.
+            file has another size or time than when it was written, or `label` another name, or
+            it is damaged. A function is called again for each record.
 
     Returns:
         `items`, a sequence of bytes; `labels`, a NumPy array `(records,)`, or None.
@@ -165,6 +167,11 @@ def _scanned(number, path, label):
             size = struct.unpack("<Q", head[:8])[0] if len(head) == _HEAD else end
             if place + _HEAD + size + _FOOT > end:
                 raise _cut(path, place, head)
+            if size >= 2**31:
+                raise ValueError(
+                    "A record must be below 2 GiB, the limit of protocol buffers. Received: "
+                    f"{size:,} bytes at byte {place} of {path!r}"
+                )
             starts.append(place + _HEAD)
             sizes.append(size)
             if label is None:
@@ -211,11 +218,17 @@ def _stamp(files, label):
 
 
 def _kept(index, stamp):
-    with np.load(index, allow_pickle=False) as kept:
-        if str(kept["stamp"]) != stamp:
-            return None
-        arrays = [kept[name] for name in ("of_file", "starts", "sizes", "labels") if name in kept]
-        return arrays if len(arrays) == 4 else [*arrays, None]
+    """What the file keeps; None where it is of other files, or damaged."""
+    try:
+        with open(index, "rb") as file, np.load(file, allow_pickle=False) as kept:
+            if str(kept["stamp"]) != stamp:
+                return None
+            arrays = [kept[name] for name in ("of_file", "starts", "sizes")]
+            labels = kept.get("labels")
+    # A ZIP cut off, another kind of file, an array of objects: each fails in its own way.
+    except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile, zlib.error):
+        return None
+    return [*arrays, labels]
 
 
 def _keep(index, stamp, of_file, starts, sizes, labels):

@@ -9,9 +9,8 @@ from keras_metric.losses.metric_loss import (
     MetricLoss,
     check_branches,
     check_one_each,
-    measured_pairs,
 )
-from keras_metric.losses.rows import single_terms
+from keras_metric.losses.rows import Rows, single_terms
 from keras_metric.losses.train_reports import report
 from keras_metric.pairs import FAR
 
@@ -92,16 +91,30 @@ class NPairsLoss(MetricLoss):
                 "NPairsLoss takes its pairs from one batch: no reference set. "
                 "Use NTXentLoss, which contrasts every anchor with a reference set."
             )
-        embeddings = _bounded(embeddings)
-        distance, partners = measured_pairs(labels, embeddings, self.distance)
-        # The first item of a class is the anchor, the second its positive.
-        pair = ops.logical_and(
-            ops.equal(partners.own_rank, 0)[:, None], ops.equal(partners.own_rank, 1)[None, :]
+        partners = pairs.from_labels(labels)
+        # The first item of a class is the anchor, the second its positive. Such pairs are at most
+        # half as many as the items: all that follows is a quarter of the batch's matrix.
+        is_anchor = ops.logical_and(ops.equal(partners.own_rank, 0), partners.num_positives > 0)
+        columns = partners.columns[0]
+        batch = ops.shape(labels)[0]
+        places = ops.argsort(ops.where(is_anchor, columns, columns + batch))[: (batch + 1) // 2]
+        exists = ops.take(is_anchor, places)
+        positives = ops.take(partners.column(0)[0], places)
+        anchors, positives = (
+            ops.take(_bounded(embeddings), rows, axis=0) for rows in (places, positives)
         )
-        targets = ops.cast(ops.logical_and(pair, partners.positive), distance.dtype)
-        rows = n_pairs_rows(ops.where(pair, -distance, -FAR), targets)
-        lengths = ops.sum(ops.square(embeddings), axis=1)
-        return [self._shortened(rows, lengths, ops.matmul(targets, lengths[:, None])[:, 0])]
+        distance = distances.pairwise(anchors, positives, metric=self.distance)
+        mates = ops.equal(places[:, None], places[None, :])
+        both = ops.logical_and(exists[:, None], exists[None, :])
+        right, wrong = (ops.logical_and(both, m) for m in (mates, ops.logical_not(mates)))
+        report(distance, distance, right, wrong)
+        logits = ops.where(exists[None, :], -distance, -FAR)
+        rows = n_pairs_rows(logits, ops.cast(right, distance.dtype))
+        lengths = (ops.sum(ops.square(x), axis=1) for x in (anchors, positives))
+        rows = self._shortened(rows, *lengths)
+        # Each item's own row again: the anchors come in their order.
+        number = ops.maximum(ops.cumsum(ops.cast(is_anchor, "int32")) - 1, 0)
+        return [Rows(*(ops.where(is_anchor, ops.take(part, number), 0) for part in rows))]
 
     def tuple_parts(self, y_true, branches):
         check_branches(branches, 2, "anchor, positive")

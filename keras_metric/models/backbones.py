@@ -4,6 +4,8 @@ import numbers
 
 import keras
 
+_FORMATS = ("channels_first", "channels_last")
+
 
 def check_backbone(backbone, name="backbone"):
     """Raise unless `backbone` is an instance of a Keras model or layer."""
@@ -46,14 +48,23 @@ def inputs_of_shape(shape):
     return [inputs_of_shape(part) for part in shape]
 
 
-def batch_norms(layer, seen=None):
+def batch_norms(layer):
     """Every `BatchNormalization` in `layer`, however deep it is nested."""
+    return [one for one in _layers(layer) if isinstance(one, keras.layers.BatchNormalization)]
+
+
+def data_format(backbone):
+    """Where the last layer of a backbone that says so has the features of a map, or None."""
+    found = [getattr(one, "data_format", None) for one in _layers(backbone)]
+    return next((one for one in reversed(found) if one in _FORMATS), None)
+
+
+def _layers(layer, seen=None):
+    """A layer, and all that are nested in it."""
     seen = set() if seen is None else seen
     if id(layer) in seen:
         return []
     seen.add(id(layer))
-    if isinstance(layer, keras.layers.BatchNormalization):
-        return [layer]
     if isinstance(layer, keras.Model):
         below = layer.layers
     else:
@@ -64,7 +75,7 @@ def batch_norms(layer, seen=None):
             for item in (keras.tree.flatten(value) if _may_hold(value) else ())
             if isinstance(item, keras.layers.Layer)
         ]
-    return [found for sublayer in below for found in batch_norms(sublayer, seen)]
+    return [layer, *(found for sublayer in below for found in _layers(sublayer, seen))]
 
 
 def revive(config, custom_objects=None):

@@ -10,6 +10,7 @@ from keras_metric.models.backbones import (
     as_inputs,
     batch_norms,
     check_backbone,
+    data_format,
     inputs_of_shape,
     known_inputs,
     revive,
@@ -40,7 +41,8 @@ class Encoder(keras.Model):
         embedding_dim: integer, 1 or more, or None for no linear layer. Default 128.
         normalize: True (default) scales each embedding to length 1, in float32.
         pooling: how a map or a sequence becomes one vector: "average" (default), "max", a Keras
-            layer, or None. A sequence's mask is respected.
+            layer, or None. A sequence's mask is respected. A map has its features where the
+            backbone's layers have them (`data_format`).
         freeze_batch_norm: True keeps every `BatchNormalization` of the backbone at its stored
             statistics, neither trained nor updated, whatever else is made trainable. Default
             False. For fine-tuning on few images or small batches.
@@ -88,7 +90,11 @@ class Encoder(keras.Model):
         self.freeze_batch_norm = freeze_batch_norm
         self.backbone = backbone
         wide = distances.at_least_float32(backbone.compute_dtype)
-        self.head = EmbeddingHead(embedding_dim, normalize, pooling, dtype=wide, name="head")
+        # Of the backbone itself: it may be loaded where another order is the default.
+        order = data_format(backbone)
+        self.head = EmbeddingHead(
+            embedding_dim, normalize, pooling, data_format=order, dtype=wide, name="head"
+        )
         self._signature = InputSignature()
         inputs = known_inputs(backbone)
         if inputs is not None:

@@ -12,7 +12,7 @@ _BOOKKEEPING |= {"output_layers", "module", "registered_name", "shared_object_id
 
 
 def fingerprint(encoder):
-    """SHA-256 of what an encoder computes with: the settings of its layers and its weights.
+    """SHA-256 of what an encoder computes with: settings of its layers, vocabularies, weights.
 
     The same after saving and loading and on every backend; another after any training step, or
     with another preprocessing layer inside.
@@ -25,6 +25,10 @@ def fingerprint(encoder):
         # A subclassed model that does not say how it is configured is known by its weights alone.
         config = None
     digest.update(json.dumps(_essence(config), sort_keys=True).encode())
+    # What `adapt` learned of words is in no weight, and in no config.
+    for layer in encoder._flatten_layers():
+        if hasattr(layer, "get_vocabulary"):
+            digest.update(json.dumps([str(word) for word in layer.get_vocabulary()]).encode())
     for weight in encoder.weights:
         value = np.ascontiguousarray(ops.convert_to_numpy(weight.value))
         digest.update(f"{value.shape}{value.dtype}".encode())

@@ -22,6 +22,9 @@ _SPARE = 6
 # Milvus's name of each kind.
 _KINDS = {"flat": "FLAT", "hnsw": "HNSW", "ivf": "IVF_FLAT", "ivf-pq": "IVF_PQ"}
 
+# What a collection says of itself; the metric follows.
+_DESCRIPTION = "keras_metric, metric="
+
 
 class MilvusStore:
     """The same verbs as `FaissStore`, over a collection of Milvus.
@@ -91,6 +94,7 @@ class MilvusStore:
         try:
             for start in range(0, len(rows), _PAGE):
                 self._client.insert(self.collection, rows[start : start + _PAGE])
+            self._note_kinds(table)
         except BaseException:
             # All or none: what came before the error goes again.
             with contextlib.suppress(Exception):
@@ -101,6 +105,7 @@ class MilvusStore:
         rows = self._entities(ids, vectors, labels, table)
         for start in range(0, len(rows), _PAGE):
             self._client.upsert(self.collection, rows[start : start + _PAGE])
+        self._note_kinds(table)
 
     def remove(self, ids):
         keys = [key_of(name) for name in ids]
@@ -187,9 +192,10 @@ class MilvusStore:
     def _lists(self):
         return self.settings["lists"] or 1024
 
+    def _note_kinds(self, table):
+        self._known_kinds.update({name: kind for name, (kind, _) in table.items()})
+
     def _entities(self, ids, vectors, labels, table):
-        for name, (kind, _) in table.items():
-            self._known_kinds[name] = kind
         parts = zip(
             [key_of(name) for name in ids],
             list(stored(vectors, self.metric)),
@@ -250,7 +256,9 @@ class MilvusStore:
     def _create(self, dim):
         from pymilvus import DataType, MilvusClient
 
-        schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
+        schema = MilvusClient.create_schema(
+            auto_id=False, enable_dynamic_field=False, description=_DESCRIPTION + self.metric
+        )
         names = {"datatype": DataType.VARCHAR, "max_length": LONGEST}
         schema.add_field("id", is_primary=True, **names)
         schema.add_field("vector", DataType.FLOAT_VECTOR, dim=dim)
@@ -279,23 +287,31 @@ class MilvusStore:
         return params
 
     def _check_collection(self, dim):
-        fields = {f["name"]: f for f in self._client.describe_collection(self.collection)["fields"]}
+        found = self._client.describe_collection(self.collection)
+        fields = {field["name"]: field for field in found["fields"]}
         if not {"id", "vector", "label", "attributes"} <= set(fields):
             raise ValueError(
                 f"The collection {self.collection!r} at {self.uri!r} is of another program. Pass "
                 "another collection=."
             )
-        found = fields["vector"]["params"]["dim"]
-        if int(found) != dim:
+        length = fields["vector"]["params"]["dim"]
+        if int(length) != dim:
             raise ValueError(
                 f"The collection {self.collection!r} at {self.uri!r} holds vectors of length "
-                f"{found}. Received: dim={dim}"
+                f"{length}. Received: dim={dim}"
             )
         metric = self._client.describe_index(self.collection, "vector")["metric_type"]
         if metric != _metric(self.metric):
             raise ValueError(
                 f"The collection {self.collection!r} at {self.uri!r} ranks by {metric}. Received: "
                 f"metric={self.metric!r}, which needs {_metric(self.metric)}"
+            )
+        # Both rank by inner products, of vectors of length 1 and of vectors as they are.
+        made = found.get("description", "").removeprefix(_DESCRIPTION)
+        if {made, self.metric} == {"cosine", "dot"}:
+            raise ValueError(
+                f"The collection {self.collection!r} at {self.uri!r} was made with "
+                f"metric={made!r}. Received: metric={self.metric!r}"
             )
 
 
