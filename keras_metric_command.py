@@ -16,11 +16,17 @@ def main():
     kept = os.dup(2)
     with tempfile.TemporaryFile() as sink:
         os.dup2(sink.fileno(), 2)
+        main = None
         try:
             from keras_metric.cli import main
+        except KeyboardInterrupt:
+            pass
         finally:
             os.dup2(kept, 2)
             os.close(kept)
+    if main is None:
+        sys.stderr.write("\nkeras-metric: interrupted\n")
+        sys.exit(130)
     sys.exit(main())
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -142,6 +143,20 @@ class TestErrors:
         assert "train FOLDER first" in fails(capsys, "index", photos, "--run", tmp_path)
         assert "--overwrite" in fails(capsys, "train", photos, *options)
         assert "no.png" in fails(capsys, "search", tmp_path / "no.png", *options)
+
+    @pytest.mark.slow
+    def test_of_an_index_that_is_older_than_the_encoder(self, capsys, run, tmp_path):
+        photos, options = run
+        shutil.copytree(options[1], tmp_path / "run")
+        mine = ["--run", str(tmp_path / "run")]
+        encoder = keras.saving.load_model(tmp_path / "run" / "encoder.keras")
+        encoder.head.linear.bias.assign_add(np.ones(8, "float32"))
+        encoder.save(tmp_path / "run" / "encoder.keras")
+        assert "index FOLDER again" in fails(capsys, "search", photos / "bar" / "1.png", *mine)
+        settings = json.loads((tmp_path / "run" / "run.json").read_text("utf-8"))
+        settings["held_out"] = {}
+        (tmp_path / "run" / "run.json").write_text(json.dumps(settings), "utf-8")
+        assert "name a FOLDER to judge" in fails(capsys, "evaluate", *mine)
 
     def test_debug_shows_where_it_comes_from(self, tmp_path):
         with pytest.raises(ValueError, match="must be a folder"):

@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_metric import data, evaluation
 from keras_metric.cli.images import read_images
-from keras_metric.cli.messages import say
+from keras_metric.cli.messages import UserError, say
 from keras_metric.cli.run_folder import trained
 from keras_metric.cli.scores import flat, judge, say_table
 
@@ -18,6 +18,8 @@ def evaluate(chosen):
     encoder, settings = trained(chosen.run)
     if chosen.folder is None:
         paths = list(settings["held_out"])
+        if not paths:
+            raise UserError(f"The run in {chosen.run} held out no images: name a FOLDER to judge.")
         labels = np.unique(list(settings["held_out"].values()), return_inverse=True)[1]
     else:
         paths, labels, _ = data.image_paths(chosen.folder)

@@ -16,8 +16,9 @@ def read_images(paths, size, color):
     needed = len(paths) * size * size * (1 if color == "grayscale" else 3)
     if needed > _MEMORY:
         raise UserError(
-            f"{len(paths):,} images of {size} x {size} take {needed / 2**30:.1f} GB: lower "
-            "--image-size, or train in Python with data.BalancedBatches(paths, load=ImageLoader)."
+            f"{len(paths):,} images of {size} x {size} take {needed / 2**30:.1f} GB: "
+            "train with a lower --image-size, give fewer images at once, or read them batch by "
+            "batch in Python: data.BalancedBatches(paths, load=ImageLoader)."
         )
     # A bar where somebody watches; unreadable files show here, before any training.
     bar = tqdm(paths, desc="reading", unit=" images", disable=None, leave=False)

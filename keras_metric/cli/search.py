@@ -7,6 +7,7 @@ from keras_metric import search
 from keras_metric.cli.images import read_images
 from keras_metric.cli.messages import UserError, say
 from keras_metric.cli.run_folder import trained
+from keras_metric.search.fingerprint import fingerprint
 
 
 def find(chosen):
@@ -15,7 +16,12 @@ def find(chosen):
     folder = Path(chosen.run) / "index"
     if not folder.is_dir():
         raise UserError(f"There is no index in {chosen.run}: run keras-metric index FOLDER first.")
-    enrolled = search.Index.load(folder, encoder=encoder)
+    enrolled = search.Index.load(folder)
+    if enrolled.fingerprint != fingerprint(encoder):
+        raise UserError(
+            f"The index in {chosen.run} was made with another encoder than the one that is there "
+            "now: run keras-metric index FOLDER again."
+        )
     images = read_images(chosen.image, settings["image_size"], settings["color"])
     answers = enrolled.search(encoder.predict(images, verbose=0), k=chosen.k)
     if chosen.json:
