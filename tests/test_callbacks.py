@@ -214,6 +214,14 @@ class TestRetrievalEvaluator:
             history = fit(model, data, RetrievalEvaluator(*data), epochs=1)
         assert np.isnan(history["val_recall_at_1"]).all()
 
+    def test_one_that_is_diverged_from_the_start_is_told_of(self, model, data, capsys, tmp_path):
+        """No measure has given its names yet: there is nothing but the epoch to print."""
+        model.encoder.set_weights([np.full(w.shape, np.nan) for w in model.encoder.get_weights()])
+        evaluator = RetrievalEvaluator(*data, measures=["geometry"], log_dir=tmp_path)
+        with pytest.warns(UserWarning, match="NaN or infinity"):
+            fit(model, data, evaluator, verbose=2, epochs=1)
+        assert "RetrievalEvaluator: epoch 1: ; scalars" in capsys.readouterr().out
+
     def test_what_it_prints(self, model, data, capsys, tmp_path):
         silent = RetrievalEvaluator(*data)
         fit(model, data, silent, verbose=2, epochs=1)

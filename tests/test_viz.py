@@ -55,6 +55,15 @@ class TestNeighbors:
             (dict(neighbors=np.zeros((1, 1), int), queries=3), "list the index"),
             (dict(neighbors=np.zeros((2, 1), int), queries=[1]), "one row for each"),
             (dict(embeddings=np.zeros((4, 2)), labels=[0]), "one label for each"),
+            (dict(embeddings=np.zeros((5, 2))), "one row for each of 4"),
+            (dict(embeddings=np.zeros((4, 2)), queries=[4]), "indices of items, 0 to 3"),
+            (dict(embeddings=np.zeros((4, 2)), queries=[[1]]), "a number or a list"),
+            # What an index finds nothing for is -1; that is no item, not the last one either.
+            (dict(neighbors=np.array([[1, -1]]), queries=[0]), "indices of items"),
+            (
+                dict(neighbors=np.array([[1]]), queries=[0], distances=np.zeros((1, 2))),
+                "shape of `neighbors`",
+            ),
             (dict(embeddings=np.zeros((4, 2)), images=np.zeros((4, 2))), "height"),
         ],
     )

@@ -211,8 +211,9 @@ class RetrievalEvaluator(keras.callbacks.Callback):
         # The progress bar shows what is in logs already; the start and files it cannot show.
         untold = written or (epoch == 0 and self.at_start)
         if untold and self.params.get("verbose") and keras.config.is_interactive_logging_enabled():
-            key, value = next(iter(metrics.items()))
-            sys.stdout.write(f"\nRetrievalEvaluator: epoch {epoch}: {key}={value:.4f}{written}\n")
+            # Of an encoder that gives NaN from the start no measure's names are known.
+            first = "".join(f"{key}={value:.4f}" for key, value in list(metrics.items())[:1])
+            sys.stdout.write(f"\nRetrievalEvaluator: epoch {epoch}: {first}{written}\n")
 
 
 def _as_sets(x, y, sets, batch_size):

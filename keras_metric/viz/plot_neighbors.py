@@ -85,15 +85,30 @@ def plot_neighbors(
                 f"Received: queries={queries}"
             )
         queries = sample(len(images), queries, seed)
-    queries = np.asarray(queries)
+    queries = _rows("queries", queries, len(images))
+    if queries.ndim != 1 or not len(queries):
+        raise ValueError(f"`queries` must be a number or a list. Received: queries={queries!r}")
     if neighbors is None:
-        neighbors, distances = _nearest(as_matrix("embeddings", embeddings), queries, k)
-    neighbors = as_array("neighbors", neighbors)
+        embeddings = as_matrix("embeddings", embeddings)
+        if len(embeddings) != len(images):
+            raise ValueError(
+                f"`embeddings` must have one row for each of {len(images)} images. Received: "
+                f"embeddings.shape={embeddings.shape}"
+            )
+        neighbors, distances = _nearest(embeddings, queries, k)
+    neighbors = _rows("neighbors", neighbors, len(images))
     if neighbors.ndim != 2 or len(neighbors) != len(queries):
         raise ValueError(
             f"`neighbors` must have shape ({len(queries)}, k): one row for each query. "
             f"Received: neighbors.shape={neighbors.shape}"
         )
+    if distances is not None:
+        distances = as_array("distances", distances)
+        if distances.shape != neighbors.shape:
+            raise ValueError(
+                "`distances` must have the shape of `neighbors`. Received: "
+                f"distances.shape={distances.shape}, neighbors.shape={neighbors.shape}"
+            )
     neighbors = neighbors[:, :k]
     rows, columns = len(queries), 1 + neighbors.shape[1]
     figure = new_figure(
@@ -108,9 +123,19 @@ def plot_neighbors(
             text = f"{'✓' if right else '✗'} {readable(labels[item], class_names)}"
             _draw(axes[row, column], images[item], text, RIGHT if right else WRONG)
             if distances is not None:
-                distance = f"{as_array('distances', distances)[row, column - 1]:.3g}"
+                distance = f"{distances[row, column - 1]:.3g}"
                 axes[row, column].set_xlabel(distance, fontsize=7, labelpad=2, color="#555555")
     return figure
+
+
+def _rows(name, value, num_items):
+    """`value` as an array of indices of items."""
+    rows = as_array(name, value)
+    if rows.size and (rows.dtype.kind not in "iu" or rows.min() < 0 or rows.max() >= num_items):
+        raise ValueError(
+            f"`{name}` must be indices of items, 0 to {num_items - 1}. Received: {name}={rows!r}"
+        )
+    return rows
 
 
 def _nearest(embeddings, queries, k):
