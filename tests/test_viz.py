@@ -151,6 +151,10 @@ class TestEmbeddings:
         figure = viz.plot_embeddings(np.ones(shape), np.arange(shape[0]), method=method)
         assert len(figure.axes[0].collections) == shape[0]
 
+    def test_pictures_of_other_items_are_refused(self):
+        with pytest.raises(ValueError, match="one image for each of 4 embeddings. Received: 3"):
+            viz.plot_embeddings(np.eye(4), [0, 0, 1, 1], np.zeros((3, 8, 8)))
+
     def test_errors(self):
         with pytest.raises(ValueError, match="one of"):
             viz.plot_embeddings(np.ones((2, 2)), [0, 1], method="mds")

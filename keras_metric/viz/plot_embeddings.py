@@ -79,7 +79,13 @@ def plot_embeddings(
     labels = as_labels("labels", labels, num_items.pop())
     kept = sample(len(labels), max_points, seed)
     if images is not None:
-        images = as_pixels(images)[kept]
+        images = as_pixels(images)
+        if len(images) != len(labels):
+            raise ValueError(
+                f"`images` must hold one image for each of {len(labels)} embeddings. Received: "
+                f"{len(images)}"
+            )
+        images = images[kept]
     figure = new_figure(figsize=(5.2 * len(panels) + 0.6, 5.2), layout="constrained")
     drawn = []
     all_axes = figure.subplots(1, len(panels), squeeze=False)[0]
