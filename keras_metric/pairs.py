@@ -8,6 +8,7 @@ hold two masks: of items that share one of several labels, or of pairs that a mi
 
 from typing import Any, NamedTuple
 
+import keras
 from keras import ops
 
 # Stands for "no partner here" in a matrix of distances; sums of many stay inside float32.
@@ -215,6 +216,9 @@ def from_labels(labels, reference_labels=None, own=None):
     if reference_labels is None:
         reference_labels = labels
         own = ops.arange(ops.shape(labels)[0], dtype="int32")
+    # Ids of a tensor may have 64 bits, those of NumPy have 32.
+    dtype = keras.backend.result_type(labels.dtype, reference_labels.dtype)
+    labels, reference_labels = ops.cast(labels, dtype), ops.cast(reference_labels, dtype)
     order = ops.cast(ops.argsort(reference_labels), "int32")
     ranked = ops.take(reference_labels, order)
     start = ops.cast(ops.searchsorted(ranked, labels, side="left"), "int32")

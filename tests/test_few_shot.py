@@ -66,6 +66,16 @@ def test_cosine_does_not_see_lengths(data, rng):
     assert few_shot_accuracy(longer, labels, shots=3, episodes=40) != ours
 
 
+def test_an_example_of_zeros_is_near_to_nothing():
+    """Class 1 is at 66 degrees from itself; zeros, at a right angle to all, must not win."""
+    x = np.array([[0.0, 0.0], [0.0, 0.0], [1.0, 0.0], [0.4, 0.9165]])
+    found = few_shot_accuracy(
+        *(x, [0, 0, 1, 1]), ways=2, episodes=50, queries=1, metric="cosine", seed=0
+    )
+    # Items of class 1 are always right; those of zeros are as far from one as from the other.
+    assert min(found["nearest_neighbor_accuracy"], found["class_mean_accuracy"]) > 0.5
+
+
 def test_small_classes_are_left_out(rng):
     labels = np.repeat(np.arange(6), [20, 20, 20, 5, 5, 1])
     ours = few_shot_accuracy(rng.normal(size=(71, 2)), labels, ways=3, episodes=5)

@@ -161,6 +161,15 @@ def test_blocks_of_rows_against_references_change_nothing(rows, monkeypatch):
     test_a_reference_set_equals_loops(losses.TripletLoss, reference.triplet_loss, settings)
 
 
+@pytest.mark.parametrize("loss", [losses.TripletLoss, losses.SupConLoss])
+def test_ids_of_a_tensor_beside_those_of_numpy(loss):
+    x, y = unequal_batch(18)
+    others, z = reference_set(19)
+    wanted = float(double(loss).against(y, x, z, others))
+    wide = keras.ops.convert_to_tensor(y.astype("int64"))
+    assert float(double(loss).against(wide, x, z, others)) == pytest.approx(wanted)
+
+
 def test_wrong_reference_sets_say_the_way_out():
     x, y = np.ones((4, 2), "float32"), np.array([0, 0, 1, 1])
     with pytest.raises(ValueError, match="reference_labels.*integer class ids"):

@@ -120,6 +120,26 @@ class TestReranking:
         assert k_reciprocal_distances(x[:1], x[1:2]).shape == (1, 1)
 
 
+@pytest.mark.parametrize("size", [1e20, 1e-25, 1e-30])
+def test_expansion_of_huge_and_tiny_vectors(size):
+    gallery = np.array([[1.0, 0.2], [1.0, 0.1], [0.0, 1.0]])
+    wanted = query_expansion([[1.0, 0.0]], gallery, k=2)
+    small = np.array([[size, 0.0]], "float32"), (gallery * size).astype("float32")
+    np.testing.assert_allclose(query_expansion(*small, k=2), wanted, rtol=1e-5)
+
+
+def test_a_block_is_no_wider_than_its_numbers(monkeypatch):
+    """Many queries for few items: their own width is what a block holds."""
+    seen = []
+    block = _neighbors.order_keys
+    monkeypatch.setattr(_neighbors, "_MOST", 1000)
+    monkeypatch.setattr(
+        _neighbors, "order_keys", lambda d, index: seen.append(len(d)) or block(d, index)
+    )
+    query_expansion(np.ones((90, 50)), np.ones((2, 50)), k=1)
+    assert sum(seen) == 90 and max(seen) <= 20
+
+
 class TestWhitening:
     def test_directions_become_equal(self, rng):
         x = rng.normal(size=(400, 5)) @ rng.normal(size=(5, 5)) + 3.0
@@ -130,6 +150,25 @@ class TestWhitening:
         ours = white.transform(x[300:])
         np.testing.assert_allclose(np.abs(ours), np.abs(wanted), atol=1e-6)
         assert pca_whitening(x).transform(x).shape == (400, 5)
+
+    @pytest.mark.parametrize("dtype", ["float32", "float64"])
+    def test_directions_of_rounding_alone_are_left_out(self, rng, dtype):
+        """Few items, and features that are constant: a new item must not be blown up along them."""
+        few = rng.normal(size=(50, 128)).astype(dtype)
+        new = rng.normal(size=(200, 128)).astype(dtype)
+        white = pca_whitening(few)
+        assert white.transform(new).shape == (200, 49)
+        assert np.abs(white.transform(new)).max() < 0.9
+        dead = np.concatenate([rng.normal(size=(400, 5)), np.full((400, 3), 0.3)], axis=1)
+        mixed = (dead @ rng.normal(size=(8, 8))).astype(dtype)
+        assert pca_whitening(mixed).transform(mixed).shape == (400, 5)
+        # One with little variance is a direction all the same.
+        thin = (rng.normal(size=(400, 3)) * [1, 1, 1e-4]).astype(dtype)
+        assert pca_whitening(thin).transform(thin).shape == (400, 3)
+        with pytest.raises(ValueError, match="at most 49, the directions"):
+            pca_whitening(few, dim=50)
+        with pytest.raises(ValueError, match="all equal"):
+            pca_whitening(np.full((9, 2), 0.1, dtype))
 
     def test_errors_name_the_way_out(self):
         with pytest.raises(ValueError, match="at most 2"):

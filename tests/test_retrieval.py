@@ -383,6 +383,16 @@ class TestLabels:
         assert result["recall_at_1"] == 0.0
         assert result["mrr"] == 0.5
 
+    def test_strings_of_a_table_beside_those_of_a_list(self):
+        names = np.array(["ann", "bob"], object)
+        result = retrieval_metrics([[0.0], [1.0]], names, [[0.1], [0.9]], ["ann", "bob"], k=1)
+        assert result["recall_at_1"] == 1.0 and result["num_queries"] == 2
+
+    def test_the_order_of_bytes_does_not_count(self):
+        x = (1e8 + np.array([0.0, 3.0, 1.0, 4.0]))[:, None]
+        for kind in ("<f8", ">f8"):
+            assert retrieval_metrics(x.astype(kind), [0, 1, 0, 1], k=1)["recall_at_1"] == 1.0
+
     def test_queries_that_cannot_be_answered_are_counted(self):
         result = retrieval_metrics([[0.0], [1.0], [2.0]], ["a", "a", "b"], k=1)
         assert (result["num_queries"], result["excluded_queries"]) == (2.0, 1.0)
@@ -432,6 +442,8 @@ class TestInputs:
             (dict(embeddings=[[0.0], [1.0]], labels=[0]), "one label for each"),
             (dict(embeddings=[[0.0], [1.0]], labels=np.eye(2)), "argmax"),
             (dict(embeddings=[[0.0], [1.0]], labels=[0.0, np.nan]), "NaN"),
+            (dict(embeddings=[[0.0], [1.0]], labels=np.array([1, np.nan], object)), "NaN.* row 1"),
+            (dict(embeddings=[[0.0]], labels=np.array(["NaT"], "datetime64[D]")), "row 0"),
             (dict(embeddings=[[0.0]], labels=[0], gallery_labels=[0]), "gallery_embeddings=None"),
             (dict(embeddings=[[0.0]], labels=[0], gallery_embeddings=[[0.0]]), "gallery_labels="),
             (

@@ -102,6 +102,28 @@ def test_pairs(rng):
         TripletAccuracy().update_state(same, np.zeros((6, 2, 3)))
 
 
+def test_counters_are_no_half_precision(rng):
+    """512 items of 4 a class have 780,288 triplets: beyond float16; bfloat16 counts to 256."""
+    y = np.arange(512) // 4
+    x = rng.normal(size=(512, 8)).astype("float32")
+    wanted = TripletAccuracy()
+    wanted.update_state(y, x)
+    floatx = keras.config.floatx()
+    try:
+        for name in ("float16", "bfloat16"):
+            keras.config.set_floatx(name)
+            metric = TripletAccuracy()
+            metric.update_state(y, x)
+            assert float(metric.result()) == pytest.approx(float(wanted.result()), rel=1e-5)
+    finally:
+        keras.config.set_floatx(floatx)
+
+
+def test_one_branch_is_no_pair():
+    with pytest.raises(ValueError, match="branches, dim"):
+        PositiveDistance().update_state(np.ones(2), np.ones((2, 1, 3), "float32"))
+
+
 def test_half_precision_and_collapse():
     x = keras.ops.cast(np.full((4, 8), 60.0), "float16")
     share, mean = TripletAccuracy(), NegativeDistance()

@@ -109,6 +109,13 @@ def test_crossing_between_two_points():
     assert ours["eer_threshold"] == 3
 
 
+def test_a_crossing_on_a_point_that_floats_would_miss():
+    """At score 1 three of ten are accepted and three of ten rejected; 1 - .7 is above .3."""
+    scores = [1] * 7 + [3] * 3 + [1] * 3 + [2] * 7
+    found = verification_metrics(scores, [1] * 10 + [0] * 10)
+    assert found["eer_threshold"] == 1.0 and found["eer"] == pytest.approx(0.3)
+
+
 def test_a_rate_that_is_a_share_of_the_pairs_counts(rng):
     """29 of 100: 0.29 * 100 is 28.99... in floats, but 29 / 100 is 0.29."""
     scores = np.concatenate([np.arange(100.0), [28.5, 29.5]])
@@ -173,6 +180,11 @@ class TestGroups:
             assert ours[f"{name}/far_at_shared_far_0.1"] == pytest.approx(wanted[0])
             assert ours[f"{name}/frr_at_shared_far_0.1"] == pytest.approx(wanted[1])
         assert ours["a/far_at_shared_far_0.1"] > ours["b/far_at_shared_far_0.1"]
+
+    def test_groups_without_an_order_among_them_are_refused(self):
+        groups = np.array(["f", None, "m", "f"], object)
+        with pytest.raises(ValueError, match="comparable"):
+            verification_metrics([0.1, 0.2, 0.3, 0.4], [1, 0, 1, 0], groups=groups)
 
     def test_a_group_of_one_kind_has_nan(self):
         ours = verification_metrics([1, 2, 3, 4], [1, 0, 1, 1], groups=[0, 0, 1, 1])

@@ -142,11 +142,7 @@ class Geometry:
             # A constant row must become zeros, not what rounding left of it.
             rows[np.abs(rows) < 2.0**-48 * size] = 0.0
         if self.unit:
-            # The largest entry first: the squares of a tiny row would vanish.
-            size = np.abs(rows).max(axis=1, keepdims=True)
-            rows /= np.where(size > 0, size, 1.0)
-            size = np.sqrt(np.square(rows).sum(axis=1, keepdims=True))
-            rows /= np.where(size > 0, size, 1.0)
+            rows = unit_rows(rows)
         return rows
 
     def _has_zeros(self, raw):
@@ -162,6 +158,16 @@ class Geometry:
             exact = self._rows(raw[part]) - self.origin
             rows[part], norms[part] = exact, np.sqrt(np.square(exact).sum(axis=1))
         return rows, norms
+
+
+def unit_rows(rows):
+    """Return `rows` scaled to length 1; those of zeros stay as they are."""
+    # The largest entry first: squares of a tiny row would vanish, and those of a huge one overflow.
+    size = np.abs(rows).max(axis=1, keepdims=True)
+    rows = rows / np.where(size > 0, size, 1)
+    size = np.sqrt(np.square(rows).sum(axis=1, keepdims=True))
+    rows /= np.where(size > 0, size, 1)
+    return rows
 
 
 def _widened(rows, norms, first):

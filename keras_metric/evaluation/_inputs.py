@@ -17,7 +17,8 @@ def as_embeddings(name, value):
         raise ValueError(f"`{name}` must be numbers. Received: {name}.dtype={array.dtype}")
     if array.dtype != np.float64:
         # Integers beyond 24 bits would lose digits in float32; half precision gains nothing.
-        wide = array.dtype.kind in "iu" and array.dtype.itemsize > 2
+        # Some floats are as wide as float64, but not it: of the other byte order, or longer.
+        wide = array.dtype.itemsize > (2 if array.dtype.kind in "iu" else 4)
         array = array.astype("float64" if wide else "float32", copy=False)
     for start in range(0, len(array), 4096):
         finite = np.isfinite(array[start : start + 4096]).all(axis=1)
@@ -41,9 +42,23 @@ def as_labels(name, value, num_items):
             f"Received: {name}.shape={array.shape}. One-hot labels become ids by "
             "np.argmax(labels, axis=-1)."
         )
-    if array.dtype.kind == "f" and np.isnan(array).any():
-        raise ValueError(f"`{name}` must not hold NaN. Received: {name}={array!r}")
+    missing = _missing(array)
+    if missing.any():
+        row = int(np.argmax(missing))
+        raise ValueError(
+            f"`{name}` must have a label in every row, and no NaN. Received: {array[row]!r} in row "
+            f"{row}"
+        )
     return array
+
+
+def _missing(array):
+    """Where an array of labels has none: NaN, NaT, or pandas' NA; None is a label."""
+    if array.dtype.kind in "fmM":
+        return np.isnan(array) if array.dtype.kind == "f" else np.isnat(array)
+    if array.dtype.kind != "O":
+        return np.zeros(1, bool)
+    return np.array([type(v).__name__ == "NAType" or bool(np.any(v != v)) for v in array], bool)
 
 
 def as_gallery(embeddings, labels, shape):
@@ -73,14 +88,15 @@ def as_gallery_embeddings(value, shape):
 
 def as_codes(*labels):
     """Number the labels of several arrays together: equal labels get equal codes from 0 up."""
-    kinds = {"number" if part.dtype.kind in "iufb" else part.dtype.kind for part in labels}
-    if len(kinds) > 1:
+    kinds = {_kind(part) for part in labels}
+    if len(kinds - {"O"}) > 1:
         raise ValueError(
             "`labels` of queries and gallery must be of one kind. Received: "
             f"dtypes={[str(part.dtype) for part in labels]}"
         )
-    if len({part.dtype for part in labels}) > 1 and kinds == {"number"}:
-        # NumPy would join int64 and uint64 as float64, where large ids merge.
+    if len({part.dtype for part in labels}) > 1 and kinds <= {"number", "text", "O"}:
+        # NumPy would join int64 and uint64 as float64, where large ids merge. Strings of a table
+        # are objects, and equal to those of a list.
         labels = [part.astype(object) for part in labels]
     try:
         codes = np.unique(np.concatenate(labels), return_inverse=True)[1].reshape(-1)
@@ -90,3 +106,8 @@ def as_codes(*labels):
             f"dtypes={[str(part.dtype) for part in labels]}"
         ) from error
     return np.split(codes, np.cumsum([len(part) for part in labels])[:-1])
+
+
+def _kind(labels):
+    kind = labels.dtype.kind
+    return "number" if kind in "iufb" else "text" if kind in "UT" else kind

@@ -14,7 +14,8 @@ def key_blocks(geometry, what, progress=None):
     items = len(geometry.gallery)
     index = np.arange(items)
     geometry.keep_exact()
-    step = max(1, _MOST // items)
+    # A block is as wide as its distances, or as the queries themselves.
+    step = max(1, _MOST // max(items, geometry.raw_gallery.shape[1]))
     queries = len(geometry.queries)
     blocks = [slice(start, min(start + step, queries)) for start in range(0, queries, step)]
 

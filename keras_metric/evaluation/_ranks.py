@@ -96,7 +96,7 @@ class Ranking:
         if counted == len(self.candidates):
             return
         self.geometry.keep_exact()
-        step = max(1, _MOST_SORTED // len(self.index))
+        step = max(1, _MOST_SORTED // max(len(self.index), self.geometry.raw_gallery.shape[1]))
         starts = range(counted, len(self.candidates), step)
         blocks = [slice(start, min(start + step, len(self.candidates))) for start in starts]
         sorted_blocks = in_threads(lambda rows: (rows, self._sorted(rows)), blocks)

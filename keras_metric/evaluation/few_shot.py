@@ -3,6 +3,7 @@
 import numpy as np
 
 from keras_metric._checks import check_choice, check_count
+from keras_metric.evaluation._distances import unit_rows
 from keras_metric.evaluation._inputs import as_codes, as_embeddings, as_labels
 
 
@@ -80,8 +81,10 @@ def few_shot_accuracy(
             f"items. Received: `labels` with {len(members)} such classes. Ask for fewer "
             "ways or queries."
         )
+    far = _squares
     if metric == "cosine":
-        embeddings = _unit(embeddings)
+        # By the product: an example of zeros is at a right angle to all, and not next to them.
+        embeddings, far = unit_rows(embeddings), _opposite
     rng = np.random.default_rng(seed)
     truth = np.repeat(np.arange(ways), queries)
     hits = np.empty((episodes, 2))
@@ -92,10 +95,10 @@ def few_shot_accuracy(
         asked = asked.reshape(ways * queries, -1)
         means = examples.mean(axis=1)
         if metric == "cosine":
-            means = _unit(means)
+            means = unit_rows(means)
         # The first of equal distances wins, and the order of the classes is random.
-        nearest = _squares(asked, examples.reshape(ways * shots, -1)).argmin(axis=1) // shots
-        row[:] = np.mean(nearest == truth), np.mean(_squares(asked, means).argmin(1) == truth)
+        nearest = far(asked, examples.reshape(ways * shots, -1)).argmin(axis=1) // shots
+        row[:] = np.mean(nearest == truth), np.mean(far(asked, means).argmin(axis=1) == truth)
     mean = hits.mean(axis=0)
     interval = 1.96 * hits.std(axis=0, ddof=1) / np.sqrt(episodes)
     return {
@@ -107,11 +110,11 @@ def few_shot_accuracy(
     }
 
 
-def _unit(rows):
-    length = np.linalg.norm(rows, axis=1, keepdims=True)
-    return rows / np.where(length > 0, length, 1.0)
-
-
 def _squares(a, b):
     """Squared distances up to a constant of each row of `a`."""
     return np.square(b).sum(axis=1) - 2.0 * (a @ b.T)
+
+
+def _opposite(a, b):
+    """Cosine distances less 1, of rows of length 1 or 0."""
+    return -(a @ b.T)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from keras_metric._checks import check_count, check_number
-from keras_metric.evaluation._distances import Geometry, key_distances, key_index
+from keras_metric.evaluation._distances import Geometry, key_distances, key_index, unit_rows
 from keras_metric.evaluation._inputs import as_embeddings, as_gallery_embeddings
 from keras_metric.evaluation._neighbors import key_blocks, nearest_keys
 
@@ -51,11 +51,11 @@ def query_expansion(embeddings, gallery_embeddings=None, k=10, alpha=3.0, progre
     """
     check_count("k", k)
     check_number("alpha", alpha, at_least=0)
-    queries = _unit(as_embeddings("embeddings", embeddings))
+    queries = unit_rows(as_embeddings("embeddings", embeddings))
     alone = gallery_embeddings is None
     gallery = queries
     if not alone:
-        gallery = _unit(as_gallery_embeddings(gallery_embeddings, queries.shape))
+        gallery = unit_rows(as_gallery_embeddings(gallery_embeddings, queries.shape))
     k = min(k, len(gallery) - alone)
     expanded = queries.astype("float32")
     if k == 0 or len(queries) == 0:
@@ -68,10 +68,5 @@ def query_expansion(embeddings, gallery_embeddings=None, k=10, alpha=3.0, progre
         total = queries[rows].astype("float64")
         for weight, index in zip(weights.T, key_index(keys).T, strict=True):
             total += weight[:, None] * gallery[index]
-        expanded[rows] = _unit(total)
+        expanded[rows] = unit_rows(total)
     return expanded
-
-
-def _unit(rows):
-    length = np.linalg.norm(rows, axis=1, keepdims=True)
-    return rows / np.where(length > 0, length, 1)

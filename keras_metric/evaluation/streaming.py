@@ -17,7 +17,8 @@ class DistanceMean(keras.metrics.Metric):
     """
 
     def __init__(self, distance="euclidean", name=None, dtype=None):
-        super().__init__(name=name, dtype=dtype)
+        # In half precision a count of triplets is infinite, or stands still at 256.
+        super().__init__(name=name, dtype=dtype or distances.dtype_of_weights())
         check_choice("distance", distance, distances.METRICS)
         self.distance = distance
         self.total = self.add_variable((), initializer="zeros", name="total")
@@ -28,7 +29,7 @@ class DistanceMean(keras.metrics.Metric):
         check_floating("y_pred", y_pred)
         if keras.backend.standardize_dtype(y_pred.dtype) in ("float16", "bfloat16"):
             y_pred = ops.cast(y_pred, "float32")
-        if len(y_pred.shape) == 3:
+        if len(y_pred.shape) == 3 and y_pred.shape[1] != 1:
             sums, counts = self._of_branches(y_true, y_pred)
         elif len(y_pred.shape) == 2:
             labels = class_ids(y_true, "y_true")
@@ -42,7 +43,7 @@ class DistanceMean(keras.metrics.Metric):
             )
         else:
             raise ValueError(
-                "`y_pred` must have shape (batch, dim) or (batch, branches, dim). "
+                "`y_pred` must have shape (batch, dim) or (batch, branches, dim), 2 or more. "
                 f"Received: y_pred.shape={tuple(y_pred.shape)}"
             )
         sums, counts = ops.cast(sums, self.dtype), ops.cast(counts, self.dtype)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from keras_metric._checks import check_count, check_number
-from keras_metric.evaluation._inputs import as_labels
+from keras_metric.evaluation._inputs import as_codes, as_labels
 from keras_metric.roc import as_pairs, roc_curve
 
 
@@ -105,8 +105,7 @@ def verification_metrics(
     result["threshold"] = float(threshold)
     if folds is not None:
         result |= _over_folds(scores, same, folds, larger_is_closer)
-    for group in () if groups is None else np.unique(groups):
-        inside = groups == group
+    for group, inside in () if groups is None else _each(groups):
         mine, kind = scores[inside], same[inside]
         part = _of_curve(roc_curve(mine, kind, larger_is_closer), rates)
         part |= _at(sign * threshold, sign * mine, kind)
@@ -124,8 +123,7 @@ def _of_curve(curve, rates):
     result = dict(auc=nan, eer=nan, eer_threshold=nan, average_precision=nan)
     if same and different:
         result["auc"], result["eer"] = curve.area, curve.equal_error_rate
-        crossed = np.argmax(curve.far >= 1.0 - curve.tar)
-        result["eer_threshold"] = float(curve.thresholds[crossed])
+        result["eer_threshold"] = float(curve.thresholds[curve.crossing])
     accepted = curve.true_accepts + curve.false_accepts
     precision = curve.true_accepts / np.maximum(accepted, 1)
     if same:
@@ -178,15 +176,14 @@ def _as_folds(folds, num_pairs):
             np.arange(folds), [len(p) for p in np.array_split(range(num_pairs), folds)]
         )
     folds = as_labels("folds", folds, num_pairs)
-    if len(np.unique(folds)) < 2:
+    if len(list(_each(folds))) < 2:
         raise ValueError(f"`folds` must name two folds or more. Received: folds={folds!r}")
     return folds
 
 
 def _over_folds(scores, same, folds, larger_is_closer):
     accuracies = []
-    for fold in np.unique(folds):
-        held = folds == fold
+    for fold, held in _each(folds):
         _check_both(same[~held], f"All pairs outside fold {fold!r} are of one kind")
         curve = roc_curve(scores[~held], same[~held], larger_is_closer)
         sign = -1.0 if larger_is_closer else 1.0
@@ -194,6 +191,14 @@ def _over_folds(scores, same, folds, larger_is_closer):
         accuracies.append(_at(sign * threshold, sign * scores[held], same[held])["accuracy"])
     error = np.std(accuracies, ddof=1) / np.sqrt(len(accuracies))
     return {"fold_accuracy": float(np.mean(accuracies)), "fold_accuracy_error": float(error)}
+
+
+def _each(names):
+    """Yield each name that occurs, in order, and where it does."""
+    codes = as_codes(names)[0]
+    first = np.unique(codes, return_index=True)[1]
+    for code, row in enumerate(first):
+        yield names[row], codes == code
 
 
 def _check_both(same, problem):

@@ -17,15 +17,16 @@ def pca_whitening(embeddings, dim=None):
 
     Args:
         embeddings: Array `(items, dim)` of the training set, finite; better not of the test set.
-        dim: Integer, the axes to keep, those of the largest variance; None (default) for all,
-            min(items, dim) of them.
+        dim: Integer, the axes to keep, those of the largest variance; None (default) for all in
+            which the items vary: less than `dim` of few items, or with constant features.
 
     Returns:
         A fitted `sklearn.pipeline.Pipeline` of `PCA(whiten=True)` and `Normalizer`: its method
         `transform` takes `(rows, dim)` and gives rows of length 1.
 
     Raises:
-        ValueError: NaN or infinity, or more axes than there are.
+        ValueError: NaN or infinity, items that are all equal, or more axes than those in which
+            the items vary.
 
     Example:
         >>> import numpy as np
@@ -56,8 +57,26 @@ def pca_whitening(embeddings, dim=None):
             "`embeddings` must hold two items or more: one has no directions. Received: "
             f"embeddings.shape={embeddings.shape}"
         )
-    # Always the exact solution; by itself scikit-learn would approximate that of large sets.
-    pipeline = make_pipeline(PCA(dim, whiten=True, svd_solver="full"), Normalizer())
-    # Items that are all equal have no variance to take shares of.
-    with np.errstate(invalid="ignore"):
-        return pipeline.fit(embeddings)
+    precision = np.finfo(embeddings.dtype).eps
+    embeddings = embeddings.astype("float64")
+
+    def fitted(axes):
+        # Always the exact solution; by itself scikit-learn would approximate that of large sets.
+        pipeline = make_pipeline(PCA(axes, whiten=True, svd_solver="full"), Normalizer())
+        # Items that are all equal have no variance to take shares of.
+        with np.errstate(invalid="ignore"):
+            return pipeline.fit(embeddings)
+
+    pipeline = fitted(dim)
+    # Along the others there is nothing but rounding: divided by it, a new item would be that alone.
+    sizes = pipeline[0].singular_values_
+    of_digits = np.abs(embeddings).max() * np.sqrt(embeddings.shape).sum()
+    rank = int((sizes > precision * max(of_digits, 32 * sizes[0])).sum())
+    if not rank:
+        raise ValueError("`embeddings` must differ. Received: items that are all equal")
+    if rank < (dim or 1):
+        raise ValueError(
+            f"`dim` must be at most {rank}, the directions in which the items vary. Received: "
+            f"dim={dim}, embeddings.shape={embeddings.shape}"
+        )
+    return pipeline if rank == len(sizes) else fitted(rank)
