@@ -21,8 +21,8 @@ class DistanceMean(keras.metrics.Metric):
         super().__init__(name=name, dtype=dtype or distances.dtype_of_weights())
         check_choice("distance", distance, distances.METRICS)
         self.distance = distance
-        self.total = self.add_variable((), initializer="zeros", name="total")
-        self.count = self.add_variable((), initializer="zeros", name="count")
+        self.total = self.add_variable((), "zeros", dtype=self.dtype, name="total")
+        self.count = self.add_variable((), "zeros", dtype=self.dtype, name="count")
 
     def update_state(self, y_true, y_pred, sample_weight=None):
         y_pred = as_tensor("y_pred", y_pred)
