@@ -177,8 +177,7 @@ def class_ids(labels, name="labels"):
                 f"{labels.max()}. Number them first: "
                 "classes, ids = np.unique(labels, return_inverse=True)."
             )
-        # With its dtype: on JAX Keras makes floats of it where `floatx` is bfloat16.
-        labels = ops.convert_to_tensor(labels.astype("int32"), dtype="int32")
+        labels = labels.astype("int32")
     labels = ops.convert_to_tensor(labels)
     dtype = keras.backend.standardize_dtype(labels.dtype)
     if not keras.backend.is_int_dtype(dtype):
