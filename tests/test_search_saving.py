@@ -517,11 +517,16 @@ def test_a_milvus_index_is_found_again(rng):
     for arguments, message in (
         ({"dim": DIM + 1}, "length 6"),
         ({"dim": DIM, "metric": "euclidean"}, "ranks by IP"),
-        ({"dim": DIM, "metric": "dot"}, "made with metric='cosine'"),
     ):
         with pytest.raises(ValueError, match=message):
             Index(**arguments, store="milvus", uri="faces.db", collection="faces")
     index.close()
+    # Both rank by inner products, of vectors of length 1 and of vectors as they are.
+    products = Index(DIM, metric="dot", store="milvus", uri="faces.db", collection="products")
+    products.add(2 * x, np.arange(30))
+    products.close()
+    with pytest.raises(ValueError, match='made with metric="dot"'):
+        Index(DIM, store="milvus", uri="faces.db", collection="products")
 
 
 @pytest.mark.milvus

@@ -22,9 +22,6 @@ _SPARE = 6
 # Milvus's name of each kind.
 _KINDS = {"flat": "FLAT", "hnsw": "HNSW", "ivf": "IVF_FLAT", "ivf-pq": "IVF_PQ"}
 
-# What a collection says of itself; the metric follows.
-_DESCRIPTION = "keras_metric, metric="
-
 
 class MilvusStore:
     """The same verbs as `FaissStore`, over a collection of Milvus.
@@ -46,6 +43,7 @@ class MilvusStore:
         if self._client.has_collection(collection):
             self._check_collection(dim)
             self._client.load_collection(collection)
+            self._check_lengths()
         else:
             self._create(dim)
 
@@ -256,9 +254,7 @@ class MilvusStore:
     def _create(self, dim):
         from pymilvus import DataType, MilvusClient
 
-        schema = MilvusClient.create_schema(
-            auto_id=False, enable_dynamic_field=False, description=_DESCRIPTION + self.metric
-        )
+        schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
         names = {"datatype": DataType.VARCHAR, "max_length": LONGEST}
         schema.add_field("id", is_primary=True, **names)
         schema.add_field("vector", DataType.FLOAT_VECTOR, dim=dim)
@@ -287,8 +283,7 @@ class MilvusStore:
         return params
 
     def _check_collection(self, dim):
-        found = self._client.describe_collection(self.collection)
-        fields = {field["name"]: field for field in found["fields"]}
+        fields = {f["name"]: f for f in self._client.describe_collection(self.collection)["fields"]}
         if not {"id", "vector", "label", "attributes"} <= set(fields):
             raise ValueError(
                 f"The collection {self.collection!r} at {self.uri!r} is of another program. Pass "
@@ -306,12 +301,17 @@ class MilvusStore:
                 f"The collection {self.collection!r} at {self.uri!r} ranks by {metric}. Received: "
                 f"metric={self.metric!r}, which needs {_metric(self.metric)}"
             )
-        # Both rank by inner products, of vectors of length 1 and of vectors as they are.
-        made = found.get("description", "").removeprefix(_DESCRIPTION)
-        if {made, self.metric} == {"cosine", "dot"}:
+
+    def _check_lengths(self):
+        """Raise where "cosine", which stores vectors of length 1, is asked of those of "dot"."""
+        if self.metric != "cosine":
+            return
+        some = self._client.query(self.collection, filter="", limit=10, output_fields=["vector"])
+        lengths = [float(np.linalg.norm(row["vector"])) for row in some]
+        if any(abs(length - 1) > 1e-3 and length for length in lengths):
             raise ValueError(
                 f"The collection {self.collection!r} at {self.uri!r} was made with "
-                f"metric={made!r}. Received: metric={self.metric!r}"
+                'metric="dot": vectors have other lengths than 1. Received: metric="cosine"'
             )
 
 
