@@ -160,6 +160,12 @@ def check_floating(name, value):
         )
 
 
+def is_missing(value):
+    """Whether a label of any type is NaN, NaT or pandas' NA."""
+    # NA answers every question with NA, and will not say whether that is true.
+    return type(value).__name__ == "NAType" or bool(np.any(value != value))
+
+
 def class_ids(labels, name="labels"):
     """Return `labels` as an integer tensor of shape `(batch,)`; ids are compared as integers.
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_metric._checks import as_array
+from keras_metric._checks import as_array, is_missing
 from keras_metric.data.shuffling import mixed
 
 _WIDE = 64  # Characters.
@@ -91,8 +91,8 @@ def _number_objects(labels, name):
     values = labels.tolist()
     found = dict.fromkeys(values)
     for value in found:
-        if _is_missing(value):
-            row = next(i for i, v in enumerate(values) if _is_missing(v))
+        if value is None or is_missing(value):
+            row = next(i for i, v in enumerate(values) if v is None or is_missing(v))
             raise _missing(name, row, "missing")
     try:
         ordered = sorted(found)
@@ -104,11 +104,6 @@ def _number_objects(labels, name):
     for i, value in enumerate(ordered):
         classes[i] = value
     return classes, ids
-
-
-def _is_missing(value):
-    # pandas' NA answers every question with NA, and will not say whether that is true.
-    return value is None or type(value).__name__ == "NAType" or value != value
 
 
 def _missing(name, row, what):

@@ -1,6 +1,6 @@
 """In-Shop Clothes Retrieval: garments of DeepFashion."""
 
-from keras_metric.data.image_set import as_integer, find_folder, image_set, rows_of
+from keras_metric.data.image_set import find_folder, image_set, rows_of
 
 
 def read_in_shop(root):
@@ -35,13 +35,14 @@ def read_in_shop(root):
     parts = {"train": ([], []), "query": ([], []), "gallery": ([], [])}
     # A count, a header, then: image_name item_id evaluation_status
     path = lists / "list_eval_partition.txt"
-    for number, (name, garment, part) in enumerate(rows_of(path, 3, skip=2), start=3):
-        if part not in parts:
+    for name, garment, part in rows_of(path, 3, skip=2):
+        item = garment.removeprefix("id_")
+        if part not in parts or not item.isdecimal():
             raise ValueError(
-                f"Every image of {str(path)!r} must be of one of {list(parts)}. Received: {part!r} "
-                f"for {name!r}"
+                f"Every image of {str(path)!r} must have an item such as id_00000001 and be of one "
+                f"of {list(parts)}. Received: {garment!r} and {part!r} for {name!r}"
             )
         names, labels = parts[part]
         names.append(name)
-        labels.append(as_integer(garment.removeprefix("id_"), path, number))
+        labels.append(int(item))
     return {part: image_set(folder, *lists) for part, lists in parts.items()}

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_metric._checks import as_array, is_numeric
+from keras_metric._checks import as_array, is_missing, is_numeric
 
 
 def as_embeddings(name, value):
@@ -58,7 +58,7 @@ def _missing(array):
         return np.isnan(array) if array.dtype.kind == "f" else np.isnat(array)
     if array.dtype.kind != "O":
         return np.zeros(1, bool)
-    return np.array([type(v).__name__ == "NAType" or bool(np.any(v != v)) for v in array], bool)
+    return np.array([is_missing(value) for value in array], bool)
 
 
 def as_gallery(embeddings, labels, shape):
