@@ -141,7 +141,7 @@ def test_omniglot_that_is_drawn():
     printed = run("omniglot.py", "--short", "--loss", "ArcFaceLoss", "--no-rotations")
     for name in ("encoder.keras", "neighbors.png", "projector_config.pbtxt"):
         assert Path("runs/omniglot", name).stat().st_size
-    line = r"^(?:raw pixels|(?:un)?trained|trained, nine views) +([01]\.\d{3}) +([01]\.\d{3}) "
+    line = r"^(?:raw pixels|(?:un)?trained|  at nine places) +([01]\.\d{3}) +([01]\.\d{3}) "
     rows = re.findall(line, printed, re.M)
     # Thirty steps are no training; a guess names one drawing of five, and errs with .8.
     assert len(rows) == 4 and float(rows[2][1]) < 0.6, printed
@@ -162,6 +162,7 @@ def test_omniglot_from_official_folders(rng):
                 image.save(folder / f"{character:04}_{drawer:02}.png")
     printed = run("omniglot.py", "--short", "--data", "omniglot", "--steps", "2", "--held-out", "6")
     assert printed.startswith("24 characters to train on, 6 others")
+    assert re.search(r"^  and eight looks +[01]\.\d{3} ", printed, re.M), printed
 
 
 @pytest.mark.slow
