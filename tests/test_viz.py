@@ -398,3 +398,11 @@ def test_a_missing_tensorboard_is_named(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "tensorboard.summary.writer.event_file_writer", None)
     with pytest.raises(ImportError, match="pip install tensorboard"):
         EventFile(tmp_path)
+
+
+def test_a_list_of_names_has_none_for_labels_below_zero():
+    with pytest.raises(ValueError, match="none for .*-1"):
+        viz.plot_similarity(np.eye(4), [0, 0, -1, -1], class_names=["ant", "bee"])
+    figure = viz.plot_similarity(np.eye(4), [0, 0, -1, -1], class_names={0: "ant", -1: "none"})
+    texts = [text.get_text() for text in figure.axes[0].get_xticklabels()]
+    assert texts == ["none", "ant"]

@@ -62,6 +62,9 @@ def readable(label, class_names=None):
         return str(label)
     check_class_names(class_names)
     try:
+        # A list counts from its end below 0, and would name "no class" by its last one.
+        if not hasattr(class_names, "keys") and label < 0:
+            raise IndexError
         return str(class_names[label])
     except (LookupError, TypeError) as error:
         raise ValueError(

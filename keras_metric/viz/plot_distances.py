@@ -49,9 +49,7 @@ def plot_distances(embeddings, labels, metric="euclidean", max_pairs=100_000, se
         ops.convert_to_numpy(
             distances.elementwise(embeddings[first], embeddings[second], metric=metric)
         )
-        for first, second in draw_pairs(
-            as_labels("labels", labels, len(embeddings)), max_pairs, seed
-        )
+        for first, second in draw_pairs(labels, max_pairs, seed)
     ]
     everything = np.concatenate(kinds)
     low, high = everything.min(), everything.max()
