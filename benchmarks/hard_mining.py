@@ -17,7 +17,7 @@ from omniglot import SIDE, conv4, drawings, recall
 
 WAYS = ("chance", "neighbors", "classes")
 CLASSES, EACH, DIM = 8, 4, 64
-EPOCHS = 6
+EPOCHS, START = 10, 2
 
 
 def train(way, seed, parts, steps):
@@ -39,19 +39,24 @@ def train(way, seed, parts, steps):
     )
     callbacks = []
     if way != "chance":
-        callbacks = [HardExampleMining(batches, rule=way, progress=False)]
+        callbacks = [HardExampleMining(batches, rule=way, start=START, progress=False)]
     model.fit(batches, epochs=EPOCHS, callbacks=callbacks, verbose=0)
     return recall(model.predict(x_test, verbose=0), y_test)
 
 
-def table(found, seeds):
+def title(way, seed, steps):
+    """What a run is kept by."""
+    return f"{way} {seed}, {steps} steps"
+
+
+def table(found, seeds, steps):
     lines = ["| batches | " + " | ".join(f"seed {s}" for s in seeds) + " | mean |"]
     lines.append("| --- |" + " ---: |" * (len(seeds) + 1))
     for name in ("raw pixels", "untrained"):
         if name in found:
             lines.append(f"| {name} |" + " |" * len(seeds) + f" {found[name]:.3f} |")
     for way in WAYS:
-        values = [found.get(f"{way} {seed}") for seed in seeds]
+        values = [found.get(title(way, seed, steps)) for seed in seeds]
         if None not in values:
             cells = " | ".join(f"{value:.3f}" for value in values)
             lines.append(f"| {way} | {cells} | {statistics.mean(values):.3f} |")
@@ -63,7 +68,7 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", default=os.environ.get("KERAS_METRIC_DATA"))
-    parser.add_argument("--steps", type=int, default=480)
+    parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--out", type=Path, default=RESULTS)
@@ -81,18 +86,22 @@ def main():
         found.update({name: row["recall"] for name, row in untrained(*parts[2:]).items()})
     for seed in arguments.seeds:
         for way in arguments.ways:
-            if f"{way} {seed}" not in found:
-                found[f"{way} {seed}"] = train(way, seed, parts, arguments.steps)
-                print(f"seed {seed}, {way}: {found[f'{way} {seed}']:.3f}", flush=True)
+            name = title(way, seed, arguments.steps)
+            if name not in found:
+                found[name] = train(way, seed, parts, arguments.steps)
+                print(f"{name}: {found[name]:.3f}", flush=True)
                 arguments.out.mkdir(parents=True, exist_ok=True)
                 kept.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
     text = [
         "# Hard classes in a batch, beside classes by chance",
         "Recall@1 on characters never seen. Omniglot's background set, 28 x 28, split by "
         f"character; Conv-4 of 32 filters with {DIM} outputs, NTXentLoss, Adam 1e-3, "
-        f"{arguments.steps} steps of {CLASSES} x {EACH} drawings; `HardExampleMining` after each "
-        f"of {EPOCHS} epochs. {machine()}.",
-        table(found, arguments.seeds),
+        f"{arguments.steps} steps of {CLASSES} x {EACH} drawings in {EPOCHS} epochs; "
+        f"`HardExampleMining` after each from the {START}nd on. {machine()}.",
+        table(found, arguments.seeds, arguments.steps),
+        "After 480 steps of the same there was nothing to gain yet: .733 by chance (three seeds), "
+        ".726 with neighbours and .728 with classes (two seeds): an encoder that has learned "
+        "little finds enough in any batch.",
     ]
     path = write(arguments.out, "hard_mining.md", text)
     print(f"{path}: Recall@1 of steered batches")

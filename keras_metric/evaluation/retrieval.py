@@ -60,7 +60,8 @@ def retrieval_metrics(
     The result is exact: distances count as float64 would give them, rounded to float32. Two
     that are equal then are a tie, and the item with the smaller index comes first, so that
     an encoder that maps everything to one point scores as chance does. Memory beside the input
-    is one sorted copy, one in float32, and blocks of some 100 MB; never items x items.
+    is a sorted and a float32 copy of what is given, of the gallery a float64 copy too where classes
+    are large (more than some 30 items), and blocks of some 100 MB; never items x items.
 
     Conventions elsewhere: pytorch-metric-learning gives `precision_at_1`, `r_precision`, `map`
     (with `k=None`), `map_at_r` and `mrr` alike, and its `avg_of_avgs` is `average="class"`.
