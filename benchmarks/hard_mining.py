@@ -99,9 +99,6 @@ def main():
         f"{arguments.steps} steps of {CLASSES} x {EACH} drawings in {EPOCHS} epochs; "
         f"`HardExampleMining` after each from the {START}nd on. {machine()}.",
         table(found, arguments.seeds, arguments.steps),
-        "After 480 steps of the same there was nothing to gain yet: .733 by chance (three seeds), "
-        ".726 with neighbours and .728 with classes (two seeds): an encoder that has learned "
-        "little finds enough in any batch.",
     ]
     path = write(arguments.out, "hard_mining.md", text)
     print(f"{path}: Recall@1 of steered batches")

@@ -208,6 +208,21 @@ class TestRetrievalEvaluator:
         config = (tmp_path / "projector_config.pbtxt").read_text()
         assert "val_seen" in config and "val_unseen" in config
 
+    def test_batches_have_one_label_for_each_item(self, model, data):
+        x, y = data
+        batches = [(x, np.eye(y.max() + 1)[y])]
+        with pytest.raises(ValueError, match="one label for each item.*argmax"):
+            fit(model, data, RetrievalEvaluator(batches), epochs=1)
+
+    def test_a_loop_without_fit_and_a_board(self, model, data, tmp_path):
+        evaluator = RetrievalEvaluator(*data, log_dir=tmp_path)
+        evaluator.set_model(model)
+        evaluator.on_train_begin()
+        logs = {}
+        evaluator.on_epoch_end(0, logs)
+        evaluator.on_train_end()
+        assert 0 <= logs["val_recall_at_1"] <= 1
+
     def test_a_diverged_encoder_gives_nan(self, model, data):
         model.encoder.set_weights([np.full(w.shape, np.nan) for w in model.encoder.get_weights()])
         with pytest.warns(UserWarning, match="NaN or infinity"):

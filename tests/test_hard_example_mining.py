@@ -163,6 +163,20 @@ class TestCallback:
         model.fit(source, epochs=2, callbacks=[mining], verbose=0)
         assert mining.history["epoch"] == [1, 2]
 
+    def test_an_encoder_of_nan_steers_nothing(self):
+        source = batches()
+        mining = HardExampleMining(source, progress=False)
+        model = model_of_rows()
+        model.encoder.predict_on_batch = lambda x: np.full((len(x), 1), np.nan)
+        mining.set_model(model)
+        with pytest.warns(UserWarning, match="NaN or infinity"):
+            assert np.isnan(mining.mine())
+        assert not source.steered
+
+    def test_wants_a_model(self):
+        with pytest.raises(ValueError, match="set_model"):
+            HardExampleMining(batches()).mine()
+
     @pytest.mark.parametrize(
         "arguments",
         [{"every": 0}, {"start": 0}, {"rule": "hard"}, {"share": 1.5}, {"neighbors": 0}],

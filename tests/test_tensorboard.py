@@ -146,15 +146,20 @@ def test_scalars_and_pictures_are_there(server, trained):
     )
 
 
-def test_every_picture_can_be_written(tmp_path, _digits):
+def written(folder):
+    """What the one event file of a folder holds."""
     from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
+    (path,) = folder.glob("events.out.tfevents.*")
+    return [value for event in EventFileLoader(str(path)).Load() for value in event.summary.value]
+
+
+def test_every_picture_can_be_written(tmp_path, _digits):
     images, labels = (part[:40] for part in _digits)
     board = Board(tmp_path, None, 100, PICTURES)
     board.write_embeddings("val", images.reshape(40, -1), labels, images, 7)
     board.close()
-    (path,) = tmp_path.glob("events.out.tfevents.*")
-    values = [value for event in EventFileLoader(str(path)).Load() for value in event.summary.value]
+    values = written(tmp_path)
     assert {value.tag for value in values} == {f"val_{name}" for name in PICTURES}
     assert all(value.tensor.string_val[2].startswith(b"\x89PNG") for value in values)
 
@@ -167,6 +172,28 @@ def test_a_history_begins_anew_where_the_items_come_in_another_order(tmp_path):
         assert list(board.past["val"][1]) == [[1], [1, 2], [3]][step - 1]
     board.close()
     assert not board.past
+
+
+@pytest.mark.parametrize(
+    "labels", [np.arange(5000) % 10, np.arange(1000) // 2, np.arange(1200) % 300], ids=str
+)
+def test_the_history_of_many_items_holds_whole_classes(tmp_path, labels):
+    x = np.random.default_rng(0).normal(size=(len(labels), 3))
+    board = Board(tmp_path, None, 100, ["distance_history"])
+    board.write_embeddings("val", x, labels, None, 1)
+    kept, past = board.past["val"]
+    board.close()
+    counts = np.unique(kept, return_counts=True)[1]
+    assert len(counts) >= 2 and counts.min() >= 2
+    assert 400 <= len(kept) <= 510 and len(past[1]) == len(kept)
+
+
+def test_a_picture_that_cannot_be_drawn_does_not_end_the_training(tmp_path):
+    board = Board(tmp_path, None, 100, ["distances", "similarity"])
+    with pytest.warns(UserWarning, match="No picture val_distances was drawn: .*two items"):
+        board.write_embeddings("val", np.eye(4), np.arange(4), None, 1)
+    board.close()
+    assert [value.tag for value in written(tmp_path)] == ["val_similarity"]
 
 
 def test_pictures_are_names_of_pictures():

@@ -38,6 +38,12 @@ class TestHardestPairs:
         # Two pairs of one class; no two classes, so no second row.
         assert set(items[::2]) | set(items[1::2]) == {0, 1, 2, 3} and len(given) == 2
 
+    def test_pairs_that_others_took_are_made_up_for(self):
+        x = np.array([[0.2], [0.0], [0.09], [5.0]])
+        figure = viz.plot_hardest_pairs(np.zeros((4, 8, 8)), [1, 2, 3, 4], x, num_pairs=2)
+        items, given = self.pairs(figure)
+        assert sorted(items) == [0, 1, 2, 3] and given == [0.09, 4.8]
+
     def test_blocks_are_joined(self, rng, monkeypatch):
         x, labels = rng.normal(size=(40, 3)), rng.integers(0, 5, 40)
         images = np.zeros((40, 8, 8))
@@ -56,6 +62,13 @@ class TestLabelErrors:
         assert set(planted) <= set(found)
         for row in planted:
             assert found[row].endswith(f"{labels[row]} → {(labels[row] + 5) % 10}")
+
+    @pytest.mark.parametrize("each", [1, 2, 4, 5])
+    def test_small_classes_of_a_perfect_encoder_are_not_outvoted(self, rng, each):
+        labels = np.repeat(np.arange(30), each)
+        x = rng.normal(size=(30, 4))[labels] + 1e-3 * rng.normal(size=(len(labels), 4))
+        figure = viz.plot_label_errors(np.zeros((len(labels), 8, 8)), labels, x)
+        assert figure.get_suptitle().startswith(f"0 of {len(labels)} items")
 
     def test_none(self):
         x, labels = np.repeat([[0.0], [9.0]], 5, axis=0), np.repeat([0, 1], 5)

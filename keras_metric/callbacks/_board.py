@@ -1,5 +1,7 @@
 """What RetrievalEvaluator shows in TensorBoard."""
 
+import warnings
+
 import numpy as np
 
 from keras_metric._checks import check_choice
@@ -61,7 +63,6 @@ class Board:
 
     def write_embeddings(self, name, embeddings, labels, images, step):
         """Write the projector's files, and the pictures."""
-        shared = {"class_names": self.class_names}
         write_projector(
             self.log_dir,
             embeddings,
@@ -69,20 +70,28 @@ class Board:
             images,
             name=name,
             max_points=self.max_points,
-            **shared,
+            class_names=self.class_names,
         )
         for picture in self.pictures:
-            if picture == "distance_history":
-                figure = self._history(name.removesuffix("_start"), embeddings, labels, step)
-            elif picture == "distances":
-                figure = plot_distances(embeddings, labels)
-            elif picture in _DRAWN:
-                figure = _DRAWN[picture](embeddings, labels, **shared)
-            elif images is None:
+            if picture in _OF_IMAGES and images is None:
                 continue
-            else:
-                figure = _OF_IMAGES[picture](images, labels, embeddings=embeddings, **shared)
+            try:
+                figure = self._drawn(picture, name, embeddings, labels, images, step)
+            except ValueError as error:
+                # Such as distances of one class alone: no reason to end hours of training.
+                warnings.warn(f"No picture {name}_{picture} was drawn: {error}", stacklevel=2)
+                continue
             self._opened().figure(f"{name}_{picture}", figure, step)
+
+    def _drawn(self, picture, name, embeddings, labels, images, step):
+        if picture == "distance_history":
+            return self._history(name.removesuffix("_start"), embeddings, labels, step)
+        if picture == "distances":
+            return plot_distances(embeddings, labels)
+        if picture in _DRAWN:
+            return _DRAWN[picture](embeddings, labels, class_names=self.class_names)
+        draw = _OF_IMAGES[picture]
+        return draw(images, labels, embeddings=embeddings, class_names=self.class_names)
 
     def close(self):
         """Close the event file; the next write opens another."""
@@ -92,7 +101,7 @@ class Board:
         self.past = {}
 
     def _history(self, name, embeddings, labels, step):
-        few = slice(None, None, -(-len(labels) // _KEPT))
+        few = _whole_classes(labels)
         embeddings, labels = embeddings[few], labels[few]
         then, past = self.past.get(name, (labels, {}))
         if not np.array_equal(then, labels):
@@ -105,3 +114,18 @@ class Board:
         if self.events is None:
             self.events = EventFile(self.log_dir)
         return self.events
+
+
+def _whole_classes(labels):
+    """Some `_KEPT` rows, the same at each call: up to ten items each of classes drawn evenly."""
+    classes, codes = np.unique(labels, return_inverse=True)
+    rng = np.random.default_rng(0)
+    order = rng.permutation(len(labels))
+    order = order[np.argsort(codes[order], kind="stable")]
+    counts = np.bincount(codes)
+    place = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
+    # Few classes share the places; of many, some have ten each.
+    each = max(10, _KEPT // len(classes))
+    chosen = rng.permutation(len(classes))
+    chosen = chosen[: max(2, np.searchsorted(np.cumsum(np.minimum(counts, each)[chosen]), _KEPT))]
+    return np.sort(order[(place < each) & np.isin(codes[order], chosen)])

@@ -115,4 +115,11 @@ class Source:
             embeddings = replicas.predict(encoder, inputs, self.batch_size)
         else:
             embeddings = ops.convert_to_numpy(encoder.predict_on_batch(inputs))
-        return embeddings, np.asarray(labels).reshape(len(embeddings), -1)[:, 0], images
+        labels = np.asarray(labels)
+        if labels.shape not in ((len(embeddings),), (len(embeddings), 1)):
+            raise ValueError(
+                f"`{self.name}` must yield one label for each item: integers or names; of rows of "
+                "0 and 1 `np.argmax(y, axis=-1)` makes labels. Received: labels of shape "
+                f"{labels.shape} for {len(embeddings)} items"
+            )
+        return embeddings, labels.reshape(-1), images

@@ -1,5 +1,7 @@
 """HardExampleMining: what the encoder confuses meets in one batch."""
 
+import warnings
+
 import keras
 import numpy as np
 from keras import ops
@@ -136,8 +138,19 @@ class HardExampleMining(keras.callbacks.Callback):
         Args:
             epoch: what the items are drawn by, where they are more than `max_items`.
         """
+        if self.model is None:
+            raise ValueError(
+                "`mine` needs the model that embeds: call it in `fit`, or after `set_model(model)`."
+            )
         rows = self._drawn(epoch)
         z, ids = self._embedded(rows), self.batches.ids[rows]
+        if not np.isfinite(z).all():
+            warnings.warn(
+                "HardExampleMining: the encoder gives NaN or infinity, which has no neighbours; "
+                "the batches stay as they are.",
+                stacklevel=2,
+            )
+            return float("nan")
         if self.rule == "classes":
             known, means = _class_means(z, ids)
             table = np.full((len(self.batches.classes), self.neighbors), -1, "int32")

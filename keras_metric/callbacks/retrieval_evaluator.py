@@ -146,6 +146,8 @@ class RetrievalEvaluator(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         self.history = {}
+        if self.board is not None:
+            self.board.close()  # An interrupted fit did not.
 
     def on_epoch_begin(self, epoch, logs=None):
         if self.at_start and not self.history:
@@ -210,7 +212,8 @@ class RetrievalEvaluator(keras.callbacks.Callback):
     def _report(self, epoch, metrics, written):
         # The progress bar shows what is in logs already; the start and files it cannot show.
         untold = written or (epoch == 0 and self.at_start)
-        if untold and self.params.get("verbose") and keras.config.is_interactive_logging_enabled():
+        verbose = (self.params or {}).get("verbose")  # None in a loop of one's own
+        if untold and verbose and keras.config.is_interactive_logging_enabled():
             # Of an encoder that gives NaN from the start no measure's names are known.
             first = "".join(f"{key}={value:.4f}" for key, value in list(metrics.items())[:1])
             sys.stdout.write(f"\nRetrievalEvaluator: epoch {epoch}: {first}{written}\n")

@@ -70,8 +70,8 @@ def closest_pairs(embeddings, allowed, most, farthest=False):
         rows = np.arange(start, start + len(block))
         possible = allowed(rows) & (np.arange(len(embeddings)) > rows[:, None])
         keys = np.where(possible, -block if farthest else block, np.inf)
-        # Each row's best few: one item can be in one pair, so deeper ones may be wanted.
-        columns = np.argsort(keys, axis=1, kind="stable")[:, :most]
+        # Each row's best few: the other pairs may have taken two items each.
+        columns = np.argsort(keys, axis=1, kind="stable")[:, : 2 * most - 1]
         best = np.take_along_axis(keys, columns, axis=1)
         found += [
             (best[row, place], rows[row], columns[row, place])

@@ -15,10 +15,10 @@ def plot_label_errors(
 ):
     """Draw the items whose neighbours agree most on a label that the item does not have.
 
-    A list to look through by hand, not a verdict. Of each item's `k` nearest (or fewer, where its
-    neighbours' class has fewer), the score is the share of the most frequent other label minus
-    that of the item's own; the highest scores are shown, as "own label → neighbours' label". A
-    label is suspect only if some class has several items: with two a class, nobody can outvote it.
+    A list to look through by hand, not a verdict. Of each item's `k` nearest (or as many as there
+    are others of its class, if fewer), the score is the share of the most frequent other label
+    minus that of the item's own; the highest scores are shown, as "own label → neighbours' label".
+    The only item of a class has no voters, and is never suspect.
 
     Args:
         images: Images of the items, see `plot_neighbors`.
@@ -53,13 +53,16 @@ def plot_label_errors(
     labels = as_labels("labels", labels, len(images))
     kept, embeddings, codes, classes = sampled_items(embeddings, labels, max_items, seed)
     votes = codes[nearest(embeddings, k)]
+    # Beyond as many as it has fellows, an item's neighbours must be of other classes.
+    voters = np.minimum(np.bincount(codes)[codes] - 1, votes.shape[1])
+    heard = np.arange(votes.shape[1]) < voters[:, None]
     # In each row the votes for the label of each place, and the place's own label.
-    counts = (votes[:, :, None] == votes[:, None, :]).sum(axis=2)
-    own = (votes == codes[:, None]).sum(axis=1)
+    counts = ((votes[:, :, None] == votes[:, None, :]) & heard[:, None, :]).sum(axis=2)
+    own = ((votes == codes[:, None]) & heard).sum(axis=1)
     counts[votes == codes[:, None]] = 0
     place = counts.argmax(axis=1)
     winner, other = votes[np.arange(len(votes)), place], counts.max(axis=1)
-    scores = (other - own) / votes.shape[1]
+    scores = (other - own) / np.maximum(voters, 1)
     order = np.argsort(-scores, kind="stable")
     suspects = order[scores[order] > 0]
     shown = suspects[:num_items]
