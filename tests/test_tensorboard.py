@@ -185,7 +185,7 @@ def test_the_history_of_many_items_holds_whole_classes(tmp_path, labels):
     board.close()
     counts = np.unique(kept, return_counts=True)[1]
     assert len(counts) >= 2 and counts.min() >= 2
-    assert 400 <= len(kept) <= 510 and len(past[1]) == len(kept)
+    assert 500 <= len(kept) <= 510 and len(past[1]) == len(kept)
 
 
 def test_a_picture_that_cannot_be_drawn_does_not_end_the_training(tmp_path):

@@ -127,5 +127,6 @@ def _whole_classes(labels):
     # Few classes share the places; of many, some have ten each.
     each = max(10, _KEPT // len(classes))
     chosen = rng.permutation(len(classes))
-    chosen = chosen[: max(2, np.searchsorted(np.cumsum(np.minimum(counts, each)[chosen]), _KEPT))]
+    filled = np.cumsum(np.minimum(counts, each)[chosen])
+    chosen = chosen[: max(2, np.searchsorted(filled, _KEPT) + 1)]
     return np.sort(order[(place < each) & np.isin(codes[order], chosen)])

@@ -137,6 +137,9 @@ class HardExampleMining(keras.callbacks.Callback):
 
         Args:
             epoch: what the items are drawn by, where they are more than `max_items`.
+
+        Raises:
+            ValueError: outside of `fit`, before `set_model(model)`.
         """
         if self.model is None:
             raise ValueError(

@@ -63,7 +63,8 @@ class RetrievalEvaluator(keras.callbacks.Callback):
         pictures: With `log_dir`, True or a list of names also writes pictures of `viz`, under
             Images: "confusions", "distance_history" (of the evaluations so far), "distances",
             "similarity" and, where there are images, "hardest_pairs", "label_errors" and
-            "neighbors". All of them take some seconds each time; False, the default, none.
+            "neighbors". All of them take some seconds each time; False, the default, none. One that
+            cannot be drawn, such as distances of items that share no class, warns.
         sets: None, or a dict from a name to `(x, y)` or to a source of batches: several sets, each
             evaluated by itself (in the one gallery, if there is one).
         measures: Names among "retrieval" (default), "clustering", "few_shot", "geometry",
