@@ -60,6 +60,16 @@ def fit(model, data, *callbacks, **settings):
     return model.fit(*data, callbacks=list(callbacks), **settings).history
 
 
+class Once:
+    """Batches that can be read once, and do not show it."""
+
+    def __init__(self, batches):
+        self.batches = batches
+
+    def __iter__(self):
+        return self.batches
+
+
 class TestRetrievalEvaluator:
     def test_logs_are_the_metrics_of_the_encoder(self, model, data):
         history = fit(model, data, RetrievalEvaluator(*data, k=(1, 3)))
@@ -267,18 +277,39 @@ class TestRetrievalEvaluator:
             (dict(x=[], measures="recall"), "functions or among"),
             (dict(x=[], measures=()), "at least one"),
             (dict(x=[], measures=["identification"]), "needs a gallery"),
+            (dict(x=iter([])), "generator"),
+            (dict(x=[], name="my val", log_dir="runs"), "letters"),
+            (dict(sets={"a b": []}, log_dir="runs"), "letters"),
+            (dict(sets={"cold": [], "cold_start": []}, at_start=True), "names of their own"),
+            (dict(x=np.eye(3), y=[0, 1, 5], class_names=["a", "b"], log_dir="runs"), "none for 5"),
+            (dict(x=np.eye(3), y=[0, 1, 1], images=np.zeros((2, 8, 8))), "one image for each"),
         ],
     )
     def test_errors_come_before_training(self, arguments, message):
         with pytest.raises(ValueError, match=message):
             RetrievalEvaluator(**arguments)
 
+    @pytest.mark.parametrize("name", [5, ""])
+    def test_names_are_texts(self, name):
+        with pytest.raises(TypeError, match="texts"):
+            RetrievalEvaluator([], name=name)
+
+    def test_a_run_that_goes_on_keeps_the_untrained_projection(self, model, data, tmp_path):
+        evaluator = RetrievalEvaluator(*data, at_start=True, log_dir=tmp_path)
+        fit(model, data, evaluator, epochs=1)
+        start = (tmp_path / "val_start_tensor.bytes").read_bytes()
+        fit(model, data, evaluator, epochs=3, initial_epoch=1)
+        assert evaluator.history["epoch"] == [1, 2, 3]
+        assert (tmp_path / "val_start_tensor.bytes").read_bytes() == start
+        assert (tmp_path / "val_tensor.bytes").read_bytes() != start
+
     def test_sources_that_end_never_or_too_early(self, model, data):
         tf = pytest.importorskip("tensorflow")
         with pytest.raises(ValueError, match="take"):
             RetrievalEvaluator(tf.data.Dataset.from_tensor_slices(data).batch(9).repeat())
+        once = iter([data])
         with pytest.raises(ValueError, match="each time it is read"):
-            fit(model, data, RetrievalEvaluator(iter([data])))
+            fit(model, data, RetrievalEvaluator(Once(once)))
         with pytest.raises(ValueError, match="without labels"):
             fit(model, data, RetrievalEvaluator([(data[0],)]))
 
@@ -328,6 +359,10 @@ class TestMiningSchedule:
         history = fit(self.compiled(miner), data, schedule, epochs=1)
         assert schedule.current is None
         assert "mining_stage" not in history
+
+    def test_entries_are_names(self):
+        with pytest.raises(TypeError, match="name of a strategy"):
+            MiningSchedule({0: ["hard"]})
 
     @pytest.mark.parametrize("wrap", [lambda loss: [loss], lambda loss: loss])
     def test_losses_in_a_list(self, data, wrap):

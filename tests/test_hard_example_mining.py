@@ -104,11 +104,20 @@ def test_neighbours_of_other_classes(rng):
 
 
 def test_where_everything_near_is_of_ones_own_class(rng):
-    vectors = np.concatenate([rng.normal(size=(50, 2)), rng.normal(100, size=(2, 2))])
-    ids = np.array([0] * 50 + [1] * 2)
+    vectors = np.concatenate([rng.normal(size=(200, 2)), rng.normal(100, size=(2, 2))])
+    ids = np.array([0] * 200 + [1] * 2)
     found, nearest = nearest_of_others(vectors.astype("float32"), ids, 2)
-    assert (found[:50] == -1).all() and (found[50:] >= 0).all()
+    assert (found[:200] == -1).all() and (found[200:] >= 0).all()
     assert len(nearest) == 2
+
+
+def test_tight_classes_of_a_hundred_have_neighbours(rng, monkeypatch):
+    ids = np.arange(500) % 5
+    vectors = (np.eye(5)[ids] + 1e-3 * rng.normal(size=(500, 5))).astype("float32")
+    whole = nearest_of_others(vectors, ids, 3)
+    assert (ids[whole[0]] != ids[:, None]).all() and len(whole[1]) == 500
+    monkeypatch.setattr("keras_metric.callbacks.hard_example_mining._PLACES", 7000)
+    np.testing.assert_array_equal(nearest_of_others(vectors, ids, 3)[0], whole[0])
 
 
 def model_of_rows():
@@ -172,6 +181,28 @@ class TestCallback:
         with pytest.warns(UserWarning, match="NaN or infinity"):
             assert np.isnan(mining.mine())
         assert not source.steered
+
+    def test_another_model_begins_as_planned(self):
+        source = batches()
+        mining = HardExampleMining(source, neighbors=2, start=2, progress=False)
+        for _ in range(2):
+            model = model_of_rows()
+            mining.set_model(model)
+            mining.on_train_begin()
+            mining.on_epoch_begin(0)
+            assert not source.steered
+            mining.on_epoch_end(1)
+            assert source.steered and mining.history["epoch"] == [2]
+        mining.on_train_begin()
+        assert source.steered  # the same model trains on
+
+    def test_says_where_it_finds_nothing(self):
+        y = np.repeat([0, 1], 300)
+        x = np.random.default_rng(0).normal(1000.0 * y[:, None], size=(600, 1)).astype("float32")
+        mining = HardExampleMining(BalancedBatches(x, y, 2, 2), progress=False)
+        mining.set_model(model_of_rows())
+        with pytest.warns(UserWarning, match="600 of 600 items have no item of another class"):
+            mining.mine()
 
     def test_wants_a_model(self):
         with pytest.raises(ValueError, match="set_model"):

@@ -156,7 +156,7 @@ def written(folder):
 
 def test_every_picture_can_be_written(tmp_path, _digits):
     images, labels = (part[:40] for part in _digits)
-    board = Board(tmp_path, None, 100, PICTURES)
+    board = Board(tmp_path, None, 100, PICTURES, "euclidean")
     board.write_embeddings("val", images.reshape(40, -1), labels, images, 7)
     board.close()
     values = written(tmp_path)
@@ -166,7 +166,7 @@ def test_every_picture_can_be_written(tmp_path, _digits):
 
 def test_a_history_begins_anew_where_the_items_come_in_another_order(tmp_path):
     x, labels = np.random.default_rng(0).normal(size=(20, 3)), np.arange(20) % 2
-    board = Board(tmp_path, None, 100, ["distance_history"])
+    board = Board(tmp_path, None, 100, ["distance_history"], "euclidean")
     for step, order in ((1, labels), (2, labels), (3, 1 - labels)):
         board.write_embeddings("val", x, order, None, step)
         assert list(board.past["val"][1]) == [[1], [1, 2], [3]][step - 1]
@@ -179,7 +179,7 @@ def test_a_history_begins_anew_where_the_items_come_in_another_order(tmp_path):
 )
 def test_the_history_of_many_items_holds_whole_classes(tmp_path, labels):
     x = np.random.default_rng(0).normal(size=(len(labels), 3))
-    board = Board(tmp_path, None, 100, ["distance_history"])
+    board = Board(tmp_path, None, 100, ["distance_history"], "euclidean")
     board.write_embeddings("val", x, labels, None, 1)
     kept, past = board.past["val"]
     board.close()
@@ -189,11 +189,29 @@ def test_the_history_of_many_items_holds_whole_classes(tmp_path, labels):
 
 
 def test_a_picture_that_cannot_be_drawn_does_not_end_the_training(tmp_path):
-    board = Board(tmp_path, None, 100, ["distances", "similarity"])
+    board = Board(tmp_path, None, 100, ["distances", "similarity"], "euclidean")
     with pytest.warns(UserWarning, match="No picture val_distances was drawn: .*two items"):
         board.write_embeddings("val", np.eye(4), np.arange(4), None, 1)
     board.close()
     assert [value.tag for value in written(tmp_path)] == ["val_similarity"]
+
+
+def test_pictures_measure_as_the_evaluation_does(tmp_path, monkeypatch):
+    """By cosine the first two agree, and by Euclid the last two."""
+    x, labels = np.array([[1.0, 0.0], [9.0, 0.0], [9.0, 2.0], [0.0, 1.0]]), np.array([0, 0, 1, 1])
+    seen = {}
+    monkeypatch.setattr("keras_metric.callbacks._board.Board._opened", lambda self: self)
+    monkeypatch.setattr(
+        "keras_metric.callbacks._board.Board.figure",
+        lambda self, name, figure, step: seen.update({name: figure}),
+        raising=False,
+    )
+    for metric in ("cosine", "euclidean"):
+        board = Board(tmp_path, None, 100, ["confusions", "distances"], metric)
+        board.write_embeddings(metric, x, labels, None, 1)
+    assert "50.0%" in seen["cosine_confusions"].axes[0].get_title()
+    assert "0.0%" in seen["euclidean_confusions"].axes[0].get_title()
+    assert seen["cosine_distances"].axes[0].get_xlabel() == "cosine distance"
 
 
 def test_pictures_are_names_of_pictures():

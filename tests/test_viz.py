@@ -1,6 +1,7 @@
 """The pictures say what they should, and the projector's files are what TensorBoard reads."""
 
 import sys
+import tracemalloc
 
 import keras
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import Image
 from scipy.spatial.distance import cdist
 
 from keras_metric import viz
+from keras_metric.viz._pair_draws import draw_pairs, measure_pairs
 from keras_metric.viz._pixels import as_pixels, looks_like_images
 from keras_metric.viz._style import PALETTE, RIGHT, SYMBOLS, WRONG
 
@@ -195,6 +197,26 @@ class TestDistances:
         collapsed = viz.plot_distances(np.ones((6, 2)), [0, 0, 0, 1, 1, 1])
         assert texts(collapsed) == ["overlap of the two: 100%"]
 
+    def test_blocks_of_pairs_are_joined(self, rng, monkeypatch):
+        x, labels = rng.normal(size=(40, 3)), rng.integers(0, 4, 40)
+        pairs = draw_pairs(labels, 300, 0)
+        monkeypatch.setattr("keras_metric.viz._pair_draws._VALUES", 50)
+        for first, second in pairs:
+            wanted = np.linalg.norm(x[first] - x[second], axis=1)
+            measured = measure_pairs(x, (first, second), "euclidean")
+            np.testing.assert_allclose(measured, wanted, rtol=1e-5)
+
+    def test_few_pairs_of_two_classes_among_many_items(self, rng):
+        """All of them, each once, without a mask of items by items."""
+        labels = rng.permutation(np.repeat([0, 1, 2], [4000, 1, 2]))
+        tracemalloc.start()
+        _, (first, second) = draw_pairs(labels, 20_000, 0)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert (labels[first] != labels[second]).all() and peak < 5e6
+        pairs = set(map(frozenset, zip(first.tolist(), second.tolist())))
+        assert len(first) == len(pairs) == 4000 * 3 + 2
+
     @pytest.mark.parametrize("labels", [[0, 0, 0], [0, 1, 2]])
     def test_needs_both_kinds_of_pairs(self, labels):
         with pytest.raises(ValueError, match="two classes"):
@@ -333,9 +355,22 @@ class TestProjector:
             viz.write_projector(tmp_path, np.eye(3), ["a", "b", "c"])
         assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
+    def test_pictures_that_are_none_leave_the_old_files(self, tmp_path):
+        viz.write_projector(tmp_path, np.eye(2), ["a", "b"])
+        before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+        with pytest.raises(ValueError, match="height, width"):
+            viz.write_projector(tmp_path, np.eye(3), ["a", "b", "c"], np.zeros((3, 8)))
+        assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def test_bytes_are_texts(self, tmp_path):
+        viz.write_projector(tmp_path, np.eye(2), np.array([b"ant", b"bee"]))
+        assert (tmp_path / "embeddings_metadata.tsv").read_text() == "ant\nbee\n"
+
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
+            (dict(labels=[1, 2], metadata={"label": [1, 2]}), "names of its own"),
+            (dict(labels=[1.0, np.nan]), "without a label"),
             (dict(name="a/b"), "letters"),
             (dict(name=""), "letters"),
             (dict(labels=[1]), "one label for each"),
@@ -348,6 +383,11 @@ class TestProjector:
         with pytest.raises(ValueError, match=message):
             viz.write_projector(tmp_path, np.eye(2), **arguments)
 
+    def test_numbers_beyond_float32(self, tmp_path):
+        with pytest.raises(ValueError, match="float32.*1e\\+39"):
+            viz.write_projector(tmp_path, 1e39 * np.eye(2))
+        assert not list(tmp_path.iterdir())
+
 
 class TestPixels:
     def test_ranges(self):
@@ -359,6 +399,16 @@ class TestPixels:
         np.testing.assert_array_equal(as_pixels((200 * ramp).astype("uint8")).max(), 200)
         assert as_pixels(np.zeros((1, 8, 8, 4))).shape == (1, 8, 8, 3)
         assert as_pixels(np.zeros((1, 8, 9, 1))).shape == (1, 8, 9)
+        np.testing.assert_array_equal(as_pixels(100 + 10 * ramp), as_pixels(ramp))
+        assert as_pixels(np.full((1, 8, 8), 150.0)).max() == 0
+
+    def test_some_rows_are_drawn_in_the_range_of_all(self, rng):
+        images = rng.normal(size=(20, 8, 8))
+        np.testing.assert_array_equal(as_pixels(images, rows=[7, 3]), as_pixels(images)[[7, 3]])
+        images[5, 2, 2], images[6, 0, 0], images[7, 1, 1] = np.nan, np.inf, -np.inf
+        pixels = as_pixels(images)
+        assert [pixels[5, 2, 2], pixels[6, 0, 0], pixels[7, 1, 1]] == [0, 255, 0]
+        assert len(np.unique(pixels)) > 100
 
     def test_channels_first(self):
         before = keras.config.image_data_format()

@@ -101,6 +101,13 @@ class TestConfusions:
                 assert text == f"{share:.0f}" or (text == "<1" and share < 0.5)
         assert f"{np.mean(found == labels):.1%} of 60" in titles(figure)[0]
 
+    def test_small_distances_far_from_the_mean(self, rng):
+        """Squares of 25 million, and distances of a thousandth: float32 has eight digits."""
+        labels = np.arange(40) // 4
+        x = 1e-2 * np.eye(10)[labels] + 1e-4 * rng.normal(size=(40, 10))
+        x = np.hstack([x, np.where(labels % 2, 5000.0, -5000.0)[:, None]])
+        assert titles(viz.plot_confusions(x, labels))[0].startswith("nearest of the same class: 100")
+
     def test_two_thousand_classes(self, rng):
         labels = np.repeat(np.arange(2000), 2)
         x = 10.0 * labels[:, None] + np.tile([0.0, 1.0], 2000)[:, None]

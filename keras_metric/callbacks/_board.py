@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 
+from keras_metric import distances
 from keras_metric._checks import check_choice
 from keras_metric.viz import (
     plot_confusions,
@@ -50,12 +51,16 @@ class Board:
         class_names: Optional names of the labels.
         max_points: Points in the projector.
         pictures: Names of the pictures to draw.
+        metric: What the evaluation measures with; pictures of "cosine" are of unit vectors.
     """
 
-    def __init__(self, log_dir, class_names, max_points, pictures):
+    def __init__(self, log_dir, class_names, max_points, pictures, metric):
         self.log_dir, self.class_names = log_dir, class_names
         self.max_points, self.pictures = max_points, pictures
         self.events, self.past = None, {}
+        self.metric = metric
+        # What distances can be drawn of.
+        self.drawn_metric = metric if metric in distances.METRICS else "euclidean"
 
     def write_scalars(self, metrics, step):
         """Write a dict of numbers at `step`."""
@@ -87,7 +92,11 @@ class Board:
         if picture == "distance_history":
             return self._history(name.removesuffix("_start"), embeddings, labels, step)
         if picture == "distances":
-            return plot_distances(embeddings, labels)
+            return plot_distances(embeddings, labels, metric=self.drawn_metric)
+        if self.metric == "cosine":
+            # The nearest of these are the nearest by cosine.
+            lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
+            embeddings = embeddings / np.maximum(lengths, 1e-12)
         if picture in _DRAWN:
             return _DRAWN[picture](embeddings, labels, class_names=self.class_names)
         draw = _OF_IMAGES[picture]
@@ -108,7 +117,7 @@ class Board:
             past = {}  # the items come in another order now: nothing to compare
         past[step] = embeddings
         self.past[name] = labels, past
-        return plot_distance_history(past, labels)
+        return plot_distance_history(past, labels, metric=self.drawn_metric)
 
     def _opened(self):
         if self.events is None:

@@ -61,6 +61,11 @@ class Source:
             raise ValueError(
                 f"`{name}` must come to an end. Received an infinite data set: use `.take(steps)`."
             )
+        elif hasattr(x, "__next__"):
+            raise ValueError(
+                f"`{name}` must yield its batches each time it is read. Received: a generator, which "
+                "is empty the second time. Pass arrays, a Dataset or a PyDataset."
+            )
         elif isinstance(x, (str, bytes, set, type)):
             raise TypeError(f"`{name}` must be arrays or batches. Received: {name}={x!r}")
         self.name, self.x, self.y, self.batch_size = name, x, y, batch_size

@@ -11,9 +11,9 @@ from keras_metric.data import BalancedBatches
 from keras_metric.evaluation._progress import check_progress, watched
 from keras_metric.search.flat import nearest_rows
 
-# Neighbours asked for beyond those wanted, since some are of the item's own class.
-_OWN = 32
-_BLOCK = 4096
+# Neighbours asked for beyond those wanted, at most: all others of the item's class may be nearer.
+_OWN = 128
+_PLACES = 2**18  # neighbours looked at together: 134 MB of vectors of 128
 
 RULES = ("neighbors", "classes")
 
@@ -33,7 +33,12 @@ class HardExampleMining(keras.callbacks.Callback):
       one that it has until it is full: the hard classes of the N-pairs paper, by class means.
 
     A run that `keras.callbacks.BackupAndRestore` goes on with searches before its first epoch. With
-    `every=1` that is what the unbroken run found.
+    `every=1` that is what the unbroken run found. A training of another model begins with batches as
+    planned.
+
+    Of classes with more than 129 items drawn, an item may have none of its nearest 128 items in
+    another class; such items have no difficult neighbours, and a warning says how many there are
+    when they are more than half.
 
     Args:
         batches: the `data.BalancedBatches` that `fit` is given.
@@ -116,6 +121,12 @@ class HardExampleMining(keras.callbacks.Callback):
         self.rule, self.share, self.neighbors = rule, share, neighbors
         self.max_items, self.batch_size, self.progress = max_items, batch_size, progress
         self.history = {"epoch": [], "nearest": []}
+        self._mined_with = None
+
+    def on_train_begin(self, logs=None):
+        self.history = {"epoch": [], "nearest": []}
+        if self.batches.steered and self._mined_with is not self.model:
+            self.batches.steer()  # by what another encoder confused
 
     def on_epoch_begin(self, epoch, logs=None):
         # A run that was broken off and goes on has its weights again, and no table.
@@ -154,6 +165,7 @@ class HardExampleMining(keras.callbacks.Callback):
                 stacklevel=2,
             )
             return float("nan")
+        self._mined_with = self.model
         if self.rule == "classes":
             known, means = _class_means(z, ids)
             table = np.full((len(self.batches.classes), self.neighbors), -1, "int32")
@@ -165,6 +177,13 @@ class HardExampleMining(keras.callbacks.Callback):
             found, distance = nearest_of_others(z, ids, self.neighbors)
             table[rows] = np.where(found < 0, -1, rows[found])
             self.batches.steer(rows=table, share=self.share)
+        if len(distance) < len(found) / 2:
+            warnings.warn(
+                f"HardExampleMining: {len(found) - len(distance):,} of {len(found):,} items have no "
+                "item of another class among their nearest; the batches of these come by chance. "
+                'rule="classes" compares the means of classes.',
+                stacklevel=2,
+            )
         return float(np.mean(distance)) if len(distance) else float("nan")
 
     def _drawn(self, epoch):
@@ -188,15 +207,18 @@ class HardExampleMining(keras.callbacks.Callback):
 def nearest_of_others(vectors, ids, count):
     """The `count` nearest vectors of other ids to each vector, and the nearest one's distances.
 
-    Among the nearest `count + 32`; where most of those are of the same id, the last places are -1.
-    Distances are of the vectors that have such a neighbour.
+    Among the nearest `count` and as many as there are others of an id, at most 128; where most of
+    those are of the same id, the last places are -1. Distances are of the vectors that have such a
+    neighbour.
     """
+    own = min(_OWN, int(np.unique(ids, return_counts=True)[1].max(initial=1)) - 1)
     found = np.full((len(vectors), count), -1, "int64")
     nearest = []
     largest = float(np.square(vectors, dtype="float64").sum(axis=1).max(initial=0))
-    for start in range(0, len(vectors), _BLOCK):
-        block = slice(start, start + _BLOCK)
-        rows, distance = nearest_rows(vectors[block], vectors, count + _OWN, "euclidean", largest)
+    size = max(1, _PLACES // (count + own))
+    for start in range(0, len(vectors), size):
+        block = slice(start, start + size)
+        rows, distance = nearest_rows(vectors[block], vectors, count + own, "euclidean", largest)
         other = ids[rows] != ids[block, None]
         order = np.argsort(~other, axis=1, kind="stable")[:, :count]
         rows, other, distance = (

@@ -18,10 +18,11 @@ class MiningSchedule(keras.callbacks.Callback):
         schedule: Dict from epoch (counted from 0) to the name of a strategy.
         miner: The miner to change; by default the one miner of the compiled loss.
         log: If True, `logs["mining_stage"]` is the number of the strategy in
-            `miner.strategies`.
+            `miner.strategies`, from the first entry on.
 
     Raises:
-        TypeError: an epoch that is no integer, or a `miner` that is none.
+        TypeError: an epoch that is no integer, a strategy that is no name, or a `miner` that is
+            none.
         ValueError: an empty schedule; and at the start of `fit`, if the compiled loss holds no
             such miner, or several, or if a name is not among the miner's strategies.
 
@@ -56,6 +57,11 @@ class MiningSchedule(keras.callbacks.Callback):
             )
         for epoch in schedule:
             check_count("epoch of schedule", epoch, at_least=0)
+            if not isinstance(schedule[epoch], str):
+                raise TypeError(
+                    "`schedule` must have the name of a strategy for each epoch. Received: "
+                    f"{schedule[epoch]!r} for epoch {epoch}"
+                )
         check_flag("log", log)
         if miner is not None and not hasattr(miner, "strategies"):
             raise TypeError(

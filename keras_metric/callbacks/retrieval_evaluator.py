@@ -1,5 +1,6 @@
 """RetrievalEvaluator: recall@k while a model trains."""
 
+import re
 import sys
 import warnings
 
@@ -13,7 +14,8 @@ from keras_metric.callbacks._measures import as_measures
 from keras_metric.callbacks._source import Source
 from keras_metric.evaluation import retrieval_metrics
 from keras_metric.viz._pixels import channels_last
-from keras_metric.viz._style import check_class_names
+from keras_metric.viz._style import check_class_names, readable
+from keras_metric.viz.write_projector import PROJECTOR_NAME
 
 _UNLOGGED = ("num_", "excluded_", "cmc_at_")
 
@@ -48,12 +50,15 @@ class RetrievalEvaluator(keras.callbacks.Callback):
         y: Labels `(items,)`, of any kind; they need not have been trained on, and better not.
         gallery: None for leave-one-out among `x`, or `(x, y)`, or a source of batches: what the
             queries are searched in.
-        name: Prefix of the names in `logs`.
+        name: Prefix of the names in `logs`. With `log_dir` it names files, too: letters, digits,
+            ".", "_" and "-", as the names of `sets`.
         k: Cut-offs of recall and precision.
         metric: See `evaluation.retrieval_metrics`.
         every: Evaluate after each `every`-th epoch. With more than 1, a callback that reads
             these logs finds them in those epochs only.
-        at_start: Also evaluate before the first epoch. It is what the training must beat.
+        at_start: Also evaluate before the first epoch. It is what the training must beat. A run that
+            goes on, with `initial_epoch` or after `BackupAndRestore`, keeps the projection of the
+            untrained model.
         batch_size: Rows at a time, for arrays; as in `predict`.
         log_dir: Folder for TensorBoard, or None. Needs the package `tensorboard`.
         images: Pictures of the items for the thumbnails; by default `x`, where it looks like
@@ -64,7 +69,8 @@ class RetrievalEvaluator(keras.callbacks.Callback):
             Images: "confusions", "distance_history" (of the evaluations so far), "distances",
             "similarity" and, where there are images, "hardest_pairs", "label_errors" and
             "neighbors". All of them take some seconds each time; False, the default, none. One that
-            cannot be drawn, such as distances of items that share no class, warns.
+            cannot be drawn, such as distances of items that share no class, warns. They compare the
+            items of `x` among themselves, without the gallery, by "cosine" or Euclidean distances.
         sets: None, or a dict from a name to `(x, y)` or to a source of batches: several sets, each
             evaluated by itself (in the one gallery, if there is one).
         measures: Names among "retrieval" (default), "clustering", "few_shot", "geometry",
@@ -134,15 +140,20 @@ class RetrievalEvaluator(keras.callbacks.Callback):
         self.name, self.k, self.metric = name, k, metric
         self.every, self.at_start = every, at_start
         if images is not None and images is not False:
-            channels_last(images)
+            _check_images(channels_last(images), self.sets)
         if log_dir is not None:
             as_path("log_dir", log_dir)
+        _check_names(name, self.sets, log_dir, at_start)
         check_class_names(class_names)
+        if log_dir is not None and class_names is not None:
+            for source in self.sets.values():
+                for label in set(np.asarray([] if source.y is None else source.y).ravel().tolist()):
+                    readable(label, class_names)
         self.images = images
         self.log_dir = log_dir
         self.board = None
         if log_dir is not None:
-            self.board = Board(log_dir, class_names, max_points, pictures)
+            self.board = Board(log_dir, class_names, max_points, pictures, metric)
         self.history = {}
 
     def on_train_begin(self, logs=None):
@@ -152,7 +163,8 @@ class RetrievalEvaluator(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         if self.at_start and not self.history:
-            self._evaluate(epoch, "_start")
+            # A run that goes on is not untrained: it leaves the first projection alone.
+            self._evaluate(epoch, "" if epoch else "_start")
 
     def on_epoch_end(self, epoch, logs=None):
         if (epoch + 1) % self.every == 0:
@@ -218,6 +230,35 @@ class RetrievalEvaluator(keras.callbacks.Callback):
             # Of an encoder that gives NaN from the start no measure's names are known.
             first = "".join(f"{key}={value:.4f}" for key, value in list(metrics.items())[:1])
             sys.stdout.write(f"\nRetrievalEvaluator: epoch {epoch}: {first}{written}\n")
+
+
+def _check_names(name, sets, log_dir, at_start):
+    """Raise unless `name` and the names of the sets can stand in logs and, if any, in files."""
+    for part in (name, *filter(None, sets)):
+        if not isinstance(part, str) or not part:
+            raise TypeError(f"`name` and names of `sets` must be texts. Received: {part!r}")
+        if log_dir is not None and not re.fullmatch(PROJECTOR_NAME, part, re.ASCII):
+            raise ValueError(
+                "With `log_dir`, `name` and names of `sets` must be letters, digits, '.', '_' and "
+                f"'-'. Received: {part!r}"
+            )
+    written = ["_".join(filter(None, [name, part])) for part in sets]
+    written += [f"{part}_start" for part in written if at_start]
+    if len(set(written)) < len(written):
+        raise ValueError(
+            "`sets` must have names of their own in TensorBoard, where the start of a set is its "
+            f"name and '_start'. Received: {sorted(sets)}"
+        )
+
+
+def _check_images(images, sets):
+    """Raise unless there is an image for each item of each set."""
+    for name, source in sets.items():
+        if source.y is not None and len(source.y) != len(images):
+            raise ValueError(
+                f"`images` must hold one image for each of {len(source.y)} items of "
+                f"`{f'sets[{name!r}]' if name else 'x'}`. Received: {len(images)}"
+            )
 
 
 def _as_sets(x, y, sets, batch_size):

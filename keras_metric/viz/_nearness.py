@@ -31,10 +31,9 @@ def sampled_items(embeddings, labels, max_items, seed):
 def distance_blocks(embeddings):
     """Yield `(start, squared Euclidean distances (rows, items))`; infinite from an item to itself.
 
-    Rounding makes nothing of a distance below a thousandth of the embeddings' length: enough to
-    choose what is shown.
+    In double precision: the squares of embeddings far from their mean would swallow small distances.
     """
-    centred = embeddings - embeddings.mean(axis=0)
+    centred = embeddings - embeddings.mean(axis=0, dtype="float64")
     squares = np.square(centred).sum(axis=1)
     for start in range(0, len(centred), _BLOCK):
         rows = centred[start : start + _BLOCK]

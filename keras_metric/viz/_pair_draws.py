@@ -1,6 +1,11 @@
-"""All pairs of one class and of two, or a draw of them."""
+"""All pairs of one class and of two, or a draw of them, and their distances."""
 
 import numpy as np
+from keras import ops
+
+from keras_metric import distances
+
+_VALUES = 2**22  # numbers gathered at a time, for each side of the pairs
 
 
 def draw_pairs(labels, most, seed):
@@ -20,6 +25,20 @@ def draw_pairs(labels, most, seed):
     return [[order[rows] for rows in _pairs(sizes, same, most, rng)] for same in (True, False)]
 
 
+def measure_pairs(embeddings, pairs, metric):
+    """Return the distances `(pairs,)` of row numbers `(first, second)`, a block of pairs at a time."""
+    block = max(1, _VALUES // embeddings.shape[1])
+    parts = [
+        ops.convert_to_numpy(
+            distances.elementwise(
+                *(embeddings[rows[start : start + block]] for rows in pairs), metric=metric
+            )
+        )
+        for start in range(0, len(pairs[0]), block)
+    ]
+    return np.concatenate(parts)
+
+
 def _pairs(sizes, same, most, rng):
     """Return two index arrays into the items sorted by class: all pairs of a kind, or a draw."""
     start = np.cumsum(sizes) - sizes
@@ -28,9 +47,16 @@ def _pairs(sizes, same, most, rng):
     total = int((sizes * partners).sum()) // 2
     if total <= most:
         if not same:
-            codes = np.repeat(np.arange(len(sizes)), sizes)
-            return np.nonzero(np.triu(codes[:, None] != codes, 1))
-        pairs = [first + np.stack(np.triu_indices(size, 1)) for first, size in zip(start, sizes)]
+            # The items of each class with those of all classes after it.
+            pairs = [
+                np.indices((size, num_items - first - size)).reshape(2, -1)
+                + [[first], [first + size]]
+                for first, size in zip(start, sizes)
+            ]
+        else:
+            pairs = [
+                first + np.stack(np.triu_indices(size, 1)) for first, size in zip(start, sizes)
+            ]
         return np.concatenate(pairs, axis=1)
     weight = sizes * partners
     code = rng.choice(len(sizes), most, p=weight / weight.sum())

@@ -34,22 +34,26 @@ def channels_last(images, name="images"):
     return images
 
 
-def as_pixels(images, name="images"):
+def as_pixels(images, name="images", rows=None):
     """Return images as uint8 `(n, h, w)` if they are grey, else `(n, h, w, 3)`.
 
     uint8 is taken as it is, floats between 0 and 1 as shares of white; anything else is stretched
-    from its smallest to its largest value, the same for all images.
+    from its smallest to its largest finite value, the same for all images. With `rows` only these
+    are converted, in the range of all.
     """
     images = channels_last(images, name)
     if images.ndim == 4:
         images = images[..., 0] if images.shape[-1] == 1 else images[..., :3]
+    chosen = images if rows is None else images[np.asarray(rows, dtype="int64")]
     if images.dtype == np.uint8:
-        return images
-    images = images.astype("float32")
-    low, high = np.nanmin(images, initial=0.0), np.nanmax(images, initial=0.0)
+        return chosen
+    finite = np.isfinite(images)
+    low = float(np.min(images, where=finite, initial=np.inf))
+    high = float(np.max(images, where=finite, initial=-np.inf))
+    chosen = chosen.astype("float32")
     if low < 0.0 or high > 1.0:
-        images = (images - low) / (high - low)
-    return (255.0 * np.nan_to_num(images) + 0.5).astype("uint8")
+        chosen = (chosen - low) / ((high - low) or 1.0)
+    return (255.0 * np.nan_to_num(chosen, posinf=1.0).clip(0.0, 1.0) + 0.5).astype("uint8")
 
 
 def shrink(pixels, height, width):

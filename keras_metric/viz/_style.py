@@ -38,6 +38,10 @@ def as_labels(name, value, num_items):
             f"`{name}` must have shape ({num_items},): one label for each item. "
             f"Received: {name}.shape={array.shape}"
         )
+    if array.dtype.kind == "f" and np.isnan(array).any():
+        raise ValueError(
+            f"`{name}` must be labels. Received: NaN in {name}. Leave items without a label out."
+        )
     try:
         # The order in which classes are drawn.
         np.sort(array)
@@ -59,7 +63,7 @@ def new_figure(**settings):
 def readable(label, class_names=None):
     """Return the text for a label: its name, if `class_names` (a list or a dict) has one."""
     if class_names is None:
-        return str(label)
+        return label.decode("utf-8", "replace") if isinstance(label, bytes) else str(label)
     check_class_names(class_names)
     try:
         # A list counts from its end below 0, and would name "no class" by its last one.
@@ -82,9 +86,9 @@ def check_class_names(class_names):
         )
 
 
-def shorten(text):
-    """Return a text of at most 14 letters: names of one family often differ at their end only."""
-    return text if len(text) <= 14 else f"{text[:7]}…{text[-6:]}"
+def shorten(text, most=14):
+    """Return a text of at most `most` letters: names of one family may differ at their end only."""
+    return text if len(text) <= most else f"{text[: most // 2]}…{text[most // 2 + 1 - most :]}"
 
 
 def sample(num_items, limit, seed):

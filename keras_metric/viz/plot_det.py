@@ -3,7 +3,7 @@
 import numpy as np
 
 from keras_metric.viz._curves import LINES, as_curves
-from keras_metric.viz._style import PALETTE, new_figure, tidy
+from keras_metric.viz._style import PALETTE, new_figure, shorten, tidy
 
 _TICKS = (1e-5, 1e-4, 1e-3, 0.01, 0.05, 0.2, 0.5, 0.8, 0.95, 0.99)
 
@@ -60,7 +60,7 @@ def plot_det(scores, same, larger_is_closer=False):
             color=PALETTE[number % len(PALETTE)],
             linestyle=LINES[number % len(LINES)],
             linewidth=1.6,
-            label=f"{name}: {text}" if name else text,
+            label=f"{shorten(str(name), 28)}: {text}" if name else text,
         )
     low, high = norm.ppf(min(floors)), norm.ppf(0.99)
     axes.plot([low, high], [low, high], color="#808080", linestyle=":", linewidth=1)

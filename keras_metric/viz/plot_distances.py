@@ -1,11 +1,10 @@
 """How far apart the pairs of one class are, and those of two."""
 
 import numpy as np
-from keras import ops
 
 from keras_metric import distances
 from keras_metric._checks import check_choice, check_count
-from keras_metric.viz._pair_draws import draw_pairs
+from keras_metric.viz._pair_draws import draw_pairs, measure_pairs
 from keras_metric.viz._style import RIGHT, WRONG, as_labels, as_matrix, new_figure, tidy
 
 _BINS = 60
@@ -46,10 +45,7 @@ def plot_distances(embeddings, labels, metric="euclidean", max_pairs=100_000, se
     embeddings = as_matrix("embeddings", embeddings)
     labels = as_labels("labels", labels, len(embeddings))
     kinds = [
-        ops.convert_to_numpy(
-            distances.elementwise(embeddings[first], embeddings[second], metric=metric)
-        )
-        for first, second in draw_pairs(labels, max_pairs, seed)
+        measure_pairs(embeddings, pairs, metric) for pairs in draw_pairs(labels, max_pairs, seed)
     ]
     everything = np.concatenate(kinds)
     low, high = everything.min(), everything.max()

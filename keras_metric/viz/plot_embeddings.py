@@ -4,7 +4,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from keras_metric._checks import check_choice, check_count
-from keras_metric.viz._pixels import as_pixels, shrink
+from keras_metric.viz._pixels import as_pixels, channels_last, shrink
 from keras_metric.viz._style import (
     GREY,
     PALETTE,
@@ -14,6 +14,7 @@ from keras_metric.viz._style import (
     new_figure,
     readable,
     sample,
+    shorten,
     tidy,
 )
 
@@ -79,13 +80,13 @@ def plot_embeddings(
     labels = as_labels("labels", labels, num_items.pop())
     kept = sample(len(labels), max_points, seed)
     if images is not None:
-        images = as_pixels(images)
+        images = channels_last(images)
         if len(images) != len(labels):
             raise ValueError(
                 f"`images` must hold one image for each of {len(labels)} embeddings. Received: "
                 f"{len(images)}"
             )
-        images = images[kept]
+        images = as_pixels(images, rows=kept)
     figure = new_figure(figsize=(5.2 * len(panels) + 0.6, 5.2), layout="constrained")
     drawn = []
     all_axes = figure.subplots(1, len(panels), squeeze=False)[0]
@@ -173,7 +174,7 @@ def _scatter(axes, points, labels, class_names):
             s=size,
             c=PALETTE[place],
             marker=SYMBOLS[place],
-            label=readable(classes[code], class_names),
+            label=shorten(readable(classes[code], class_names), 28),
             alpha=0.8,
             linewidths=0,
         )

@@ -4,7 +4,7 @@ import numpy as np
 
 from keras_metric._checks import check_count
 from keras_metric.viz._nearness import as_items, closest_pairs
-from keras_metric.viz._pixels import as_pixels
+from keras_metric.viz._pixels import as_pixels, channels_last
 from keras_metric.viz._style import RIGHT, WRONG, as_labels, new_figure, readable, sample, shorten
 
 _CELL = 1.25  # inches of one image
@@ -44,7 +44,7 @@ def plot_hardest_pairs(
     """
     check_count("num_pairs", num_pairs)
     check_count("max_items", max_items)
-    images = as_pixels(images)
+    images = channels_last(images)
     labels = as_labels("labels", labels, len(images))
     embeddings, labels, codes = as_items(embeddings, labels)
     kept = sample(len(labels), max_items, seed)
@@ -63,6 +63,8 @@ def plot_hardest_pairs(
     kinds = [kind for kind in kinds if kind[2]]
     if not kinds:
         raise ValueError(f"Pairs need two items. Received: {len(labels)}")
+    shown = sorted({int(kept[row]) for _, _, pairs in kinds for pair in pairs for row in pair[:2]})
+    pictures = dict(zip(shown, as_pixels(images, rows=shown)))
     columns = max(len(pairs) for _, _, pairs in kinds)
     size = (max(4.5, _CELL * columns), 2.9 * _CELL * len(kinds))
     figure = new_figure(figsize=size, layout="constrained")
@@ -75,7 +77,7 @@ def plot_hardest_pairs(
         for column, (first, second, distance) in enumerate(pairs):
             for axes, item in zip(grid[:, column], kept[[first, second]]):
                 axes.set_axis_on()
-                axes.imshow(images[item], cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+                axes.imshow(pictures[item], cmap="gray", vmin=0, vmax=255, interpolation="nearest")
                 axes.set(xticks=[], yticks=[])
                 axes.spines[:].set_visible(False)
                 name = shorten(readable(labels[item], class_names))

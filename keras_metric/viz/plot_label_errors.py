@@ -4,7 +4,7 @@ import numpy as np
 
 from keras_metric._checks import check_count
 from keras_metric.viz._nearness import nearest, sampled_items
-from keras_metric.viz._pixels import as_pixels
+from keras_metric.viz._pixels import as_pixels, channels_last
 from keras_metric.viz._style import WRONG, as_labels, new_figure, readable, shorten
 
 _CELL = 1.35  # inches of one image
@@ -49,7 +49,7 @@ def plot_label_errors(
     check_count("num_items", num_items)
     check_count("k", k)
     check_count("max_items", max_items)
-    images = as_pixels(images)
+    images = channels_last(images)
     labels = as_labels("labels", labels, len(images))
     kept, embeddings, codes, classes = sampled_items(embeddings, labels, max_items, seed)
     votes = codes[nearest(embeddings, k)]
@@ -77,9 +77,9 @@ def plot_label_errors(
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in grid:
         axes.set_axis_off()
-    for axes, row in zip(grid, shown):
+    for axes, row, picture in zip(grid, shown, as_pixels(images, rows=kept[shown])):
         item = kept[row]
-        axes.imshow(images[item], cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        axes.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
         texts = [
             shorten(readable(label, class_names)) for label in classes[[codes[row], winner[row]]]
         ]

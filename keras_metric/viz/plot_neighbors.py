@@ -3,7 +3,7 @@
 import numpy as np
 
 from keras_metric._checks import as_array, check_count
-from keras_metric.viz._pixels import as_pixels
+from keras_metric.viz._pixels import as_pixels, channels_last
 from keras_metric.viz._style import (
     RIGHT,
     WRONG,
@@ -75,7 +75,7 @@ def plot_neighbors(
             f"embeddings={'None' if embeddings is None else 'an array'}, "
             f"neighbors={'None' if neighbors is None else 'an array'}"
         )
-    images = as_pixels(images)
+    images = channels_last(images)
     labels = as_labels("labels", labels, len(images))
     if np.ndim(queries) == 0:
         check_count("queries", queries)
@@ -110,6 +110,8 @@ def plot_neighbors(
                 f"distances.shape={distances.shape}, neighbors.shape={neighbors.shape}"
             )
     neighbors = neighbors[:, :k]
+    shown = np.unique([*queries, *neighbors.ravel()])
+    images = dict(zip(shown, as_pixels(images, rows=shown)))
     rows, columns = len(queries), 1 + neighbors.shape[1]
     figure = new_figure(
         figsize=(_CELL * columns + 0.3, 1.3 * _CELL * rows + 0.3), layout="constrained"

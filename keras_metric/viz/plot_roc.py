@@ -4,7 +4,7 @@ import numpy as np
 
 from keras_metric._checks import check_flag
 from keras_metric.viz._curves import LINES, as_curves
-from keras_metric.viz._style import PALETTE, new_figure, tidy
+from keras_metric.viz._style import PALETTE, new_figure, shorten, tidy
 
 
 def plot_roc(scores, same, larger_is_closer=False, log=True):
@@ -52,7 +52,7 @@ def plot_roc(scores, same, larger_is_closer=False, log=True):
             color=PALETTE[number % len(PALETTE)],
             linestyle=LINES[number % len(LINES)],
             linewidth=1.6,
-            label=f"{name}: {text}" if name else text,
+            label=f"{shorten(str(name), 28)}: {text}" if name else text,
         )
     rates = np.geomspace(floor, 1.0, 200) if log else np.array([0.0, 1.0])
     axes.plot(rates, 1.0 - rates, color="#808080", linestyle=":", linewidth=1)

@@ -11,6 +11,7 @@ from keras_metric.viz._pixels import as_pixels, shrink
 from keras_metric.viz._projector_config import replace_file, update_config
 from keras_metric.viz._style import as_labels, as_matrix, readable, sample
 
+PROJECTOR_NAME = r"[\w.-]+"  # ASCII
 _LARGEST_SPRITE = 8192  # pixels of a side; the projector refuses more
 _LARGEST_THUMBNAIL = 64
 
@@ -73,7 +74,7 @@ def write_projector(
         cat
     """
     check_count("max_points", max_points)
-    if not isinstance(name, str) or not re.fullmatch(r"[\w.-]+", name, re.ASCII):
+    if not isinstance(name, str) or not re.fullmatch(PROJECTOR_NAME, name, re.ASCII):
         raise ValueError(
             f"`name` must be letters, digits, '.', '_' and '-'. Received: name={name!r}"
         )
@@ -84,6 +85,11 @@ def write_projector(
         labels = as_labels("labels", labels, num_items)
         columns["label"] = [readable(label, class_names) for label in labels]
     for column, values in (metadata or {}).items():
+        if str(column) in columns:
+            raise ValueError(
+                f"`metadata` must have names of its own for its columns. Received: {column!r} "
+                "twice, or beside `labels`, which is the column 'label'."
+            )
         columns[str(column)] = as_labels(f"metadata[{column!r}]", values, num_items)
     if images is not None and np.ndim(as_array("images", images)) == 0:
         raise ValueError(f"`images` must hold images. Received: images={images!r}")
@@ -93,17 +99,24 @@ def write_projector(
             f"Received: {len(images)}"
         )
     kept = sample(num_items, max_points, seed)
+    with np.errstate(over="ignore"):
+        tensor = embeddings[kept].astype("<f4")
+    if not np.isfinite(tensor).all():
+        raise ValueError(
+            "`embeddings` must fit into float32, which the projector reads. Received: values up to "
+            f"{np.abs(embeddings).max():.3g}"
+        )
+    # Only what is kept is converted: the rest may not fit memory as pictures. And before anything
+    # is written: a failure leaves the folder as it is.
+    pixels = None if images is None else as_pixels(images, rows=kept)
     log_dir = Path(log_dir)
     log_dir.mkdir(parents=True, exist_ok=True)
-    tensor = embeddings[kept].astype("<f4")
     entry = {"tensor_name": name, "tensor_shape": tensor.shape}
     entry["tensor_path"] = _write_tensor(log_dir, name, tensor)
     if columns:
         entry["metadata_path"] = f"{name}_metadata.tsv"
         replace_file(log_dir / entry["metadata_path"], _table(columns, kept).encode())
-    if images is not None:
-        # Only what is kept is converted: the rest may not fit memory as pictures.
-        pixels = as_pixels(np.asarray(images)[kept])
+    if pixels is not None:
         entry["sprite_path"] = f"{name}_sprite.png"
         entry["sprite_size"] = _write_sprite(log_dir / entry["sprite_path"], pixels)
     return update_config(log_dir, entry)
