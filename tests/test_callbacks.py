@@ -298,6 +298,8 @@ class TestRetrievalEvaluator:
         evaluator = RetrievalEvaluator(*data, at_start=True, log_dir=tmp_path)
         fit(model, data, evaluator, epochs=1)
         start = (tmp_path / "val_start_tensor.bytes").read_bytes()
+        for weight in model.trainable_weights:
+            weight.assign(2.0 * weight)
         fit(model, data, evaluator, epochs=3, initial_epoch=1)
         assert evaluator.history["epoch"] == [1, 2, 3]
         assert (tmp_path / "val_start_tensor.bytes").read_bytes() == start

@@ -209,8 +209,8 @@ def test_pictures_measure_as_the_evaluation_does(tmp_path, monkeypatch):
     for metric in ("cosine", "euclidean"):
         board = Board(tmp_path, None, 100, ["confusions", "distances"], metric)
         board.write_embeddings(metric, x, labels, None, 1)
-    assert "50.0%" in seen["cosine_confusions"].axes[0].get_title()
-    assert "0.0%" in seen["euclidean_confusions"].axes[0].get_title()
+    assert "75.0%" in seen["cosine_confusions"].axes[0].get_title()
+    assert " 0.0%" in seen["euclidean_confusions"].axes[0].get_title()
     assert seen["cosine_distances"].axes[0].get_xlabel() == "cosine distance"
 
 

@@ -106,7 +106,7 @@ class TestConfusions:
         labels = np.arange(40) // 4
         x = 1e-2 * np.eye(10)[labels] + 1e-4 * rng.normal(size=(40, 10))
         x = np.hstack([x, np.where(labels % 2, 5000.0, -5000.0)[:, None]])
-        assert titles(viz.plot_confusions(x, labels))[0].startswith("nearest of the same class: 100")
+        assert "100.0% of 40" in titles(viz.plot_confusions(x, labels))[0]
 
     def test_two_thousand_classes(self, rng):
         labels = np.repeat(np.arange(2000), 2)

@@ -63,8 +63,8 @@ class Source:
             )
         elif hasattr(x, "__next__"):
             raise ValueError(
-                f"`{name}` must yield its batches each time it is read. Received: a generator, which "
-                "is empty the second time. Pass arrays, a Dataset or a PyDataset."
+                f"`{name}` must yield its batches each time it is read. Received: a generator, "
+                "which is empty the second time. Pass arrays, a Dataset or a PyDataset."
             )
         elif isinstance(x, (str, bytes, set, type)):
             raise TypeError(f"`{name}` must be arrays or batches. Received: {name}={x!r}")

@@ -11,7 +11,7 @@ from keras_metric.data import BalancedBatches
 from keras_metric.evaluation._progress import check_progress, watched
 from keras_metric.search.flat import nearest_rows
 
-# Neighbours asked for beyond those wanted, at most: all others of the item's class may be nearer.
+# Neighbours asked for beyond those wanted, at most: all items of the class may be nearer.
 _OWN = 128
 _PLACES = 2**18  # neighbours looked at together: 134 MB of vectors of 128
 
@@ -33,10 +33,10 @@ class HardExampleMining(keras.callbacks.Callback):
       one that it has until it is full: the hard classes of the N-pairs paper, by class means.
 
     A run that `keras.callbacks.BackupAndRestore` goes on with searches before its first epoch. With
-    `every=1` that is what the unbroken run found. A training of another model begins with batches as
-    planned.
+    `every=1` that is what the unbroken run found. A training of another model begins with batches
+    as planned.
 
-    Of classes with more than 129 items drawn, an item may have none of its nearest 128 items in
+    Of classes with more than 128 items drawn, an item may have none of its nearest 128 items in
     another class; such items have no difficult neighbours, and a warning says how many there are
     when they are more than half.
 
@@ -179,8 +179,8 @@ class HardExampleMining(keras.callbacks.Callback):
             self.batches.steer(rows=table, share=self.share)
         if len(distance) < len(found) / 2:
             warnings.warn(
-                f"HardExampleMining: {len(found) - len(distance):,} of {len(found):,} items have no "
-                "item of another class among their nearest; the batches of these come by chance. "
+                f"HardExampleMining: {len(found) - len(distance):,} of {len(found):,} items have "
+                "no item of another class among their nearest; the batches of these come by chance. "
                 'rule="classes" compares the means of classes.',
                 stacklevel=2,
             )
@@ -207,11 +207,11 @@ class HardExampleMining(keras.callbacks.Callback):
 def nearest_of_others(vectors, ids, count):
     """The `count` nearest vectors of other ids to each vector, and the nearest one's distances.
 
-    Among the nearest `count` and as many as there are others of an id, at most 128; where most of
+    Among the nearest `count` and as many as the largest id has, up to 128; where most of
     those are of the same id, the last places are -1. Distances are of the vectors that have such a
     neighbour.
     """
-    own = min(_OWN, int(np.unique(ids, return_counts=True)[1].max(initial=1)) - 1)
+    own = min(_OWN, int(np.unique(ids, return_counts=True)[1].max(initial=1)))
     found = np.full((len(vectors), count), -1, "int64")
     nearest = []
     largest = float(np.square(vectors, dtype="float64").sum(axis=1).max(initial=0))

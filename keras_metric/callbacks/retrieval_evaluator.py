@@ -56,9 +56,9 @@ class RetrievalEvaluator(keras.callbacks.Callback):
         metric: See `evaluation.retrieval_metrics`.
         every: Evaluate after each `every`-th epoch. With more than 1, a callback that reads
             these logs finds them in those epochs only.
-        at_start: Also evaluate before the first epoch. It is what the training must beat. A run that
-            goes on, with `initial_epoch` or after `BackupAndRestore`, keeps the projection of the
-            untrained model.
+        at_start: Also evaluate before the first epoch. It is what the training must beat. A run
+            that goes on, with `initial_epoch` or after `BackupAndRestore`, keeps the projection of
+            the untrained model.
         batch_size: Rows at a time, for arrays; as in `predict`.
         log_dir: Folder for TensorBoard, or None. Needs the package `tensorboard`.
         images: Pictures of the items for the thumbnails; by default `x`, where it looks like

@@ -31,7 +31,7 @@ def sampled_items(embeddings, labels, max_items, seed):
 def distance_blocks(embeddings):
     """Yield `(start, squared Euclidean distances (rows, items))`; infinite from an item to itself.
 
-    In double precision: the squares of embeddings far from their mean would swallow small distances.
+    In double precision: squares of embeddings far from their mean would swallow small distances.
     """
     centred = embeddings - embeddings.mean(axis=0, dtype="float64")
     squares = np.square(centred).sum(axis=1)

@@ -26,7 +26,7 @@ def draw_pairs(labels, most, seed):
 
 
 def measure_pairs(embeddings, pairs, metric):
-    """Return the distances `(pairs,)` of row numbers `(first, second)`, a block of pairs at a time."""
+    """Return the distances of `pairs`, row numbers `(first, second)`, a block at a time."""
     block = max(1, _VALUES // embeddings.shape[1])
     parts = [
         ops.convert_to_numpy(
