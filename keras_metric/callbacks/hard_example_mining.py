@@ -180,7 +180,7 @@ class HardExampleMining(keras.callbacks.Callback):
         if len(distance) < len(found) / 2:
             warnings.warn(
                 f"HardExampleMining: {len(found) - len(distance):,} of {len(found):,} items have "
-                "no item of another class among their nearest; the batches of these come by chance. "
+                "no item of another class among their nearest; their batches come by chance. "
                 'rule="classes" compares the means of classes.',
                 stacklevel=2,
             )
