@@ -1,13 +1,14 @@
 """Batches from TFRecord files: JPEGs decoded in a second, and resident memory over an epoch.
 
     python benchmarks/data.py
-    python benchmarks/data.py --images 4000 --records 100000 --workers 1 2
+    python benchmarks/data.py --images 4000 --records 100000 --workers 2
 
 Images: JPEGs of 64 x 64 in four files, read as `BalancedBatches` of 32 x 4 with
-`load=ImageLoader((64, 64), feature="image")` by several threads, as Keras does it in `fit`. Beside
-them nothing but Pillow in one thread, on bytes in memory, and `tf.data` with TensorFlow's own
-decoder, which does not balance. Images a second are by the clock; microseconds of processor time
-an image hold on a busy machine as well.
+`load=ImageLoader((64, 64), feature="image")` by threads and by processes, as Keras does it in `fit`
+(processes are started anew for each epoch, and that counts). Beside them nothing but Pillow in one
+thread, on bytes in memory, and `tf.data` with TensorFlow's own decoder, which does not balance. The
+rounds of all are interleaved. Images a second are by the clock; microseconds of processor time an
+image hold on a busy machine as well.
 
 Memory: small records, batches of 64 x 4 over one epoch; the resident set is read 21 times.
 """
@@ -15,12 +16,14 @@ Memory: small records, batches of 64 x 4 over one epoch; the resident set is rea
 import argparse
 import io
 import json
+import multiprocessing
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -28,7 +31,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 from losses import RESULTS, machine, write
 
-SIDE, SHARDS, CLASSES = 64, 4, 200
+SIDE, SHARDS, CLASSES, EPOCHS = 64, 4, 200, 2
 GOAL = 5000
 
 
@@ -85,21 +88,19 @@ def example(tf, features):
 
 def timed(function):
     """What a function returns, seconds by the clock, and seconds of the processor."""
-    clock, processor = time.perf_counter(), time.process_time()
+    clock, processor = time.perf_counter(), processor_time()
     result = function()
-    return result, time.perf_counter() - clock, time.process_time() - processor
+    return result, time.perf_counter() - clock, processor_time() - processor
+
+
+def processor_time():
+    """Seconds of this process and of those that it has started and that have ended."""
+    return sum(os.times()[:4])
 
 
 def decode_balanced(folder, workers, rounds):
-    """Images, seconds and processor seconds of each round."""
-    from multiprocessing.pool import ThreadPool
-
-    from keras_metric.data import BalancedBatches, ImageLoader, tfrecord_items
-
-    items, labels = tfrecord_items(folder / "images-*.tfrecord")
-    load = ImageLoader((SIDE, SIDE), feature="image")
-    batches = BalancedBatches(items, labels, 32, 4, seed=0, load=load)
-    batches[0]
+    """Images, seconds and processor seconds of each round, in threads."""
+    batches = balanced(folder)
     with ThreadPool(workers) as pool:
 
         def epoch():
@@ -107,6 +108,40 @@ def decode_balanced(folder, workers, rounds):
             return sum(len(y) for _, y in pool.imap(batches.__getitem__, range(len(batches))))
 
         return [timed(epoch) for _ in range(rounds)]
+
+
+def decode_in_processes(folder, workers, rounds):
+    """The same in processes, each with a copy of the batches."""
+    batches = balanced(folder)
+
+    def epoch():
+        batches.on_epoch_end()
+        with multiprocessing.get_context("fork").Pool(workers, _hold, (batches,)) as pool:
+            count = sum(len(y) for _, y in pool.imap(_held, range(len(batches))))
+            pool.close()
+            pool.join()
+        return count
+
+    return [timed(epoch) for _ in range(rounds)]
+
+
+def balanced(folder):
+    from keras_metric.data import BalancedBatches, ImageLoader, tfrecord_items
+
+    items, labels = tfrecord_items(folder / "images-*.tfrecord")
+    load = ImageLoader((SIDE, SIDE), feature="image")
+    batches = BalancedBatches(items, labels, 32, 4, seed=0, load=load)
+    batches[0]
+    return batches
+
+
+def _hold(batches):
+    global _BATCHES
+    _BATCHES = batches
+
+
+def _held(index):
+    return _BATCHES[index]
 
 
 def decode_bare(folder, rounds):
@@ -193,7 +228,9 @@ def work(arguments):
     elif arguments.work == "tf.data":
         found = decode_tensorflow(folder, arguments.rounds)
     else:
-        found = decode_balanced(folder, int(arguments.work), arguments.rounds)
+        kind, workers = arguments.work.split("-")
+        decode = {"threads": decode_balanced, "processes": decode_in_processes}[kind]
+        found = decode(folder, int(workers), arguments.rounds)
     print(json.dumps(found))
 
 
@@ -238,7 +275,7 @@ def main():
     )
     parser.add_argument("--images", type=int, default=20_000)
     parser.add_argument("--records", type=int, default=1_000_000)
-    parser.add_argument("--workers", nargs="+", type=int, default=[1, 2])
+    parser.add_argument("--workers", nargs="+", type=int, default=[2])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--work", help=argparse.SUPPRESS)
@@ -250,12 +287,15 @@ def main():
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         size = write_images(folder, arguments.images)
-        found = {}
+        contenders = {"threads-1": "BalancedBatches, 1 thread"}
         for workers in arguments.workers:
-            title = f"BalancedBatches, {workers} thread{'s' * (workers > 1)}"
-            found[title] = measure(folder, workers, arguments.rounds)
-        for what, title in (("pillow", "Pillow alone, one thread"), ("tf.data", "tf.data")):
-            found[title] = measure(folder, what, arguments.rounds)
+            for kind in ("threads", "processes"):
+                contenders[f"{kind}-{workers}"] = f"BalancedBatches, {workers} {kind}"
+        contenders |= {"pillow": "Pillow alone, one thread", "tf.data": "tf.data"}
+        found = {title: [] for title in contenders.values()}
+        for _ in range(arguments.rounds):
+            for what, title in contenders.items():
+                found[title] += measure(folder, what, EPOCHS)
         print(speed_table(found), flush=True)
         write_records(folder, arguments.records)
         kept = measure(folder, "memory", 1)
@@ -263,8 +303,9 @@ def main():
     text = [
         "# Batches from TFRecord files",
         f"JPEGs of 64 x 64, {size:,.0f} bytes each, {arguments.images:,} in {SHARDS} files; "
-        f"`BalancedBatches` of 32 x 4, median of {arguments.rounds} epochs. Goal: {GOAL:,} a "
-        f"second on two cores. {machine()}. Load of the machine before the start: {load:.1f}.",
+        f"`BalancedBatches` of 32 x 4, median of {arguments.rounds} x {EPOCHS} epochs. "
+        f"Goal: {GOAL:,} a second on two cores. {machine()}. Load of the machine before the start: "
+        f"{load:.1f}.",
         speed_table(found),
         f"One epoch of {kept['records']:,} records, {kept['bytes'] / 2**20:,.0f} MB of files. "
         f"Reading all labels once took {kept['index_seconds']:.0f} s; `index=` keeps them. The "

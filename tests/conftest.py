@@ -46,7 +46,6 @@ SAME_ON_EVERY_BACKEND = {
     "test_browser.py": "a browser reads files",
     "test_cli.py": "the command line calls what is tested on each backend",
     "test_comparison.py": "counts lines; each script has a backend of its own",
-    "test_data_records.py": "reads the bytes of files",
     "test_data_published.py": "reads lists and names of files",
     "test_data_split.py": "split_by_class and check_no_leak are NumPy",
     "test_retrieval.py": "evaluation counts in NumPy",

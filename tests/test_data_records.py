@@ -1,10 +1,13 @@
 """TFRecord files by record, tables of paths: what TensorFlow and csv writers wrote, read again."""
 
 import io
+import multiprocessing
+import os
 import pickle
 import struct
 import threading
 
+import keras
 import numpy as np
 import pytest
 
@@ -15,6 +18,13 @@ from keras_metric.data import (
     path_table,
     tfrecord_items,
 )
+from keras_metric.data.jpegs import jpeg_form
+
+
+@pytest.fixture
+def on_tensorflow():
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("elsewhere images are read one by one")
 
 
 def varint(number):
@@ -252,6 +262,125 @@ def test_images_of_records_in_balanced_batches(tmp_path):
         load("a.png")
     with pytest.raises(ValueError, match="Could not read the image in 3 bytes"):
         ImageLoader((4, 4))(b"abc")
+
+
+def pictures():
+    """Image files of every kind, none of one colour."""
+    from PIL import Image
+
+    rng = np.random.default_rng(5)
+    coarse = Image.fromarray(rng.integers(0, 256, (9, 7, 3), "uint8"))
+    picture = coarse.resize((37, 53), Image.BICUBIC)
+    kinds = {
+        "full colour": (picture, {"subsampling": 0, "quality": 90}),
+        "half the colour": (picture, {"subsampling": 1}),
+        "a quarter of the colour": (picture, {"subsampling": 2, "quality": 30}),
+        "progressive": (picture, {"progressive": True}),
+        "restart markers": (picture, {"restart_marker_rows": 1, "optimize": True}),
+        "comment": (
+            picture,
+            {"comment": b"\xff\xd8\xff\xc0" * 200, "exif": b"Exif\0\0" + b"x" * 99},
+        ),
+        "another size": (coarse.resize((40, 53)), {}),
+        "turned": (picture.resize((53, 37)), {}),
+        "grey": (picture.convert("L"), {}),
+        "print": (picture.convert("CMYK"), {}),
+    }
+    files = {}
+    for name, (image, options) in kinds.items():
+        stream = io.BytesIO()
+        image.save(stream, "JPEG", **options)
+        files[name] = stream.getvalue()
+    stream = io.BytesIO()
+    picture.save(stream, "PNG")
+    return {**files, "png": stream.getvalue()}
+
+
+SLOWLY = {"another size", "turned", "grey", "print", "png"}
+
+
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+def test_a_batch_of_images_is_what_the_loader_gives_one_by_one(data_format):
+    files = pictures()
+    records = [example(image=file, label=0) for file in files.values()]
+    load = ImageLoader((53, 37), feature="image")
+    before = keras.config.image_data_format()
+    keras.config.set_image_data_format(data_format)
+    try:
+        quick = dict(zip(files, load.quickly(records), strict=True))
+        alone = dict(zip(files, map(load, records), strict=True))
+    finally:
+        keras.config.set_image_data_format(before)
+    slowly = {name for name, image in quick.items() if image is None}
+    assert slowly == (SLOWLY if keras.backend.backend() == "tensorflow" else set(files))
+    for name in set(files) - slowly:
+        np.testing.assert_array_equal(quick[name], alone[name], err_msg=name)
+        assert quick[name].dtype == alone[name].dtype == "uint8"
+
+
+def test_a_batch_of_grey_images(on_tensorflow):
+    files = pictures()
+    load = ImageLoader((53, 37), "grayscale", feature="image")
+    quick = load.quickly([example(image=files["grey"]), example(image=files["progressive"])])
+    np.testing.assert_array_equal(quick[0], load(example(image=files["grey"])))
+    assert quick[0].shape == (53, 37, 1) and quick[1] is None
+
+
+def test_batches_take_what_is_quick_and_the_rest_one_by_one():
+    files = list(pictures().values())
+    records = [example(image=file) for file in files] * 2
+    labels = np.arange(len(records)) % len(files)
+    load = ImageLoader((53, 37), feature="image")
+    batches = BalancedBatches(records, labels, len(files), 2, seed=0, load=load)
+    for x, y in (batches[i] for i in range(len(batches))):
+        for image, label in zip(x, y, strict=True):
+            np.testing.assert_array_equal(image, load(records[label]))
+
+
+def test_a_loader_that_does_more_is_called():
+    class Halved(ImageLoader):
+        def __call__(self, path):
+            return super().__call__(path) / np.float32(510)
+
+    records = [example(image=pictures()["full colour"])] * 4
+    load = Halved((53, 37), feature="image")
+    x, _ = BalancedBatches(records, [0, 0, 1, 1], 2, 2, seed=0, load=load)[0]
+    assert x.dtype == "float32" and 0 < x.max() <= 0.5
+
+
+def test_a_damaged_image_among_good_ones_is_named():
+    good = pictures()["full colour"]
+    records = [example(image=good)] * 3 + [example(image=good[:400])]
+    batches = BalancedBatches(
+        records, [0, 0, 1, 1], 2, 2, seed=0, load=ImageLoader((53, 37), feature="image")
+    )
+    with pytest.raises(ValueError, match=r"x\[3\]=.{,60}: Could not read the image"):
+        batches[0]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_forked_processes_leave_tensorflow_alone(on_tensorflow):
+    """Its threads do not come along: a child that called it would wait for ever."""
+    record = example(image=pictures()["full colour"])
+    load = ImageLoader((53, 37), feature="image")
+    assert load.quickly([record])[0] is not None
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        assert pool.apply_async(load.quickly, ([record],)).get(60) == [None]
+
+
+def test_the_head_of_a_jpeg():
+    files = pictures()
+    forms = {name: jpeg_form(file) for name, file in files.items()}
+    assert forms.pop("png") is None
+    assert forms.pop("grey") == (53, 37, 1) and forms.pop("print") == (53, 37, 4)
+    assert forms.pop("another size") == (53, 40, 3) and forms.pop("turned") == (37, 53, 3)
+    assert set(forms.values()) == {(53, 37, 3)}
+    whole = files["progressive"]
+    place = whole.index(b"\xff\xc2")
+    assert all(jpeg_form(whole[:end]) is None for end in range(place + 9))
+    twelve_bits = bytearray(whole)
+    twelve_bits[place + 4] = 12
+    assert jpeg_form(bytes(twelve_bits)) is None
 
 
 class Source:

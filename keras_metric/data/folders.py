@@ -9,6 +9,7 @@ import PIL.Image
 
 from keras_metric._checks import as_path, check_choice, check_count, check_flag
 from keras_metric.data.example import feature as feature_of
+from keras_metric.data.jpegs import decoded_jpegs
 
 _EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 _MODES = {"grayscale": "L", "rgb": "RGB", "rgba": "RGBA"}
@@ -189,9 +190,12 @@ class ImageLoader:
         try:
             with PIL.Image.open(file) as opened:
                 mode = opened.mode
-                # Of the right size already, a file is opened only once: a third faster.
-                fits = opened.size == self.image_size[::-1]
-                image = opened.convert(_MODES[self.color_mode]) if fits else None
+                # Of the right size already, a file is opened only once, and copied only where its
+                # colours change: half as fast again.
+                image, wanted = None, _MODES[self.color_mode]
+                if opened.size == self.image_size[::-1]:
+                    opened.load()
+                    image = opened if mode == wanted else opened.convert(wanted)
             if image is None:
                 if isinstance(file, io.BytesIO):
                     file.seek(0)
@@ -213,6 +217,22 @@ class ImageLoader:
                 "function of your own."
             )
         return keras.utils.img_to_array(image, dtype="uint8")
+
+    def quickly(self, paths):
+        """What calls would return for each of many, or None where only a call can tell.
+
+        The batches of this package ask it first. On TensorFlow it decodes the JPEGs in records
+        that have the right size and colours already, several at once and outside of Python's
+        lock; the pixels are the same.
+        """
+        # A subclass may do more in its call.
+        if type(self).__call__ is not ImageLoader.__call__ or self.feature is None:
+            return [None] * len(paths)
+        form = (*self.image_size, len(_MODES[self.color_mode]))
+        images = decoded_jpegs([self._image_of(path) for path in paths], form)
+        if keras.config.image_data_format() == "channels_first":
+            return [None if image is None else image.transpose(2, 0, 1) for image in images]
+        return images
 
     def _image_of(self, record):
         if self.feature is None:

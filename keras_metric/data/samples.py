@@ -1,6 +1,7 @@
 """Rows taken out of whatever the user calls x."""
 
 import collections.abc
+import contextlib
 import reprlib
 
 import keras
@@ -46,8 +47,20 @@ class Samples:
             return keras.tree.map_structure(lambda part: part[rows], self._x)
         # A row that is wanted twice is read once.
         wanted, place = np.unique(rows, return_inverse=True)
-        items = [self._read(row) for row in wanted]
-        return keras.tree.map_structure(lambda *parts: self._stack(parts, wanted)[place], *items)
+        read = [
+            self._read(row) if quick is None else quick
+            for row, quick in zip(wanted, self._quickly(wanted), strict=True)
+        ]
+        items = [read[i] for i in place]
+        return keras.tree.map_structure(lambda *parts: self._stack(parts, rows), *items)
+
+    def _quickly(self, rows):
+        """The rows that `load` can give all at once; None for what is to be read one by one."""
+        if hasattr(self._load, "quickly"):
+            # What is wrong with one of them is said where it is read alone.
+            with contextlib.suppress(Exception):
+                return self._load.quickly([self._x[row] for row in rows])
+        return [None] * len(rows)
 
     def _read(self, row):
         try:
@@ -58,7 +71,10 @@ class Samples:
 
     def _name(self, row):
         try:
-            return reprlib.repr(self._x[row]) if _is_lazy(self._x) else repr(self._x[row])
+            item = self._x[row]
+            # A path is said whole, for whoever looks for the file; a whole file is not.
+            whole = not (_is_lazy(self._x) or isinstance(item, bytes))
+            return repr(item) if whole else reprlib.repr(item)
         except Exception:  # What failed may have been the reading of the item.
             return "(not readable)"
 

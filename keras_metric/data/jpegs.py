@@ -1,0 +1,71 @@
+"""JPEGs decoded a batch at a time, outside of Python's lock, where TensorFlow is the backend."""
+
+import functools
+import os
+
+import keras
+
+# A forked process must not touch the threads of TensorFlow that its parent has started.
+_PROCESS = os.getpid()
+
+
+def decoded_jpegs(contents, form):
+    """The images among `contents` that need nothing but decoding; None for each other one.
+
+    The pixels are those of Pillow: both decode by libjpeg-turbo with exact integers.
+
+    Args:
+        contents: list of bytes, each a whole file of any kind.
+        form: (height, width, channels) that an image must have as it is in the file.
+
+    Returns:
+        list of uint8 arrays `(height, width, channels)` and None.
+    """
+    found = [None] * len(contents)
+    if keras.backend.backend() != "tensorflow" or os.getpid() != _PROCESS:
+        return found
+    fits = [i for i, content in enumerate(contents) if jpeg_form(content) == form]
+    if not fits:
+        return found
+    import tensorflow as tf
+
+    try:
+        images = _decoder(form)(tf.constant([contents[i] for i in fits])).numpy()
+    # A damaged one among them: whoever reads them one by one says which.
+    except tf.errors.InvalidArgumentError:
+        return found
+    for i, image in zip(fits, images, strict=True):
+        found[i] = image
+    return found
+
+
+@functools.lru_cache
+def _decoder(form):
+    import tensorflow as tf
+
+    def decoded(content):
+        image = tf.io.decode_jpeg(content, form[2], dct_method="INTEGER_ACCURATE")
+        return tf.ensure_shape(image, form)
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+    def decode(contents):
+        with tf.device("/cpu:0"):
+            return tf.map_fn(decoded, contents, fn_output_signature=tf.uint8)
+
+    return decode
+
+
+def jpeg_form(content):
+    """(height, width, channels) as the head of a JPEG says; None for what is none of 8 bits."""
+    if content[:2] != b"\xff\xd8":
+        return None
+    place, end = 2, len(content) - 9
+    # Segments: FF, a kind, the length of the rest, which counts itself.
+    while place < end and content[place] == 0xFF:
+        kind = content[place + 1]
+        if 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC):
+            head = content[place + 4 : place + 10]
+            form = (head[1] << 8 | head[2], head[3] << 8 | head[4], head[5])
+            return form if head[0] == 8 else None
+        place += 2 + (content[place + 2] << 8 | content[place + 3])
+    return None
