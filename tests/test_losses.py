@@ -66,7 +66,7 @@ def test_triplet_loss_equals_loops(mining, form, swap):
 @pytest.mark.parametrize("mining", ["all", "semi-hard", "semi-hard-all"])
 def test_blocks_of_rows_change_nothing(rows, mining, monkeypatch):
     # 15 anchors fill blocks of 4 with one row to spare, blocks of 5 exactly.
-    monkeypatch.setattr(row_blocks, "_rows_of_a_block", lambda references: rows)
+    monkeypatch.setattr(row_blocks, "_rows_of_a_block", lambda *_: rows)
     x, y = unequal_batch(16)
     loss = double(losses.TripletLoss, margin=0.3, mining=mining)
     agrees(loss, lambda z: reference.triplet_loss(z, y, 0.3, mining=mining), x, y)
@@ -156,7 +156,7 @@ def test_a_weighted_sum_against_references_adds():
 
 @pytest.mark.parametrize("rows", [4, 5])
 def test_blocks_of_rows_against_references_change_nothing(rows, monkeypatch):
-    monkeypatch.setattr(row_blocks, "_rows_of_a_block", lambda references: rows)
+    monkeypatch.setattr(row_blocks, "_rows_of_a_block", lambda *_: rows)
     settings = {"mining": "semi-hard"}
     test_a_reference_set_equals_loops(losses.TripletLoss, reference.triplet_loss, settings)
 

@@ -298,7 +298,7 @@ def test_multi_hot_labels_equal_loops(case):
 @pytest.mark.parametrize("case", ["SmoothAP", "Recall@k", "PNP Ds", "FastAP"])
 def test_blocks_of_rows_change_nothing(case, labels, rows, monkeypatch):
     # 15 anchors fill blocks of 4 with one row to spare, blocks of 5 exactly.
-    monkeypatch.setattr(row_blocks, "_rows_of_a_block", lambda references: rows)
+    monkeypatch.setattr(row_blocks, "_rows_of_a_block", lambda *_: rows)
     x, y = unequal_batch(16) if labels == "ids" else multi_hot_batch(5)
     loss, oracle = built(case, labels=labels)
     agrees(lambda z: loss(y, z), lambda z: oracle(Lists(z, y)), x)

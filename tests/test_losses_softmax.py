@@ -8,6 +8,7 @@ from autodiff import value_and_gradient
 
 from keras_metric import losses, pairs
 from keras_metric.layers import PairMiner
+from keras_metric.losses import row_blocks
 from keras_metric.models import EmbeddingModel
 
 # Unequal classes in no order, one of a single item.
@@ -67,6 +68,15 @@ def test_equals_a_loop_against_references(name):
     check(
         loss, lambda x: formula(x, Y, 0.4, "cosine", others, OTHERS), vectors(), Y, others, OTHERS
     )
+
+
+@pytest.mark.parametrize("rows", [2, 3, 4])
+def test_blocks_of_rows_change_nothing(rows, monkeypatch):
+    monkeypatch.setattr(row_blocks, "_rows_of_a_block", lambda *_: rows)
+    for metric in ("cosine", "euclidean"):
+        test_equals_a_loop("SupConLoss", metric)
+    test_equals_a_loop_against_references("SupConLoss")
+    TestSeveralLabels().test_losses("SupConLoss")
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from keras import ops
 
 from keras_metric._checks import check_choice, check_count
 from keras_metric._export import export
-from keras_metric.losses.ranking_loss import RankingLoss
+from keras_metric.losses.listwise_loss import ListwiseLoss
 from keras_metric.pairs import FAR
 
 # The largest distance of two unit vectors: where the histogram ends.
@@ -53,7 +53,7 @@ def fast_ap_terms(distance, partners, num_bins, largest):
 
 
 @export
-class FastAPLoss(RankingLoss):
+class FastAPLoss(ListwiseLoss):
     """Trains the average precision of each anchor's list, through a histogram of distances.
 
     Reach for it where the order of a whole result list counts. It is quicker than SmoothAPLoss for

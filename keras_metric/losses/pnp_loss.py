@@ -6,7 +6,7 @@ from keras import ops
 
 from keras_metric._checks import check_choice, check_number
 from keras_metric._export import export
-from keras_metric.losses.ranking_loss import RankingLoss, smooth_steps, with_anchor
+from keras_metric.losses.listwise_loss import ListwiseLoss, smooth_steps, with_anchor
 
 VARIANTS = ("Ds", "Dq", "Iu", "Ib", "O")
 
@@ -48,7 +48,7 @@ def pnp_terms(distance, partners, cost, temperature):
 
 
 @export
-class PNPLoss(RankingLoss):
+class PNPLoss(ListwiseLoss):
     """Penalises the negatives that stand before each positive in an anchor's list.
 
     Reach for it in place of SmoothAPLoss, where positives of a list compete with each other: here

@@ -4,7 +4,7 @@ from keras import ops
 
 from keras_metric._checks import check_count, check_number
 from keras_metric._export import export
-from keras_metric.losses.ranking_loss import RankingLoss, smooth_steps
+from keras_metric.losses.listwise_loss import ListwiseLoss, smooth_steps
 
 
 def recall_at_k_terms(distance, partners, k, temperature, k_temperature):
@@ -42,7 +42,7 @@ def recall_at_k_terms(distance, partners, k, temperature, k_temperature):
 
 
 @export
-class RecallAtKSurrogateLoss(RankingLoss):
+class RecallAtKSurrogateLoss(ListwiseLoss):
     """Trains recall@k itself, for several k at once: how many positives are among the k nearest.
 
     Reach for it with very large batches (the paper: thousands, with the batch as the gallery),

@@ -15,7 +15,7 @@ from keras_metric.custom_gradients import incoming_gradient, unwatched
 BLOCK = 2**18
 
 
-def rows_in_blocks(compute, measured, partners, noise=None):
+def rows_in_blocks(compute, measured, partners, noise=None, block=BLOCK):
     """Tensors (batch,) that `compute` works out for each anchor, differentiable in their first.
 
     Args:
@@ -26,6 +26,7 @@ def rows_in_blocks(compute, measured, partners, noise=None):
         measured: of `distances.some_rows_at_a_time` or `distances.finished`.
         partners: `Pairs` of the whole batch.
         noise: (batch, references) or None, handed over block by block.
+        block: how many distances are measured at a time, about.
 
     Returns:
         One tensor: the list of `compute` for the whole batch, stacked.
@@ -36,12 +37,12 @@ def rows_in_blocks(compute, measured, partners, noise=None):
     def run(*inputs):
         table = ruler(*unwatched(inputs))
 
-        def block(anchors, partners, noise):
+        def of_block(anchors, partners, noise):
             distance = table.measure(anchors)
             rows, slopes = compute(distance, partners, noise)
             return ops.stack(rows, axis=1), table.weights(distance, slopes)
 
-        rows, weights = _each_block(block, table.anchors, partners, noise)
+        rows, weights = _each_block(of_block, table.anchors, partners, noise, block)
 
         def grad(*args, upstream=None):
             factor = incoming_gradient(args, upstream)[0][:, None]
@@ -54,14 +55,14 @@ def rows_in_blocks(compute, measured, partners, noise=None):
     return [stacked[0], *(ops.stop_gradient(row) for row in ops.unstack(stacked[1:]))]
 
 
-def _each_block(compute, anchors, partners, noise):
-    size = _rows_of_a_block(partners.size)
+def _each_block(compute, anchors, partners, noise, entries):
+    size = _rows_of_a_block(partners.size, entries)
     if anchors.shape[0] is not None and anchors.shape[0] <= size:
         return compute(anchors, partners, noise)
     batch = ops.shape(anchors)[0]
     blocks = (batch + size - 1) // size
 
-    def block(number):
+    def one(number):
         place = number * size + ops.arange(size, dtype="int32")
         inside = place < batch
         # What fills up the last block has no positives, hence no term.
@@ -74,10 +75,10 @@ def _each_block(compute, anchors, partners, noise):
         whole = isinstance(batch, int) and batch % size == 0
         return results if whole else results[:batch]
 
-    results = ops.map(block, ops.arange(blocks, dtype="int32"))
+    results = ops.map(one, ops.arange(blocks, dtype="int32"))
     return tuple(joined(result) for result in results)
 
 
-def _rows_of_a_block(references):
+def _rows_of_a_block(references, entries):
     # Of an unknown number of references, 1,024 is a guess; the result is the same.
-    return 2 ** round(math.log2(max(BLOCK / (references or 1024), 32)))
+    return 2 ** round(math.log2(max(entries / (references or 1024), 32)))

@@ -4,7 +4,7 @@ from keras import ops
 
 from keras_metric._checks import check_number
 from keras_metric._export import export
-from keras_metric.losses.ranking_loss import RankingLoss, smooth_steps, with_anchor
+from keras_metric.losses.listwise_loss import ListwiseLoss, smooth_steps, with_anchor
 
 
 def smooth_ap_terms(distance, partners, temperature):
@@ -30,7 +30,7 @@ def smooth_ap_terms(distance, partners, temperature):
 
 
 @export
-class SmoothAPLoss(RankingLoss):
+class SmoothAPLoss(ListwiseLoss):
     """Trains the average precision of each anchor's list, the number retrieval is judged by.
 
     Reach for it when the whole order of a result list counts, and batches are large: the batch

@@ -4,23 +4,28 @@ from keras import ops
 
 from keras_metric._checks import check_number
 from keras_metric._export import export
-from keras_metric.losses.pair_loss import PairLoss
-from keras_metric.losses.rows import single_terms
+from keras_metric.losses.listwise_loss import ListwiseLoss
 from keras_metric.pairs import FAR
 
 
-def sup_con_rows(distance, partners, temperature):
-    """One term an anchor: minus the mean log-softmax of its positives among all partners."""
+def sup_con_terms(distance, partners, temperature):
+    """Minus the mean log-softmax of an anchor's positives among all partners, and its slopes."""
     positive, logits = partners.positive, -distance / temperature
-    either = ops.logical_or(positive, partners.negative)
-    everyone = ops.logsumexp(ops.where(either, logits, -FAR), axis=1)
     number = ops.cast(partners.num_positives, logits.dtype)
-    near = ops.sum(ops.where(positive, logits, 0), axis=1) / ops.maximum(number, 1)
-    return single_terms(everyone - near, number > 0)
+    exists = ops.cast(number > 0, logits.dtype)
+    wanted = exists / ops.maximum(number, 1)
+    logits = ops.where(ops.logical_or(positive, partners.negative), logits, -FAR)
+    highest = ops.max(logits, axis=1)
+    shares = ops.exp(logits - highest[:, None])
+    total = ops.sum(shares, axis=1)
+    near = ops.sum(ops.where(positive, logits, 0), axis=1) * wanted
+    terms = exists * (highest + ops.log(total)) - near
+    wanted = ops.where(positive, wanted[:, None], 0)
+    return terms, (wanted - shares * (exists / total)[:, None]) / temperature
 
 
 @export
-class SupConLoss(PairLoss):
+class SupConLoss(ListwiseLoss):
     """Supervised contrastive loss: an anchor's positives share one softmax over the batch.
 
     Reach for it with labels and large batches, or with several views of labelled items:
@@ -60,6 +65,9 @@ class SupConLoss(PairLoss):
         Khosla et al., "Supervised Contrastive Learning", 2020, https://arxiv.org/abs/2004.11362
     """
 
+    # Its passes over a block are few and cheap: larger blocks are faster than for rankings.
+    block = 2**20
+
     def __init__(
         self,
         temperature=0.1,
@@ -75,5 +83,5 @@ class SupConLoss(PairLoss):
         check_number("temperature", temperature, above=0)
         self.temperature = temperature
 
-    def pair_parts(self, distance, partners):
-        return [sup_con_rows(distance, partners, self.temperature)]
+    def block_terms(self, distance, partners):
+        return sup_con_terms(distance, partners, self.temperature)

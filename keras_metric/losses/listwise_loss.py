@@ -1,4 +1,4 @@
-"""RankingLoss: what the losses share that judge the order of an anchor's partners."""
+"""ListwiseLoss: what the losses share that judge an anchor's partners as one list."""
 
 from typing import NamedTuple
 
@@ -6,18 +6,21 @@ from keras import ops
 
 from keras_metric import distances, pairs
 from keras_metric.losses.pair_loss import PairLoss, chosen_pairs
-from keras_metric.losses.row_blocks import rows_in_blocks
+from keras_metric.losses.row_blocks import BLOCK, rows_in_blocks
 from keras_metric.losses.rows import single_terms
 from keras_metric.losses.train_reports import report_rows, watching
 from keras_metric.pairs import FAR
 
 
-class RankingLoss(PairLoss):
-    """Base of the losses with one term an anchor, from the order of its list of partners.
+class ListwiseLoss(PairLoss):
+    """Base of the losses with one term an anchor, from the list of all its partners.
 
     A subclass defines `block_terms(distance, partners)`: the terms (rows,) of some anchors, and
     their derivatives with respect to the distances (rows, references).
     """
+
+    # Entries of a block of distances, see `rows_in_blocks`.
+    block = BLOCK
 
     def block_terms(self, distance, partners):
         """Terms of some anchors and their derivatives, see the class."""
@@ -51,7 +54,7 @@ class RankingLoss(PairLoss):
             masks = (listed.positive, listed.negative)
             return [terms, *(ops.sum(ops.where(m, distance, 0), -1) for m in masks)], slopes
 
-        terms, *sums = rows_in_blocks(compute, measured, listed)
+        terms, *sums = rows_in_blocks(compute, measured, listed, block=self.block)
         if watched:
             if listed is not partners:
                 sums[0] = sums[0] - distances.elementwise(embeddings, embeddings, self.distance)
@@ -60,7 +63,7 @@ class RankingLoss(PairLoss):
 
 
 def with_anchor(partners, own=None):
-    """The same with every anchor of a batch among its own positives, see `RankingLoss.list_of`."""
+    """The same with every anchor of a batch among its own positives, see `ListwiseLoss.list_of`."""
     if isinstance(partners, pairs.MaskedPairs):
         own = ops.transpose(partners.columns) if own is None else own[:, None]
         mine = ops.equal(partners.columns, own)
