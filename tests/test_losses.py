@@ -448,6 +448,14 @@ def test_a_batch_without_positives_warns_once():
     loss(np.arange(4), np.eye(4, dtype="float32"))
 
 
+def test_a_weighted_sum_needs_labels_if_one_of_its_terms_does():
+    free, bound = losses.ManifoldLoss(meta_classes="random"), losses.TripletLoss()
+    keras_own = keras.losses.MeanSquaredError()
+    assert losses.WeightedSum([(1, free), (1, free)]).label_free
+    assert not losses.WeightedSum([(1, free), (1, bound)]).label_free
+    assert not losses.WeightedSum([(1, free), (1, keras_own)]).label_free
+
+
 def test_weighted_sum_adds_and_shares_layers():
     x, y = unequal_batch(14)
     x = x.astype("float32")

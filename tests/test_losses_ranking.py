@@ -11,6 +11,7 @@ from autodiff import value_and_gradient
 
 from keras_metric import distances, losses
 from keras_metric.losses import row_blocks
+from keras_metric.losses.train_reports import watch
 
 # float64 stays float64 on TensorFlow alone: JAX truncates it, and keras.ops on torch do too.
 DOUBLE = keras.backend.backend() == "tensorflow"
@@ -322,6 +323,22 @@ def test_fast_ap_ends_at_the_largest_distance(metric, largest):
     x = 1.3 * x / np.linalg.norm(x, axis=1, keepdims=True)
     loss = losses.FastAPLoss(7, distance=metric, dtype=DTYPE)
     agrees(lambda z: loss(y, z), lambda z: fast_ap(Lists(z, y, metric=metric), 7, largest), x)
+
+
+@pytest.mark.parametrize("case", ["SmoothAP", "Recall@k", "PNP O"])
+def test_what_is_told_while_somebody_watches(case):
+    """The anchor is in its own list in some of them, and no pair of its batch in any."""
+    x, y = unequal_batch(8)
+    loss, _ = built(case, distance="dot")
+    with watch() as seen:
+        loss(y, x.astype("float32"))
+    d = -x.astype("float64") @ x.T
+    same = y[:, None] == y[None, :]
+    found = {name: float(value) for name, value in seen.items()}
+    other = same & ~np.eye(len(y), dtype=bool)
+    assert found["positive_distance"] == pytest.approx(d[other].mean(), rel=1e-4)
+    assert found["negative_distance"] == pytest.approx(d[~same].mean(), rel=1e-4)
+    assert (found["positives"], found["negatives"]) == (other.sum(), (~same).sum())
 
 
 def a5(stretched=True):

@@ -19,6 +19,20 @@ def chosen(miner, x, y):
     return {(i, j, int(negative[i, j])) for i, j in zip(*np.nonzero(weight))}
 
 
+def test_noise_is_the_hash_it_is_said_to_be(monkeypatch):
+    """Whole numbers of Python, cut to 32 bits after each step, on every backend."""
+    drawn = [0, 1, 2**31 - 2, 123456789, 987654321, 2**30 + 7, 5]
+    integers = keras.ops.convert_to_tensor(np.array(drawn, "int32"))
+    monkeypatch.setattr(keras.random, "randint", lambda *args, **kwargs: integers)
+    found = keras.ops.convert_to_numpy(mining.draw_noise(3, 4, seed=None))
+    for i, first in enumerate(drawn[:3]):
+        for j, second in enumerate(drawn[3:]):
+            mixed = (first + second) % 2**32
+            for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B), (16, 1)):
+                mixed = (mixed ^ mixed >> shift) * factor % 2**32
+            assert found[i, j] == np.float32((mixed % 2**23 + 0.5) / 2**23)
+
+
 @pytest.mark.parametrize("strategy", ["semi-hard", "hard", "easy-positive"])
 @pytest.mark.parametrize("seed", range(6))
 def test_the_choice_equals_the_loops(strategy, seed):

@@ -88,6 +88,18 @@ def test_triplets_without_labels(rng):
     assert history["negative_distance"][0] == pytest.approx(negative.mean(), rel=1e-5)
 
 
+def test_a_tie_is_no_success():
+    """Whole numbers, so that 1 + 2 is 3 to the last digit; one triplet is satisfied."""
+    branches = np.array([[[0], [1], [3]], [[0], [1], [4]], [[0], [1], [2]]], "float32")
+    metric = TripletAccuracy(margin=2)
+    metric.update_state(np.zeros(3), branches)
+    assert float(metric.result()) == pytest.approx(1 / 3)
+    metric.reset_state()
+    metric.update_state([7, 7, 8], branches[0])
+    # Anchors 0 and 1 of class 7 are 3 and 2 away from the other, at a distance of 1.
+    assert float(metric.result()) == 0.0
+
+
 def test_pairs(rng):
     parts = {name: rng.normal(size=(6, 3)).astype("float32") for name in ("first", "second")}
     same = np.array([1, 0, 0, 1, 0, 0])
