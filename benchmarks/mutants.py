@@ -192,6 +192,8 @@ def _test(folder, tests):
         os.dup2(silence.fileno(), 2)
     os.chdir(folder)
     sys.path[:0] = [str(folder), str(folder / "tests")]
+    # Some tests start a process of their own.
+    os.environ["PYTHONPATH"] = str(folder)
     import pytest
 
     always = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-m", MARKED]

@@ -38,7 +38,9 @@ def parse_arguments():
     parser.add_argument("folder", nargs="?", type=Path, help="images, at any depth")
     parser.add_argument("--encoder", type=Path, help="a saved encoder: encoder.keras")
     parser.add_argument("--index", type=Path, default=Path("runs/embed_large/index"))
-    parser.add_argument("--uri", help="address of Milvus; default: a file in the index folder")
+    parser.add_argument(
+        "--uri", help="address of Milvus; default: a file beside the index, INDEX.db"
+    )
     parser.add_argument("--encoders", type=int, default=1, help="actors that keep the encoder")
     parser.add_argument("--gpus", type=float, default=0, help="GPUs for each of them")
     parser.add_argument("--batch", type=int, default=256, help="images that the encoder takes")
@@ -103,8 +105,9 @@ def open_index(path, encoder, uri):
 
     if (path / "manifest.json").exists():
         return Index.load(path, encoder=encoder, uri=uri)
-    path.mkdir(parents=True, exist_ok=True)
-    index = Index(encoder=encoder, store="milvus", uri=uri or str(path / "items.db"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Beside the folder, which is the index's own.
+    index = Index(encoder=encoder, store="milvus", uri=uri or f"{path}.db")
     index.save(path)
     return index
 

@@ -10,6 +10,8 @@ import keras
 import numpy as np
 import pytest
 
+import keras_metric
+
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 FILES = [
     "distances.png",
@@ -163,6 +165,27 @@ def test_omniglot_from_official_folders(rng):
     printed = run("omniglot.py", "--short", "--data", "omniglot", "--steps", "2", "--held-out", "6")
     assert printed.startswith("24 characters to train on, 6 others")
     assert re.search(r"^  and eight looks +[01]\.\d{3} ", printed, re.M), printed
+
+
+@pytest.mark.milvus
+def test_the_index_of_embed_large_is_opened_again(tmp_path, monkeypatch):
+    """Without the engine, which few machines have."""
+    pytest.importorskip("milvus_lite")
+    monkeypatch.syspath_prepend(EXAMPLES)
+    from embed_large import open_index
+
+    backbone = keras.Sequential([keras.Input((3,))])
+    model = keras_metric.EmbeddingModel(backbone, embedding_dim=None)
+    model.build((None, 3))
+    encoder = model.encoder
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "deep" / "index"
+    for count in (0, 4):
+        index = open_index(folder, encoder, None)
+        assert len(index) == count
+        names = [f"{count}-{i}" for i in range(4)]
+        index.add(rng.normal(size=(4, 3)).astype("float32"), ["a", "a", "b", "b"], names)
+    assert len(open_index(folder, encoder, None)) == 8
 
 
 @pytest.mark.slow
