@@ -307,7 +307,8 @@ def test_a_batch_of_images_is_what_the_loader_gives_one_by_one(data_format):
     before = keras.config.image_data_format()
     keras.config.set_image_data_format(data_format)
     try:
-        quick = dict(zip(files, load.quickly(records), strict=True))
+        found = load.quickly(iter(records)) or [None] * len(records)
+        quick = dict(zip(files, found, strict=True))
         alone = dict(zip(files, map(load, records), strict=True))
     finally:
         keras.config.set_image_data_format(before)
@@ -365,7 +366,7 @@ def test_forked_processes_leave_tensorflow_alone(on_tensorflow):
     load = ImageLoader((53, 37), feature="image")
     assert load.quickly([record])[0] is not None
     with multiprocessing.get_context("fork").Pool(1) as pool:
-        assert pool.apply_async(load.quickly, ([record],)).get(60) == [None]
+        assert pool.apply_async(load.quickly, ([record],)).get(60) is None
 
 
 def test_the_head_of_a_jpeg():

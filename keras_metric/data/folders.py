@@ -9,7 +9,7 @@ import PIL.Image
 
 from keras_metric._checks import as_path, check_choice, check_count, check_flag
 from keras_metric.data.example import feature as feature_of
-from keras_metric.data.jpegs import decoded_jpegs
+from keras_metric.data.jpegs import decoded_jpegs, jpegs_at_once
 
 _EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 _MODES = {"grayscale": "L", "rgb": "RGB", "rgba": "RGBA"}
@@ -191,7 +191,7 @@ class ImageLoader:
             with PIL.Image.open(file) as opened:
                 mode = opened.mode
                 # Of the right size already, a file is opened only once, and copied only where its
-                # colours change: half as fast again.
+                # colours change.
                 image, wanted = None, _MODES[self.color_mode]
                 if opened.size == self.image_size[::-1]:
                     opened.load()
@@ -218,18 +218,25 @@ class ImageLoader:
             )
         return keras.utils.img_to_array(image, dtype="uint8")
 
-    def quickly(self, paths):
-        """What calls would return for each of many, or None where only a call can tell.
+    def quickly(self, records):
+        """What calls would return for many records, if they can be decoded at once.
 
-        The batches of this package ask it first. On TensorFlow it decodes the JPEGs in records
-        that have the right size and colours already, several at once and outside of Python's
-        lock; the pixels are the same.
+        The batches of this package ask it first. On TensorFlow the JPEGs that have the right size
+        and colours already are decoded several at once and outside of Python's lock; the pixels
+        are the same.
+
+        Args:
+            records: iterable of records, which stays unread where nothing can be decoded at once.
+
+        Returns:
+            list of arrays, with None for each record that only a call can tell; or None.
         """
         # A subclass may do more in its call.
-        if type(self).__call__ is not ImageLoader.__call__ or self.feature is None:
-            return [None] * len(paths)
+        plain = type(self).__call__ is ImageLoader.__call__
+        if self.feature is None or not plain or not jpegs_at_once():
+            return None
         form = (*self.image_size, len(_MODES[self.color_mode]))
-        images = decoded_jpegs([self._image_of(path) for path in paths], form)
+        images = decoded_jpegs([self._image_of(record) for record in records], form)
         if keras.config.image_data_format() == "channels_first":
             return [None if image is None else image.transpose(2, 0, 1) for image in images]
         return images

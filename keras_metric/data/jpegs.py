@@ -9,10 +9,16 @@ import keras
 _PROCESS = os.getpid()
 
 
+def jpegs_at_once():
+    """Whether there is something to decode many JPEGs by at once."""
+    return keras.backend.backend() == "tensorflow" and os.getpid() == _PROCESS
+
+
 def decoded_jpegs(contents, form):
     """The images among `contents` that need nothing but decoding; None for each other one.
 
-    The pixels are those of Pillow: both decode by libjpeg-turbo with exact integers.
+    The pixels are those of Pillow: both decode by libjpeg-turbo with exact integers. Only where
+    there are `jpegs_at_once`.
 
     Args:
         contents: list of bytes, each a whole file of any kind.
@@ -22,8 +28,6 @@ def decoded_jpegs(contents, form):
         list of uint8 arrays `(height, width, channels)` and None.
     """
     found = [None] * len(contents)
-    if keras.backend.backend() != "tensorflow" or os.getpid() != _PROCESS:
-        return found
     fits = [i for i, content in enumerate(contents) if jpeg_form(content) == form]
     if not fits:
         return found

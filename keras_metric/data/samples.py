@@ -47,20 +47,18 @@ class Samples:
             return keras.tree.map_structure(lambda part: part[rows], self._x)
         # A row that is wanted twice is read once.
         wanted, place = np.unique(rows, return_inverse=True)
-        read = [
-            self._read(row) if quick is None else quick
-            for row, quick in zip(wanted, self._quickly(wanted), strict=True)
-        ]
+        quick = self._quickly(wanted) or [None] * len(wanted)
+        read = [self._read(row) if item is None else item for row, item in zip(wanted, quick)]
         items = [read[i] for i in place]
         return keras.tree.map_structure(lambda *parts: self._stack(parts, rows), *items)
 
     def _quickly(self, rows):
-        """The rows that `load` can give all at once; None for what is to be read one by one."""
-        if hasattr(self._load, "quickly"):
-            # What is wrong with one of them is said where it is read alone.
-            with contextlib.suppress(Exception):
-                return self._load.quickly([self._x[row] for row in rows])
-        return [None] * len(rows)
+        """What `load` can give of these rows all at once, see `ImageLoader.quickly`."""
+        if not hasattr(self._load, "quickly"):
+            return None
+        # What is wrong with one of them is said where it is read alone.
+        with contextlib.suppress(Exception):
+            return self._load.quickly(self._x[row] for row in rows)
 
     def _read(self, row):
         try:

@@ -16,7 +16,8 @@ class ListwiseLoss(PairLoss):
     """Base of the losses with one term an anchor, from the list of all its partners.
 
     A subclass defines `block_terms(distance, partners)`: the terms (rows,) of some anchors, and
-    their derivatives with respect to the distances (rows, references).
+    their derivatives with respect to the distances (rows, references). Those of an anchor without
+    a positive are finite, and do not count.
     """
 
     # Entries of a block of distances, see `rows_in_blocks`.
@@ -35,16 +36,19 @@ class ListwiseLoss(PairLoss):
 
     def batch_parts(self, labels, embeddings, references=None, reference_labels=None):
         partners = pairs.from_labels(labels, reference_labels)
-        if self.miner is not None:
+        if self.miner is None:
+            others = embeddings if references is None else references
+            measured = distances.some_rows_at_a_time(embeddings, others, self.distance)
+        else:
             distance = distances.pairwise(embeddings, references, self.distance)
             context = self.context(distance, embeddings, references)
             partners = chosen_pairs(self.miner, distance, partners, **context)
-        listed, others = partners, references
+            measured = distances.finished(distance)
+        listed = partners
         if references is None:
-            listed, others = self.list_of(partners), embeddings
+            listed = self.list_of(partners)
         elif isinstance(reference_labels, (pairs.Placed, pairs.Remembered)):
             listed = self.list_of(partners, reference_labels.own)
-        measured = distances.some_rows_at_a_time(embeddings, others, self.distance)
         watched = watching()
 
         def compute(distance, listed, noise):

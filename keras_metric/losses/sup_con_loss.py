@@ -9,19 +9,20 @@ from keras_metric.pairs import FAR
 
 
 def sup_con_terms(distance, partners, temperature):
-    """Minus the mean log-softmax of an anchor's positives among all partners, and its slopes."""
+    """Minus the mean log-softmax of an anchor's positives among all partners, and its slopes.
+
+    Both mean nothing for an anchor without a positive.
+    """
     positive, logits = partners.positive, -distance / temperature
-    number = ops.cast(partners.num_positives, logits.dtype)
-    exists = ops.cast(number > 0, logits.dtype)
-    wanted = exists / ops.maximum(number, 1)
+    wanted = 1 / ops.cast(ops.maximum(partners.num_positives, 1), logits.dtype)
     logits = ops.where(ops.logical_or(positive, partners.negative), logits, -FAR)
     highest = ops.max(logits, axis=1)
     shares = ops.exp(logits - highest[:, None])
     total = ops.sum(shares, axis=1)
-    near = ops.sum(ops.where(positive, logits, 0), axis=1) * wanted
-    terms = exists * (highest + ops.log(total)) - near
+    near = wanted * ops.sum(ops.where(positive, logits, 0), axis=1)
     wanted = ops.where(positive, wanted[:, None], 0)
-    return terms, (wanted - shares * (exists / total)[:, None]) / temperature
+    slopes = (wanted - shares / total[:, None]) / temperature
+    return highest + ops.log(total) - near, slopes
 
 
 @export
