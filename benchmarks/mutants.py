@@ -34,7 +34,7 @@ MARKED = "not slow and not parity and not milvus and not browser"
 WHERE = ("distances.py", "pairs.py", "roc.py", "losses/*.py", "mining/*.py", "evaluation/*.py")
 TESTS = {
     "distances": ("test_distances", "test_formulas"),
-    "pairs": ("test_mining", "test_formulas", "test_losses"),
+    "pairs": ("test_mining", "test_formulas", "test_losses", "test_losses_softmax"),
     "roc": ("test_verification", "test_identification"),
     "mining": ("test_mining", "test_mining_pairs"),
     "evaluation": (
@@ -53,6 +53,16 @@ EXPLAINED = {
     "losses/angular_loss.py:backward: 0 to one more": "the matrix is square",
     "evaluation/_counting.py:_count: _MOST_DOUBTS * close.size to Div": "decides how numbers are "
     "counted that are the same either way",
+    "evaluation/_precomputed.py:__iter__: 1 to one more (7)": "rows of a block, of one item each",
+    "losses/listwise_loss.py:with_anchor: 1 to one more (3)": "-2 is nobody's column either, and a "
+    "place beyond the last one becomes the last one",
+    "losses/row_blocks.py:grad: len(gradients) > 1 to >=": "a list of one gradient in place of it",
+    "losses/triplet_rows.py:step: -1 to plus": "the last axis of a matrix is its axis 1",
+    "mining/columns.py:draw_noise: 2221713035 - 2 ** 32 to Add": "the same but for multiples of "
+    "2 ** 32",
+    "mining/triplet_rules.py:_turn: 2 to one more": "a turn by another irrational number",
+    "distances.py:_elementwise_euclidean: squared > _TINY ** 2 to >=": "a distance of 1e-7 "
+    "to the last digit",
 }
 
 COMPARED = {ast.Lt: "<=", ast.LtE: "<", ast.Gt: ">=", ast.GtE: ">", ast.Eq: "!=", ast.NotEq: "=="}
@@ -148,15 +158,19 @@ def tests_of(name):
         stem = Path(name).stem.strip("_")
         files = sorted(TESTS[unit], key=lambda test: stem.rstrip("s") not in test)
         return [[f"tests/{test}.py" for test in files]]
-    # Of a base of several losses no test bears the name: all of them should notice.
+    # Of a base of several losses no test bears the name: all of them should notice, and those
+    # that train on two devices, slow as they are.
     public = re.findall(r"^@export\nclass (\w+)\(", (PACKAGE / name).read_text("utf-8"), re.M)
-    tests = [] if public else ["tests/test_replicas.py"]
+    tests = []
     for path in sorted((ROOT / "tests").glob("test_losses*.py")):
         text = path.read_text("utf-8")
         if not public or any(re.search(rf"\b{cls}\b", text) for cls in public):
             tests.append(f"tests/{path.name}")
     if not public:
-        return [["tests/test_formulas.py", *tests, "-m", f"{MARKED} and not thorough"]]
+        return [
+            ["tests/test_formulas.py", *tests, "-m", f"{MARKED} and not thorough"],
+            ["tests/test_replicas.py", "-m", "slow"],
+        ]
     return [
         ["tests/test_formulas.py", *tests],
         ["tests/test_contract.py", "-k", " or ".join(public)],

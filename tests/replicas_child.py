@@ -25,34 +25,37 @@ def with_memory():
 # Rows of one's own anchors; of a queue that everybody fills alike; the batch as a whole.
 CASES = {
     "semi-hard": losses.TripletLoss,
+    "weighted": losses.TripletLoss,
     "memory": with_memory,
     "proxy-anchor": lambda: losses.ProxyAnchorLoss(CLASSES, embedding_dim=DIM, initializer="ones"),
 }
 rng = np.random.default_rng(0)
 Z = rng.normal(size=(ROWS, DIM)).astype("float32")
 Y = rng.integers(0, CLASSES, ROWS).astype("int32")
+W = rng.uniform(0.2, 3, ROWS).astype("float32")
 
 
-def value_and_slope(loss, labels, embeddings):
+def value_and_slope(loss, labels, embeddings, weights):
     with tf.GradientTape() as tape:
         tape.watch(embeddings)
-        value = loss(labels, embeddings)
+        value = loss(labels, embeddings, weights)
     return value, tape.gradient(value, embeddings)
 
 
 found = {}
 for name, make in CASES.items():
-    value, slope = value_and_slope(make(), Y, tf.constant(Z))
+    weighted = name == "weighted"
+    value, slope = value_and_slope(make(), Y, tf.constant(Z), W if weighted else None)
     with strategy.scope():
         loss = make()
 
-    def step(loss=loss):
+    def step(loss=loss, weighted=weighted):
         first = tf.equal(tf.distribute.get_replica_context().replica_id_in_sync_group, 0)
-        labels, embeddings = (
+        labels, embeddings, weights = (
             tf.cond(first, lambda x=x: tf.constant(x[:FIRST]), lambda x=x: tf.constant(x[FIRST:]))
-            for x in (Y, Z)
+            for x in (Y, Z, W)
         )
-        return value_and_slope(loss, labels, embeddings)
+        return value_and_slope(loss, labels, embeddings, weights if weighted else None)
 
     values, slopes = tf.function(lambda: strategy.run(step), autograph=False)()
     values = strategy.experimental_local_results(values)

@@ -9,6 +9,7 @@ from autodiff import step_by_step, value_and_gradient
 from keras_metric import distances, losses
 from keras_metric.layers import TripletMiner
 from keras_metric.losses import row_blocks, sorted_rows
+from keras_metric.losses.train_reports import watch
 
 METRICS = distances.METRICS
 STRATEGIES = ["all", "semi-hard", "semi-hard-all", "hard", "easy-positive"]
@@ -85,7 +86,7 @@ def test_sorting_rows_changes_nothing(form, mining, band, monkeypatch):
     agrees(loss, lambda z: reference.triplet_loss(z, y, 0.3, form=form, chosen=chosen), x, y)
 
 
-@pytest.mark.parametrize("form", ["hinge", "squared_hinge"])
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("mining", ["all", "semi-hard", "semi-hard-all"])
 def test_sorting_rows_keeps_equal_distances_apart(form, mining, monkeypatch):
     # Whole numbers on a line, so that many distances are equal, and equal a distance + margin.
@@ -306,6 +307,20 @@ def test_ready_made_triplets_pairs_and_quadruplets_equal_their_formulas():
     np.testing.assert_allclose(loss(same, t[:, :2]), expected, **CLOSE)
     hadsell = double(losses.ContrastiveLoss, positive_label=0, **settings)
     np.testing.assert_allclose(hadsell(1 - same, t[:, :2]), expected, **CLOSE)
+    part = np.linspace(0, 1, 9)
+    expected = part * d(0, 1) ** 2 + (1 - part) * np.maximum(2.5 - d(0, 1), 0) ** 2
+    np.testing.assert_allclose(loss(part, t[:, :2]), expected, **CLOSE)
+    with watch() as seen:
+        loss(same, t[:, :2])
+    assert float(seen["positive_distance"]) == pytest.approx(d(0, 1)[same == 1].mean(), rel=1e-5)
+    assert float(seen["negative_distance"]) == pytest.approx(d(0, 1)[same == 0].mean(), rel=1e-5)
+    assert (float(seen["positives"]), float(seen["negatives"])) == (4, 5)
+    with watch() as seen:
+        each(None, t[:, :3])
+    assert float(seen["positive_distance"]) == pytest.approx(d(0, 1).mean(), rel=1e-5)
+    assert float(seen["negative_distance"]) == pytest.approx(d(0, 2).mean(), rel=1e-5)
+    assert (float(seen["positives"]), float(seen["negatives"])) == (9, 9)
+    np.testing.assert_allclose(each(None, t[:, :3]), hinge, **CLOSE)
 
     square = "squared_euclidean"
     expected = np.maximum(d(0, 1, square) - d(0, 2, square) + 1, 0)

@@ -13,6 +13,7 @@ from autodiff import step_by_step, value_and_gradient
 from keras_metric import losses
 from keras_metric.layers import CrossBatchMemory
 from keras_metric.losses.running_state import listening
+from keras_metric.losses.train_reports import watch
 from keras_metric.models import EmbeddingModel
 
 BACKEND = keras.backend.backend()
@@ -330,8 +331,12 @@ class TestDynamicSoftMargin:
         np.fill_diagonal(apart, np.inf)
         far = np.minimum(apart.min(0), apart.min(1))
         weight, _ = self.ranks(near - far, np.zeros(6))
-        value = number(loss(np.arange(7), x[:, :2]))
+        with watch() as seen:
+            value = number(loss(np.arange(7), x[:, :2]))
         assert value == pytest.approx(np.mean(weight * (near - far)), rel=1e-3)
+        assert number(seen["positive_distance"]) == pytest.approx(near.mean(), rel=1e-4)
+        assert number(seen["negative_distance"]) == pytest.approx(far.mean(), rel=1e-4)
+        assert (number(seen["positives"]), number(seen["negatives"])) == (7, 7)
         with pytest.raises(ValueError, match="Received 4 branches"):
             loss(np.arange(7), np.ones((7, 4, DIM), "float32"))
 

@@ -378,6 +378,11 @@ class TestRankedList:
         offence = loss(np.array([0, 1, 2, 2]), x)
         np.testing.assert_allclose(offence, [1.2, 1.2, 0, 0], rtol=1e-4)
 
+    def test_one_partner_is_enough(self):
+        loss = losses.RankedListLoss(imbalance=0, reduction="mean_valid")
+        x = np.array([[0.0], [3.0]], "float32")
+        assert float(loss(np.array([0, 0]), x)) == pytest.approx(3 - (1.2 - 0.4), rel=1e-4)
+
     def test_high_temperatures_do_not_overflow(self):
         # The hardest pair takes all: 1.2 - 1 of anchor 0, 3 - 0.8.
         x = np.array([[0.0], [1.0], [1.1], [3.0]], "float32")

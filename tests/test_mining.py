@@ -106,6 +106,17 @@ def test_soft_hard_draws_among_the_hard_ones():
         assert set(shares) == {(p, n) for p in hard_p for n in hard_n}
 
 
+def test_nobody_is_drawn_where_there_is_nobody():
+    x = LINE[:4]
+    assert not shares_of_draws("random", x, np.zeros(4, int), 1, draws=3)
+    # On a line, at distances of 1 and 2 from the anchor: the end belongs to those never drawn.
+    x, y = np.array([[0.0], [0.5], [1.0], [2.0]], "float32"), np.array([0, 0, 1, 1])
+    settings = {"cutoff": 0.5, "nonzero_loss_cutoff": 1.0}
+    assert not shares_of_draws("distance-weighted", x, y, 0, draws=50, **settings)
+    settings["nonzero_loss_cutoff"] = 1.5
+    assert set(shares_of_draws("distance-weighted", x, y, 0, draws=50, **settings)) == {(1, 2)}
+
+
 @pytest.mark.parametrize("cutoffs", [(0.5, 1.4), (0.9, 1.2), (0.2, 2.5)])
 def test_distance_weighted_draws_with_the_published_chances(cutoffs):
     cutoff, never = cutoffs

@@ -43,6 +43,15 @@ class TestQueryExpansion:
         ours = query_expansion(queries, None if alone else gallery, k=4, alpha=alpha)
         np.testing.assert_allclose(ours, wanted, atol=1e-5)
 
+    @pytest.mark.parametrize("k", [1, 2, 7, 40])
+    def test_a_gallery_of_hundreds(self, k, rng):
+        queries, gallery = rng.normal(size=(20, 8)), rng.normal(size=(500, 8))
+        cosines = unit(queries) @ unit(gallery).T
+        near = np.argsort(-cosines, axis=1)[:, :k]
+        wanted = unit(unit(queries) + unit(gallery)[near].sum(axis=1))
+        ours = query_expansion(queries, gallery, k=k, alpha=0)
+        np.testing.assert_allclose(ours, wanted, atol=1e-5)
+
     def test_it_helps(self, data):
         x, y = data
         ours = query_expansion(x, k=5)

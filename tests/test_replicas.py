@@ -26,7 +26,7 @@ def test_two_devices_give_what_one_gives(tmp_path):
     )
     assert done.returncode == 0, done.stderr[-4000:]
     found = json.loads(out.read_text("utf-8"))
-    assert set(found) == {"semi-hard", "memory", "proxy-anchor"}
+    assert set(found) == {"semi-hard", "weighted", "memory", "proxy-anchor"}
     for name, case in found.items():
         assert sum(case["shares"]) == pytest.approx(case["value"], rel=1e-5), name
         assert case["largest"] > 1e-2, name

@@ -27,8 +27,6 @@ class DistanceMean(keras.metrics.Metric):
     def update_state(self, y_true, y_pred, sample_weight=None):
         y_pred = as_tensor("y_pred", y_pred)
         check_floating("y_pred", y_pred)
-        if keras.backend.standardize_dtype(y_pred.dtype) in ("float16", "bfloat16"):
-            y_pred = ops.cast(y_pred, "float32")
         if len(y_pred.shape) == 3 and y_pred.shape[1] != 1:
             sums, counts = self._of_branches(y_true, y_pred)
         elif len(y_pred.shape) == 2:

@@ -16,7 +16,7 @@ def two_views(branches):
 
 def centred(view):
     """`view` less its mean over the batch."""
-    return view - ops.mean(view, axis=0, keepdims=True)
+    return view - ops.mean(view, axis=0)
 
 
 def standardised(view, eps):
