@@ -220,13 +220,15 @@ def _values(ranking, cuts):
         among_r = ranks <= relevant[:, None]
         # An absent item has an infinite rank and adds nothing here.
         precisions = np.arange(1, ranks.shape[1] + 1) / ranks
-        hits = [np.sum(ranks <= cut, axis=1) for cut in cuts]
-        gains = 1.0 / np.log2(1.0 + ranks)
-        best = np.cumsum(1.0 / np.log2(2.0 + np.arange(ranks.shape[1])))
+        # Ranks ascend and differ: of the first k items at most the first k relevant ones are.
+        near = ranks[:, : max(cuts, default=0)]
+        hits = [np.sum(near <= cut, axis=1) for cut in cuts]
+        gains = 1.0 / np.log2(1.0 + near)
+        best = np.cumsum(1.0 / np.log2(2.0 + np.arange(near.shape[1])))
         found = [hit > 0 for hit in hits]
         rows = [*found, *(hit / cut for hit, cut in zip(hits, cuts, strict=True))]
         rows += [
-            np.where(ranks <= cut, gains, 0.0).sum(axis=1) / best[np.minimum(relevant, cut) - 1]
+            np.where(near <= cut, gains, 0.0).sum(axis=1) / best[np.minimum(relevant, cut) - 1]
             for cut in cuts
         ]
         rows += [
