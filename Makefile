@@ -42,7 +42,7 @@ FUZZ ?= 200
 fuzz: $(VENV)/.dev ## hostile input, many draws of it, for every public name
 	KERAS_BACKEND=tensorflow KERAS_METRIC_FUZZ=$(FUZZ) $(PYTEST) tests/test_hostile.py $(ARGS)
 
-health: $(VENV)/.dev ## import time, types, public names, mutants and coverage in a few figures
+health: $(VENV)/.milvus ## import time, types, public names, mutants and coverage in a few figures
 	$(BIN)/python benchmarks/health.py $(ARGS)
 
 mutants: $(VENV)/.dev ## do the tests notice a wrong formula? 200 small faults, one at a time (hours)

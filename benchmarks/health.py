@@ -7,8 +7,8 @@
 - import: seconds of `import keras_metric` after `import keras`, the median of five processes.
 - types: what mypy says, by the settings in setup.cfg.
 - api: public names and signatures that differ from those of the last release.
-- coverage: share of the branches that `make test` and `make examples` take, with the processes
-  that they start.
+- coverage: share of the branches that `make test`, `make examples` and `make milvus` take, with
+  the processes that they start.
 - mutants: what `make mutants` found last.
 """
 
@@ -120,9 +120,9 @@ def freeze():
 
 def coverage(tests=()):
     """Share of the branches that the tests take."""
-    marks = "not parity and not milvus and not thorough and not browser"
+    marks = "not parity and not thorough and not browser"
     command = [sys.executable, "-m", "coverage"]
-    pytest = ["-m", "pytest", "-q", "-n", "0", "-m", marks, *tests]
+    pytest = ["-m", "pytest", "-q", "-n", "2", "-m", marks, *tests]
     run(*command, "erase", check=True)
     answer = run(*command, "run", *pytest, env={**os.environ, "KERAS_BACKEND": "tensorflow"})
     print(f"tests: {answer.stdout.strip().splitlines()[-1] if answer.stdout else answer.stderr}")

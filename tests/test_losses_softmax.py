@@ -150,6 +150,11 @@ class TestSeveralLabels:
         value = losses.TripletLoss(0.3, mining="all", labels="multi_hot")(self.Y, x)
         assert float(value) == pytest.approx(np.mean([gap for gap in gaps if gap > 0]), rel=1e-4)
 
+    def test_one_negative_is_enough(self):
+        x, y = np.array([[0.0], [1.0], [3.0]], "float32"), np.array([[1, 0], [1, 1], [0, 0]])
+        loss = losses.TripletLoss(5.0, mining="hard", labels="multi_hot")
+        assert float(loss(y, x)) == pytest.approx(((1 - 3 + 5) + (1 - 2 + 5)) / 2)
+
     def test_bad_labels(self):
         loss = losses.SupConLoss(labels="multi_hot")
         with pytest.raises(ValueError, match="0 or 1"):
@@ -168,6 +173,8 @@ class TestViews:
     def test_views_are_positives(self):
         """Three views of five items are a batch of fifteen with five classes."""
         x = np.random.default_rng(0).normal(size=(5, 3, 4)).astype("float32")
+        alone = float(losses.SupConLoss()(np.arange(5), x))
+        assert float(losses.SupConLoss()(None, x)) == pytest.approx(alone)
         flat, labels = x.transpose(1, 0, 2).reshape(15, 4), np.tile(np.arange(5), 3)
         for name in ("NTXentLoss", "SupConLoss", "LiftedStructureLoss"):
             loss = getattr(losses, name)()
