@@ -214,7 +214,7 @@ def test_digits_are_told_apart_without_labels(name, digits):
     """Digits in changing light: neighbours share the light, until training takes it away."""
     images, labels = digits
     images = light(images, np.random.default_rng(0))
-    # SimSiam has no negatives and may stay where it fell to; from this start it does not.
+    # SimSiam has no negatives and may stay where it fell to; from this start it did not.
     keras.utils.set_random_seed(2 if name == "SimSiam" else 0)
     make, settings, epochs = TRAINED[name]
     backbone = [layers.Conv2D(16, 3, activation="relu"), layers.Conv2D(32, 3, activation="relu")]
