@@ -22,12 +22,12 @@ def network(*more):
     return keras.Sequential([keras.Input((SIDE,)), keras.layers.Dense(12, "tanh"), *more])
 
 
-def trained(loss, chunk_size, batch_size=ROWS, more=()):
+def trained(loss, chunk_size, batch_size=ROWS, more=(), rate=0.5):
     """Losses and weights of a model after three epochs of SGD."""
     keras.utils.set_random_seed(0)
     model = EmbeddingModel(network(*more), 4, chunk_size=chunk_size)
     jit = keras.backend.backend() == "jax"
-    model.compile(keras.optimizers.SGD(0.5), loss(), jit_compile=jit)
+    model.compile(keras.optimizers.SGD(rate), loss(), jit_compile=jit)
     x, y = data()
     history = model.fit(x, y, batch_size=batch_size, epochs=3, shuffle=False, verbose=0)
     return history.history["loss"], model.get_weights()
@@ -44,9 +44,12 @@ LOSSES = {
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_step_in_chunks_is_the_plain_step(name):
     """Chunks of 17, 17 and 16 items: a place is left over, and must count nowhere."""
-    plain, weights = trained(LOSSES[name], None)
+    # Proxy anchor's slopes, with alpha 32, make a rounding of step one some 20 times as large by step
+    # three at the rate of the others.
+    rate = 0.02 if name == "proxies" else 0.5
+    plain, weights = trained(LOSSES[name], None, rate=rate)
     assert plain[0] != plain[-1]
-    found, others = trained(LOSSES[name], 17)
+    found, others = trained(LOSSES[name], 17, rate=rate)
     np.testing.assert_allclose(found, plain, rtol=1e-4)
     for a, b in zip(others, weights, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
