@@ -44,8 +44,8 @@ LOSSES = {
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_step_in_chunks_is_the_plain_step(name):
     """Chunks of 17, 17 and 16 items: a place is left over, and must count nowhere."""
-    # Proxy anchor's slopes, with alpha 32, make a rounding of step one some 20 times as large by step
-    # three at the rate of the others.
+    # Proxy anchor's slopes, with alpha 32, enlarge a rounding of step one some 20 times by step
+    # three, at the rate of the others.
     rate = 0.02 if name == "proxies" else 0.5
     plain, weights = trained(LOSSES[name], None, rate=rate)
     assert plain[0] != plain[-1]

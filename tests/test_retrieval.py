@@ -1,5 +1,7 @@
 """retrieval_metrics beside a slow loop, published cases and pytorch-metric-learning."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -113,6 +115,39 @@ def test_every_way_equals_the_definitions(kind, rng):
     assert retrieval_metrics(x, y, k=CUTS) == pytest.approx(by_hand(x, y), abs=1e-12)
     parts = x[:70], y[:70], x[60:], y[60:]
     assert retrieval_metrics(*parts, k=CUTS) == pytest.approx(by_hand(*parts), abs=1e-12)
+
+
+@pytest.mark.parametrize("with_groups", [False, True])
+@pytest.mark.parametrize("most_counted", [3, 32])
+@pytest.mark.parametrize("kind", ["random", "copies", "grid", "one point"])
+def test_some_measures_are_those_of_all(kind, most_counted, with_groups, rng, monkeypatch):
+    """Classes of 1 to some 60, with few relevant items or many, of which few ranks are needed."""
+    monkeypatch.setattr(_ranks, "MOST_COUNTED", most_counted)
+    monkeypatch.setattr(_ranks, "_MOST_SORTED", 500)
+    x, y = DATA[kind](rng, 160), unequal_labels(rng, 160)
+    parts = x[:70], y[:70], x[60:], y[60:]
+    for inputs in (x, y), parts:
+        groups = {}
+        if with_groups:
+            groups["groups"] = rng.integers(0, 3, len(inputs[0]))
+            groups["gallery_groups"] = rng.integers(0, 3, 100) if inputs is parts else None
+        for cuts in (1, 3), (40, 2):
+            wanted = by_hand(*inputs, cuts=cuts, **groups)
+            every = retrieval_metrics(*inputs, k=cuts, **groups)
+            assert every == pytest.approx(wanted, abs=1e-12)
+            for names in (
+                "recall", ["mrr", "cmc", "recall"], ("precision", "ndcg", "mrr"),
+                {"map", "precision"}, ["map_at_r", "r_precision"], "ndcg", "map",
+            ):  # fmt: skip
+                found = retrieval_metrics(*inputs, k=cuts, measures=names, **groups)
+                asked = {names} if isinstance(names, str) else set(names)
+                assert list(found) == [
+                    key
+                    for key in every
+                    if re.sub(r"_at_\d+$", "", key) in asked
+                    or key in ("num_queries", "excluded_queries")
+                ]
+                assert found == pytest.approx({key: wanted[key] for key in found}, abs=1e-12)
 
 
 @pytest.mark.parametrize("metric", ["cosine", "dot", "pearson", "snr", "squared_euclidean"])
@@ -487,6 +522,10 @@ class TestInputs:
                 "gallery_groups=None",
             ),
             (dict(embeddings=[[0.0]], labels=[0], metric="l2"), "one of"),
+            (dict(embeddings=[[0.0]], labels=[0], measures="recal"), "'recal'"),
+            (dict(embeddings=[[0.0]], labels=[0], measures=["recall_at_1"]), "without cut-offs"),
+            (dict(embeddings=[[0.0]], labels=[0], measures=[["map"]]), "some of"),
+            (dict(embeddings=[[0.0]], labels=[0], measures=()), "some of"),
         ],
     )
     def test_errors_name_the_way_out(self, arguments, message):

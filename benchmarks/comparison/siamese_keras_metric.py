@@ -31,5 +31,7 @@ model = keras_metric.SiameseModel(backbone, embedding_dim=32)
 model.fit(x, data["y_train"], batch_size=128, epochs=epochs, verbose=0)
 
 embeddings = model.predict(x_test, verbose=0)
-found = keras_metric.evaluation.retrieval_metrics(embeddings, data["y_test"], k=1)
+found = keras_metric.evaluation.retrieval_metrics(
+    embeddings, data["y_test"], k=1, measures="recall"
+)
 print(f"recall@1 {found['recall_at_1']:.4f}")

@@ -36,16 +36,22 @@ class Counter:
         ranges: `(queries, 2)` first and last column of each query's own class.
         columns: `(queries, most)` the columns of the positives.
         real: `(queries, most)` which of these there are.
+        first: Count for no more than so many of a query's positives, its nearest.
     """
 
-    def __init__(self, geometry, index, ranges, columns, real):
+    def __init__(self, geometry, index, ranges, columns, real, first):
         self.geometry, self.index, self.ranges = geometry, index, ranges
-        self.per_query = real.sum(axis=1)
+        there = real.sum(axis=1)
+        self.per_query = np.minimum(there, first)
         query, slot = np.nonzero(real)
         distances = np.zeros(real.shape)
         distances[query, slot] = geometry.paired(query, columns[query, slot])
         keys = np.where(real, order_keys(distances, index[columns]), -1 - NOWHERE)
         order = np.argsort(keys, axis=1)[:, ::-1]
+        if first < order.shape[1]:
+            # The places of a row that holds fewer than `first` stay as they are: of no item.
+            skipped = np.maximum(there - first, 0)[:, None]
+            order = np.take_along_axis(order, skipped + np.arange(first), axis=1)
         self.keys = np.take_along_axis(keys, order, axis=1)
         distances = np.take_along_axis(distances, order, axis=1)
         close = geometry.threshold(distances)
@@ -54,7 +60,7 @@ class Counter:
         # One row for each place, since a comparison takes the thresholds of one place.
         self.surely = np.ascontiguousarray((close + slack).T, "float32")
         self.perhaps = np.ascontiguousarray((close - slack).T, "float32")
-        self.before = np.zeros(real.shape, "int64")
+        self.before = np.zeros(order.shape, "int64")
         self.lock = threading.Lock()
 
     def ranks(self, progress=None):

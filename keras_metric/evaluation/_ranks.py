@@ -1,8 +1,8 @@
 """The ranks of the relevant items of every query, exactly and in bounded memory.
 
-Two ways give the same ranks. Where a query has few relevant items, the rank of one is the
-number of items closer to the query, which `Counter` counts without a sort. Where it has many,
-its row is measured in float64 and sorted.
+Two ways give the same ranks. Where a query has few relevant items, or few ranks are asked for, the
+rank of one is the number of items closer to the query, which `Counter` counts without a sort. Where
+they are many, its row is measured in float64 and sorted.
 """
 
 import numpy as np
@@ -11,8 +11,9 @@ from keras_metric.evaluation._counting import NOWHERE, Counter, in_threads
 from keras_metric.evaluation._distances import Geometry, order_keys
 from keras_metric.evaluation._progress import watched
 
-MOST_COUNTED = 32  # relevant items; with more of them a sort is cheaper than the counts
+MOST_COUNTED = 32  # ranks of a query; with more of them a sort is cheaper than the counts
 _MOST_SORTED = 1 << 20  # numbers in a block that is sorted: 8 MB in float64
+_PASSED = NOWHERE - 1  # even, and behind all others: an item that is as if it were not there
 
 
 class Ranking:
@@ -31,6 +32,7 @@ class Ranking:
             are as if they were not there.
         gallery_groups: `(items,)`, numbered together with `groups`.
         progress: See `watched`.
+        first: How many ranks of each query are needed at least, or None for all of them.
     """
 
     def __init__(
@@ -43,9 +45,11 @@ class Ranking:
         groups=None,
         gallery_groups=None,
         progress=None,
+        first=None,
     ):
         self.alone = gallery is None
         self.progress = progress
+        self.first = NOWHERE if first is None else first
         if self.alone:
             gallery, gallery_codes, gallery_groups = embeddings, codes, groups
         sizes = np.bincount(gallery_codes, minlength=codes.max(initial=0) + 1)
@@ -85,11 +89,21 @@ class Ranking:
 
     def _ranks(self):
         """Yield slices of the queries and their ranks, nearest first."""
-        counted = int(np.searchsorted(self.candidates, MOST_COUNTED, side="right"))
+        few = int(np.searchsorted(self.candidates, MOST_COUNTED, side="right"))
+        # A few ranks of many are those of the nearest positives, which are found in their class.
+        counted = len(self.candidates) if self.first <= MOST_COUNTED else few
         if counted:
             rows = slice(0, counted)
-            columns, real = self._positives(rows)
-            counter = Counter(self.geometry, self.index, self.ranges[rows], columns, real)
+            columns, real = self._positives(slice(0, few))
+            if counted > few:
+                parts = (columns, real), self._nearest_positives(slice(few, counted))
+                most = max(columns.shape[1] for columns, _ in parts)
+                columns, real = (
+                    np.concatenate([np.pad(p, ((0, 0), (0, most - p.shape[1]))) for p in kind])
+                    for kind in zip(*parts, strict=True)
+                )
+            ranges = self.ranges[rows]
+            counter = Counter(self.geometry, self.index, ranges, columns, real, self.first)
             ranks = counter.ranks(self.progress)
             there = np.arange(ranks.shape[1]) < self.relevant[rows, None]
             yield rows, np.sort(np.where(there, ranks, np.inf), axis=1)
@@ -105,31 +119,57 @@ class Ranking:
     def _positives(self, rows):
         """Return columns of the rows' own classes, and which of them are relevant."""
         candidates = self.candidates[rows, None]
+        most = candidates.max(initial=0)
         if self.groups is not None:
-            slot = np.arange(candidates.max() + self.alone)
+            slot = np.arange(most + self.alone)
             columns = np.minimum(self.ranges[rows, :1] + slot, self.ranges[rows, 1:] - 1)
             # Of its own group is also the query itself.
             other = self.column_groups[columns] != self.groups[rows, None]
             return columns, other & (slot < candidates + self.alone)
-        slot = np.arange(candidates.max())
+        slot = np.arange(most)
         columns = self.ranges[rows, :1] + slot
         if self.alone:
             columns += columns >= np.arange(rows.start, rows.stop)[:, None]
         real = slot < candidates
         return np.where(real, columns, 0), real
 
+    def _nearest_positives(self, rows):
+        """Return columns and their reality as `_positives`, of the `first` nearest alone."""
+        self.geometry.keep_exact()
+        tops = rows.start + np.flatnonzero(np.diff(self.ranges[rows, 0], prepend=-1))
+        blocks = []
+        for top, end in zip(tops, [*tops[1:], rows.stop], strict=True):
+            step = max(1, _MOST_SORTED // int(np.diff(self.ranges[top])[0]))
+            blocks += [slice(at, min(at + step, end)) for at in range(top, end, step)]
+        columns, real = zip(*in_threads(self._nearest_of_class, blocks), strict=True)
+        return np.concatenate(columns), np.concatenate(real)
+
+    def _nearest_of_class(self, rows):
+        """Return the same for rows of one class."""
+        start, stop = self.ranges[rows.start]
+        columns = slice(start, stop)
+        keys = order_keys(self.geometry.block(rows, columns), self.index[columns])
+        self._pass_over(keys, rows, start)
+        # A class of these rows is larger than `first`.
+        nearest = np.argpartition(keys, self.first - 1, axis=1)[:, : self.first]
+        return start + nearest, np.take_along_axis(keys, nearest, axis=1) != _PASSED
+
+    def _pass_over(self, keys, rows, left):
+        """Mark what a query is not asked for in `keys`, whose first column is number `left`."""
+        if self.groups is not None:
+            for row, number in zip(keys, range(rows.start, rows.stop), strict=True):
+                first, last = self.ranges[number]
+                same = self.column_groups[first:last] == self.groups[number]
+                row[first - left : last - left][same] = _PASSED
+        elif self.alone:
+            keys[np.arange(len(keys)), np.arange(rows.start, rows.stop) - left] = _PASSED
+
     def _sorted(self, rows):
         keys = order_keys(self.geometry.block(rows, slice(None)), self.index)
         # Keys are even: an odd one says that its item is relevant, also after the sort.
         for row, (first, last) in zip(keys, self.ranges[rows], strict=True):
             row[first:last] |= 1
-        if self.groups is not None:
-            for row, number in zip(keys, range(rows.start, rows.stop), strict=True):
-                first, last = self.ranges[number]
-                same = self.column_groups[first:last] == self.groups[number]
-                row[first:last][same] = NOWHERE - 1
-        elif self.alone:
-            keys[np.arange(len(keys)), np.arange(rows.start, rows.stop)] = NOWHERE - 1
+        self._pass_over(keys, rows, 0)
         keys.sort(axis=1)
         relevant = self.relevant[rows]
         ranks = np.full((len(keys), max(1, relevant.max())), np.inf)
