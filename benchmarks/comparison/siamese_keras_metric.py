@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from keras import layers
 
-import keras_metric
+from keras_metric import SiameseModel, evaluation
 
 data, epochs, seed = np.load(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 x, x_test = (data[name][..., None] / np.float32(255) for name in ("x_train", "x_test"))
@@ -27,11 +27,9 @@ backbone = keras.Sequential(
         layers.Flatten(),
     ]
 )
-model = keras_metric.SiameseModel(backbone, embedding_dim=32)
+model = SiameseModel(backbone, embedding_dim=32)
 model.fit(x, data["y_train"], batch_size=128, epochs=epochs, verbose=0)
 
 embeddings = model.predict(x_test, verbose=0)
-found = keras_metric.evaluation.retrieval_metrics(
-    embeddings, data["y_test"], k=1, measures="recall"
-)
+found = evaluation.retrieval_metrics(embeddings, data["y_test"], k=1, measures="recall")
 print(f"recall@1 {found['recall_at_1']:.4f}")
