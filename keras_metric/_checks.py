@@ -141,6 +141,16 @@ def check_one_input(shape):
         )
 
 
+def check_one_each(labels, embeddings, labels_name, embeddings_name):
+    """Raise if two tensors are known to have another number of rows."""
+    if None in (labels.shape[0], embeddings.shape[0]) or labels.shape[0] == embeddings.shape[0]:
+        return
+    raise ValueError(
+        f"Each embedding needs one label. Received: {labels_name}.shape={tuple(labels.shape)}, "
+        f"{embeddings_name}.shape={tuple(embeddings.shape)}"
+    )
+
+
 def check_one_label_each(labels, embeddings):
     """Raise unless there are embeddings, and a label for each."""
     rows = labels.shape[0], embeddings.shape[0]

@@ -19,7 +19,7 @@ EXAMPLES = PACKAGE.parent / "examples"
 FLOORS = [
     {"_checks", "_export", "custom_gradients", "version"},
     {"distances", "pairs", "replicas", "roc"},
-    {"chunks", "mining"},
+    {"chunks", "mining", "pair_draws"},
     {"data", "evaluation", "layers", "search", "viz"},
     {"losses"},
     {"addons", "models"},

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 from scipy.spatial.distance import cdist
 
-from keras_metric import viz
-from keras_metric.viz._pair_draws import draw_pairs, measure_pairs
+from keras_metric import pair_draws, viz
+from keras_metric.viz._pair_draws import draw_pairs
 from keras_metric.viz._pixels import as_pixels, looks_like_images
 from keras_metric.viz._style import PALETTE, RIGHT, SYMBOLS, WRONG
 
@@ -200,10 +200,10 @@ class TestDistances:
     def test_blocks_of_pairs_are_joined(self, rng, monkeypatch):
         x, labels = rng.normal(size=(40, 3)), rng.integers(0, 4, 40)
         pairs = draw_pairs(labels, 300, 0)
-        monkeypatch.setattr("keras_metric.viz._pair_draws._VALUES", 50)
+        monkeypatch.setattr("keras_metric.pair_draws._VALUES", 50)
         for first, second in pairs:
             wanted = np.linalg.norm(x[first] - x[second], axis=1)
-            measured = measure_pairs(x, (first, second), "euclidean")
+            measured = pair_draws.measure(x, (first, second), "euclidean")
             np.testing.assert_allclose(measured, wanted, rtol=1e-5)
 
     def test_few_pairs_of_two_classes_among_many_items(self, rng):

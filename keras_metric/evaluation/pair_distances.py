@@ -1,13 +1,10 @@
 """Distances of labelled items, pair by pair: the input of verification."""
 
 import numpy as np
-from keras import ops
 
-from keras_metric import distances
+from keras_metric import distances, pair_draws
 from keras_metric._checks import check_choice, check_count
 from keras_metric.evaluation._inputs import as_codes, as_embeddings, as_labels
-
-_PART = 1 << 16  # pairs measured at a time
 
 
 def pair_distances(embeddings, labels, max_pairs=1_000_000, metric="euclidean", seed=0):
@@ -59,24 +56,10 @@ def pair_distances(embeddings, labels, max_pairs=1_000_000, metric="euclidean", 
     else:
         rng = np.random.default_rng(seed)
         wanted = min(num_same, max_pairs // 2)
-        parts = _draw(sizes, wanted, True, rng), _draw(sizes, max_pairs - wanted, False, rng)
+        parts = [
+            pair_draws.draw(sizes, wanted, True, rng),
+            pair_draws.draw(sizes, max_pairs - wanted, False, rng),
+        ]
         first, second = np.argsort(codes, kind="stable")[np.concatenate(parts, axis=1)]
-    scores = np.empty(len(first))
-    for start in range(0, len(first), _PART):
-        part = slice(start, start + _PART)
-        measured = distances.elementwise(embeddings[first[part]], embeddings[second[part]], metric)
-        scores[part] = ops.convert_to_numpy(measured)
-    return scores, codes[first] == codes[second]
-
-
-def _draw(sizes, count, same, rng):
-    """Return `(2, count)` places among the items in order of their classes, evenly over pairs."""
-    start, total = np.cumsum(sizes) - sizes, sizes.sum()
-    partners = sizes - 1 if same else total - sizes
-    weights = sizes * partners
-    drawn = rng.choice(len(sizes), count, p=weights / weights.sum())
-    first, other = rng.integers(sizes[drawn]), rng.integers(partners[drawn])
-    if same:  # any of the class but the first
-        return np.stack([start[drawn] + first, start[drawn] + other + (other >= first)])
-    # any item before the class or after it
-    return np.stack([start[drawn] + first, other + (other >= start[drawn]) * sizes[drawn]])
+    scores = pair_draws.measure(embeddings, (first, second), metric)
+    return scores.astype("float64"), codes[first] == codes[second]

@@ -4,7 +4,14 @@ import keras
 from keras import ops
 
 from keras_metric import distances, pairs
-from keras_metric._checks import as_tensor, check_choice, check_floating, check_number, class_ids
+from keras_metric._checks import (
+    as_tensor,
+    check_choice,
+    check_floating,
+    check_number,
+    check_one_each,
+    class_ids,
+)
 from keras_metric._export import export
 
 
@@ -31,7 +38,7 @@ class DistanceMean(keras.metrics.Metric):
             sums, counts = self._of_branches(y_true, y_pred)
         elif len(y_pred.shape) == 2:
             labels = class_ids(y_true, "y_true")
-            _check_one_each(labels, y_pred)
+            check_one_each(labels, y_pred, "y_true", "y_pred")
             if 0 in y_pred.shape:
                 # Nothing to measure; partners of no items have no rank.
                 return
@@ -212,15 +219,6 @@ class TripletAccuracy(DistanceMean):
 
     def _of_triplets(self, positive, negative):
         return positive + self.margin < negative, ops.ones_like(positive)
-
-
-def _check_one_each(y_true, y_pred):
-    rows = [tensor.shape[0] for tensor in (y_true, y_pred)]
-    if None not in rows and rows[0] != rows[1]:
-        raise ValueError(
-            "Each embedding needs one label. Received: "
-            f"y_true.shape={tuple(y_true.shape)}, y_pred.shape={tuple(y_pred.shape)}"
-        )
 
 
 def _masked(measured, mask):

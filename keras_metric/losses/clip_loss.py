@@ -3,10 +3,10 @@
 from keras import ops
 
 from keras_metric import distances, pairs
-from keras_metric._checks import check_choice, check_flag, check_number
+from keras_metric._checks import check_choice, check_flag, check_number, check_one_each
 from keras_metric._export import export
 from keras_metric.losses.logit_scale import LogitScale
-from keras_metric.losses.metric_loss import MetricLoss, check_branches, check_one_each
+from keras_metric.losses.metric_loss import MetricLoss, check_branches
 from keras_metric.losses.pair_loss import LABELS
 from keras_metric.losses.rows import Rows, single_terms
 from keras_metric.losses.train_reports import report

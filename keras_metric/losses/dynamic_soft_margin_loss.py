@@ -4,9 +4,9 @@ import keras
 from keras import ops
 
 from keras_metric import distances, pairs
-from keras_metric._checks import check_choice, check_count, check_number
+from keras_metric._checks import check_choice, check_count, check_number, check_one_each
 from keras_metric._export import export
-from keras_metric.losses.metric_loss import MetricLoss, check_one_each, measured_pairs
+from keras_metric.losses.metric_loss import MetricLoss, measured_pairs
 from keras_metric.losses.pair_loss import LABELS
 from keras_metric.losses.rows import Rows
 from keras_metric.losses.running_state import keep

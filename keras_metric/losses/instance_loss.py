@@ -3,10 +3,10 @@
 from keras import ops
 
 from keras_metric import distances, pairs
-from keras_metric._checks import check_number
+from keras_metric._checks import check_number, check_one_each
 from keras_metric._export import export
 from keras_metric.losses.listwise_loss import with_anchor
-from keras_metric.losses.metric_loss import check_branches, check_one_each
+from keras_metric.losses.metric_loss import check_branches
 from keras_metric.losses.n_pairs_loss import n_pairs_rows
 from keras_metric.losses.pair_loss import PairLoss, similarity
 from keras_metric.losses.rows import Rows

@@ -13,6 +13,7 @@ from keras_metric._checks import (
     as_tensor,
     check_choice,
     check_matrix,
+    check_one_each,
     class_ids,
     multi_hot,
 )
@@ -307,13 +308,3 @@ def measured_pairs(labels, embeddings, metric, references=None, reference_labels
 def _rows_of_all(group, rows):
     """`Rows` of all replicas from those of one."""
     return Rows(*ops.unstack(group.gather(ops.stack(rows, axis=1)), 3, axis=1))
-
-
-def check_one_each(labels, embeddings, labels_name, embeddings_name):
-    """Raise if two tensors are known to have another number of rows."""
-    if None in (labels.shape[0], embeddings.shape[0]) or labels.shape[0] == embeddings.shape[0]:
-        return
-    raise ValueError(
-        f"Each embedding needs one label. Received: {labels_name}.shape={tuple(labels.shape)}, "
-        f"{embeddings_name}.shape={tuple(embeddings.shape)}"
-    )

@@ -3,13 +3,9 @@
 from keras import ops
 
 from keras_metric import distances, pairs
-from keras_metric._checks import check_choice, check_number
+from keras_metric._checks import check_choice, check_number, check_one_each
 from keras_metric._export import export
-from keras_metric.losses.metric_loss import (
-    MetricLoss,
-    check_branches,
-    check_one_each,
-)
+from keras_metric.losses.metric_loss import MetricLoss, check_branches
 from keras_metric.losses.rows import Rows, single_terms
 from keras_metric.losses.train_reports import report
 from keras_metric.pairs import FAR

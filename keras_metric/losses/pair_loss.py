@@ -3,11 +3,11 @@
 from keras import ops
 
 from keras_metric import distances, pairs
-from keras_metric._checks import check_choice
+from keras_metric._checks import check_choice, check_one_each
 from keras_metric.layers.cross_batch_memory import CrossBatchMemory
 from keras_metric.layers.pair_miner import PairMiner
 from keras_metric.layers.triplet_miner import TripletMiner
-from keras_metric.losses.metric_loss import MetricLoss, check_one_each, measured_pairs
+from keras_metric.losses.metric_loss import MetricLoss, measured_pairs
 from keras_metric.losses.rows import Rows
 from keras_metric.mining import pair_rules
 

@@ -1,11 +1,8 @@
-"""All pairs of one class and of two, or a draw of them, and their distances."""
+"""All pairs of one class and of two, or a draw of them."""
 
 import numpy as np
-from keras import ops
 
-from keras_metric import distances
-
-_VALUES = 2**22  # numbers gathered at a time, for each side of the pairs
+from keras_metric import pair_draws
 
 
 def draw_pairs(labels, most, seed):
@@ -23,20 +20,6 @@ def draw_pairs(labels, most, seed):
         )
     rng = np.random.default_rng(seed)
     return [[order[rows] for rows in _pairs(sizes, same, most, rng)] for same in (True, False)]
-
-
-def measure_pairs(embeddings, pairs, metric):
-    """Return the distances of `pairs`, row numbers `(first, second)`, a block at a time."""
-    block = max(1, _VALUES // embeddings.shape[1])
-    parts = [
-        ops.convert_to_numpy(
-            distances.elementwise(
-                *(embeddings[rows[start : start + block]] for rows in pairs), metric=metric
-            )
-        )
-        for start in range(0, len(pairs[0]), block)
-    ]
-    return np.concatenate(parts)
 
 
 def _pairs(sizes, same, most, rng):
@@ -58,10 +41,4 @@ def _pairs(sizes, same, most, rng):
                 first + np.stack(np.triu_indices(size, 1)) for first, size in zip(start, sizes)
             ]
         return np.concatenate(pairs, axis=1)
-    weight = sizes * partners
-    code = rng.choice(len(sizes), most, p=weight / weight.sum())
-    first = rng.integers(sizes[code])
-    other = rng.integers(partners[code])
-    if same:  # any of the class but the first
-        return start[code] + first, start[code] + other + (other >= first)
-    return start[code] + first, other + (other >= start[code]) * sizes[code]
+    return pair_draws.draw(sizes, most, same, rng)

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from keras_metric import distances
+from keras_metric import distances, pair_draws
 from keras_metric._checks import check_choice, check_count
-from keras_metric.viz._pair_draws import draw_pairs, measure_pairs
+from keras_metric.viz._pair_draws import draw_pairs
 from keras_metric.viz._style import RIGHT, WRONG, as_labels, as_matrix, new_figure, tidy
 
 _BINS = 60
@@ -45,7 +45,8 @@ def plot_distances(embeddings, labels, metric="euclidean", max_pairs=100_000, se
     embeddings = as_matrix("embeddings", embeddings)
     labels = as_labels("labels", labels, len(embeddings))
     kinds = [
-        measure_pairs(embeddings, pairs, metric) for pairs in draw_pairs(labels, max_pairs, seed)
+        pair_draws.measure(embeddings, pairs, metric)
+        for pairs in draw_pairs(labels, max_pairs, seed)
     ]
     everything = np.concatenate(kinds)
     low, high = everything.min(), everything.max()
