@@ -1,4 +1,4 @@
-"""`keras-metric evaluate`: a trained encoder beside raw pixels."""
+"""`keras-metric evaluate`: a trained encoder beside raw pixels and what it was untrained."""
 
 import json
 import sys
@@ -9,12 +9,12 @@ import numpy as np
 from keras_metric import data, evaluation
 from keras_metric.cli.images import read_images
 from keras_metric.cli.messages import UserError, say
-from keras_metric.cli.run_folder import trained
+from keras_metric.cli.run_folder import trained, untrained
 from keras_metric.cli.scores import flat, judge, say_table
 
 
 def evaluate(chosen):
-    """Judge a trained encoder beside raw pixels."""
+    """Judge a trained encoder beside raw pixels and itself untrained."""
     encoder, settings = trained(chosen.run)
     if chosen.folder is None:
         paths = list(settings["held_out"])
@@ -31,10 +31,15 @@ def evaluate(chosen):
                 "flatters the numbers.\n"
             )
     images = read_images(paths, settings["image_size"], settings["color"])
-    embeddings = encoder.predict(images, verbose=0)
-    numbers = {"raw pixels": judge(images, labels), "trained encoder": judge(embeddings, labels)}
-    for row, vectors in (("raw pixels", flat(images)), ("trained encoder", embeddings)):
-        numbers[row] |= _verification(vectors, labels)
+    rows = {"raw pixels": flat(images)}
+    before = untrained(chosen.run)
+    if before is not None:
+        rows["untrained encoder"] = before.predict(images, verbose=0)
+    rows["trained encoder"] = encoder.predict(images, verbose=0)
+    numbers = {
+        row: judge(vectors, labels) | _verification(vectors, labels)
+        for row, vectors in rows.items()
+    }
     if chosen.json:
         say(json.dumps(numbers, indent=1))
     else:

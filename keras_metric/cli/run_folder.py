@@ -21,6 +21,12 @@ def trained(run):
     return load_model(path / "encoder.keras"), _read_settings(path / "run.json")
 
 
+def untrained(run):
+    """The encoder of the same run before it was trained, or None where it was not kept."""
+    path = Path(run) / "untrained.keras"
+    return load_model(path) if path.exists() else None
+
+
 def load_model(path):
     """The model of a .keras file; Keras's safe mode refuses code in it."""
     try:

@@ -68,6 +68,8 @@ def train(chosen):
     schedule = keras.optimizers.schedules.CosineDecay(rate, chosen.epochs * len(batches))
     model.compile(keras.optimizers.Adam(schedule), loss)
     before = model.encoder.predict(x_held, verbose=0)
+    run.mkdir(parents=True, exist_ok=True)
+    model.encoder.save(run / "new.untrained.keras")
     # Watched, and nothing is chosen by it: the encoder of the last epoch is kept.
     few = slice(None, None, -(-len(x_held) // 2000))
     watch = callbacks.RetrievalEvaluator(
@@ -90,10 +92,11 @@ def train(chosen):
         "held_out": {str(Path(paths[row]).resolve()): names[labels[row]] for row in held},
         "trained_on": [str(Path(paths[row]).resolve()) for row in kept],
     }
-    # Both are there before either takes the place of an earlier run's.
+    # All are there before any takes the place of an earlier run's.
     model.encoder.save(run / "new.encoder.keras")
     (run / "run.json.new").write_text(json.dumps(settings, indent=1), "utf-8")
-    os.replace(run / "new.encoder.keras", run / "encoder.keras")
+    for name in ("untrained.keras", "encoder.keras"):
+        os.replace(run / f"new.{name}", run / name)
     os.replace(run / "run.json.new", run / "run.json")
     verdict = _verdict(numbers["raw pixels"], numbers["trained encoder"])
     notes = [verdict] if verdict else []
@@ -124,7 +127,10 @@ def train(chosen):
     viz.plot_neighbors(x_held, y_held, after, class_names=names).savefig(run / "neighbors.png")
     if verdict:
         say(verdict)
-    say(f"{run}: encoder.keras, model_card.md, neighbors.png and logs for TensorBoard")
+    say(
+        f"{run}: encoder.keras (and untrained.keras), model_card.md, neighbors.png and logs for "
+        "TensorBoard"
+    )
     say(f"{time.perf_counter() - start:.0f} s. Next: keras-metric index {chosen.folder}")
 
 
