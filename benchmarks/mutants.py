@@ -31,9 +31,18 @@ PACKAGE = ROOT / "keras_metric"
 RESULT = ROOT / "benchmarks/results/mutants.json"
 SAMPLE, LIMIT = 200, 900  # mutants; seconds for one
 MARKED = "not slow and not parity and not milvus and not browser"
-WHERE = ("distances.py", "pairs.py", "roc.py", "losses/*.py", "mining/*.py", "evaluation/*.py")
+WHERE = (
+    "distances.py",
+    "pair_draws.py",
+    "pairs.py",
+    "roc.py",
+    "losses/*.py",
+    "mining/*.py",
+    "evaluation/*.py",
+)
 TESTS = {
     "distances": ("test_distances", "test_formulas"),
+    "pair_draws": ("test_pair_distances", "test_viz"),
     "pairs": ("test_mining", "test_formulas", "test_losses", "test_losses_softmax"),
     "roc": ("test_verification", "test_identification"),
     "mining": ("test_mining", "test_mining_pairs"),
@@ -53,6 +62,10 @@ EXPLAINED = {
     "losses/angular_loss.py:backward: 0 to one more": "the matrix is square",
     "evaluation/_counting.py:_count: _MOST_DOUBTS * close.size to Div": "decides how numbers are "
     "counted that are the same either way",
+    "evaluation/_ranks.py:_ranks: self.first <= MOST_COUNTED to <": "decides how ranks are found "
+    "that are the same either way",
+    "evaluation/_ranks.py:_pass_over: last - left to Add": "left is 0, or the class ends the block",
+    "pair_draws.py:measure: 1 to one more (2)": "pairs of a block, of one pair each",
     "evaluation/_precomputed.py:__iter__: 1 to one more (7)": "rows of a block, of one item each",
     "losses/listwise_loss.py:with_anchor: 1 to one more (3)": "-2 is nobody's column either, and a "
     "place beyond the last one becomes the last one",

@@ -150,6 +150,16 @@ def test_some_measures_are_those_of_all(kind, most_counted, with_groups, rng, mo
                 assert found == pytest.approx({key: wanted[key] for key in found}, abs=1e-12)
 
 
+def test_a_large_class_behind_a_single_item(rng):
+    """Of 41 columns the large class has the second one and all after it."""
+    x, y = rng.standard_normal((53, 3)), np.repeat([0, 1, 0, 1], [1, 40, 2, 10])
+    inputs = x[41:], y[41:], x[:41], y[:41]
+    found = retrieval_metrics(*inputs, k=3, measures=("recall", "mrr"))
+    wanted = by_hand(*inputs, cuts=(3,))
+    assert found == pytest.approx({key: wanted[key] for key in found}, abs=1e-12)
+    assert found["num_queries"] == 12
+
+
 @pytest.mark.parametrize("metric", ["cosine", "dot", "pearson", "snr", "squared_euclidean"])
 @pytest.mark.parametrize("kind", ["random", "copies", "grid"])
 def test_metrics(metric, kind, rng):
