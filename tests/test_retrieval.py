@@ -1,6 +1,7 @@
 """retrieval_metrics beside a slow loop, published cases and pytorch-metric-learning."""
 
 import re
+import tracemalloc
 
 import keras
 import numpy as np
@@ -148,6 +149,17 @@ def test_some_measures_are_those_of_all(kind, most_counted, with_groups, rng, mo
                     or key in ("num_queries", "excluded_queries")
                 ]
                 assert found == pytest.approx({key: wanted[key] for key in found}, abs=1e-12)
+
+
+@pytest.mark.parametrize("measures", [None, ["ndcg", "precision"]])
+def test_a_cut_off_far_beyond_the_gallery_takes_no_memory(measures, rng):
+    x, y = rng.standard_normal((90, 3)), rng.integers(0, 2, 90)
+    wanted = retrieval_metrics(x, y, k=89, measures=measures)["ndcg_at_89"]
+    tracemalloc.start()
+    found = retrieval_metrics(x, y, k=10**8, measures=measures)[f"ndcg_at_{10**8}"]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found == pytest.approx(wanted) and peak < 10**8
 
 
 def test_a_large_class_behind_a_single_item(rng):

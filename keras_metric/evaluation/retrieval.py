@@ -272,7 +272,7 @@ def _columns(name, cuts, ranks, relevant):
         return [np.sum(near <= cut, axis=1) / cut for cut in cuts]
     if name == "ndcg":
         gains = 1.0 / np.log2(1.0 + near)
-        best = np.cumsum(1.0 / np.log2(2.0 + np.arange(max(cuts, default=0))))
+        best = np.cumsum(1.0 / np.log2(2.0 + np.arange(near.shape[1])))
         return [
             np.where(near <= cut, gains, 0.0).sum(axis=1) / best[np.minimum(relevant, cut) - 1]
             for cut in cuts
