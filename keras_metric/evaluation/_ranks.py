@@ -21,6 +21,7 @@ class Ranking:
 
     `queries` are row numbers of the embeddings, in free order. `ranks` is `(queries, most)`, from
     1 up, nearest first, infinite beyond `relevant` `(queries,)`, the number of relevant items.
+    With `first`, columns beyond that many may be missing.
 
     Args:
         embeddings: `(queries, dim)`.
@@ -32,7 +33,7 @@ class Ranking:
             are as if they were not there.
         gallery_groups: `(items,)`, numbered together with `groups`.
         progress: See `watched`.
-        first: How many ranks of each query are needed at least, or None for all of them.
+        first: How many ranks of each query are needed, or None for all of them.
     """
 
     def __init__(
@@ -134,7 +135,7 @@ class Ranking:
         return np.where(real, columns, 0), real
 
     def _nearest_positives(self, rows):
-        """Return columns and their reality as `_positives`, of the `first` nearest alone."""
+        """Return the same as `_positives`, of the `first` nearest alone."""
         self.geometry.keep_exact()
         tops = rows.start + np.flatnonzero(np.diff(self.ranges[rows, 0], prepend=-1))
         blocks = []
