@@ -33,12 +33,21 @@ class Replicas:
         import tensorflow as tf
 
         rows = tf.identity(ops.convert_to_tensor(rows))
+        known = rows.shape[1:]
         if not rows.device:
             # In a graph of several workers with one device each no tensor has one until it is
             # given it, and the gathering asks for it.
             with tf.device(self._context.strategy.extended.worker_devices[0]):
                 rows = tf.identity(rows)
-        return self._context.all_gather(rows, axis=0)
+        gathered = self._context.all_gather(rows, axis=0)
+        # `all_gather` drops the static shape; the losses read the number of branches and the
+        # embedding length from it.
+        gathered.set_shape([None, *known])
+        return gathered
+
+    def total(self, value):
+        """Sum of `value` over all replicas, the same shape on each."""
+        return self._context.all_reduce("SUM", ops.convert_to_tensor(value))
 
     def places(self, rows):
         """Where this replica's `rows` stand among those of all: numbers `(rows,)`."""

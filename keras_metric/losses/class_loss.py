@@ -75,6 +75,8 @@ class ClassLoss(MetricLoss):
     """
 
     rows_see = "item"
+    # An item is compared with the vectors of the classes: labels that all differ are fine.
+    needs_positives = False
 
     def __init__(
         self,
@@ -145,9 +147,6 @@ class ClassLoss(MetricLoss):
         if not ops.is_tensor(labels):
             self.check_ids(labels)
         return super()._checked_labels(labels, name)
-
-    def _warn_without_positives(self, y_true):
-        """An item is compared with its class: labels that all differ are no mistake."""
 
 
 class SoftmaxLoss(ClassLoss):

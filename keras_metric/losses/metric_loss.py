@@ -18,8 +18,8 @@ from keras_metric._checks import (
     multi_hot,
 )
 from keras_metric.losses.rows import OVER_COUNTS, Rows, reduce_rows
-from keras_metric.losses.running_state import keep
-from keras_metric.losses.train_reports import report, report_active
+from keras_metric.losses.running_state import keep, report_positives
+from keras_metric.losses.train_reports import report, report_active, summed_over_replicas
 
 _KERAS_REDUCTIONS = ("mean", "mean_with_sample_weight", "none", "sum", "sum_over_batch_size")
 REDUCTIONS = (*OVER_COUNTS, *_KERAS_REDUCTIONS)
@@ -56,6 +56,8 @@ class MetricLoss(keras.losses.Loss):
     label_free = False
     # A `layers.CrossBatchMemory` of past embeddings, of losses that take one.
     memory = None
+    # Whether anchors need other items of their class: a batch without any deserves a warning.
+    needs_positives = True
     # What the row of an anchor in a labelled batch looks at: the "item" alone, its distances to all
     # "references", or the whole "batch". Under tf.distribute a replica works out the rows of its
     # own items; of a loss of the last kind, and of ready-made tuples, those of all.
@@ -146,7 +148,8 @@ class MetricLoss(keras.losses.Loss):
         if self._sees_batch() or len(embeddings.shape) == 3:
             parts = self._parts(group.gather(labels), group.gather(embeddings))
         else:
-            mine = self._parts(labels, embeddings)
+            with summed_over_replicas(group, counts=ops.shape(embeddings)[0] > 0):
+                mine = self._parts(labels, embeddings)
             parts = [_rows_of_all(group, part) for part in mine]
         if sample_weight is not None:
             weight = ops.convert_to_tensor(sample_weight)
@@ -212,19 +215,34 @@ class MetricLoss(keras.losses.Loss):
                 labels, embeddings, ops.cast(references, dtype), reference_labels
             )
         group = replicas.current()
-        if group is not None and self.rows_see == "references" and not self._sees_batch():
-            everyone = group.gather(labels), group.gather(embeddings)
-            places = group.places(labels)
-            if self.memory is not None:
-                queue, held = self._remembered(*everyone)
-                held = held._replace(own=ops.take(held.own, places))
-                return self.batch_parts(labels, embeddings, queue, held)
-            placed = pairs.Placed(everyone[0], places)
-            return self.batch_parts(labels, embeddings, everyone[1], placed)
+        group = None if self.rows_see == "item" or self._sees_batch() else group
+        if group is not None:
+            return self._parts_among_all(group, labels, embeddings)
         if self.memory is not None:
             return self.batch_parts(labels, embeddings, *self._remembered(labels, embeddings))
-        self._warn_without_positives(y_true)
+        self._note_positives(labels, y_true)
         return self.batch_parts(labels, embeddings)
+
+    def _parts_among_all(self, group, labels, embeddings):
+        """Parts of this replica's items, compared with the items of all replicas."""
+        everyone = group.gather(labels), group.gather(embeddings)
+        places = group.places(labels)
+        # A loop over blocks of rows needs at least one row. A replica without items computes the
+        # row of the first item of the whole batch, and drops it again.
+        rows = ops.shape(labels)[0]
+        missing = 1 - ops.minimum(rows, 1)
+        labels = ops.concatenate([labels, everyone[0][:missing]])
+        embeddings = ops.concatenate([embeddings, ops.stop_gradient(everyone[1][:missing])])
+        places = ops.concatenate([places, ops.zeros((missing,), dtype="int32")])
+        if self.memory is not None:
+            queue, held = self._remembered(*everyone)
+            held = held._replace(own=ops.take(held.own, places))
+            parts = self.batch_parts(labels, embeddings, queue, held)
+        else:
+            self._note_positives(everyone[0])
+            placed = pairs.Placed(everyone[0], places)
+            parts = self.batch_parts(labels, embeddings, everyone[1], placed)
+        return [Rows(*(number[:rows] for number in part)) for part in parts]
 
     def _sees_batch(self):
         return self.rows_see == "batch" or any(getattr(m, "sees_batch", False) for m in self.layers)
@@ -246,11 +264,15 @@ class MetricLoss(keras.losses.Loss):
     def _checked_labels(self, labels, name):
         return (multi_hot if self.labels == "multi_hot" else class_ids)(labels, name)
 
-    def _warn_without_positives(self, y_true):
-        # Only labels that are still NumPy's can be looked at without stopping the device.
-        if self._told_no_positives or self.label_free or self.labels == "multi_hot":
+    def _note_positives(self, labels, y_true=None):
+        """Report whether the batch has a positive pair; warn where `y_true` is a NumPy array."""
+        if not self.needs_positives or self.label_free:
             return
-        if ops.is_tensor(y_true):
+        report_positives(self, labels)
+        # Only labels that are still NumPy's can be looked at without stopping the device.
+        if self._told_no_positives or self.labels == "multi_hot":
+            return
+        if y_true is None or ops.is_tensor(y_true):
             return
         ids = as_array("y_true", y_true).ravel()
         if len(ids) and len(np.unique(ids)) == len(ids):

@@ -15,10 +15,12 @@ class Told(NamedTuple):
 
     `kept`: a list of (variable, value), new states of queues, histograms, running means.
     `strange_ids`: a list of (loss, number), ids of the batch that are no class of the loss.
+    `positives`: a list of (loss, boolean scalar), whether the batch has a positive pair.
     """
 
     kept: list
     strange_ids: list
+    positives: list
 
 
 @contextlib.contextmanager
@@ -29,7 +31,7 @@ def listening():
     after the loss of a training step. Outside such a block nothing is kept.
     """
     outer = getattr(_open, "told", None)
-    _open.told = Told([], [])
+    _open.told = Told([], [], [])
     try:
         yield _open.told
     finally:
@@ -48,3 +50,19 @@ def report_strange_ids(loss, number):
     told = getattr(_open, "told", None)
     if told is not None:
         told.strange_ids.append((loss, number))
+
+
+def report_positives(loss, labels):
+    """Report to an open block whether any two items of a batch share a label.
+
+    `labels`: class ids (batch,), or 0 and 1 (batch, classes).
+    """
+    told = getattr(_open, "told", None)
+    if told is None:
+        return
+    if len(labels.shape) == 2:
+        found = ops.any(ops.sum(ops.cast(labels, "int32"), axis=0) > 1)
+    else:
+        ranked = ops.sort(labels)
+        found = ops.any(ops.equal(ranked[1:], ranked[:-1]))
+    told.positives.append((loss, found))

@@ -63,6 +63,24 @@ def report_rows(positive_sums, negative_sums, num_positives, num_negatives):
     seen["negative_distance"], seen["negatives"] = _mean(negative_sums, num_negatives)
 
 
+@contextlib.contextmanager
+def summed_over_replicas(group, counts):
+    """Turn what is reported inside the block, of one replica, into that of all replicas.
+
+    `counts`: boolean scalar, False on a replica whose rows are a stand-in for missing ones.
+    """
+    seen = getattr(_watched, "seen", None)
+    before = set(seen or ())
+    yield
+    for kind in ("positive", "negative"):
+        distance, number = f"{kind}_distance", f"{kind}s"
+        if seen is None or distance in before or distance not in seen:
+            continue
+        mine = ops.stack([seen[distance] * seen[number], seen[number]])
+        total, count = ops.unstack(group.total(ops.where(counts, mine, 0)), 2)
+        seen[distance], seen[number] = total / ops.maximum(count, 1), count
+
+
 def _mean(sums, numbers):
     total = ops.sum(sums)
     count = ops.cast(ops.sum(numbers), total.dtype)

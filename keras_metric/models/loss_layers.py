@@ -3,6 +3,7 @@
 import keras
 
 from keras_metric.models.id_guard import IdGuard
+from keras_metric.models.training_warnings import TrainingWarnings
 
 
 class LossLayers(keras.layers.Layer):
@@ -19,6 +20,7 @@ class LossLayers(keras.layers.Layer):
         super().__init__(**{"name": "loss_layers", "dtype": "float32", **kwargs})
         self.held = ()
         self.guard = IdGuard()
+        self.warnings = TrainingWarnings()
         self.built = True
 
     def hold(self, loss, width):
@@ -37,6 +39,7 @@ class LossLayers(keras.layers.Layer):
                 _build(layer, width)
         self.held = tuple(held)
         self.guard.told = {}
+        self.warnings.needs_positives = None
         _check_paths(self.held)
 
     def build_held(self, width):

@@ -93,12 +93,12 @@ class MetricModel(keras.Model):
             args, kwargs = _of_epoch_batches(x, y, args, kwargs)
         history = super().fit(x, y, *args, **kwargs)
         # What the last epoch had; Keras resets metrics only when the next one begins.
-        self.loss_layers.guard.check()
+        self._check_batches()
         return history
 
     def evaluate(self, *args, **kwargs):
         found = super().evaluate(*args, **kwargs)
-        self.loss_layers.guard.check()
+        self._check_batches()
         return found
 
     def train_on_batch(self, x, y=None, *args, **kwargs):
@@ -128,6 +128,7 @@ class MetricModel(keras.Model):
         if self.health is not None:
             self.health.update(seen, y_pred)
         self.loss_layers.guard.update(told.strange_ids)
+        self.loss_layers.warnings.update(told.positives, y_pred)
         if training:
             for variable, value in told.kept:
                 variable.assign(value)
@@ -166,15 +167,18 @@ class MetricModel(keras.Model):
         return ops.convert_to_numpy(distances.elementwise(a, b, metric))
 
     def reset_metrics(self):
-        if self.health is not None:
-            self.health.warn_without_positives()
-        self.loss_layers.guard.check()
+        self._check_batches()
         super().reset_metrics()
+
+    def _check_batches(self):
+        """Warn or raise for what the batches since the last reset had."""
+        self.loss_layers.warnings.warn()
+        self.loss_layers.guard.check()
 
     def get_metrics_result(self):
         results = super().get_metrics_result()
         # A number that the loss never reports would stand in the logs as 0.
-        silent = {self.loss_layers.guard.strange.name}
+        silent = {self.loss_layers.guard.strange.name, self.loss_layers.warnings.sums.name}
         if self.health is not None:
             silent |= self.health.silent()
         return {name: value for name, value in results.items() if name not in silent}

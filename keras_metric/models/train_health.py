@@ -1,9 +1,10 @@
 """TrainHealth: numbers in the logs that tell how a metric loss is doing."""
 
-import warnings
-
 import keras
 from keras import ops
+
+from keras_metric import replicas
+from keras_metric.models.training_warnings import spread_and_length
 
 PAIRS_OF = {"positive_distance": "positives", "negative_distance": "negatives"}
 
@@ -34,12 +35,12 @@ class TrainHealth(keras.layers.Layer):
         }
         # What the loss at hand reports; known once a step has been traced.
         self.heard = set()
-        self.told = False
         self.built = True
 
     def update(self, seen, embeddings):
         """Take in the `seen` of a `watch` around the loss, and the embeddings it was given."""
-        values = {**seen, "embedding_spread": spread(embeddings)}
+        spread, _ = spread_and_length(embeddings, replicas.current())
+        values = {**seen, "embedding_spread": spread}
         for name, tracker in self.trackers.items():
             if name not in values:
                 continue
@@ -54,26 +55,3 @@ class TrainHealth(keras.layers.Layer):
     def silent(self):
         """Names of what the loss at hand does not report."""
         return set(self.trackers) - self.heard
-
-    def warn_without_positives(self):
-        """Warn, once, if the batches since the last reset had no positive at all."""
-        positives = self.trackers["positives"]
-        if self.told or "positives" not in self.heard:
-            return
-        count, total = (float(v.numpy()) for v in (positives.count, positives.total))
-        if count > 0 and total == 0:
-            self.told = True
-            warnings.warn(
-                f"None of the last {count:.0f} batches had two items of one class, so no anchor "
-                "had a positive and nothing was learnt. Use keras_metric.data.BalancedBatches, "
-                "which puts samples_per_class items of each class into a batch.",
-                stacklevel=3,
-            )
-
-
-def spread(embeddings):
-    """Root mean square distance of `(..., dim)` embeddings to their centre."""
-    flat = ops.reshape(ops.stop_gradient(embeddings), (-1, embeddings.shape[-1]))
-    flat = ops.cast(flat, "float32")
-    centred = flat - ops.mean(flat, axis=0, keepdims=True)
-    return ops.sqrt(ops.mean(ops.sum(ops.square(centred), axis=-1)))
