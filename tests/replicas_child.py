@@ -1,4 +1,10 @@
-"""Loss and gradient on two logical devices beside one: a script for tests, writes JSON."""
+"""Loss and gradient on four logical devices next to one: a script for tests, writes JSON.
+
+    python replicas_child.py OUT PART PARTS
+
+Runs every loss of the package at its defaults, and every strategy of the triplet loss, on 1 to 9
+items, so that one to three of the four replicas may have no item at all.
+"""
 
 import json
 import sys
@@ -7,64 +13,80 @@ import numpy as np
 import tensorflow as tf
 
 # Devices have to be split before anything runs on them.
+DEVICES = 4
 cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * DEVICES)
+strategy = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(DEVICES)])
 
-from keras_metric import layers, losses  # noqa: E402
+import test_contract as contract  # noqa: E402
 
-ROWS, DIM, CLASSES, FIRST = 23, 6, 5, 12
+from keras_metric.layers import CrossBatchMemory  # noqa: E402
 
-
-def with_memory():
-    memory = layers.CrossBatchMemory(40)
-    memory.build((None, DIM))
-    return losses.ContrastiveLoss(2.0, memory=memory)
+ITEMS = range(1, 10)
+CASES = [c for c in contract.STEADY if not c[1] or c[0] == "TripletLoss" and "mining" in c[1]]
+CASES.append(("ContrastiveLoss", {"memory": CrossBatchMemory(40)}))
 
 
-# Rows of one's own anchors; of a queue that everybody fills alike; the batch as a whole.
-CASES = {
-    "semi-hard": losses.TripletLoss,
-    "weighted": losses.TripletLoss,
-    "memory": with_memory,
-    "proxy-anchor": lambda: losses.ProxyAnchorLoss(CLASSES, embedding_dim=DIM, initializer="ones"),
-}
-rng = np.random.default_rng(0)
-Z = rng.normal(size=(ROWS, DIM)).astype("float32")
-Y = rng.integers(0, CLASSES, ROWS).astype("int32")
-W = rng.uniform(0.2, 3, ROWS).astype("float32")
-
-
-def value_and_slope(loss, labels, embeddings, weights):
+def value_and_gradient(loss, labels, embeddings, weights):
     with tf.GradientTape() as tape:
         tape.watch(embeddings)
         value = loss(labels, embeddings, weights)
     return value, tape.gradient(value, embeddings)
 
 
-found = {}
-for name, make in CASES.items():
-    weighted = name == "weighted"
-    value, slope = value_and_slope(make(), Y, tf.constant(Z), W if weighted else None)
+def share(rows):
+    """The rows of this replica, as Keras deals a batch out: whole shares first."""
+    number = tf.distribute.get_replica_context().replica_id_in_sync_group
+    each = (tf.shape(rows)[0] + DEVICES - 1) // DEVICES
+    return rows[number * each :][:each]
+
+
+def compare(case):
+    """Error of the value and of the gradient for each number of items, and how large these are."""
+    one = contract.build(case)
     with strategy.scope():
-        loss = make()
+        many = contract.build(case)
+    weighed = contract.weights_of(case) is not None
 
-    def step(loss=loss, weighted=weighted):
-        first = tf.equal(tf.distribute.get_replica_context().replica_id_in_sync_group, 0)
-        labels, embeddings, weights = (
-            tf.cond(first, lambda x=x: tf.constant(x[:FIRST]), lambda x=x: tf.constant(x[FIRST:]))
-            for x in (Y, Z, W)
+    def alone(*batch):
+        return value_and_gradient(one, *batch[:2], batch[2] if weighed else None)
+
+    def together(*batch):
+        def replica():
+            mine = [share(rows) for rows in batch]
+            return value_and_gradient(many, *mine[:2], mine[2] if weighed else None)
+
+        return strategy.run(replica)
+
+    batch = contract.targets(case), contract.rows(case), contract.WEIGHTS
+    signature = [tf.TensorSpec((None, *rows.shape[1:]), rows.dtype) for rows in batch]
+    functions = [
+        tf.function(f, autograph=False, input_signature=signature) for f in (alone, together)
+    ]
+    results = []
+    for items in ITEMS:
+        part = [tf.constant(rows[:items]) for rows in batch]
+        value, gradient = functions[0](*part)
+        values, gradients = map(strategy.experimental_local_results, functions[1](*part))
+        gathered = np.concatenate([g.numpy() for g in gradients])
+        results.append(
+            {
+                "items": items,
+                "value": float(value),
+                "replicas": float(sum(v.numpy() for v in values)),
+                "largest": float(np.abs(gradient).max()),
+                "error": float(np.abs(gathered - gradient.numpy()).max()),
+            }
         )
-        return value_and_slope(loss, labels, embeddings, weights if weighted else None)
+    return results
 
-    values, slopes = tf.function(lambda: strategy.run(step), autograph=False)()
-    values = strategy.experimental_local_results(values)
-    slopes = np.concatenate([s.numpy() for s in strategy.experimental_local_results(slopes)])
-    found[name] = {
-        "value": float(value),
-        "shares": [float(v) for v in values],
-        "error": float(np.abs(slopes - slope.numpy()).max()),
-        "largest": float(np.abs(slopes).max()),
-    }
+
+part, parts = map(int, sys.argv[2:4])
+found = {}
+for case in CASES[part::parts]:
+    try:
+        found[contract.described(case)] = compare(case)
+    except Exception as error:
+        raise RuntimeError(contract.described(case)) from error
 with open(sys.argv[1], "w", encoding="utf-8") as file:
     json.dump(found, file)

@@ -18,6 +18,7 @@ from keras_metric.models import (
     TripletModel,
     TwoTowerModel,
 )
+from keras_metric.models.training_warnings import spread_and_length
 
 MODELS = [EmbeddingModel, SiameseModel, TripletModel, QuadrupletModel]
 DEFAULT_LOSSES = {
@@ -446,14 +447,101 @@ class TestTrainHealth:
         model = EmbeddingModel(keras.layers.Dense(6), embedding_dim=4)
         assert set(eager(model).evaluate(items(), LABELS, verbose=0, return_dict=True)) == {"loss"}
 
-    def test_warns_once_where_no_batch_has_a_positive(self):
-        # In a graph: where labels are at hand, the loss itself warns.
-        model = EmbeddingModel(keras.layers.Dense(6), embedding_dim=4, train_health=True)
-        with pytest.warns(UserWarning, match="None of the last 2 batches had two items of one"):
-            model.fit(items(), np.arange(8), batch_size=4, epochs=2, verbose=0)
+
+class Batches(keras.utils.PyDataset):
+    """Batches of four in their order."""
+
+    def __init__(self, x, y):
+        super().__init__()
+        self.x, self.y = x, y
+
+    def __len__(self):
+        return len(self.x) // 4
+
+    def __getitem__(self, index):
+        part = slice(4 * index, 4 * index + 4)
+        return self.x[part], self.y[part]
+
+
+def in_batches(kind, x, y):
+    """Arguments of `fit` for batches of four, of the same items."""
+    if kind == "tf.data":
+        import tensorflow as tf
+
+        return {"x": tf.data.Dataset.from_tensor_slices((x, y)).batch(4), "shuffle": False}
+    if kind == "PyDataset":
+        return {"x": Batches(x, y)}
+    return {"x": x, "y": y, "batch_size": 4, "shuffle": False}
+
+
+class TestTrainingWarnings:
+    # Each class has two items, which never share a batch of four.
+    NEVER_TOGETHER = np.tile(np.arange(4), 2).astype("int32")
+
+    @pytest.mark.parametrize("kind", ["numpy", "PyDataset", "tf.data"])
+    @pytest.mark.parametrize("loss", [losses.TripletLoss, losses.ContrastiveLoss])
+    def test_no_batch_has_a_positive(self, kind, loss):
+        model = EmbeddingModel(keras.layers.Dense(6), embedding_dim=4)
+        model.compile(loss=loss())
+        data = in_batches(kind, items(), self.NEVER_TOGETHER)
+        with pytest.warns(UserWarning, match="None of the last 2 batches had two items of the sa"):
+            model.fit(**data, epochs=2, verbose=0)
         with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            model.evaluate(items(), np.arange(8), verbose=0)
+            warnings.simplefilter("error", UserWarning)
+            model.fit(**data, verbose=0)
+
+    def test_multi_hot_labels_that_share_nothing(self):
+        model = EmbeddingModel(keras.layers.Dense(6), embedding_dim=4)
+        model.compile(loss=losses.TripletLoss(labels="multi_hot"))
+        with pytest.warns(UserWarning, match="None of the last 2 batches had two items of the sa"):
+            model.fit(items(), np.tile(np.eye(4), (2, 1)), batch_size=4, shuffle=False, verbose=0)
+
+    def test_one_batch_with_a_positive_is_enough(self):
+        model = EmbeddingModel(keras.layers.Dense(6), embedding_dim=4)
+        labels = np.array([0, 1, 2, 3, 0, 0, 1, 2])
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)
+            model.fit(**in_batches("numpy", items(), labels), verbose=0)
+
+    @pytest.mark.parametrize(
+        "loss",
+        [lambda: losses.ArcFaceLoss(8), losses.InstanceLoss],
+        ids=["class", "self"],
+    )
+    def test_losses_that_need_no_positives(self, loss):
+        model = EmbeddingModel(keras.layers.Dense(6), embedding_dim=4)
+        model.compile(loss=loss())
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)
+            model.fit(items(), np.arange(8), batch_size=4, verbose=0)
+
+    @pytest.mark.parametrize("kind", ["numpy", "PyDataset", "tf.data"])
+    def test_collapse(self, kind):
+        """A head whose weights are 0 maps all items to one point."""
+        model = TripletModel(keras.layers.Dense(6), embedding_dim=4)
+        model(items())
+        for weight in model.encoder.trainable_variables:
+            weight.assign(ops.full(weight.shape, 0.1 if weight.path.endswith("bias") else 0.0))
+        data = in_batches(kind, items(), np.arange(8, dtype="int32") // 2)
+        with pytest.warns(UserWarning, match="embeddings have collapsed: in the last 2 batches"):
+            model.fit(**data, epochs=2, verbose=0)
+
+    def test_spread_and_length(self):
+        z = np.random.default_rng(0).normal(size=(5, 3, 4)) + 2
+        flat = z.reshape(-1, 4)
+        expected = [
+            np.sqrt(((flat - flat.mean(0)) ** 2).sum(1).mean()),
+            np.sqrt((flat**2).sum(1).mean()),
+        ]
+        found = [float(numpy(v)) for v in spread_and_length(ops.convert_to_tensor(z))]
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+    def test_one_item_is_no_collapse(self):
+        model = TripletModel(keras.layers.Dense(6), embedding_dim=4)
+        model.compile(loss=losses.ArcFaceLoss(8))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)
+            model.fit(items()[:1], np.zeros(1, "int32"), verbose=0)
 
 
 class TestSettings:

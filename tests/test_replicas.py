@@ -1,4 +1,4 @@
-"""Two devices of tf.distribute give the loss and the gradient of one with the whole batch."""
+"""Devices of tf.distribute give the loss and the gradient of one with the whole batch."""
 
 import json
 import os
@@ -7,27 +7,64 @@ import sys
 from pathlib import Path
 
 import keras
+import numpy as np
 import pytest
 
-CHILD = Path(__file__).with_name("replicas_child.py")
+LOSSES = Path(__file__).with_name("replicas_child.py")
+FORMS = Path(__file__).with_name("forms_child.py")
+PARTS = 4
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="tf.distribute"),
+]
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="tf.distribute")
-def test_two_devices_give_what_one_gives(tmp_path):
-    """Shares of 12 and 11 items; the two shares of the value sum up to it."""
-    out = tmp_path / "found.json"
+def run(*command):
     done = subprocess.run(
-        [sys.executable, str(CHILD), str(out)],
+        [sys.executable, *map(str, command)],
         env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=900,
     )
     assert done.returncode == 0, done.stderr[-4000:]
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_four_devices_equal_one_for_every_loss_on_one_to_nine_items(tmp_path, part):
+    """Shares from three items each down to one item on one device and none on three."""
+    out = tmp_path / "found.json"
+    run(LOSSES, out, part, PARTS)
     found = json.loads(out.read_text("utf-8"))
-    assert set(found) == {"semi-hard", "weighted", "memory", "proxy-anchor"}
-    for name, case in found.items():
-        assert sum(case["shares"]) == pytest.approx(case["value"], rel=1e-5), name
-        assert case["largest"] > 1e-2, name
-        assert case["error"] < 1e-5 * case["largest"], name
+    assert len(found) >= 10
+    for name, runs in found.items():
+        assert [r["items"] for r in runs] == list(range(1, 10))
+        scale = max(r["largest"] for r in runs)
+        assert scale > 1e-3, f"{name}: no gradient, so the comparison shows nothing"
+        for r in runs:
+            assert r["replicas"] == pytest.approx(r["value"], rel=1e-4, abs=1e-5), (name, r)
+            assert r["error"] <= 1e-4 * max(scale, 1), (name, r)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """What one device makes of every form."""
+    out = tmp_path_factory.mktemp("forms") / "one.npz"
+    run(FORMS, 1, out)
+    return dict(np.load(out))
+
+
+@pytest.mark.parametrize("devices", [2, 4])
+def test_fit_on_every_form_equals_one_device(alone, tmp_path, devices):
+    """Loss, first gradient, and weights after ten steps whose batches end with 9 to 1 items."""
+    out = tmp_path / "found.npz"
+    run(FORMS, devices, out)
+    found = dict(np.load(out))
+    assert set(found) == set(alone)
+    assert len({key.split("|")[0] for key in alone}) == 12
+    for key, expected in alone.items():
+        np.testing.assert_allclose(found[key], expected, rtol=1e-4, atol=1e-5, err_msg=key)
+        if "|last|" in key:
+            before, first = (expected - alone[key.replace("last", k)] for k in ("before", "first"))
+            assert np.abs(before).max() > 0.01 and np.abs(first).max() > 0, f"{key}: hardly trained"

@@ -43,7 +43,9 @@ class TrainingWarnings(keras.layers.Layer):
 
     def warn(self):
         """Warn of what the batches since the last reset had, unless it was said before."""
-        batches, with_positives, several, spread = self.sums.total.numpy()
+        batches, with_positives, several, spread = ops.convert_to_numpy(
+            ops.convert_to_tensor(self.sums.total)
+        )
         if batches and self.needs_positives and not with_positives:
             self._warn_once(
                 f"None of the last {batches:.0f} batches had two items of the same class, so no "
