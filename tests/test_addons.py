@@ -603,5 +603,5 @@ class TestDropIn:
         model = EmbeddingModel(backbone, embedding_dim=8, train_health=True)
         model.compile(keras.optimizers.Adam(1e-3), tfa.losses.TripletHardLoss())
         history = model.fit(images, labels, batch_size=64, verbose=0).history
-        assert 0 < history["active_share"][0] <= 1
+        assert 0 < history["active_fraction"][0] <= 1
         assert history["negative_distance"][0] > 0

@@ -420,7 +420,7 @@ class TestTrainHealth:
         ]
         expected = {
             "loss": reference.triplet_loss(z, LABELS, 0.3, mining="all"),
-            "active_share": np.mean(np.array(gaps) > 0),
+            "active_fraction": np.mean(np.array(gaps) > 0),
             "positive_distance": d[same].mean(),
             "negative_distance": d[other].mean(),
             "positives": same.sum(),
@@ -434,7 +434,7 @@ class TestTrainHealth:
         model = SiameseModel(keras.layers.Dense(6), embedding_dim=4, train_health=True)
         x, same = tuples(SiameseModel)
         history = model.fit(x, same, validation_data=(x, same), verbose=0).history
-        assert {"active_share", "val_active_share", "embedding_spread"} < set(history)
+        assert {"active_fraction", "val_active_fraction", "embedding_spread"} < set(history)
         assert history["val_positives"] == [4]
 
     def test_what_a_loss_does_not_report_is_left_out(self):

@@ -1,4 +1,4 @@
-"""What losses tell about training while somebody watches: distances, and the active share."""
+"""What losses tell about training while somebody watches: distances, and the active fraction."""
 
 import contextlib
 import threading
@@ -13,7 +13,7 @@ _watched = threading.local()
 def watch():
     """Collect what losses called inside the block know about training: a dict of scalars.
 
-    `active_share`: terms greater than zero among all terms. `positive_distance`,
+    `active_fraction`: terms greater than zero among all terms. `positive_distance`,
     `negative_distance`: mean distance of an anchor to its positives and negatives.
     `positives`, `negatives`: number of (anchor, positive) and (anchor, negative) pairs. Nothing is
     computed outside such a block.
@@ -88,9 +88,9 @@ def _mean(sums, numbers):
 
 
 def report_active(parts):
-    """Tell an open `watch` which share of the terms of these `Rows` is greater than zero."""
+    """Tell an open `watch` which fraction of the terms of these `Rows` is greater than zero."""
     seen = getattr(_watched, "seen", None)
-    if seen is not None and "active_share" not in seen:
+    if seen is not None and "active_fraction" not in seen:
         active = sum(ops.sum(part.active) for part in parts)
         valid = sum(ops.sum(part.valid) for part in parts)
-        seen["active_share"] = active / ops.maximum(valid, 1)
+        seen["active_fraction"] = active / ops.maximum(valid, 1)

@@ -49,7 +49,7 @@ class EmbeddingModel(MetricModel):
             statistics, also after `backbone.trainable = True`. Default False. Use it to
             fine-tune a pretrained network on few or balanced batches, whose statistics differ
             from those it was trained with.
-        train_health: True adds `active_share`, `positive_distance`, `negative_distance`,
+        train_health: True adds `active_fraction`, `positive_distance`, `negative_distance`,
             `positives` and `embedding_spread` to the logs. Default False.
         chunk_size: how many items the encoder trains on at a time. Default None: the whole batch.
             With 256, a batch of 4,096 needs the encoder's memory of 256, and a third more work, for

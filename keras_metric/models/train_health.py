@@ -12,7 +12,7 @@ PAIRS_OF = {"positive_distance": "positives", "negative_distance": "negatives"}
 class TrainHealth(keras.layers.Layer):
     """Means over an epoch of what the loss and the embeddings of each batch show.
 
-    - `active_share`: terms of the loss that are greater than zero. Near 0: the batches have
+    - `active_fraction`: terms of the loss that are greater than zero. Near 0: the batches have
       become too easy to learn from.
     - `positive_distance`, `negative_distance`: mean distance of an anchor to its positives and
       to its negatives.
@@ -26,7 +26,7 @@ class TrainHealth(keras.layers.Layer):
         self.trackers = {
             name: keras.metrics.Mean(name=name, dtype="float32")
             for name in (
-                "active_share",
+                "active_fraction",
                 "positive_distance",
                 "negative_distance",
                 "positives",
