@@ -27,7 +27,8 @@ class QuadrupletModel(EmbeddingModel):
             of 1 and 0.5 in squared distance are for.
         pooling: "average" (default), "max", a Keras layer, or None.
         freeze_batch_norm: True keeps batch normalisation of the backbone frozen. Default False.
-        train_health: True adds numbers on the training to the logs. Default False.
+        train_health: True adds statistics of the training to the logs. Default False. See
+            `EmbeddingModel`.
         chunk_size: how many items the encoder trains on at a time, for batches beyond its memory.
             Default None: the whole batch. See `EmbeddingModel`.
         dtype: default None: the dtype policy of the backbone.

@@ -29,7 +29,8 @@ class SiameseModel(EmbeddingModel):
             the middle of the distances 0 to 2 of such vectors.
         pooling: "average" (default), "max", a Keras layer, or None.
         freeze_batch_norm: True keeps batch normalisation of the backbone frozen. Default False.
-        train_health: True adds numbers on the training to the logs. Default False.
+        train_health: True adds statistics of the training to the logs. Default False. See
+            `EmbeddingModel`.
         chunk_size: how many items the encoder trains on at a time, for batches beyond its memory.
             Default None: the whole batch. See `EmbeddingModel`.
         dtype: default None: the dtype policy of the backbone.

@@ -1,4 +1,4 @@
-"""TrainHealth: numbers in the logs that tell how a metric loss is doing."""
+"""TrainHealth: statistics of the training of a metric loss, for the logs."""
 
 import keras
 from keras import ops
@@ -10,10 +10,10 @@ PAIRS_OF = {"positive_distance": "positives", "negative_distance": "negatives"}
 
 
 class TrainHealth(keras.layers.Layer):
-    """Means over an epoch of what the loss and the embeddings of each batch show.
+    """Means over an epoch of the statistics of each batch that the loss reports.
 
     - `active_fraction`: terms of the loss that are greater than zero. Near 0: the batches have
-      become too easy to learn from.
+      become too easy to train on.
     - `positive_distance`, `negative_distance`: mean distance of an anchor to its positives and
       to its negatives.
     - `positives`: (anchor, positive) pairs a batch.

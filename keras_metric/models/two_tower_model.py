@@ -37,7 +37,8 @@ class TwoTowerModel(MetricModel):
         normalize: True (default) scales each embedding to length 1.
         pooling: how a map or a sequence becomes one vector: "average" (default), "max", a Keras
             layer, or None.
-        train_health: True adds numbers on the training to the logs. Default False.
+        train_health: True adds statistics of the training to the logs. Default False. See
+            `EmbeddingModel`.
         chunk_size: how many items the encoder trains on at a time, for batches beyond its memory.
             Default None: the whole batch. See `EmbeddingModel`.
         dtype: default None: each tower has the dtype policy of its backbone, and the model that of
