@@ -127,6 +127,8 @@ class TestInsideAModel:
         model.fit(*self.data(rng), epochs=2, verbose=0)
         assert (float(numpy(pooling.power)) != 3.0) == trainable
 
+    # Near the power 0 the pooled values hardly differ, and the model warns of it.
+    @pytest.mark.filterwarnings("ignore:The embeddings have collapsed")
     def test_the_power_stays_above_zero(self, rng):
         pooling = GeneralizedMeanPooling(0.01)
         model = self.model(pooling)

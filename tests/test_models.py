@@ -526,6 +526,30 @@ class TestTrainingWarnings:
         with pytest.warns(UserWarning, match="embeddings have collapsed: in the last 2 batches"):
             model.fit(**data, epochs=2, verbose=0)
 
+    def test_narrow_embeddings_warn_in_their_second_epoch(self):
+        """An untrained network may begin at a spread of 0.02; what stays there has collapsed."""
+        model, wide = (
+            EmbeddingModel(
+                keras.layers.Dense(2, kernel_initializer="identity"), None, normalize=False
+            )
+            for _ in range(2)
+        )
+        # The mean is 1 long, and the items lie 0.01 around it.
+        x = np.array([[1.0, 0.01], [1.0, -0.01]] * 4, "float32")
+        for each in (model, wide):
+            each.compile(keras.optimizers.SGD(1e-9), loss=losses.TripletLoss())
+        labels = np.arange(8, dtype="int32") // 4
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)
+            model.fit(x, labels, batch_size=4, shuffle=False, verbose=0)
+            for _ in range(2):
+                model.evaluate(x, labels, batch_size=4, verbose=0)
+        with pytest.warns(UserWarning, match="mean was 0.01 of their length"):
+            model.fit(x, labels, batch_size=4, shuffle=False, verbose=0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)
+            wide.fit(x * [1, 5], labels, batch_size=4, epochs=3, shuffle=False, verbose=0)
+
     def test_spread_and_length(self):
         z = np.random.default_rng(0).normal(size=(5, 3, 4)) + 2
         flat = z.reshape(-1, 4)

@@ -128,7 +128,7 @@ class MetricModel(keras.Model):
         if self.health is not None:
             self.health.update(seen, y_pred)
         self.loss_layers.guard.update(told.strange_ids)
-        self.loss_layers.warnings.update(told.positives, y_pred)
+        self.loss_layers.warnings.update(told.positives, y_pred, training)
         if training:
             for variable, value in told.kept:
                 variable.assign(value)

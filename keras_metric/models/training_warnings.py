@@ -7,15 +7,17 @@ from keras import ops
 
 from keras_metric import replicas
 
-# Embeddings have collapsed where their spread is below this fraction of their length.
-COLLAPSED = 0.01
+# Embeddings have collapsed where their spread in one epoch of training is below the first fraction
+# of their length, or below the second one in two epochs: an untrained network may begin there.
+COLLAPSED = 0.001
+COLLAPSED_TWICE = 0.02
 
 
 class TrainingWarnings(keras.layers.Layer):
     """Warns at the end of an epoch whose batches cannot train a metric loss; each warning once.
 
     - No batch had two items of one class, and the loss needs positive pairs.
-    - The embeddings have collapsed: those of each batch are the same vector, almost.
+    - The embeddings have collapsed: those of each training batch are the same vector, almost.
 
     The counts are one variable, so that a step has one more assignment.
     """
@@ -26,12 +28,17 @@ class TrainingWarnings(keras.layers.Layer):
         # The loss that needs positives, by name: a loss itself would be saved with this layer.
         self.needs_positives = None
         self.warned = set()
+        self.narrow_epochs = 0
         self.built = True
 
-    def update(self, positives, embeddings):
-        """Add a batch: what losses reported of its positives, and its embeddings."""
+    def update(self, positives, embeddings, training):
+        """Add a batch: what losses reported of its positives, and its embeddings.
+
+        Embeddings count in training alone: in evaluation, batch normalisation uses statistics that
+        may still be those of its first steps.
+        """
         group = replicas.current()
-        several = total(group, _rows(embeddings)) > 1
+        several = ops.logical_and(training, total(group, _rows(embeddings)) > 1)
         spread, length = spread_and_length(embeddings, group)
         found = ops.ones(())
         if positives:
@@ -42,10 +49,11 @@ class TrainingWarnings(keras.layers.Layer):
         self.sums.update_state(ops.stack([ops.cast(value, "float32") for value in values]))
 
     def warn(self):
-        """Warn of what the batches since the last reset had, unless it was said before."""
+        """Warn of what the batches since the last call had, unless it was reported before."""
         batches, with_positives, several, spread = ops.convert_to_numpy(
             ops.convert_to_tensor(self.sums.total)
         )
+        self.sums.reset_state()
         if batches and self.needs_positives and not with_positives:
             self._warn_once(
                 f"None of the last {batches:.0f} batches had two items of the same class, so no "
@@ -54,13 +62,17 @@ class TrainingWarnings(keras.layers.Layer):
                 "samples_per_class), which puts several items of each class into every batch; "
                 "without labels, train on two views of each item (keras_metric.data.ViewBatches)."
             )
-        if several and spread < COLLAPSED * several:
+        if not several:
+            return
+        spread /= several
+        self.narrow_epochs = self.narrow_epochs + 1 if spread < COLLAPSED_TWICE else 0
+        if spread < COLLAPSED or self.narrow_epochs == 2:
             self._warn_once(
                 f"The embeddings have collapsed: in the last {several:.0f} batches their root mean "
-                f"square distance to their mean was {spread / several:.1g} of their length, so "
-                "that all items look the same and the loss has almost no gradient. Lower the "
-                'learning rate, use an easier strategy (mining="semi-hard" instead of "hard"), '
-                "or check that the inputs are scaled and differ."
+                f"square distance to their mean was {spread:.1g} of their length, so that all "
+                "items look the same and the loss has almost no gradient. Lower the learning "
+                'rate, use an easier strategy (mining="semi-hard" instead of "hard"), or check '
+                "that the inputs are scaled and differ."
             )
 
     def _warn_once(self, message):
