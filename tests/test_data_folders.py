@@ -83,9 +83,9 @@ def test_errors_name_the_folder_or_the_file(root, tmp_path):
     with pytest.raises(ValueError, match="Could not read the image .*cut.png"):
         image_folder(root, (4, 4))
     (root / "ape" / "cut.png").unlink()
-    Image.fromarray(np.full((4, 4), 60000, "uint16")).save(root / "ape" / "deep.png")
+    Image.fromarray(np.full((4, 4), 0.5, "float32")).save(root / "ape" / "deep.tiff")
     for mode in ("grayscale", "rgb", "rgba"):
-        with pytest.raises(ValueError, match="8 bits a channel.*deep.png"):
+        with pytest.raises(ValueError, match="deep.tiff.*32 bits a channel"):
             image_folder(root, (4, 4), color_mode=mode)
     for changes in ({"image_size": 8}, {"image_size": (8, 0)}, {"color_mode": "hsv"}):
         with pytest.raises(ValueError, match="`image_size`|`color_mode`"):

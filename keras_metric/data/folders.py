@@ -1,6 +1,5 @@
 """Folders of images, one folder a class."""
 
-import io
 import os
 
 import keras
@@ -10,9 +9,9 @@ import PIL.Image
 from keras_metric._checks import as_path, check_choice, check_count, check_flag
 from keras_metric.data.example import feature as feature_of
 from keras_metric.data.jpegs import decoded_jpegs, jpegs_at_once
+from keras_metric.data.read_image import MODES, read_image
 
 _EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-_MODES = {"grayscale": "L", "rgb": "RGB", "rgba": "RGBA"}
 _INTERPOLATIONS = ("bicubic", "bilinear", "box", "hamming", "lanczos", "nearest")
 
 
@@ -122,6 +121,10 @@ def image_folder(
 class ImageLoader:
     """A function from the path of an image to a uint8 array, for `load=`.
 
+    The EXIF orientation is applied, so that photos of phones are upright. 16 bits a channel become
+    8; 32-bit images are refused. Of an animation the first image is read. Alpha is dropped, unless
+    the mode is `"rgba"`. docs/building-data.md lists every kind of file.
+
     Args:
         image_size: pair of integers, height and width in pixels of the result.
         color_mode: `"rgb"` (default), `"grayscale"` or `"rgba"`.
@@ -130,6 +133,10 @@ class ImageLoader:
         keep_aspect_ratio: True cuts the middle out instead of stretching.
         feature: None (default) for paths. For the records of `tfrecord_items`, the name of the
             feature that holds the bytes of an image file, such as "image".
+        formats: None (default) for every format that Pillow reads, or a list such as
+            `["PNG", "JPEG"]`, for files from untrusted sources.
+        max_pixels: largest number of pixels in a file, compared before anything is decoded. None
+            (default) leaves it to Pillow, which raises above 179 million.
 
     Call arguments:
         path: path of one image file; or its bytes, or with `feature` a record that holds them.
@@ -160,6 +167,8 @@ class ImageLoader:
         interpolation="bilinear",
         keep_aspect_ratio=False,
         feature=None,
+        formats=None,
+        max_pixels=None,
     ):
         if not isinstance(image_size, (tuple, list)) or len(image_size) != 2:
             raise ValueError(
@@ -176,46 +185,37 @@ class ImageLoader:
         self.color_mode = color_mode
         self.interpolation = interpolation
         self.keep_aspect_ratio = keep_aspect_ratio
+        if formats is not None and not (
+            isinstance(formats, (list, tuple)) and all(isinstance(name, str) for name in formats)
+        ):
+            raise TypeError(
+                '`formats` must be None or a list of names of formats, such as ["PNG", "JPEG"]. '
+                f"Received: formats={formats!r}"
+            )
+        if max_pixels is not None:
+            check_count("max_pixels", max_pixels)
         self.feature = feature
+        self.formats = formats
+        self.max_pixels = max_pixels
 
     def __call__(self, path):
         file = path
         if isinstance(path, bytes):
-            file = io.BytesIO(self._image_of(path))
+            file = self._image_of(path)
         elif self.feature is not None:
             raise TypeError(
                 f"With feature={self.feature!r} images come from the records of tfrecord_items, as "
                 f"bytes. Received: {path!r}"
             )
-        try:
-            with PIL.Image.open(file) as opened:
-                mode = opened.mode
-                # Of the right size already, a file is opened only once, and copied only where its
-                # colours change.
-                image, wanted = None, _MODES[self.color_mode]
-                if opened.size == self.image_size[::-1]:
-                    opened.load()
-                    image = opened if mode == wanted else opened.convert(wanted)
-            if image is None:
-                if isinstance(file, io.BytesIO):
-                    file.seek(0)
-                image = keras.utils.load_img(
-                    file,
-                    color_mode=self.color_mode,
-                    target_size=self.image_size,
-                    interpolation=self.interpolation,
-                    keep_aspect_ratio=self.keep_aspect_ratio,
-                )
-        # Pillow raises a SyntaxError for one kind of damage, an error of its own for a huge image.
-        except Exception as error:
-            raise ValueError(f"Could not read the image {_name(path)}: {error}") from error
-        # Keras would cut what has more than 8 bits to 255 without a word.
-        if mode.startswith(("I", "F")):
-            raise ValueError(
-                "Images must have 8 bits a channel. Received: the image "
-                f"{_name(path)} of mode {mode!r}. Scale it to 8 bits, or write a `load` "
-                "function of your own."
-            )
+        image = read_image(
+            file,
+            self.color_mode,
+            self.image_size,
+            PIL.Image.Resampling[self.interpolation.upper()],
+            crop=self.keep_aspect_ratio,
+            formats=self.formats,
+            most=self.max_pixels,
+        )
         return keras.utils.img_to_array(image, dtype="uint8")
 
     def quickly(self, records):
@@ -233,9 +233,10 @@ class ImageLoader:
         """
         # A subclass may do more in its call.
         plain = type(self).__call__ is ImageLoader.__call__
-        if self.feature is None or not plain or not jpegs_at_once():
+        limited = self.formats is not None or self.max_pixels is not None
+        if self.feature is None or not plain or limited or not jpegs_at_once():
             return None
-        form = (*self.image_size, len(_MODES[self.color_mode]))
+        form = (*self.image_size, len(MODES[self.color_mode]))
         images = decoded_jpegs([self._image_of(record) for record in records], form)
         if keras.config.image_data_format() == "channels_first":
             return [None if image is None else image.transpose(2, 0, 1) for image in images]
@@ -251,10 +252,6 @@ class ImageLoader:
                 f"{len(values)} values of type {type(values).__name__}."
             )
         return values[0]
-
-
-def _name(path):
-    return f"in {len(path)} bytes" if isinstance(path, bytes) else repr(str(path))
 
 
 def _images_below(folder):

@@ -5,6 +5,8 @@ import os
 
 import keras
 
+from keras_metric.data.read_image import is_turned
+
 # A forked process must not touch the threads of TensorFlow that its parent has started.
 _PROCESS = os.getpid()
 
@@ -60,7 +62,10 @@ def _decoder(form):
 
 
 def jpeg_form(content):
-    """(height, width, channels) as the head of a JPEG says; None for what is none of 8 bits."""
+    """(height, width, channels) as the header of a JPEG says.
+
+    None for what is no JPEG of 8 bits, and for an image that its EXIF data turn.
+    """
     if content[:2] != b"\xff\xd8":
         return None
     place, end = 2, len(content) - 9
@@ -71,5 +76,8 @@ def jpeg_form(content):
             head = content[place + 4 : place + 10]
             form = (head[1] << 8 | head[2], head[3] << 8 | head[4], head[5])
             return form if head[0] == 8 else None
-        place += 2 + (content[place + 2] << 8 | content[place + 3])
+        length = content[place + 2] << 8 | content[place + 3]
+        if kind == 0xE1 and is_turned(content[place + 4 : place + 2 + length]):
+            return None
+        place += 2 + length
     return None

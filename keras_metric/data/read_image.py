@@ -1,0 +1,112 @@
+"""Decode one image file: orientation, bit depth, colour and size."""
+
+import io
+
+import numpy as np
+import PIL.Image
+import PIL.ImageOps
+
+MODES = {"grayscale": "L", "rgb": "RGB", "rgba": "RGBA"}
+ORIENTATION = 0x0112  # the EXIF tag
+
+
+def read_image(file, color_mode, size=None, resample=None, crop=False, formats=None, most=None):
+    """Return a Pillow image with 8 bits a channel, upright, in the wanted colours and size.
+
+    Every part of the package that decodes an image calls this function. Rules:
+
+    - EXIF orientation is applied. EXIF data that cannot be parsed are ignored.
+    - 16 bits a channel become 8 bits: the lower 8 bits are dropped. 32-bit integers and floats
+      have no fixed range and raise.
+    - An animation or a file of several pages gives its first image.
+    - Palettes, CMYK and black-and-white are converted. An alpha channel is dropped, unless
+      `color_mode` is `"rgba"`, as in `keras.utils.load_img`.
+
+    Args:
+        file: path, or bytes of a whole file.
+        color_mode: `"grayscale"`, `"rgb"` or `"rgba"`.
+        size: None, or (height, width) of the result.
+        resample: a `PIL.Image.Resampling`, for `size`.
+        crop: True cuts the middle out in the aspect ratio of `size`; False stretches.
+        formats: None for every format that Pillow reads, or a list of its names of formats.
+        most: largest number of pixels in the file, or None. It is compared before decoding.
+
+    Raises:
+        ValueError: the file is no image, is damaged, has too many pixels, or has 32 bits a channel.
+    """
+    source = io.BytesIO(file) if isinstance(file, bytes) else file
+    try:
+        with PIL.Image.open(source, formats=formats) as image:
+            if most is not None and image.width * image.height > most:
+                raise ValueError(
+                    f"it has {image.width:,} x {image.height:,} pixels; at most {most:,} are "
+                    "accepted"
+                )
+            image.load()
+            image = _convert(_eight_bits(_upright(image), image.format), MODES[color_mode])
+            if size is not None and image.size != (size[1], size[0]):
+                box = _middle(image.size, size) if crop else None
+                image = image.resize((size[1], size[0]), resample, box=box)
+            return image
+    except PIL.UnidentifiedImageError:
+        # Pillow's own text shows the address of the buffer in memory.
+        expected = "an image" if formats is None else " or ".join(formats)
+        raise ValueError(f"Could not read the image {_name(file)}: it is not {expected}") from None
+    # Pillow raises a SyntaxError for one kind of damage, an error of its own for a huge image.
+    except Exception as error:
+        raise ValueError(f"Could not read the image {_name(file)}: {error}") from error
+
+
+def is_turned(metadata):
+    """Whether metadata of a JPEG (bytes) may ask for another orientation than its pixels have."""
+    if b"tiff:Orientation" in metadata:  # XMP, which Pillow reads as well
+        return True
+    parsed = PIL.Image.Exif()
+    try:
+        parsed.load(metadata)
+        return parsed.get(ORIENTATION, 1) != 1
+    except Exception:  # Damaged EXIF data raise whatever the damage hits.
+        return False
+
+
+def _upright(image):
+    try:
+        turned = image.getexif().get(ORIENTATION, 1) != 1
+    except Exception:  # Damaged EXIF data raise whatever the damage hits.
+        return image
+    return PIL.ImageOps.exif_transpose(image) if turned else image
+
+
+def _eight_bits(image, format):
+    # Before version 11 Pillow opens a PNG of 16 bits as 32-bit integers, and a PGM in all versions.
+    wide = image.mode == "I" and format in ("PNG", "PPM")
+    if wide or image.mode.startswith("I;16"):
+        return PIL.Image.fromarray((np.asarray(image).astype("uint16") >> 8).astype("uint8"))
+    if image.mode.startswith(("I", "F")):
+        raise ValueError(
+            f"it has 32 bits a channel (Pillow's mode {image.mode!r}), whose range is unknown. "
+            "Scale it to 8 or 16 bits"
+        )
+    return image
+
+
+def _convert(image, mode):
+    if image.mode == mode:
+        return image
+    if image.mode in ("P", "PA") and "transparency" in image.info:
+        # Pillow warns where it drops the transparency of a palette.
+        image = image.convert("RGBA")
+    return image.convert(mode)
+
+
+def _middle(found, size):
+    """Box of the largest middle part of an image that has the aspect ratio of `size`."""
+    width, height = found
+    crop_height = min(height, width * size[0] // size[1])
+    crop_width = min(width, height * size[1] // size[0])
+    left, top = (width - crop_width) // 2, (height - crop_height) // 2
+    return left, top, left + crop_width, top + crop_height
+
+
+def _name(file):
+    return f"in {len(file):,} bytes" if isinstance(file, bytes) else repr(str(file))
