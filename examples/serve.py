@@ -7,20 +7,25 @@
     curl --data-binary @ann.png -H "Content-Type: image/png" localhost:8000/enrol?label=ann
     curl --data-binary @who.png -H "Content-Type: image/png" localhost:8000/identify
     curl --data-binary @who.png -H "Content-Type: image/png" localhost:8000/verify?id=ID
-    curl -X DELETE localhost:8000/labels/ann
+    curl -X DELETE localhost:8000/labels?label=ann
+    curl -X DELETE localhost:8000/items?id=ID
 
 An enrolment is on the disk before it is answered, so a kill loses nobody. Images that arrive while
-the encoder is busy go through it together. One process serves; there is no login here: put it
-behind whatever does that for your other services.
+the encoder is busy go through it together. Ids and labels may be any text; percent-encode them. In
+an index with integer ids or labels, 7 means the integer; where both 7 and "7" exist, add
+&kind=integer or &kind=string. One process serves. There is no login here: put the service behind
+whatever does that for your other services.
 """
 
 import argparse
 import asyncio
 import contextlib
-import io
+import math
 import os
+import re
 import uuid
 from pathlib import Path
+from typing import Literal
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -28,20 +33,26 @@ import keras
 import numpy as np
 import uvicorn
 from fastapi import FastAPI, HTTPException, Query, Request
-from PIL import Image
+from starlette.requests import ClientDisconnect
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
+from keras_metric.data import ImageLoader
 from keras_metric.search import Index
 
-# What an upload may be; the name is Pillow's, and no other decoder is tried.
-TYPES = {"image/png": "PNG", "image/jpeg": "JPEG"}
-# A small file can hold a huge picture: its header is asked before a pixel is decoded.
-MOST_PIXELS = 25_000_000
-# Uploads that wait for the encoder; more are told to come back.
-MOST_WAITING = 256
+# Content types of uploads, and Pillow's name of the only decoder that is tried for each.
+FORMATS = {"image/png": "PNG", "image/jpeg": "JPEG"}
+# A small file can hold a huge image, so the size in its header is checked before decoding.
+MAX_PIXELS = 25_000_000
+# Images that may wait for the encoder. Further uploads are answered with 503.
+MAX_WAITING = 256
+# Images decoded at the same time; each may need 4 bytes for each of MAX_PIXELS, twice.
+MAX_DECODING = 2
+# After SIGTERM or Ctrl-C, requests have this long to end.
+SHUTDOWN_SECONDS = 5
+COLORS = {1: "grayscale", 3: "rgb", 4: "rgba"}
+INTEGER = re.compile("0|-?[1-9][0-9]{0,17}")
 
-
-def name():
-    return Query(min_length=1, max_length=200)
+Kind = Literal["string", "integer"]
 
 
 def parse_arguments():
@@ -50,20 +61,74 @@ def parse_arguments():
     )
     parser.add_argument("--encoder", required=True, help="what model.encoder.save(...) wrote")
     parser.add_argument("--index", type=Path, required=True, help="a folder, made if it is missing")
-    parser.add_argument("--threshold", type=float, help="default: the calibrated one of the index")
+    parser.add_argument(
+        "--threshold",
+        type=distance,
+        help="largest distance of a match, to identify and to verify; default: the two calibrated "
+        'ones of the index, of calibrate(rule="nearest") and calibrate(rule="verify")',
+    )
+    parser.add_argument("--verify-threshold", type=distance, help="another one to verify")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--batch", type=int, default=32, help="images encoded at once")
     parser.add_argument("--max-bytes", type=int, default=5_000_000, help="of one upload")
+    parser.add_argument(
+        "--max-total-bytes", type=int, default=100_000_000, help="of all uploads in memory"
+    )
+    parser.add_argument(
+        "--read-seconds", type=float, default=30.0, help="time for one request to arrive"
+    )
     return parser.parse_args()
 
 
+def distance(text):
+    value = float(text)
+    if math.isnan(value):
+        raise argparse.ArgumentTypeError("a distance is needed; inf accepts every distance")
+    return value
+
+
+class Uploads:
+    """Reads bodies of requests, within limits on the bytes of each and of all, and on the time."""
+
+    def __init__(self, max_bytes, max_total_bytes, seconds):
+        self.max_bytes, self.max_total_bytes, self.seconds = max_bytes, max_total_bytes, seconds
+        self.total = 0
+
+    @contextlib.asynccontextmanager
+    async def read(self, request):
+        if int(request.headers.get("content-length", 0)) > self.max_bytes:
+            raise HTTPException(413, f"An upload may have {self.max_bytes:,} bytes.")
+        data = bytearray()
+        try:
+            try:
+                async with asyncio.timeout(self.seconds):
+                    # The header may be wrong or missing, so the bytes that arrive are counted.
+                    async for chunk in request.stream():
+                        data += chunk
+                        self.total += len(chunk)
+                        self.check(len(data))
+            except TimeoutError:
+                raise HTTPException(408, f"The upload took more than {self.seconds} s.") from None
+            except ClientDisconnect:
+                raise HTTPException(400, "The client closed the connection.") from None
+            yield bytes(data)
+        finally:
+            self.total -= len(data)
+
+    def check(self, length):
+        if length > self.max_bytes:
+            raise HTTPException(413, f"An upload may have {self.max_bytes:,} bytes.")
+        if self.total > self.max_total_bytes:
+            raise HTTPException(503, "Too many uploads at once. Try again in a moment.")
+
+
 class Batcher:
-    """One worker runs the encoder; what arrives while it runs is its next batch."""
+    """Runs the encoder in one task; the images that arrive while it runs are its next batch."""
 
     def __init__(self, encoder, batch):
         self.encoder, self.batch = encoder, batch
-        self.waiting = asyncio.Queue(MOST_WAITING)
+        self.waiting = asyncio.Queue(MAX_WAITING)
 
     async def embed(self, image):
         done = asyncio.get_running_loop().create_future()
@@ -87,42 +152,85 @@ class Batcher:
                         done.set_exception(error)
                 continue
             for done, embedding in zip(waiting, embeddings, strict=True):
-                # Who waited may have hung up.
+                # A client that closed its connection has cancelled its future.
                 if not done.done():
                     done.set_result(embedding[None])
 
     def encode(self, images):
         # Batches of few different sizes: an encoder is compiled for each.
-        room = 1 << (len(images) - 1).bit_length()
-        padded = np.concatenate([images, np.repeat(images[:1], room - len(images), axis=0)])
+        rows = 1 << (len(images) - 1).bit_length()
+        padded = np.concatenate([images, np.repeat(images[:1], rows - len(images), axis=0)])
         return self.encoder.predict_on_batch(padded)[: len(images)]
 
 
-async def read_body(request, most):
-    if int(request.headers.get("content-length", 0)) > most:
-        raise HTTPException(413, f"An upload may have {most:,} bytes.")
-    data = bytearray()
-    # The header may lie, or be missing: what arrives is counted too.
-    async for chunk in request.stream():
-        data += chunk
-        if len(data) > most:
-            raise HTTPException(413, f"An upload may have {most:,} bytes.")
-    return bytes(data)
+class Reader:
+    """Decodes uploads into the arrays that an encoder takes."""
+
+    def __init__(self, encoder):
+        shape = getattr(getattr(encoder, "backbone", encoder), "input_shape", None)
+        self.shape = shape[1:] if isinstance(shape, tuple) else ()
+        sizes = self.shape if len(self.shape) == 3 else (*self.shape, 1)
+        if len(self.shape) == 3 and keras.config.image_data_format() == "channels_first":
+            sizes = (*sizes[1:], sizes[0])
+        if len(sizes) != 3 or None in sizes or sizes[2] not in COLORS:
+            raise ValueError(
+                "The encoder must take one image of a fixed size: (height, width), or (height, "
+                f"width, channels) with 1, 3 or 4 channels. Received: input_shape={shape}. Put a "
+                "model with such an input before it and save the two as one."
+            )
+        self.loaders = {
+            format: ImageLoader(
+                sizes[:2], COLORS[sizes[2]], formats=[format], max_pixels=MAX_PIXELS
+            )
+            for format in FORMATS.values()
+        }
+
+    def __call__(self, data, format):
+        try:
+            return self.loaders[format](data).reshape(self.shape)
+        except ValueError as error:
+            raise HTTPException(422, str(error)) from None
 
 
-def decode(data, kind, shape):
-    """The picture as the encoder wants it: (height, width, channels), 0 to 255."""
-    try:
-        with Image.open(io.BytesIO(data), formats=[kind]) as image:
-            if image.width * image.height > MOST_PIXELS:
-                raise HTTPException(413, f"A picture may have {MOST_PIXELS:,} pixels.")
-            image = image.convert("L" if shape[2] == 1 else "RGB").resize((shape[1], shape[0]))
-    except HTTPException:
-        raise
-    except Exception as error:
-        # Whatever a broken file makes of the decoder is the file's fault.
-        raise HTTPException(422, f"This is no {kind} picture: {error}") from None
-    return np.asarray(image).reshape(shape)
+class RequestTimeout(AutoHTTPProtocol):
+    """Closes a connection whose next request does not begin in time; uvicorn has no limit."""
+
+    seconds = 30.0
+
+    def connection_made(self, transport):
+        super().connection_made(transport)
+        self.check_later()
+
+    def check_later(self):
+        self.loop.call_later(self.seconds, self.check, self.cycle)
+
+    def check(self, before):
+        idle = self.cycle is None or self.cycle.response_complete
+        if idle and self.cycle is before:
+            self.transport.close()
+        elif not self.transport.is_closing():
+            self.check_later()
+
+
+def existing(text, kind, is_known):
+    """The id or label that a text of a URL means, if the index has it; else None."""
+    choices = {"string": text}
+    if INTEGER.fullmatch(text):
+        choices["integer"] = int(text)
+    found = [name for of, name in choices.items() if kind in (None, of) and is_known(name)]
+    if len(found) > 1:
+        raise HTTPException(
+            409, f"The index has {text} as an integer and as a string: add kind=integer or string."
+        )
+    return found[0] if found else None
+
+
+def new_name(text, kind, integers):
+    """A new id or label: an integer where it is asked for, or where the index has such."""
+    if kind == "integer" and not INTEGER.fullmatch(text):
+        raise HTTPException(422, f"This is no integer of at most 18 digits: {text}")
+    integer = kind == "integer" or (kind is None and integers and INTEGER.fullmatch(text))
+    return int(text) if integer else text
 
 
 def open_index(path, encoder):
@@ -135,90 +243,150 @@ def open_index(path, encoder):
     return index
 
 
-def make_app(encoder, index, path, threshold, batch, max_bytes):
-    shape = getattr(encoder, "backbone", encoder).input_shape[1:]
-    batcher = Batcher(encoder, batch)
+def make_app(encoder, index, path, thresholds, batch, uploads):
+    reader, batcher = Reader(encoder), Batcher(encoder, batch)
+    decoding = asyncio.Semaphore(MAX_DECODING)
+    first = next(iter(index), None)
+    integer_ids = first is not None and isinstance(first.id, int)
+    integer_labels = first is not None and isinstance(first.label, int)
 
     @contextlib.asynccontextmanager
     async def lifespan(app):
         sizes = {1 << n for n in range((batch - 1).bit_length() + 1)}
         for size in sorted(sizes):
-            batcher.encode(np.zeros((min(size, batch), *shape), "uint8"))
+            batcher.encode(np.zeros((min(size, batch), *reader.shape), "uint8"))
         worker = asyncio.create_task(batcher.run())
         yield
         worker.cancel()
-        # The changes since the start are folded in, so that the next start reads one file.
+        # The next start then reads one file, without the journal of changes.
         index.save(path)
         index.close()
 
     app = FastAPI(title="keras_metric", lifespan=lifespan)
 
     async def embedding_of(request):
-        kind = TYPES.get(request.headers.get("content-type", "").split(";")[0].strip().lower())
-        if kind is None:
-            raise HTTPException(415, f"Send one of {sorted(TYPES)} as the body.")
-        data = await read_body(request, max_bytes)
-        image = await asyncio.to_thread(decode, data, kind, shape)
+        sent = request.headers.get("content-type", "").split(";")[0].strip().lower()
+        if sent not in FORMATS:
+            raise HTTPException(415, f"Send one of {sorted(FORMATS)} as the body.")
+        async with uploads.read(request) as data, decoding:
+            image = await asyncio.to_thread(reader, data, FORMATS[sent])
         return await batcher.embed(image)
+
+    def threshold_of(rule):
+        if rule not in thresholds:
+            raise HTTPException(
+                409,
+                f'The index has no threshold for this: call index.calibrate(rule="{rule}"), or '
+                "start the service with --threshold or --verify-threshold.",
+            )
+        return thresholds[rule]
+
+    def has_label(label):
+        return bool(index.ids(label=label))
 
     @app.get("/")
     def status():
-        return {"items": len(index), "labels": len(index.labels), "threshold": threshold}
+        shown = {
+            rule: value if math.isfinite(value) else None for rule, value in thresholds.items()
+        }
+        return {"items": len(index), "labels": len(index.labels), "thresholds": shown}
 
     @app.post("/enrol", status_code=201)
-    async def enrol(request: Request, label: str = name(), id: str = Query(None, max_length=200)):
+    async def enrol(
+        request: Request,
+        label: str = Query(min_length=1, max_length=200),
+        id: str = Query(None, max_length=200),
+        kind: Kind = None,
+    ):
         embedding = await embedding_of(request)
-        id = id or uuid.uuid4().hex
+        known = await asyncio.to_thread(existing, label, kind, has_label)
+        label = new_name(label, kind, integer_labels) if known is None else known
+        # An index with integer ids counts on; else an id is made that no other index has either.
+        new = new_name(id, kind, integer_ids) if id else None if integer_ids else uuid.uuid4().hex
         try:
-            await asyncio.to_thread(index.add, embedding, [label], [id])
+            ids = None if new is None else [new]
+            (id,) = await asyncio.to_thread(index.add, embedding, [label], ids)
         except ValueError as error:
             raise HTTPException(409, str(error)) from None
         return {"id": id, "label": label}
 
     @app.post("/identify")
     async def identify(request: Request):
+        threshold = threshold_of("nearest")
         embedding = await embedding_of(request)
         found = await asyncio.to_thread(index.identify, embedding, threshold=threshold)
         far = found[0].distance == float("inf")
         return {"label": found[0].label, "distance": None if far else found[0].distance}
 
     @app.post("/verify")
-    async def verify(request: Request, id: str = name()):
+    async def verify(request: Request, id: str, kind: Kind = None):
+        threshold = threshold_of("verify")
         embedding = await embedding_of(request)
+        known = await asyncio.to_thread(existing, id, kind, index.__contains__)
+        if known is None:
+            raise HTTPException(404, f"No item has the id {id[:200]}")
         try:
-            answer = await asyncio.to_thread(index.verify, embedding, id, threshold)
-        except ValueError as error:
+            answer = await asyncio.to_thread(index.verify, embedding, known, threshold)
+        except ValueError as error:  # It was removed in the meantime.
             raise HTTPException(404, str(error)) from None
         return {"same": answer.same, "distance": answer.distance}
 
-    def forget(**what):
+    def forget(text, known, **what):
+        if known is None:
+            raise HTTPException(404, f"Nothing has the name {text[:200]}")
         try:
             index.remove(**what)
-        except ValueError as error:
+        except ValueError as error:  # It was removed in the meantime.
             raise HTTPException(404, str(error)) from None
 
-    @app.delete("/items/{id}", status_code=204)
-    def forget_item(id: str):
-        forget(ids=[id])
+    # A path holds most names; the query also those with ".." or a line break, which a path loses.
+    @app.delete("/items", status_code=204)
+    @app.delete("/items/{id:path}", status_code=204)
+    def forget_item(id: str, kind: Kind = None):
+        known = existing(id, kind, index.__contains__)
+        forget(id, known, ids=[known])
 
-    @app.delete("/labels/{label}", status_code=204)
-    def forget_label(label: str):
-        forget(labels=[label])
+    @app.delete("/labels", status_code=204)
+    @app.delete("/labels/{label:path}", status_code=204)
+    def forget_label(label: str, kind: Kind = None):
+        known = existing(label, kind, has_label)
+        forget(label, known, labels=[known])
 
     return app
 
 
+def thresholds_of(index, threshold, verify_threshold):
+    """The largest distance of a match for each rule: given, else calibrated."""
+    thresholds = {rule: point.threshold for rule, point in index.operating_points.items()}
+    if threshold is not None:
+        thresholds |= {"nearest": threshold, "verify": threshold}
+    if verify_threshold is not None:
+        thresholds["verify"] = verify_threshold
+    thresholds = {rule: thresholds[rule] for rule in ("nearest", "verify") if rule in thresholds}
+    if not thresholds:
+        raise ValueError("This index is not calibrated: pass --threshold.")
+    return thresholds
+
+
 def main():
     arguments = parse_arguments()
-    encoder = keras.saving.load_model(arguments.encoder)
-    index = open_index(arguments.index, encoder)
-    threshold = arguments.threshold
-    if threshold is None:
-        if "nearest" not in index.operating_points:
-            raise SystemExit("This index is not calibrated: pass --threshold.")
-        threshold = index.operating_points["nearest"].threshold
-    app = make_app(encoder, index, arguments.index, threshold, arguments.batch, arguments.max_bytes)
-    uvicorn.run(app, host=arguments.host, port=arguments.port, log_level="warning")
+    try:
+        encoder = keras.saving.load_model(arguments.encoder)
+        Reader(encoder)
+        index = open_index(arguments.index, encoder)
+        thresholds = thresholds_of(index, arguments.threshold, arguments.verify_threshold)
+    except ValueError as error:
+        raise SystemExit(f"serve.py: {error}") from None
+    RequestTimeout.seconds = arguments.read_seconds
+    uploads = Uploads(arguments.max_bytes, arguments.max_total_bytes, arguments.read_seconds)
+    uvicorn.run(
+        make_app(encoder, index, arguments.index, thresholds, arguments.batch, uploads),
+        host=arguments.host,
+        port=arguments.port,
+        log_level="warning",
+        http=RequestTimeout,
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+    )
 
 
 if __name__ == "__main__":
