@@ -65,19 +65,17 @@ def walk(folder):
 
 def decode(batch, shape):
     """Images as the encoder wants them; of a broken file, zeros and what is wrong."""
-    from PIL import Image
+    from keras_metric.data import ImageLoader
 
-    height, width, channels = shape
+    load = ImageLoader(shape[:2], "grayscale" if shape[2] == 1 else "rgb")
     images = np.zeros((len(batch["path"]), *shape), "uint8")
     broken = []
     for image, path in zip(images, batch["path"]):
         try:
-            with Image.open(path) as file:
-                decoded = file.convert("L" if channels == 1 else "RGB").resize((width, height))
-            image[...] = np.asarray(decoded).reshape(shape)
+            image[...] = load(path)
             broken.append("")
-        except (OSError, ValueError) as error:
-            broken.append(f"{path}: {error}")
+        except ValueError as error:
+            broken.append(str(error))
     return {"id": batch["id"], "image": images, "broken": np.array(broken, object)}
 
 

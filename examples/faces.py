@@ -72,14 +72,8 @@ def load_faces(path, download, seed):
     elif path.is_dir():
         paths, people, names = data.image_paths(path)
         people = np.asarray(names)[people] if len(names) else people
-        pictures = np.stack(
-            [
-                keras.utils.img_to_array(
-                    keras.utils.load_img(p, color_mode="grayscale", target_size=(HEIGHT, WIDTH))
-                )
-                for p in paths
-            ]
-        )
+        load = data.ImageLoader((HEIGHT, WIDTH), "grayscale")
+        pictures = np.stack([load(path) for path in paths])
     else:
         with np.load(path) as file:
             pictures, people = file["x"][..., None], file["y"]

@@ -93,10 +93,8 @@ def load_drawings(path, held_out, seed):
 
 def read(paths):
     """The official drawings, black on white, 105 pixels wide."""
-    pictures = [
-        keras.utils.img_to_array(keras.utils.load_img(path, color_mode="grayscale"))
-        for path in paths
-    ]
+    load = data.ImageLoader((105, 105), "grayscale")
+    pictures = [load(path) for path in paths]
     small = [
         keras.ops.image.resize(np.stack(pictures[i : i + 500]), (SIDE, SIDE), antialias=True)
         for i in range(0, len(pictures), 500)

@@ -28,7 +28,7 @@ pytest.importorskip("fastapi", reason='needs pip install "keras_metric[serve]"')
 pytest.importorskip("uvicorn", reason='needs pip install "keras_metric[serve]"')
 
 SCRIPT = Path(__file__).resolve().parents[1] / "examples" / "serve.py"
-PNG = {"Content-Type": "image/png"}
+PNG, JPEG = {"Content-Type": "image/png"}, {"Content-Type": "image/jpeg"}
 
 
 def picture(seed, size=(16, 16), kind="PNG"):
@@ -91,7 +91,7 @@ def service(folder):
     stop(process, client, signal.SIGTERM)
     # On its way out it folded its journal in.
     index = Index.load(folder / "people")
-    assert len(index) > 0 and not list((folder / "people").glob("*.new"))
+    assert index.dim == 16 and not list((folder / "people").glob("*.new"))
 
 
 @contextlib.contextmanager
@@ -190,6 +190,22 @@ def test_many_at_once_get_their_own_answers(service):
             return [answer.json()["label"] for answer in found]
 
     assert asyncio.run(work()) == [f"p{n}" for n in range(40)]
+
+
+def test_a_burst_is_answered_or_asked_to_come_back(service):
+    async def work():
+        limits = httpx.Limits(max_connections=None)
+        async with httpx.AsyncClient(
+            base_url=service.base_url, timeout=120, limits=limits
+        ) as client:
+            posts = [
+                client.post("/identify", content=picture(1, (400, 400), "JPEG"), headers=JPEG)
+                for _ in range(600)
+            ]
+            return [answer.status_code for answer in await asyncio.gather(*posts)]
+
+    assert set(asyncio.run(work())) <= {200, 503}
+    assert service.post("/identify", content=picture(1), headers=PNG).status_code == 200
 
 
 @pytest.mark.slow
