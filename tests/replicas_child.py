@@ -9,6 +9,7 @@ items, so that one to three of the four replicas may have no item at all.
 import json
 import sys
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -24,6 +25,12 @@ from keras_metric.layers import CrossBatchMemory  # noqa: E402
 
 ITEMS = range(1, 10)
 CASES = [c for c in contract.STEADY if not c[1] or c[0] == "TripletLoss" and "mining" in c[1]]
+# At this width the default predictor has one hidden unit: one direction, hence no gradient.
+contract.ARGUMENTS["SimSiamLoss"] = lambda: {
+    "predictor": keras.layers.Dense(
+        contract.DIM, kernel_initializer=keras.initializers.RandomNormal(seed=1)
+    )
+}
 CASES.append(("ContrastiveLoss", {"memory": CrossBatchMemory(40)}))
 
 
