@@ -22,9 +22,16 @@ MODULES = sorted(
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
     for path in PACKAGE.rglob("*.py")
 )
-FENCE = re.compile(r"^( *)```python\n(.*?)^\1```", re.M | re.S)
+# A ```text block directly after a ```python block is what the code prints. A comment between the
+# two gives the tolerance of its numbers where training results differ between machines.
+TEXT = r"(?:\n\s*?(?:^\1<!-- within ([\d.]+) -->\n\s*)?^\1```text\n(.*?)^\1```)?"
+FENCE = re.compile(r"^( *)```python\n(.*?)^\1```" + TEXT, re.M | re.S)
 # A block that needs packages which the tests do not install names them in a comment above it.
-NEEDS = re.compile(r"^<!-- needs: ([\w, ]+) -->\n+```python\n.*?^```\n", re.M | re.S)
+NEEDS = re.compile(
+    r"^<!-- needs: ([\w, ]+) -->\n+( *)```python\n.*?^\2```" + TEXT.replace(r"\1", r"\2"),
+    re.M | re.S,
+)
+NUMBER = r"(?<![\w.])[-+]?\d+(?:\.\d*)?(?:e[-+]?\d+)?(?![\w.])"
 # Scripts for another package, on the pages about moving: shown, not run.
 OLD = re.compile(r"^```py\n(.*?)^```", re.M | re.S)
 NEEDING = [path for path in PAGES if NEEDS.search(path.read_text("utf-8"))]
@@ -36,21 +43,51 @@ MOVES = {
 
 
 def python_blocks(text):
-    """Each ```python block as (number of its first line, code)."""
+    """Each ```python block as (first line, code, stated output, tolerance of its numbers)."""
     for match in FENCE.finditer(text):
-        indent, code = match.groups()
+        indent, code, within, output = match.groups()
         code = "".join(line.removeprefix(indent) for line in code.splitlines(keepends=True))
-        yield text.count("\n", 0, match.start(2)) + 1, code
+        yield text.count("\n", 0, match.start(2)) + 1, code, output or "", within and float(within)
 
 
 def run_blocks(text, filename, namespace):
-    """Run the blocks one after another in one namespace and return what they printed."""
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        for line, code in python_blocks(text):
+    """Run the blocks one after another in one namespace and compare what each prints."""
+    for line, code, output, within in python_blocks(text):
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
             # The empty lines make a traceback name the line of the page.
             exec(compile("\n" * (line - 1) + code, filename, "exec"), namespace)
-    return printed.getvalue()
+        fault = output_fault(output, printed.getvalue(), within)
+        assert not fault, f"{filename}, block of line {line}: {fault}"
+
+
+def output_fault(stated, printed, within=None):
+    """What is wrong with a stated output, or None.
+
+    Whitespace counts as one space, `...` stands for any text, and integers are exact. Other numbers
+    may differ by `within`, or else by 1 % and one unit of the last stated digit.
+    """
+    tokens = re.split(rf"(\.\.\.|{NUMBER}|\s+)", stated.strip())
+    rule = ""
+    for token in tokens:
+        if re.fullmatch(NUMBER, token):
+            rule += f"({NUMBER})"
+        else:
+            rule += ".*?" if token == "..." else r"\s+" if token.isspace() else re.escape(token)
+    match = re.fullmatch(rule, printed.strip(), re.S)
+    if match is None:
+        return f"the page states\n{stated}\nand the code prints\n{printed[-2000:]}"
+    for wanted, found in zip(re.findall(NUMBER, stated), match.groups(), strict=True):
+        digits, _, exponent = wanted.partition("e")
+        if digits.lstrip("+-").isdigit() and not exponent:
+            same = wanted == found
+        else:
+            unit = 10.0 ** (int(exponent or 0) - (len(digits.partition(".")[2]) or 1))
+            allowed = unit + 0.01 * abs(float(wanted)) if within is None else within
+            same = abs(float(wanted) - float(found)) <= allowed
+        if not same:
+            return f"the page states {wanted} and the code prints {found}:\n{printed[-2000:]}"
+    return None
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
@@ -67,15 +104,19 @@ def test_blocks_that_need_more(page, backend):
     if backend != "tensorflow":
         pytest.skip("TensorFlow writes these files; the page is tested there")
     text = page.read_text("utf-8")
-    for name in sorted({name for names in NEEDS.findall(text) for name in names.split(", ")}):
+    needed = ", ".join(match[1] for match in NEEDS.finditer(text))
+    for name in sorted(set(needed.split(", "))):
         pytest.importorskip(name, reason=f"{page.name} needs {name}: make docs-more")
     run_blocks(text, str(page), {"__name__": "__main__"})
 
 
 def test_a_comment_above_a_block_says_what_it_needs():
-    page = "```python\na = 1\n```\n\n<!-- needs: some_package -->\n\n```python\na = 2\n```\n"
-    assert NEEDS.findall(page) == ["some_package"]
-    assert [code for _, code in python_blocks(NEEDS.sub("", page))] == ["a = 1\n"]
+    page = (
+        "```python\na = 1\n```\n\n<!-- needs: some_package -->\n\n```python\nprint(2)\n```\n\n"
+        "```text\n2\n```\n"
+    )
+    assert [match[1] for match in NEEDS.finditer(page)] == ["some_package"]
+    assert [block[1:3] for block in python_blocks(NEEDS.sub("", page))] == [("a = 1\n", "")]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
@@ -86,7 +127,7 @@ def test_links_inside_the_repository(page):
 
 
 def test_readme_begins_with_code_of_under_ten_lines():
-    _, code = next(python_blocks((ROOT / "README.md").read_text("utf-8")))
+    _, code, *_ = next(python_blocks((ROOT / "README.md").read_text("utf-8")))
     lines = [line for line in code.splitlines() if line.strip() and not line.startswith("#")]
     assert len(lines) < 10, f"The first block of README.md has {len(lines)} lines of code."
 
@@ -109,7 +150,7 @@ def test_a_page_about_moving_has_one_script_before_and_after(page):
     (old,) = OLD.findall(text)
     ast.parse(old)
     assert f"import {MOVES[page]}" in old or f"from {MOVES[page]}" in old
-    _, new = next(python_blocks(text))
+    _, new, *_ = next(python_blocks(text))
     assert "keras_metric" in new and MOVES[page] not in new
 
 
@@ -132,7 +173,7 @@ def test_calls_on_a_page_about_moving_are_calls(page):
 
 def test_tensorflow_addons_is_left_by_one_line():
     text = (ROOT / "docs" / "migrate-tensorflow-addons.md").read_text("utf-8")
-    (old,), (_, new) = OLD.findall(text), next(python_blocks(text))
+    (old,), (_, new, *_) = OLD.findall(text), next(python_blocks(text))
     changed = "import tensorflow_addons as tfa", "import keras_metric.addons as tfa"
     assert old.replace(*changed) == new != old
 
@@ -169,6 +210,48 @@ def test_every_page_is_in_the_navigation():
 
 def test_a_false_page_fails():
     page = "Text\n\n```python\na = 1\n```\n\n- item\n\n  ```python\n  assert a == 2\n  ```\n"
-    assert [line for line, _ in python_blocks(page)] == [4, 10]
+    assert [line for line, *_ in python_blocks(page)] == [4, 10]
     with pytest.raises(AssertionError):
         run_blocks(page, "page.md", {})
+
+
+PRINTS = "print('recall@1', {'loss': 0.123, 'steps': 40})\nprint('end')"
+
+
+@pytest.mark.parametrize(
+    ("output", "right"),
+    [
+        ("recall@1 {'loss': 0.123, 'steps': 40}\nend", True),
+        ("recall@1 {'loss': 0.1238, 'steps': 40}\nend", True),
+        ("recall@1 {'loss': 1.23e-1,\n 'steps': 40}\nend", True),
+        ("recall@1 {..., 'steps': 40}\n...", True),
+        ("...\nend", True),
+        ("recall@1 {'loss': 0.133, 'steps': 40}\nend", False),
+        ("recall@1 {'loss': 0.123, 'steps': 41}\nend", False),
+        ("recall@2 {'loss': 0.123, 'steps': 40}\nend", False),
+        ("recall@1 {'loss': 0.123}\nend", False),
+        ("recall@1 {'loss': 0.123, 'steps': 40}", False),
+        ("recall@1 {'loss': 0.123, 'steps': 40}\nend\nand a line", False),
+    ],
+)
+@pytest.mark.parametrize("indent", ["", "  "])
+def test_stated_output_is_compared(output, right, indent):
+    page = f"```python\n{PRINTS}\n```\n\n```text\n{output}\n```\n"
+    page = "".join(indent + line for line in page.splitlines(keepends=True))
+    with (
+        contextlib.nullcontext() if right else pytest.raises(AssertionError, match="the page stat")
+    ):
+        run_blocks(page, "page.md", {})
+
+
+def test_a_page_states_what_its_blocks_print():
+    page = "```python\nprint(1.5)\n```\n"
+    with pytest.raises(AssertionError, match="line 2"):
+        run_blocks(page, "page.md", {})
+    for tolerance, right in (("1", True), ("0.1", False)):
+        stated = f"{page}\n<!-- within {tolerance} -->\n\n```text\n1.0\n```\n"
+        with (
+            contextlib.nullcontext() if right else pytest.raises(AssertionError, match="states 1.0")
+        ):
+            run_blocks(stated, "page.md", {})
+    run_blocks(f"{page}\n```text\n1.5\n```\n\nText.\n\n```text\nphotos/\n```\n", "page.md", {})
