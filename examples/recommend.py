@@ -13,12 +13,13 @@ https://doi.org/10.1145/3298689.3346996); the last row of the table gives that b
 
 import argparse
 import csv
-import os
 import sys
 import time
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+from keras_metric_startup import hide_tensorflow_startup_messages
+
+hide_tensorflow_startup_messages()
 
 import keras
 import numpy as np

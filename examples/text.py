@@ -19,7 +19,9 @@ import os
 import time
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+from keras_metric_startup import hide_tensorflow_startup_messages
+
+hide_tensorflow_startup_messages()
 
 import keras
 import numpy as np
@@ -304,7 +306,7 @@ def learn_questions(arguments):
     try:
         rows["edit distance"] = judged(edit_similarities(test_texts, texts))
     except ImportError:
-        print("no row of edit distances: pip install rapidfuzz")
+        print('no row of edit distances: pip install "keras_metric[examples]"')
     rows["Jaccard, words"] = judged(jaccard_similarities(test_texts, texts))
     tfidf = TfidfVectorizer().fit(texts)
     rows["TF-IDF, words"] = judged(

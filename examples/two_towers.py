@@ -10,10 +10,11 @@ captions of combinations never seen find each other, beside chance and the untra
 
 import argparse
 import itertools
-import os
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+from keras_metric_startup import hide_tensorflow_startup_messages
+
+hide_tensorflow_startup_messages()
 
 import keras
 import numpy as np

@@ -14,7 +14,6 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # All of these are read when a backend or matplotlib is first imported, so they come first.
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ["MPLBACKEND"] = "Agg"
 # Tests compile much and run it once, on a few rows: XLA shall not spend time on fast code.
 _XLA = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
@@ -26,6 +25,10 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 for folder in (ROOT, ROOT / "tests"):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
+
+from keras_metric_startup import hide_tensorflow_startup_messages  # noqa: E402
+
+hide_tensorflow_startup_messages()
 
 import keras  # noqa: E402
 import numpy as np  # noqa: E402

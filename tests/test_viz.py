@@ -119,7 +119,7 @@ class TestEmbeddings:
     def test_umap_is_given_what_it_needs_or_asked_for(self, rng, monkeypatch):
         monkeypatch.setitem(sys.modules, "umap", None)
         x = rng.normal(size=(6, 3))
-        with pytest.raises(ImportError, match="pip install umap-learn"):
+        with pytest.raises(ImportError, match=r"pip install .keras_metric\[umap\]"):
             viz.plot_embeddings(x, np.zeros(6), method="umap")
 
         class Double:

@@ -146,8 +146,8 @@ def _umap(embeddings, start, seed):
         import umap
     except ImportError as error:
         raise ImportError(
-            'method="umap" needs the package umap-learn: pip install umap-learn, or pass '
-            'method="tsne".'
+            'method="umap" needs the package umap-learn: pip install "keras_metric[umap]", or '
+            'pass method="tsne".'
         ) from error
     if len(embeddings) < 4:
         return start
