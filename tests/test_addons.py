@@ -5,6 +5,8 @@ Expected values come from loops in NumPy and from the tests and docstrings of te
 """
 
 import inspect
+import operator
+import re
 
 import keras
 import numpy as np
@@ -530,6 +532,69 @@ class TestDropIn:
             "triplet": "triplet_hard_loss",
         }.items():
             assert hasattr(getattr(tfa.losses, module), name)
+
+    # The packages of tensorflow-addons 0.23, and the names of its `losses` that are not metric
+    # losses; of each, a name of Keras 3 that the line gives.
+    ABSENT = {
+        "activations": "tanh_shrink",
+        "callbacks": "SwapEMAWeights",
+        "image": "keras.ops.image",
+        "layers": "GroupNormalization",
+        "metrics": "F1Score",
+        "optimizers": "Lamb",
+        "options": "no replacement",
+        "register_all": "register_keras_serializable",
+        "rnn": "LSTMCell",
+        "seq2seq": "no replacement",
+        "text": "no replacement",
+        "losses.GIoULoss": "no replacement",
+        "losses.PinballLoss": "no replacement",
+        "losses.SigmoidFocalCrossEntropy": "BinaryFocalCrossentropy",
+        "losses.SparsemaxLoss": "keras.ops.sparsemax",
+        "losses.WeightedKappaLoss": "no replacement",
+        "losses.focal_loss": "BinaryFocalCrossentropy",
+        "losses.giou_loss": "no replacement",
+        "losses.kappa_loss": "no replacement",
+        "losses.pinball_loss": "no replacement",
+        "losses.quantiles": "no replacement",
+        "losses.sigmoid_focal_crossentropy": "BinaryFocalCrossentropy",
+        "losses.sparsemax_loss": "keras.ops.sparsemax",
+    }
+
+    @pytest.mark.parametrize("path", ABSENT)
+    def test_absent_names_give_one_line(self, path):
+        inside, _, name = path.rpartition(".")
+        module = tfa.losses if inside else tfa
+        assert not hasattr(module, name) and name not in dir(module)
+        with pytest.raises(AttributeError, match=self.ABSENT[path]) as of_attribute:
+            getattr(module, name)
+        line = str(of_attribute.value)
+        assert "\n" not in line and f"{module.__name__} has no '{name}'" in line
+        for statement in (
+            f"from {module.__name__} import {name}",
+            f"import {module.__name__}.{name}",
+            f"from {module.__name__}.{name} import anything",
+        ):
+            with pytest.raises(ImportError) as of_import:
+                exec(statement)
+            assert str(of_import.value) == line
+        # Every name of Keras in the line exists there.
+        found = [name.removeprefix("keras.") for name in re.findall(r"\bkeras(?:\.\w+)+", line)]
+        for names, place in re.findall(r"Keras 3 has ([\w, ]+) in keras\.(\w+)", line):
+            found += [f"{place}.{name}" for name in re.split(", | and ", names)]
+        assert found or "no replacement" in line
+        for name in found:
+            operator.attrgetter(name)(keras)
+
+    def test_other_names_fail_as_in_any_module(self):
+        with pytest.raises(AttributeError, match="^module 'keras_metric.addons' has no attribute"):
+            _ = tfa.layer
+        with pytest.raises(ImportError, match="cannot import name 'layer'"):
+            exec("from keras_metric.addons import layer")
+        with pytest.raises(
+            ModuleNotFoundError, match="No module named 'keras_metric.addons.layer'"
+        ):
+            exec("import keras_metric.addons.layer")
 
     @pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
     def test_configurations_of_keras_2_load(self, cls):

@@ -13,6 +13,7 @@ metric, weights for anchors, and means over the terms that still teach something
 `docs/migrate-tensorflow-addons.md` says which is which.
 """
 
+from keras_metric.addons.absent_names import attribute_error as _attribute_error
 from keras_metric.addons.losses import (
     ContrastiveLoss,
     LiftedStructLoss,
@@ -42,3 +43,7 @@ __all__ = [
     "triplet_hard_loss",
     "triplet_semihard_loss",
 ]
+
+
+def __getattr__(name):
+    raise _attribute_error(__name__, name)

@@ -1,5 +1,6 @@
 """What `tensorflow_addons.losses` has for metric learning, in modules of the same names."""
 
+from keras_metric.addons.absent_names import attribute_error as _attribute_error
 from keras_metric.addons.losses.contrastive import ContrastiveLoss, contrastive_loss
 from keras_metric.addons.losses.lifted import LiftedStructLoss, lifted_struct_loss
 from keras_metric.addons.losses.npairs import (
@@ -29,3 +30,7 @@ __all__ = [
     "triplet_hard_loss",
     "triplet_semihard_loss",
 ]
+
+
+def __getattr__(name):
+    raise _attribute_error(__name__, name)
