@@ -18,7 +18,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # One thread for each worker: more only wait for each other.
 PYTEST := TF_NUM_INTRAOP_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -q
 
-# TensorFlow speaks of missing GPUs as of errors; real ones are exceptions.
+# TensorFlow logs missing GPUs as errors; silence them. keras_metric_startup.py hides the messages
+# that come before this level is read.
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .DEFAULT_GOAL := help

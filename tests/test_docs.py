@@ -1,4 +1,4 @@
-"""Every code block that a reader can copy runs: README.md, docs/*.md and the docstrings."""
+"""Every code block of README.md, docs/*.md and the docstrings runs and prints what is stated."""
 
 import ast
 import contextlib
