@@ -26,7 +26,9 @@ import time
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+from keras_metric_startup import hide_tensorflow_startup_messages
+
+hide_tensorflow_startup_messages()
 
 import numpy as np
 from losses import RESULTS, machine, write

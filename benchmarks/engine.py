@@ -183,6 +183,10 @@ def main():
     engine = sys.argv[1]
     os.environ["KERAS_BACKEND"] = BACKENDS.get(engine, "tensorflow")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if engine != "tfa":  # which runs in an environment without this package
+        from keras_metric_startup import hide_tensorflow_startup_messages
+
+        hide_tensorflow_startup_messages()
     # The answers alone may go to the caller; libraries print what they like elsewhere.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)

@@ -11,6 +11,8 @@ import os
 import sys
 import time
 
+from keras_metric_startup import hide_tensorflow_startup_messages
+
 ENGINES = ("tensorflow", "jax", "torch", "pml")
 # What a user would write. The first is what all others of the framework are compared with.
 STEPS = {
@@ -247,7 +249,7 @@ def serve(answer_to):
 def main():
     engine = sys.argv[1]
     os.environ["KERAS_BACKEND"] = "torch" if engine == "pml" else engine
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    hide_tensorflow_startup_messages()
     turns = {}
 
     def answer_to(case):

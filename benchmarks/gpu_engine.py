@@ -12,13 +12,15 @@ import time
 import engine
 import fit_engine
 
+from keras_metric_startup import hide_tensorflow_startup_messages
+
 ENGINES = fit_engine.ENGINES
 
 
 def prepare(backend, device):
     """Set the environment and the precision; must come before anything computes."""
     os.environ["KERAS_BACKEND"] = backend
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    hide_tensorflow_startup_messages()
     # The engines share the device: none may take all of its memory at the start.
     os.environ["TF_FORCE_GPU_ALLOW_GROWTH"] = "true"
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"

@@ -31,6 +31,8 @@ from contenders import (
 )
 from losses import RESULTS, Worker, machine, write
 
+from keras_metric_startup import hide_tensorflow_startup_messages
+
 FILTERS = 32
 BATCH, PER_CLASS, DIM = 128, 4, 64
 SIDE = 28
@@ -238,7 +240,7 @@ def untrained(x_test, y_test):
 def work(side, data):
     """Answer one case a line, as a process of its own."""
     os.environ["KERAS_BACKEND"] = "tensorflow"
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    hide_tensorflow_startup_messages()
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     parts = drawings(data)

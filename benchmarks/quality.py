@@ -20,6 +20,8 @@ from pathlib import Path
 from losses import RESULTS, Worker, machine, write
 from omniglot import SIDE, conv4, drawings, recall, torch_layers
 
+from keras_metric_startup import hide_tensorflow_startup_messages
+
 # Our class, its arguments; the peer's class, its arguments, and whether vectors come as they are.
 LOSSES = {
     "TripletLoss": ({"mining": "all"}, "TripletMarginLoss", {"margin": 0.2}, True),
@@ -139,7 +141,7 @@ def train_peer(name, model, x, y, x_test, y_test, steps, rate, seed):
 def work(side, folder):
     """Answer one case a line, as a process of its own."""
     os.environ["KERAS_BACKEND"] = "tensorflow"
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    hide_tensorflow_startup_messages()
     import numpy as np
 
     answers = os.fdopen(os.dup(1), "w")

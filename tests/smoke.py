@@ -36,7 +36,7 @@ def main():
     assert figure.axes
     command = pathlib.Path(sys.executable).with_name("keras-metric")
     shown = subprocess.run([command, "--help"], capture_output=True, text=True, check=True)
-    assert "train" in shown.stdout
+    assert "train" in shown.stdout and not shown.stderr
     print(f"keras_metric {keras_metric.__version__}: recall@1 {metrics['recall_at_1']:.2f}")
 
 
