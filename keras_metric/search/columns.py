@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from keras_metric._checks import shown
 from keras_metric.search.attributes import MISSING, check_kind
 from keras_metric.search.growing_array import GrowingArray
 from keras_metric.search.where import AnyOf
@@ -232,6 +233,6 @@ def compacted(codes, values):
 def unknown_attribute(name, known):
     """The message for a name in `where` that no item has."""
     return (
-        f"`where` asks for an attribute that no item of this index has. Received: {name!r}; known "
-        f"are {sorted(known)}"
+        f"`where` asks for an attribute that no item of this index has. Received: {shown(name)}; "
+        f"known are {shown(sorted(known))}"
     )
