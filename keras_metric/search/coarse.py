@@ -50,7 +50,7 @@ def check_settings(kind, settings, dim):
         if name not in defaults:
             raise ValueError(
                 f"kind={kind!r} has the settings {sorted(defaults)}. Received: "
-                f"{shown(name)}={shown(value)}"
+                f"{str(name):.200}={shown(value)}"
             )
         if value is not None or defaults[name] is not None:
             check_count(name, value)

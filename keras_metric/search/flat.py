@@ -142,7 +142,7 @@ def by_products(queries):
 
 
 def _run_alone():
-    """Give FAISS one thread in a forked child, where a search would wait for the parent's threads."""
+    """Give FAISS one thread in a forked child, where it would wait for threads of the parent."""
     if "faiss" in sys.modules:
         sys.modules["faiss"].omp_set_num_threads(1)
 
