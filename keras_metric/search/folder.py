@@ -204,11 +204,15 @@ def _write_data(index, folder):
     files = {}
     for name, array in arrays.items():
         with open(folder / f"{name}.npy", "xb") as file:
-            np.save(file, array, allow_pickle=False)
+            # np.save does not report why a write failed, such as a full disk.
+            array = np.ascontiguousarray(array)
+            header = np.lib.format.header_data_from_array_1_0(array)
+            np.lib.format.write_array_header_1_0(file, header)
+            file.write(array.data)
             file.flush()
             os.fsync(file.fileno())
     with open(folder / "names.json", "x", encoding="ascii") as file:
-        json.dump(description, file)
+        file.write(json.dumps(description))
         file.flush()
         os.fsync(file.fileno())
     for file in sorted(folder.iterdir()):
