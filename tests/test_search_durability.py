@@ -10,6 +10,8 @@ import pickle
 import shutil
 import signal
 import subprocess
+import sys
+import traceback
 import types
 import warnings
 from pathlib import Path
@@ -37,6 +39,10 @@ def filled(rng, count=5):
 
 def files(path="index"):
     return sorted(str(entry.relative_to(path)) for entry in Path(path).rglob("*"))
+
+
+def stored(path):
+    return [entry for entry in Path(path).rglob("*") if entry.is_file()]
 
 
 def add(index, rng, count=1, **arguments):
@@ -91,7 +97,7 @@ class Disk:
     def _open(self, path, mode="r", **arguments):
         if mode[0] in "wx":
             self.step()
-        file = open(path, mode, **arguments)
+        file = open(path, mode, **arguments)  # noqa: SIM115
         return file if "r" in mode else File(file, self)
 
 
@@ -124,7 +130,7 @@ def disk(monkeypatch):
 
 
 def interrupted(call, disk):
-    """Run `call` once for each of its steps, which fails; yield after each, and end when it runs."""
+    """Run `call` once for each of its steps, which fails, and yield whether the call did."""
     for step in itertools.count(1):
         disk.stop(at=step)
         with warnings.catch_warnings():
@@ -276,3 +282,445 @@ class TestFullDisk:
             index.close()
         finally:
             subprocess.run(["umount", "-l", "disk"], check=True)
+
+
+def forked(work):
+    """Run `work` in a forked child and return its exit status; -9 if it was killed."""
+    child = os.fork()
+    if not child:
+        try:
+            work()
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(1)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+# Every call by which an index changes the disk, and those that remove what is in the way.
+STEPS = ("fsync", "mkdir", "replace", "unlink", "rmdir")
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+class TestKills:
+    """A child kills itself before, or in the middle of, one step of its changes to the disk."""
+
+    def sweep(self, work, check):
+        """Kill `work` at up to 60 steps spread over all of them, each time in a new folder."""
+        with pytest.MonkeyPatch.context() as patch:
+            disk = Disk(patch, die, STEPS)
+            shutil.copytree("start", "index")
+            disk.stop(at=0)
+            with open(os.devnull, "wb") as nobody:
+                work(nobody.fileno())
+            kills = np.unique(np.linspace(1, disk.steps, 60).astype(int))
+            for step in kills.tolist():
+                shutil.rmtree("index")
+                shutil.copytree("start", "index")
+                read, write = os.pipe()
+
+                def killed(step=step, write=write):
+                    disk.stop(at=step)
+                    work(write)
+
+                assert forked(killed) == -signal.SIGKILL
+                os.close(write)
+                with open(read, "rb") as answers:
+                    check(len(answers.read()), content(Index.load("index")))
+        return len(kills)
+
+    def test_a_save_leaves_the_old_or_the_new(self, rng):
+        states, indexes = [], []
+        for count in range(3, 8):
+            indexes.append(filled(rng, count))
+            states.append(content(indexes[-1]))
+        indexes[0].save("start")
+        met = set()
+
+        def work(answers):
+            for index in indexes[1:]:
+                index.save("index")
+                os.write(answers, b".")
+
+        def check(answered, found):
+            assert found in states[answered : answered + 2]
+            met.add(states.index(found) - answered)
+            # The next save removes what the kill left.
+            indexes[0].save("index")
+            assert {name.split("-")[0] for name in os.listdir("index")} <= {
+                *("card.md", "data", "lock", "manifest.json")
+            }
+            assert len(list(Path("index").glob("data-*"))) == 1
+
+        assert self.sweep(work, check) == 60
+        assert met == {0, 1}, "the kills should come before and after the rename"
+
+    def test_a_kept_index_has_all_that_was_answered(self, rng):
+        vectors = rng.normal(size=(4, DIM))
+        calls = [
+            lambda index: index.keep("index"),
+            lambda index: index.add(vectors, ["a", "b", "c", "a"], list("abcd"), [{"by": "é"}] * 4),
+            lambda index: index.remove(labels=["a"]),
+            lambda index: index.replace(vectors[:1], ["z"], ["b"]),
+            lambda index: index.save("index"),
+            lambda index: index.add(vectors[:2], ["e", "f"]),
+            lambda index: index.remove([0, "c"]),
+            lambda index: index.keep("index"),
+            lambda index: index.enrol(vectors, "mean", "late"),
+        ]
+        model = filled(rng)
+        model.save("start")
+        states = [content(model)]
+        for call in calls:
+            if call not in (calls[0], calls[4], calls[7]):
+                call(model)
+            states.append(content(model))
+
+        def work(answers):
+            index = Index.load("index")
+            for call in calls:
+                call(index)
+                os.write(answers, b".")
+            index.close()
+
+        met = set()
+
+        def check(answered, found):
+            met.add(answered)
+            assert found in states[answered : answered + 2]
+
+        assert self.sweep(work, check) == 60
+        assert met >= set(range(8))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+class TestForks:
+    def test_a_child_reads_and_does_not_write(self, rng):
+        index = filled(rng)
+        index.keep("index")
+        query = rng.normal(size=(30, DIM))
+        wanted = index.search(query, 3)
+
+        def child():
+            assert index.search(query, 3) == wanted and len(index) == 5
+            changes = [
+                lambda: add(index, rng),
+                lambda: index.replace(query[:1], ["x"], [0]),
+                lambda: index.remove([0]),
+                lambda: index.enrol(query, "mean"),
+                lambda: index.save("index"),
+                lambda: index.keep("index"),
+            ]
+            for change in changes:
+                with pytest.raises(RuntimeError, match="kept by the process .* `keep` this copy"):
+                    change()
+            assert content(index) == content(Index.load("index"))
+            # The ways out.
+            index.save("copy")
+            index.keep("elsewhere")
+            add(index, rng, ids=["child"])
+            assert content(Index.load("elsewhere")) == content(index)
+            index.close()
+
+        before = files()
+        assert forked(child) == 0
+        assert files() == before
+        assert add(index, rng) == [5]
+        assert content(Index.load("index")) == content(index)
+        assert "child" in Index.load("elsewhere") and len(Index.load("copy")) == 5
+        index.close()
+
+    def test_a_child_can_close_its_copy(self, rng):
+        index = filled(rng)
+        index.keep("index")
+        assert forked(index.close) == 0
+        other = filled(rng)
+        with pytest.raises(ValueError, match="keeps or saves"):
+            other.save("index")
+        check_kept(index, "index", rng)
+        index.close()
+
+    def test_a_child_does_not_hold_the_folder(self, rng):
+        index = filled(rng)
+        index.keep("index")
+        read, write = os.pipe()
+
+        def child():
+            os.close(write)
+            os.read(read, 1)
+
+        # As a worker that outlives the service.
+        pid = os.fork()
+        if not pid:
+            try:
+                child()
+            finally:
+                os._exit(0)
+        index.close()
+        again = Index.load("index")
+        again.keep("index")
+        check_kept(again, "index", rng)
+        again.close()
+        os.close(write)
+        os.close(read)
+        assert os.waitpid(pid, 0)[1] == 0
+
+    def test_a_child_of_many_threads_searches(self):
+        # With several threads FAISS leaves none of them to the child, which would wait for them.
+        code = (
+            "import os, numpy as np; from keras_metric.search import Index\n"
+            "index, x = Index(8), np.random.default_rng(0).normal(size=(3000, 8))\n"
+            "index.add(x, [0] * 3000); index.search(x[:200], 3)\n"
+            "pid = os.fork(); wanted = len(index.search(x[:200], 3))\n"
+            "if not pid: os._exit(wanted - 200)\n"
+            "assert os.waitpid(pid, 0)[1] == 0\n"
+        )
+        environment = {**os.environ, "OMP_NUM_THREADS": "4"}
+        subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", code], env=environment, timeout=120, check=True
+        )
+
+
+@pytest.mark.parametrize("duplicate", [pickle.dumps, copy.copy, copy.deepcopy])
+@pytest.mark.parametrize("kept", [False, True])
+def test_an_index_is_not_pickled(rng, duplicate, kept):
+    index = filled(rng)
+    if kept:
+        index.keep("index")
+    with pytest.raises(TypeError, match=r"neither copied nor pickled.*Index\.load"):
+        duplicate(index)
+    index.close()
+
+
+def test_a_spawned_process_gets_no_index(rng):
+    process = multiprocessing.get_context("spawn").Process(target=len, args=(filled(rng),))
+    with pytest.raises(TypeError, match=r"neither copied nor pickled.*Index\.load"):
+        process.start()
+
+
+class TestFolder:
+    def test_another_working_folder_is_no_other_index(self, rng, monkeypatch):
+        index = filled(rng)
+        index.keep("index")
+        path = Path("index").resolve()
+        Path("below").mkdir()
+        monkeypatch.chdir("below")
+        check_kept(index, path, rng)
+        index.close()
+
+    @pytest.mark.parametrize("fate", ["deleted", "moved", "replaced", "journal deleted"])
+    def test_a_change_after_the_folder_is_gone(self, rng, fate):
+        index = filled(rng)
+        index.keep("index")
+        add(index, rng)
+        if fate == "deleted":
+            shutil.rmtree("index")
+        elif fate == "journal deleted":
+            next(Path("index").glob("journal-*")).unlink()
+        else:
+            Path("index").rename("moved")
+            if fate == "replaced":
+                shutil.copytree("moved", "index")
+        before = content(index)
+        for change in (
+            lambda: add(index, rng),
+            lambda: index.replace(np.ones((1, DIM)), ["x"], [0]),
+            lambda: index.remove([0]),
+        ):
+            with pytest.raises(FileNotFoundError, match="deleted, moved or replaced.*`keep`"):
+                change()
+        assert content(index) == before
+        if fate in ("moved", "replaced"):
+            assert content(Index.load("moved")) == before
+        index.keep("index")
+        check_kept(index, "index", rng)
+        # The new folder is locked, and not the old one.
+        with pytest.raises(ValueError, match="keeps or saves"):
+            filled(rng).save("index")
+        if fate in ("moved", "replaced"):
+            filled(rng).save("moved")
+        index.close()
+
+    def test_a_save_makes_the_folder_again(self, rng):
+        index = filled(rng)
+        index.keep("index")
+        shutil.rmtree("index")
+        index.save("index")
+        check_kept(index, "index", rng)
+        index.close()
+
+    def test_a_closed_index_is_saved_under_a_lock(self, rng):
+        index, other = filled(rng), filled(rng)
+        index.keep("index")
+        index.close()
+        other.keep("index")
+        with pytest.raises(ValueError, match="keeps or saves"):
+            index.save("index")
+        other.close()
+
+
+class TestPowerFailure:
+    """A file can get its new length before its new blocks, which then read as zeros."""
+
+    def journal(self, rng, changes=4):
+        """A kept index with some changes: the path of the journal, and where each change begins."""
+        index = filled(rng)
+        index.keep("index")
+        path = next(Path("index").glob("journal-*"))
+        starts = []
+        for n in range(changes):
+            starts.append(path.stat().st_size)
+            add(index, rng, 60, ids=[f"{n}-{row}" for row in range(60)])
+        index.close()
+        return path, [*starts, path.stat().st_size]
+
+    def loaded(self):
+        return (len(Index.load("index")) - 5) / 60
+
+    @pytest.mark.parametrize("zeros", [1, 19, 20, 511, 512, 4096, 100_000])
+    def test_zeros_after_the_last_change(self, rng, zeros):
+        path, _ = self.journal(rng)
+        path.write_bytes(path.read_bytes() + bytes(zeros))
+        assert self.loaded() == 4
+        index = Index.load("index")
+        index.keep("index")
+        check_kept(index, "index", rng)
+        index.close()
+
+    def test_zeros_in_place_of_the_last_blocks(self, rng):
+        path, starts = self.journal(rng)
+        data = path.read_bytes()
+        blocks = [start for start in range(0, len(data), 512) if start > starts[3]]
+        assert len(blocks) > 4
+        for start in [starts[2], starts[3], *blocks]:
+            path.write_bytes(data[:start] + bytes(len(data) - start))
+            assert self.loaded() == (2 if start == starts[2] else 3)
+
+    @pytest.mark.parametrize("zeros", [0, 5000])
+    def test_damage_before_the_last_change_is_named(self, rng, zeros):
+        path, starts = self.journal(rng)
+        data = bytearray(path.read_bytes() + bytes(zeros))
+        for place in (starts[1], starts[1] + 4, starts[1] + 18, starts[1] + 50, starts[2] - 1):
+            altered = bytearray(data)
+            altered[place] ^= 1
+            path.write_bytes(altered)
+            with pytest.raises(ValueError, match=f"damaged at byte {starts[1]}"):
+                Index.load("index")
+
+    def test_a_damaged_last_change_is_named(self, rng):
+        path, starts = self.journal(rng)
+        data = path.read_bytes()
+        for place in (starts[3], starts[3] + 18, starts[3] + 50, starts[4] - 1):
+            path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+            with pytest.raises(ValueError, match=f"damaged at byte {starts[3]}"):
+                Index.load("index")
+
+
+class TestForgotten:
+    NAME, NUMBER = "Secret Ann", 12345.5
+
+    def reachable(self, index):
+        """Every string and every array that an index holds, through all its objects."""
+        seen, stack, found = set(), [vars(index)], []
+        while stack:
+            thing = stack.pop()
+            if id(thing) in seen or isinstance(thing, (type, types.ModuleType, types.FunctionType)):
+                continue
+            seen.add(id(thing))
+            found.append(thing)
+            stack += gc.get_referents(thing)
+        return [thing for thing in found if isinstance(thing, (str, np.ndarray))]
+
+    def holds(self, index):
+        """Whether the name or the number is anywhere in the index, spare room included."""
+        return any(
+            self.NAME in thing
+            if isinstance(thing, str)
+            else thing.dtype.kind == "f" and bool((thing == self.NUMBER).any())
+            for thing in self.reachable(index)
+        )
+
+    def remember(self, index, label, ids, vectors):
+        attributes = [{"by": f"{label} {key}", "age": self.NUMBER} for key in ids]
+        index.add(vectors, [label] * len(ids), ids, attributes)
+
+    @pytest.mark.parametrize("loaded", [False, True])
+    @pytest.mark.parametrize("way", ["remove", "remove label", "remove all", "replace"])
+    def test_nothing_of_an_item_stays(self, rng, way, loaded):
+        index = filled(rng)
+        secret = np.full((2, DIM), self.NUMBER)
+        self.remember(index, self.NAME, [f"{self.NAME} 1", f"{self.NAME} 2"], secret)
+        self.remember(index, "Bob", ["between", "last"], rng.normal(size=(2, DIM)))
+        if loaded:
+            index.save("index")
+            index = Index.load("index")
+        index.identify(rng.normal(size=(1, DIM)), "centroid", threshold=1)
+        index.replace(rng.normal(size=(2, DIM)), ["Bob"] * 2, ["between", "last"], [{}, {}])
+        assert self.holds(index)
+        if way == "replace":
+            index.remove([f"{self.NAME} 1"])
+            self.remember(index, "x", ["x"], rng.normal(size=(1, DIM)))
+            index.replace(rng.normal(size=(1, DIM)), ["y"], ["x"])
+            index.remove([f"{self.NAME} 2"])
+        elif way == "remove":
+            index.remove([f"{self.NAME} 2", f"{self.NAME} 1"])
+        elif way == "remove label":
+            index.remove(labels=[self.NAME])
+        else:
+            index.remove(index.ids())
+        assert not self.holds(index)
+        store = index._store
+        arrays = [store.vectors, store.labels]
+        arrays += [getattr(c, a) for c in store.columns._columns.values() for a in c.arrays]
+        for array in arrays:
+            assert len(array) == len(index) and not array._room[len(array) :].any()
+        # What is left is as if the item had never been there.
+        index.keep("kept")
+        assert not any(self.NAME.encode() in path.read_bytes() for path in stored("kept"))
+        again = Index.load("kept")
+        assert content(again) == content(index)
+        if len(index):
+            query = rng.normal(size=(4, DIM))
+            named = index.identify(query, "centroid", threshold=9)
+            assert again.identify(query, "centroid", threshold=9) == named
+            assert not again.search(query[:1], where={"by": ("Secret", "Secret Z")})[0]
+            assert not index.search(query[:1], where={"by": ("Secret", "Secret Z")})[0]
+        index.close()
+
+    def test_the_journal_forgets_with_the_next_save(self, rng):
+        index = filled(rng)
+        index.keep("index")
+        self.remember(index, self.NAME, [self.NAME], np.full((1, DIM), self.NUMBER))
+        index.remove(labels=[self.NAME])
+        assert any(self.NAME.encode() in path.read_bytes() for path in stored("index"))
+        index.save("index")
+        number = np.float32(self.NUMBER).tobytes()
+        for path in stored("index"):
+            assert self.NAME.encode() not in path.read_bytes()
+            assert number not in path.read_bytes()
+        index.close()
+
+    @pytest.mark.parametrize("one_by_one", [False, True])
+    def test_tables_shrink(self, rng, one_by_one):
+        index = filled(rng)
+        wanted = content(index)
+        index.identify(np.ones((1, DIM)), "centroid", threshold=1)
+        count = 6000 if one_by_one else 60_000
+        for turn in range(2):
+            names = [f"{turn} {row}" for row in range(count)]
+            ids = index.add(rng.normal(size=(count, DIM)), names, None, [{"by": n} for n in names])
+            if one_by_one:
+                for start in range(0, count, 100):
+                    index.remove(ids[start : start + 100])
+            else:
+                index.remove(ids)
+            tables = [index._store.label_names, index._store.columns._columns["by"].names]
+            for table in tables:
+                assert len(table.values) <= 2000 and len(table.code_of) <= 5
+            assert content(index) == wanted
+        query = rng.normal(size=(9, DIM))
+        index.save("index")
+        found = Index.load("index").identify(query, "centroid", threshold=9)
+        assert index.identify(query, "centroid", threshold=9) == found
