@@ -68,7 +68,7 @@ def read_manifest(path):
         manifest = json.loads(text)
         body = manifest["body"]
         intact = manifest["checksum"] == _checksum(body) and body["format"] == FORMAT
-        newer = body["version"] > VERSION
+        newer = type(body["version"]) is int and body["version"] > VERSION
     except (ValueError, KeyError, TypeError, RecursionError):
         intact = newer = False
     if newer:
