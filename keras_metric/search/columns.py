@@ -185,11 +185,15 @@ class Columns:
             for array in column.arrays:
                 getattr(column, array).rows[rows] = encoded[array]
 
+    def release(self, rows):
+        """Forget the strings of some rows, which `fill_hole` then removes."""
+        for column in self._columns.values():
+            if isinstance(column, StringColumn):
+                column.names.release(column.codes.rows[rows])
+
     def fill_hole(self, row):
         """Remove a row: the last one takes its place."""
         for column in self._columns.values():
-            if isinstance(column, StringColumn):
-                column.names.release(column.codes.rows[row : row + 1])
             for array in column.arrays:
                 getattr(column, array).fill_hole(row)
         self._size -= 1

@@ -115,12 +115,14 @@ class FaissStore:
             self.coarse.tidy(self.vectors.rows)
 
     def remove(self, ids):
+        rows = np.array([self.row_of[key] for key in ids], "int64")
+        self.label_names.release(self.labels.rows[rows])
+        self.columns.release(rows)
         for key in ids:
             row, last = self.row_of.pop(key), len(self.ids) - 1
             self.sums.subtract(self.labels.rows[row], self.vectors.rows[row])
             if self.coarse is not None:
                 self.coarse.remove(row, last)
-            self.label_names.release(self.labels.rows[row : row + 1])
             self.vectors.fill_hole(row)
             self.labels.fill_hole(row)
             self.columns.fill_hole(row)

@@ -247,7 +247,12 @@ class Index:
             self._write("replace", ids, vectors, labels, table)
 
     def remove(self, ids=None, labels=None):
-        """Forget items, by id or by label; all of them, or on any error none."""
+        """Remove items, by id or by label; all of them, or on any error none.
+
+        Their ids, labels, embeddings and attribute values are gone from the index when this
+        returns, and from its folder with the next `save` there. The approximate kinds keep a coarse
+        copy of the embeddings until most of their entries are of removed items.
+        """
         if (ids is None) == (labels is None):
             raise ValueError(
                 f"Pass `ids` or `labels`, one of the two. Received: ids={shown(ids)}, "
