@@ -4,7 +4,6 @@ import math
 import numbers
 import os
 import reprlib
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,9 +46,17 @@ def check_number(name, value, *, above=None, at_least=None, at_most=None):
         bounds.append((value >= at_least, f"at least {at_least}"))
     if at_most is not None:
         bounds.append((value <= at_most, f"at most {at_most}"))
-    if not abs(value) <= sys.float_info.max or not all(holds for holds, _ in bounds):
+    if not _is_finite(value) or not all(holds for holds, _ in bounds):
         wanted = " and ".join(text for _, text in bounds) or "finite"
         raise ValueError(f"`{name}` must be {wanted}. Received: {name}={shown(value)}")
+
+
+def _is_finite(value):
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        # An integer that no float can hold.
+        return False
 
 
 def check_count(name, value, *, at_least=1):

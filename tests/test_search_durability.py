@@ -694,6 +694,17 @@ class TestForgotten:
             assert not index.search(query[:1], where={"by": ("Secret", "Secret Z")})[0]
         index.close()
 
+    def test_a_coarse_copy_goes_with_the_next_structure(self, rng):
+        index = Index(DIM, metric="euclidean", kind="short", settings={"dims": 3, "train_at": 10})
+        index.add(rng.normal(size=(40, DIM)), [0] * 40)
+        index.add(np.full((1, DIM), self.NUMBER), [self.NAME], [self.NAME])
+        index.remove([self.NAME])
+        assert not self.holds(index)
+        index.remove(index.ids()[:21])
+        index.save("index")
+        number = np.float32(self.NUMBER).tobytes()
+        assert not any(number in path.read_bytes() for path in stored("index"))
+
     def test_the_journal_forgets_with_the_next_save(self, rng):
         index = filled(rng)
         index.keep("index")

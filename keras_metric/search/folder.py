@@ -293,9 +293,9 @@ def _check_folder(path):
 
 def _named(path):
     """The data and the journal that the manifest names; None if it is there and cannot be read."""
-    if not (path / MANIFEST).exists():
-        return set()
     try:
+        if not (path / MANIFEST).exists():
+            return set()
         body = read_manifest(path)
     except (OSError, ValueError):
         return None

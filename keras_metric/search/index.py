@@ -1,6 +1,5 @@
 """Index: who is this, among all that were enrolled."""
 
-import sys
 import threading
 
 import numpy as np
@@ -545,12 +544,17 @@ class Index:
                 raise TypeError(
                     f"`threshold` must be a number. Received: threshold={shown(threshold)}"
                 )
-            if not (abs(threshold) <= sys.float_info.max or abs(threshold) == float("inf")):
+            try:
+                number = float(threshold)
+            except OverflowError:
+                # An integer that no float can hold.
+                number = float("nan")
+            if number != number:
                 raise ValueError(
                     "`threshold` must not be NaN, nor an integer beyond the largest float. "
                     f"Received: threshold={shown(threshold)}"
                 )
-            return float(threshold)
+            return number
         if rule not in self.operating_points:
             raise ValueError(
                 f"This index has no threshold for rule={rule!r}. Run calibrate(..., "

@@ -52,14 +52,16 @@ class Journal:
             raise
 
     def close(self):
-        self._file.close()
+        # Every change is on the disk already, so an error here loses none.
+        with contextlib.suppress(OSError):
+            self._file.close()
 
 
 def is_at(file, path):
     """Whether an open file is the one that `path` names now."""
     try:
         return not file.closed and os.path.samestat(os.fstat(file.fileno()), os.stat(path))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
 
 
