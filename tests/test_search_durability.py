@@ -566,6 +566,27 @@ class TestFolder:
         other.close()
 
 
+def test_an_interrupted_save_takes_no_change_that_would_be_lost(rng, monkeypatch):
+    index = filled(rng)
+    index.keep("index")
+    replace = os.replace
+
+    def interrupted_after(source, target):
+        replace(source, target)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", interrupted_after)
+        with pytest.raises(KeyboardInterrupt):
+            index.save("index")
+    with pytest.raises(ValueError, match="was closed"):
+        add(index, rng)
+    assert content(Index.load("index")) == content(index)
+    index.keep("index")
+    check_kept(index, "index", rng)
+    index.close()
+
+
 class TestPowerFailure:
     """A file can get its new length before its new blocks, which then read as zeros."""
 

@@ -183,6 +183,9 @@ def _write(index, path, journal):
             shutil.rmtree(data, ignore_errors=True)
             with contextlib.suppress(OSError):
                 log.unlink()
+        elif fresh is not None and kept is not None:
+            # The manifest names the new journal already: a change in the earlier one would be lost.
+            kept.close()
         raise
     finally:
         if lock is not None:
