@@ -3,6 +3,7 @@
 import math
 import numbers
 import os
+import reprlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,18 +12,33 @@ import numpy as np
 from keras import ops
 
 _INT32 = np.iinfo(np.int32)
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 200
+_SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxset = _SHORT.maxdict = 20
+
+
+def shown(value):
+    """`repr(value)` for an error message, shortened where it is long."""
+    try:
+        text = _SHORT.repr(value)
+    except ValueError:
+        # Python converts no integer of more than 4,300 digits to a string.
+        return f"<{type(value).__name__} with a number of too many digits to print>"
+    return text if len(text) <= 1000 else text[:1000] + "..."
 
 
 def check_choice(name, value, choices):
     """Raise unless `value` is one of the strings `choices`."""
     if not isinstance(value, str) or value not in choices:
-        raise ValueError(f"`{name}` must be one of {sorted(choices)}. Received: {name}={value!r}")
+        raise ValueError(
+            f"`{name}` must be one of {sorted(choices)}. Received: {name}={shown(value)}"
+        )
 
 
 def check_number(name, value, *, above=None, at_least=None, at_most=None):
     """Raise unless `value` is a finite real number inside the given bounds."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"`{name}` must be a number. Received: {name}={value!r}")
+        raise TypeError(f"`{name}` must be a number. Received: {name}={shown(value)}")
     bounds = []
     if above is not None:
         bounds.append((value > above, f"greater than {above}"))
@@ -30,23 +46,31 @@ def check_number(name, value, *, above=None, at_least=None, at_most=None):
         bounds.append((value >= at_least, f"at least {at_least}"))
     if at_most is not None:
         bounds.append((value <= at_most, f"at most {at_most}"))
-    if not math.isfinite(value) or not all(holds for holds, _ in bounds):
+    if not _is_finite(value) or not all(holds for holds, _ in bounds):
         wanted = " and ".join(text for _, text in bounds) or "finite"
-        raise ValueError(f"`{name}` must be {wanted}. Received: {name}={value!r}")
+        raise ValueError(f"`{name}` must be {wanted}. Received: {name}={shown(value)}")
+
+
+def _is_finite(value):
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        # An integer that no float can hold.
+        return False
 
 
 def check_count(name, value, *, at_least=1):
     """Raise unless `value` is an integer of at least `at_least`."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise TypeError(f"`{name}` must be an integer. Received: {name}={value!r}")
+        raise TypeError(f"`{name}` must be an integer. Received: {name}={shown(value)}")
     if value < at_least:
-        raise ValueError(f"`{name}` must be at least {at_least}. Received: {name}={value!r}")
+        raise ValueError(f"`{name}` must be at least {at_least}. Received: {name}={shown(value)}")
 
 
 def check_flag(name, value):
     """Raise unless `value` is True or False."""
     if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"`{name}` must be True or False. Received: {name}={value!r}")
+        raise TypeError(f"`{name}` must be True or False. Received: {name}={shown(value)}")
 
 
 def check_seed(name, value, *, at_least=-math.inf):
@@ -58,7 +82,7 @@ def check_seed(name, value, *, at_least=-math.inf):
 def check_function(name, value):
     """Raise unless `value` is None or can be called."""
     if value is not None and not callable(value):
-        raise TypeError(f"`{name}` must be a function or None. Received: {name}={value!r}")
+        raise TypeError(f"`{name}` must be a function or None. Received: {name}={shown(value)}")
 
 
 def as_array(name, value):
@@ -93,7 +117,7 @@ def as_path(name, value):
     except (OSError, ValueError) as error:
         raise ValueError(
             f"`{name}` must be a path that this system can have. Received: "
-            f"{name}={str(value)[:80]!r}: {error}"
+            f"{name}={shown(str(value))}: {shown(str(error))[1:-1]}"
         ) from error
     return path
 

@@ -97,6 +97,14 @@ MANIFESTS = {
     "settings of a list": lambda b: b.update(settings=[1]),
     "a point too short": lambda b: b.update(operating_points=[["nearest", 1.0]]),
     "a point of text": lambda b: b.update(operating_points=[["nearest", *["x"] * 6]]),
+    "a point beyond the floats": lambda b: b["operating_points"][0].__setitem__(1, 10**400),
+    "a rate beyond the floats": lambda b: b["operating_points"][0].__setitem__(2, -(10**400)),
+    "a count beyond the floats": lambda b: b["operating_points"][0].__setitem__(4, 10**400),
+    "a point of NaN": lambda b: b["operating_points"][0].__setitem__(1, float("nan")),
+    "a count of NaN": lambda b: b["operating_points"][0].__setitem__(5, float("nan")),
+    "dim of infinity": lambda b: b.update(dim=float("inf")),
+    "version of infinity": lambda b: b.update(version=float("inf")),
+    "version of NaN": lambda b: b.update(version=float("nan")),
     "points of a number": lambda b: b.update(operating_points=3),
     "another argument as address": lambda b: b.update(address={"encoder": "x"}),
     "an address of no text": lambda b: b.update(address={"uri": 3}),
@@ -115,11 +123,33 @@ def test_a_manifest_is_not_believed(change):
         Index.load("index")
 
 
-@pytest.mark.parametrize("dim", [0, -1, 5, 10**9])
+@pytest.mark.parametrize("dim", [0, -1, 5, 10**9, 2**63, 10**400])
 def test_another_width_is_found(dim):
     saved()
     forge(lambda b: b.update(dim=dim))
     with pytest.raises(ValueError, match="dim|vectors.npy"):
+        Index.load("index")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"train_at": value} for value in (10**400, float("inf"), float("nan"), "x", [1], 0, -1, True)]
+    + [{name: 10**400} for name in ("links", "build_effort", "search_effort", "rerank")],
+)
+def test_settings_are_not_believed(settings):
+    saved(kind="hnsw", settings={"train_at": 10})
+    forge(lambda b: b["settings"].update(settings))
+    with pytest.raises(ValueError, match=next(iter(settings))):
+        Index.load("index")
+
+
+@pytest.mark.parametrize("value", [10**400, float("inf"), float("nan"), -1, "x", None])
+def test_sizes_of_files_are_not_believed(value):
+    saved()
+    made = body()
+    made["files"]["labels.npy"]["bytes"] = value
+    Path("index/manifest.json").write_text(manifest.written(made))
+    with pytest.raises(ValueError, match=r"labels\.npy.* damaged"):
         Index.load("index")
 
 
@@ -201,6 +231,9 @@ OF_NAMES = {
     "a column of another array": {"columns": [{"name": "x", "kind": "number", "values": []}]},
     "next_id of text": {"next_id": "x"},
     "next_id that is taken": {"next_id": 0},
+    "next_id of infinity": {"next_id": float("inf")},
+    "an id of infinity": {"ids": [*range(19), float("inf")]},
+    "a label of NaN": {"labels": ["p0", "p1", "p2", float("nan")]},
     "no coarse": {"coarse": 3},
 }
 

@@ -5,6 +5,8 @@ import numbers
 
 import numpy as np
 
+from keras_metric._checks import shown
+
 # Stands where an item lacks an attribute; None could be a value that somebody means.
 MISSING = object()
 # A float64 tells integers apart up to here; larger numbers are names and should be strings.
@@ -30,11 +32,11 @@ def as_table(attributes, count):
     names = {}
     for row in attributes:
         if not isinstance(row, dict):
-            raise TypeError(f"`attributes` must hold dicts. Received: {row!r}")
+            raise TypeError(f"`attributes` must hold dicts. Received: {shown(row)}")
         names.update(row)
     for name in names:
         if not isinstance(name, str) or not name:
-            raise TypeError(f"Names of attributes must be strings. Received: {name!r}")
+            raise TypeError(f"Names of attributes must be strings. Received: {shown(name)}")
     return {name: _column(name, [row.get(name, MISSING) for row in attributes]) for name in names}
 
 
@@ -64,7 +66,8 @@ def as_value(name, value):
             return value
     raise ValueError(
         "An attribute must be a string, a finite number (integers up to 2**53 in size; larger ones "
-        f"as strings), True or False. Received: {name}={value!r}. Leave out what is unknown."
+        f"as strings), True or False. Received: {name:.200}={shown(value)}. Leave out what is "
+        "unknown."
     )
 
 
@@ -77,8 +80,8 @@ def check_kind(name, kind, known):
     """Raise if an attribute of one kind meets a value of another."""
     if kind != known:
         raise TypeError(
-            f"The attribute {name!r} holds values of the kind {known!r} in this index. Received "
-            f"one of the kind {kind!r}. Convert it, or use another name."
+            f"The attribute {shown(name)} holds values of the kind {known!r} in this index. "
+            f"Received one of the kind {kind!r}. Convert it, or use another name."
         )
 
 
@@ -92,7 +95,7 @@ def _column(name, values):
     kinds = {_KINDS[kind] for kind in types}
     if len(kinds) > 1:
         raise TypeError(
-            f"The attribute {name!r} must be of one kind. Received values of the kinds "
+            f"The attribute {shown(name)} must be of one kind. Received values of the kinds "
             f"{sorted(kinds)}"
         )
     return kinds.pop(), values

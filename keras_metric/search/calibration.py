@@ -19,7 +19,7 @@ def operating_point(rule, impostors, genuine, false_match_rate):
     if allowed < 1:
         raise ValueError(
             f"{len(impostors)} impostor comparisons cannot show a false-match rate of "
-            f"{false_match_rate:g}: it takes {int(np.ceil(1 / false_match_rate))}. Give more "
+            f"{false_match_rate:g}: it takes {np.ceil(1 / false_match_rate):.0f}. Give more "
             f"queries, or ask for a higher rate. Received: false_match_rate={false_match_rate!r}"
         )
     if not len(genuine):

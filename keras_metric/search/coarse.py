@@ -17,7 +17,7 @@ import math
 
 import numpy as np
 
-from keras_metric._checks import check_count
+from keras_metric._checks import check_count, shown
 from keras_metric.search.flat import by_products
 from keras_metric.search.growing_array import GrowingArray
 from keras_metric.search.vectors import BLOCK, stored
@@ -45,14 +45,20 @@ def check_settings(kind, settings, dim):
     if kind != "flat":
         defaults = {**defaults, "train_at": _TRAIN_AT}
     if settings is not None and not isinstance(settings, dict):
-        raise TypeError(f"`settings` must be a dict or None. Received: settings={settings!r}")
+        raise TypeError(f"`settings` must be a dict or None. Received: settings={shown(settings)}")
     for name, value in (settings or {}).items():
         if name not in defaults:
             raise ValueError(
-                f"kind={kind!r} has the settings {sorted(defaults)}. Received: {name}={value!r}"
+                f"kind={kind!r} has the settings {sorted(defaults)}. Received: "
+                f"{str(name):.200}={shown(value)}"
             )
         if value is not None or defaults[name] is not None:
             check_count(name, value)
+            # FAISS counts in 32 bits.
+            if value > 2**31 - 1:
+                raise ValueError(
+                    f"`{name}` must be at most 2**31 - 1. Received: {name}={shown(value)}"
+                )
     result = {**defaults, **(settings or {})}
     if "dims" in result:
         result["dims"] = result["dims"] or max(1, dim // 4)

@@ -2,29 +2,59 @@
 
 import numpy as np
 
+from keras_metric._checks import shown
 from keras_metric.search.attributes import MISSING, check_kind
 from keras_metric.search.growing_array import GrowingArray
 from keras_metric.search.where import AnyOf
 
+# Unused codes that a table may have, however small it is.
+_FEW_UNUSED = 1000
+
 
 class Codes:
-    """Values numbered from 0 up, in the order of their first appearance."""
+    """Values numbered from 0 up, in the order of their first appearance.
 
-    def __init__(self, values=()):
+    A value that no row has any more is dropped at once; its code stays unused until `compact`.
+    """
+
+    def __init__(self, values=(), codes=()):
         self.values = list(values)
         self.code_of = {value: code for code, value in enumerate(self.values)}
+        codes = np.asarray(codes, "int64")
+        self._counts = np.bincount(codes[codes >= 0], minlength=len(self.values)).tolist()
+        self._unused = 0
 
     def encode(self, values):
-        """Number the values; new ones get new codes."""
-        code_of, known = self.code_of, self.values
+        """Number the values, one row each; new ones get new codes."""
+        code_of, known, counts = self.code_of, self.values, self._counts
         codes = np.empty(len(values), "int32")
         for place, value in enumerate(values):
             code = code_of.get(value)
             if code is None:
                 code = code_of[value] = len(known)
                 known.append(value)
+                counts.append(0)
+            counts[code] += 1
             codes[place] = code
         return codes
+
+    def release(self, codes):
+        """Count one row less for each of the codes; -1 is none."""
+        for code in codes[codes >= 0].tolist():
+            self._counts[code] -= 1
+            if not self._counts[code]:
+                del self.code_of[self.values[code]]
+                self.values[code] = None
+                self._unused += 1
+
+    def compact(self, codes):
+        """If most codes are unused, number the others again in `codes`; return their old codes."""
+        if self._unused <= max(_FEW_UNUSED, len(self.values) // 2):
+            return None
+        used = np.flatnonzero(self._counts)
+        codes[:], values = compacted(codes, self.values)
+        self.__init__(values, codes)
+        return used
 
 
 class StringColumn:
@@ -32,9 +62,9 @@ class StringColumn:
 
     arrays = ("codes",)
 
-    def __init__(self, values=()):
+    def __init__(self):
         self.codes = GrowingArray("int32")
-        self.names = Codes(values)
+        self.names = Codes()
 
     def encode(self, values):
         if MISSING not in values:
@@ -58,7 +88,7 @@ class StringColumn:
         else:
             low = "" if clause.low is None else clause.low
             chosen = [
-                low <= name and (clause.high is None or name <= clause.high)
+                name is not None and low <= name and (clause.high is None or name <= clause.high)
                 for name in self.names.values
             ]
             # The last place is that of the code -1, missing.
@@ -71,7 +101,7 @@ class NumberColumn:
 
     arrays = ("numbers", "whole")
 
-    def __init__(self, values=()):
+    def __init__(self):
         self.numbers = GrowingArray("float64")
         # 20 comes back as 20, and 20.0 as 20.0.
         self.whole = GrowingArray("bool")
@@ -103,7 +133,7 @@ class FlagColumn:
 
     arrays = ("flags",)
 
-    def __init__(self, values=()):
+    def __init__(self):
         self.flags = GrowingArray("int8")
 
     def encode(self, values):
@@ -149,8 +179,17 @@ class Columns:
         self._begin(table)
         for name, column in self._columns.items():
             values = table[name][1] if name in table else [MISSING] * len(rows)
-            for array, encoded in column.encode(values).items():
-                getattr(column, array).rows[rows] = encoded
+            encoded = column.encode(values)
+            if isinstance(column, StringColumn):
+                column.names.release(column.codes.rows[rows])
+            for array in column.arrays:
+                getattr(column, array).rows[rows] = encoded[array]
+
+    def release(self, rows):
+        """Forget the strings of some rows, which `fill_hole` then removes."""
+        for column in self._columns.values():
+            if isinstance(column, StringColumn):
+                column.names.release(column.codes.rows[rows])
 
     def fill_hole(self, row):
         """Remove a row: the last one takes its place."""
@@ -158,6 +197,12 @@ class Columns:
             for array in column.arrays:
                 getattr(column, array).fill_hole(row)
         self._size -= 1
+
+    def tidy(self):
+        """Free the table of a column where most of its strings were removed."""
+        for column in self._columns.values():
+            if isinstance(column, StringColumn):
+                column.names.compact(column.codes.rows)
 
     def read(self, rows):
         """The attributes of some rows, as a list of dicts."""
@@ -195,9 +240,11 @@ class Columns:
         result = cls()
         result._size = size
         for number, entry in enumerate(description):
-            column = result._columns[entry["name"]] = KINDS[entry["kind"]](entry["values"])
+            column = result._columns[entry["name"]] = KINDS[entry["kind"]]()
             for array in column.arrays:
                 setattr(column, array, GrowingArray.of(arrays[f"column-{number}-{array}"]))
+            if isinstance(column, StringColumn):
+                column.names = Codes(entry["values"], column.codes.rows)
         return result
 
     def _column(self, clause):
@@ -232,6 +279,6 @@ def compacted(codes, values):
 def unknown_attribute(name, known):
     """The message for a name in `where` that no item has."""
     return (
-        f"`where` asks for an attribute that no item of this index has. Received: {name!r}; known "
-        f"are {sorted(known)}"
+        f"`where` asks for an attribute that no item of this index has. Received: {shown(name)}; "
+        f"known are {shown(sorted(known))}"
     )

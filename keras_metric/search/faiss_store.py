@@ -104,14 +104,20 @@ class FaissStore:
             self.sums.subtract(self.labels.rows[row], self.vectors.rows[row])
         self.vectors.rows[rows] = fresh = stored(vectors, self.metric)
         self._measure(fresh)
-        self.labels.rows[rows] = codes = self.label_names.encode(labels)
+        codes = self.label_names.encode(labels)
+        self.label_names.release(self.labels.rows[rows])
+        self.labels.rows[rows] = codes
         self.columns.replace(rows, table)
         self.sums.add(codes, self.vectors.rows[rows])
+        self._tidy()
         if self.coarse is not None:
             self.coarse.replace(rows, self.vectors.rows)
             self.coarse.tidy(self.vectors.rows)
 
     def remove(self, ids):
+        rows = np.array([self.row_of[key] for key in ids], "int64")
+        self.label_names.release(self.labels.rows[rows])
+        self.columns.release(rows)
         for key in ids:
             row, last = self.row_of.pop(key), len(self.ids) - 1
             self.sums.subtract(self.labels.rows[row], self.vectors.rows[row])
@@ -124,6 +130,7 @@ class FaissStore:
             if row != last:
                 self.ids[row] = moved
                 self.row_of[moved] = row
+        self._tidy()
         if self.coarse is not None:
             self.coarse.tidy(self.vectors.rows)
 
@@ -185,10 +192,17 @@ class FaissStore:
         for start in range(0, len(self.ids), BLOCK):
             self._measure(self.vectors.rows[start : start + BLOCK])
         self.labels = GrowingArray.of(arrays["labels"])
-        self.label_names = Codes(description["labels"])
+        self.label_names = Codes(description["labels"], self.labels.rows)
         self.columns = Columns.from_arrays(description["columns"], arrays, len(self.ids))
         if description["coarse"] is not None:
             self.coarse.from_arrays(description["coarse"], arrays, self.vectors.rows)
+
+    def _tidy(self):
+        """Free the tables of names where most of them were removed."""
+        used = self.label_names.compact(self.labels.rows)
+        if used is not None:
+            self.sums.keep(used)
+        self.columns.tidy()
 
     def _measure(self, rows):
         if len(rows):

@@ -6,6 +6,8 @@ import json
 import numpy as np
 from keras import ops
 
+from keras_metric._checks import shown
+
 # Keys of a Keras config that say how a model came to be, not what it computes.
 _BOOKKEEPING = {"name", "build_config", "compile_config", "inbound_nodes", "input_layers"}
 _BOOKKEEPING |= {"output_layers", "module", "registered_name", "shared_object_id"}
@@ -79,8 +81,8 @@ def _check(encoder):
 
     if not isinstance(encoder, keras.layers.Layer):
         raise TypeError(
-            f"`encoder` must be a Keras model. Received: encoder={encoder!r}. Of a model of this "
-            "package it is model.encoder."
+            f"`encoder` must be a Keras model. Received: encoder={shown(encoder)}. Of a model of "
+            "this package it is model.encoder."
         )
 
 

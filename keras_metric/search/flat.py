@@ -1,5 +1,7 @@
 """Exact nearest rows by FAISS, over all rows or inside a selection."""
 
+import os
+import sys
 from contextlib import contextmanager
 from functools import cache
 
@@ -137,6 +139,16 @@ def by_products(queries):
         yield
     finally:
         faiss.cvar.distance_compute_blas_threshold = bound
+
+
+def _run_alone():
+    """Give FAISS one thread in a forked child, where it would wait for threads of the parent."""
+    if "faiss" in sys.modules:
+        sys.modules["faiss"].omp_set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_run_alone)
 
 
 @cache

@@ -19,15 +19,17 @@ import re
 import shutil
 import uuid
 import warnings
+import weakref
 from pathlib import Path
 
 import numpy as np
 
+from keras_metric._checks import as_path, shown
 from keras_metric.search.answers import OperatingPoint
 from keras_metric.search.card import card
 from keras_metric.search.contents import check_contents, read_array, read_names
 from keras_metric.search.fingerprint import check_fingerprint
-from keras_metric.search.journal import Journal, check_change, damage_named, read_journal
+from keras_metric.search.journal import Journal, check_change, damage_named, is_at, read_journal
 from keras_metric.search.manifest import MANIFEST, describe, inside, read_manifest, written
 
 _OURS = re.compile(r"(data|journal)-[0-9a-f]{32}|manifest\.json(\.new)?|card\.md(\.new)?|lock")
@@ -35,7 +37,7 @@ _OURS = re.compile(r"(data|journal)-[0-9a-f]{32}|manifest\.json(\.new)?|card\.md
 
 def save(index, path):
     """Write the index; if it is kept in this very folder, begin a new journal."""
-    path = Path(path)
+    path = as_path("path", path)
     _write(index, path, journal=index._journal is not None and index._journal.folder == _real(path))
 
 
@@ -46,25 +48,12 @@ def keep(index, path):
             "A Milvus store keeps every change itself. Received: keep() with store='milvus'. "
             "`save` writes the manifest."
         )
-    path = Path(path)
-    before = index._journal
-    if before is None or before.folder == _real(path):
-        _write(index, path, journal=True)
-        return
-    index._journal = None
-    try:
-        _write(index, path, journal=True)
-    except BaseException:
-        # Where it cannot be kept in the new folder, it still is in the old one.
-        if index._journal is None:
-            index._journal = before
-        raise
-    before.close()
+    _write(index, as_path("path", path), journal=True)
 
 
 def load(cls, path, encoder, uri, token):
     """Read an index."""
-    path = Path(path)
+    path = as_path("path", path)
     for attempt in range(3):
         body = read_manifest(path)
         try:
@@ -85,43 +74,86 @@ class _KeptJournal:
 
     def __init__(self, folder, lock):
         self.folder, self.lock, self._journal = folder, lock, None
+        self.process = os.getpid()
+        # Whether the disk has the manifest that names the journal.
+        self.settled = False
+        _KEPT.add(self)
+
+    def owns(self, path):
+        """Whether this journal is that of the folder `path`, which is still the one it locked."""
+        if self.folder != _real(path):
+            return False
+        self._check_process()
+        return is_at(self.lock, path / "lock")
 
     def go_on_in(self, journal):
         """Write into another `Journal` from now on."""
-        if self._journal is not None:
-            self._journal.close()
-        self._journal = journal
+        old, self._journal, self.settled = self._journal, journal, False
+        if old is not None:
+            old.close()
 
     def append(self, *change):
+        self._check_process()
+        if not self.settled:
+            self.settle()
         self._journal.append(*change)
+
+    def settle(self):
+        _flush_folder(self.folder)
+        self.settled = True
 
     def close(self):
         if self._journal is not None:
             self._journal.close()
         self.lock.close()
 
+    def _check_process(self):
+        if self.process != os.getpid():
+            raise RuntimeError(
+                f"The index in {str(self.folder)!r} is kept by the process {self.process}; only "
+                f"that process may change it. Received: a change by its fork {os.getpid()}. "
+                "Nothing was changed. Pass the change to that process, or `keep` this copy in "
+                "another folder."
+            )
+
+
+_KEPT = weakref.WeakSet()
+
+
+def _leave_to_parent():
+    """Close the journals in a forked child: its copy of a lock would outlive the parent."""
+    for kept in list(_KEPT):
+        kept.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_to_parent)
+
 
 def _write(index, path, journal):
     _check_folder(path)
     path.mkdir(parents=True, exist_ok=True)
-    kept = index._journal if journal else None
+    before = index._journal
+    kept = before if journal and before is not None and before.owns(path) else None
     lock = fresh = None
     if kept is None:
         # Whoever keeps this folder would go on writing into a journal that nobody reads.
         lock = _locked(path)
+    token, saved = uuid.uuid4().hex, datetime.datetime.now(datetime.UTC)
+    data, log = path / f"data-{token}", path / f"journal-{token}"
     try:
-        token, saved = uuid.uuid4().hex, datetime.datetime.now(datetime.UTC)
-        data = path / f"data-{token}"
+        # The lock is ours: what the manifest does not name, a kill left, and it needs the space.
+        _sweep(path, _named(path))
         data.mkdir()
         body = describe(index)
         body["saved"] = saved.isoformat(timespec="seconds")
         body["data"] = data.name
         body["files"] = _write_data(index, data) if index.store == "faiss" else {}
-        body["journal"] = f"journal-{token}" if journal else None
+        body["journal"] = log.name if journal else None
         if journal:
-            with open(path / body["journal"], "xb") as file:
+            with open(log, "xb") as file:
                 os.fsync(file.fileno())
-            fresh = Journal(path / body["journal"])
+            fresh = Journal(_real(log))
         text = written(body)
         _flush_folder(data)
         _flush_folder(path)
@@ -133,15 +165,29 @@ def _write(index, path, journal):
                 lock = None
             kept.go_on_in(fresh)
             index._journal, fresh = kept, None
-        _flush_folder(path)
+            if before is not None and before is not kept:
+                before.close()
+            kept.settle()
+        else:
+            _flush_folder(path)
         try:
             _replace(path / "card.md", card(index, body["saved"]))
         except (OSError, ValueError) as error:
             warnings.warn(f"The index is saved, its card.md is not: {error}", stacklevel=4)
-        _sweep(path, body)
-    finally:
+        _sweep(path, {body["data"], body["journal"]})
+    except BaseException:
         if fresh is not None:
             fresh.close()
+        named = _named(path)
+        if named is not None and data.name not in named:
+            shutil.rmtree(data, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                log.unlink()
+        elif fresh is not None and kept is not None:
+            # The manifest names the new journal already: a change in the earlier one would be lost.
+            kept.close()
+        raise
+    finally:
         if lock is not None:
             lock.close()
 
@@ -152,7 +198,7 @@ def _check_address(uri):
         return
     raise ValueError(
         "A manifest alone leads to no server, and makes no file of Milvus. Received: the address "
-        f"{uri!r} in the manifest. If that is where the data are, pass it as uri=."
+        f"{shown(uri)} in the manifest. If that is where the data are, pass it as uri=."
     )
 
 
@@ -161,11 +207,15 @@ def _write_data(index, folder):
     files = {}
     for name, array in arrays.items():
         with open(folder / f"{name}.npy", "xb") as file:
-            np.save(file, array, allow_pickle=False)
+            # np.save does not report why a write failed, such as a full disk.
+            array = np.ascontiguousarray(array)
+            header = np.lib.format.header_data_from_array_1_0(array)
+            np.lib.format.write_array_header_1_0(file, header)
+            file.write(array.data)
             file.flush()
             os.fsync(file.fileno())
     with open(folder / "names.json", "x", encoding="ascii") as file:
-        json.dump(description, file)
+        file.write(json.dumps(description))
         file.flush()
         os.fsync(file.fileno())
     for file in sorted(folder.iterdir()):
@@ -179,22 +229,25 @@ def _read(cls, path, body, encoder, uri, token):
     if token is not None and uri is None and body["address"].get("uri") is not None:
         raise ValueError(
             "A `token` goes to an address that you name, never to one that a file names. Received: "
-            f"token without `uri`; the manifest says {body['address']['uri']!r}. If that is your "
-            "server, pass it as uri=."
+            f"token without `uri`; the manifest says {shown(body['address']['uri'])}. If that is "
+            "your server, pass it as uri=."
         )
     if body["store"] == "milvus" and uri is None:
         _check_address(body["address"].get("uri"))
-    index = cls(
-        body["dim"],
-        metric=body["metric"],
-        store=body["store"],
-        kind=body["kind"],
-        settings=body["settings"],
-        uri=uri or body["address"].get("uri"),
-        token=token,
-        **{name: value for name, value in body["address"].items() if name != "uri"},
-        description=body["description"],
-    )
+    try:
+        index = cls(
+            body["dim"],
+            metric=body["metric"],
+            store=body["store"],
+            kind=body["kind"],
+            settings=body["settings"],
+            uri=uri or body["address"].get("uri"),
+            token=token,
+            **{name: value for name, value in body["address"].items() if name != "uri"},
+            description=body["description"],
+        )
+    except TypeError as error:
+        raise ValueError(f"{MANIFEST} of the index {str(path)!r}: {error}") from error
     index.fingerprint = body["fingerprint"]
     for values in body["operating_points"]:
         point = OperatingPoint(*values)
@@ -241,9 +294,21 @@ def _check_folder(path):
         )
 
 
-def _sweep(path, body):
-    """Remove what earlier savers left: their data, or what a kill cut short."""
-    wanted = {body["data"], body["journal"]}
+def _named(path):
+    """The data and the journal that the manifest names; None if it is there and cannot be read."""
+    try:
+        if not (path / MANIFEST).exists():
+            return set()
+        body = read_manifest(path)
+    except (OSError, ValueError):
+        return None
+    return {body["data"], body["journal"]}
+
+
+def _sweep(path, wanted):
+    """Remove the data and journals that are not `wanted`: earlier ones, and those of a kill."""
+    if wanted is None:
+        return
     for entry in path.iterdir():
         if entry.name in wanted or not _OURS.fullmatch(entry.name):
             continue
@@ -276,11 +341,16 @@ def _locked(path):
 def _replace(path, text):
     """Write a file so that a reader sees the old or the new one."""
     new = path.with_name(path.name + ".new")
-    with open(new, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(new, path)
+    try:
+        with open(new, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(new, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            new.unlink()
+        raise
 
 
 def _flush_folder(path):

@@ -29,10 +29,10 @@ class GrowingArray:
         return self._room[: self._size]
 
     def grow(self, count):
-        """Add `count` rows of undefined content and return a view of them."""
+        """Add `count` rows of zeros and return a view of them."""
         size = self._size + count
         if size > len(self._room):
-            room = np.empty(
+            room = np.zeros(
                 (max(size, 2 * len(self._room)), *self._room.shape[1:]), self._room.dtype
             )
             room[: self._size] = self.rows
@@ -44,3 +44,5 @@ class GrowingArray:
         """Remove a row: the last one takes its place."""
         self._size -= 1
         self._room[row] = self._room[self._size]
+        # The room keeps nothing of a removed row.
+        self._room[self._size] = 0

@@ -5,6 +5,8 @@ import numbers
 import numpy as np
 from keras import ops
 
+from keras_metric._checks import shown
+
 
 def as_names(name, value, count=None):
     """Return ids or labels as a list of plain strings and integers, `count` of them."""
@@ -21,8 +23,8 @@ def as_names(name, value, count=None):
         value = value.tolist()
     if isinstance(value, (str, bytes)) or not hasattr(value, "__iter__"):
         raise TypeError(
-            f"`{name}` must be a list of strings or integers. Received: {name}={value!r}. A single "
-            "one goes into a list."
+            f"`{name}` must be a list of strings or integers. Received: {name}={shown(value)}. A "
+            "single one goes into a list."
         )
     names = list(value)
     if count is not None and len(names) != count:
@@ -43,7 +45,7 @@ def as_name(name, value):
         return str(value)
     if isinstance(value, numbers.Integral) and not isinstance(value, bool):
         return int(value)
-    raise TypeError(f"`{name}` must be strings or integers. Received: {value!r}")
+    raise TypeError(f"`{name}` must be strings or integers. Received: {shown(value)}")
 
 
 def check_distinct(ids):
@@ -52,5 +54,6 @@ def check_distinct(ids):
         seen = set()
         twice = next(key for key in ids if key in seen or seen.add(key))
         raise ValueError(
-            f"`ids` must differ from each other. Received: {twice!r} twice. Nothing was changed."
+            f"`ids` must differ from each other. Received: {shown(twice)} twice. Nothing was "
+            "changed."
         )

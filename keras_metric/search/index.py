@@ -4,7 +4,7 @@ import threading
 
 import numpy as np
 
-from keras_metric._checks import as_array, check_choice, check_count, check_number
+from keras_metric._checks import as_array, check_choice, check_count, check_number, shown
 from keras_metric.search import folder
 from keras_metric.search.answers import Identity, StagedMatches, Verification
 from keras_metric.search.attributes import as_table
@@ -20,6 +20,8 @@ from keras_metric.search.where import as_clauses
 
 _STORES = ("faiss", "milvus")
 _PAGE = 1000
+# Far beyond any encoder, and few enough for every array and every structure of FAISS.
+_MOST_DIMS = 2**24
 
 
 class Index:
@@ -103,12 +105,14 @@ class Index:
         if dim is None:
             dim = encoder_width(encoder)
         check_count("dim", dim)
+        if dim > _MOST_DIMS:
+            raise ValueError(f"`dim` must be at most {_MOST_DIMS:,}. Received: dim={shown(dim)}")
         check_choice("metric", metric, METRICS)
         check_choice("store", store, _STORES)
         check_choice("kind", kind, SETTINGS)
         for name, value in (("collection", collection), ("description", description)):
             if not isinstance(value, str):
-                raise TypeError(f"`{name}` must be a string. Received: {name}={value!r}")
+                raise TypeError(f"`{name}` must be a string. Received: {name}={shown(value)}")
         if encoder is not None and encoder_width(encoder) != dim:
             raise ValueError(
                 f"The encoder gives embeddings of length {encoder_width(encoder)}. Received: "
@@ -128,7 +132,7 @@ class Index:
         self._journal = None
         if store == "faiss":
             if uri is not None or token is not None:
-                given = "token" if uri is None else f"uri={uri!r}"
+                given = "token" if uri is None else f"uri={shown(uri)}"
                 raise ValueError(
                     'The store "faiss" lives in this process and has no address. Received: '
                     f'{given}. Pass store="milvus", or leave it out.'
@@ -160,6 +164,12 @@ class Index:
         return (
             f"Index(dim={self.dim}, metric={self.metric!r}, store={self.store!r}, "
             f"kind={self.kind!r}) with {len(self):,} items"
+        )
+
+    def __getstate__(self):
+        raise TypeError(
+            "An Index holds locks and open files, so it is neither copied nor pickled. `save` it, "
+            "and call Index.load(path) where it is needed, as in a worker process."
         )
 
     @property
@@ -213,7 +223,7 @@ class Index:
             if known:
                 raise ValueError(
                     f"`ids` must be new. Received {len(known)} that the index has, the first "
-                    f"{known[0]!r}. Nothing was changed. `replace` overwrites items."
+                    f"{shown(known[0])}. Nothing was changed. `replace` overwrites items."
                 )
             self._store.check_attributes(table)
             self._write("add", ids, vectors, labels, table)
@@ -236,10 +246,16 @@ class Index:
             self._write("replace", ids, vectors, labels, table)
 
     def remove(self, ids=None, labels=None):
-        """Forget items, by id or by label; all of them, or on any error none."""
+        """Remove items, by id or by label; all of them, or on any error none.
+
+        Their ids, labels, embeddings and attribute values are gone from the index when this
+        returns, and from its folder with the next `save` there. The approximate kinds keep a coarse
+        copy of the embeddings until most of their entries are of removed items.
+        """
         if (ids is None) == (labels is None):
             raise ValueError(
-                f"Pass `ids` or `labels`, one of the two. Received: ids={ids!r}, labels={labels!r}"
+                f"Pass `ids` or `labels`, one of the two. Received: ids={shown(ids)}, "
+                f"labels={shown(labels)}"
             )
         if ids is not None:
             ids = as_names("ids", ids)
@@ -251,7 +267,8 @@ class Index:
                 for label in labels:
                     if not self._store.ids_of([label]):
                         raise ValueError(
-                            f"No item has this label. Received: {label!r}. Nothing was changed."
+                            f"No item has this label. Received: {shown(label)}. Nothing was "
+                            "changed."
                         )
                 ids = self._store.ids_of(labels)
             self._check_known(ids)
@@ -322,7 +339,7 @@ class Index:
         if not isinstance(stages, (list, tuple)) or not stages:
             raise TypeError(
                 "`stages` must be a list of `where` conditions, such as "
-                f'[{{"owner": "ann"}}, {{"region": "r3"}}, None]. Received: stages={stages!r}'
+                f'[{{"owner": "ann"}}, {{"region": "r3"}}, None]. Received: stages={shown(stages)}'
             )
         stages = [as_clauses(where) for where in stages]
         answers = [StagedMatches(None, [])] * len(queries)
@@ -488,7 +505,9 @@ class Index:
 
         For a service: whoever was enrolled before a kill is there after `load(path)`, which reads
         the saved index and the changes since. `save` of the same path folds them in, and writes
-        the operating points of a `calibrate` since. One process at a time may keep a folder.
+        the operating points of a `calibrate` since. One process at a time may keep a folder: after
+        `os.fork` the child can search, and a change there raises RuntimeError. A change raises
+        FileNotFoundError once the folder was deleted, moved or replaced.
         """
         with self._saving, self._lock.write():
             folder.keep(self, path)
@@ -517,15 +536,25 @@ class Index:
     def _check_known(self, ids):
         if len(known := set(self._store.known(ids))) < len(set(ids)):
             missing = next(key for key in ids if key not in known)
-            raise ValueError(f"The index has no item with this id. Received: {missing!r}")
+            raise ValueError(f"The index has no item with this id. Received: {shown(missing)}")
 
     def _threshold(self, rule, threshold):
         if threshold is not None:
             if isinstance(threshold, bool) or not isinstance(threshold, (int, float, np.number)):
-                raise TypeError(f"`threshold` must be a number. Received: threshold={threshold!r}")
-            if threshold != threshold:
-                raise ValueError(f"`threshold` must not be NaN. Received: threshold={threshold!r}")
-            return float(threshold)
+                raise TypeError(
+                    f"`threshold` must be a number. Received: threshold={shown(threshold)}"
+                )
+            try:
+                number = float(threshold)
+            except OverflowError:
+                # An integer that no float can hold.
+                number = float("nan")
+            if number != number:
+                raise ValueError(
+                    "`threshold` must not be NaN, nor an integer beyond the largest float. "
+                    f"Received: threshold={shown(threshold)}"
+                )
+            return number
         if rule not in self.operating_points:
             raise ValueError(
                 f"This index has no threshold for rule={rule!r}. Run calibrate(..., "

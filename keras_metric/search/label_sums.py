@@ -43,6 +43,11 @@ class LabelSums:
         self._sums[present] += np.add.reduceat(vectors[order].astype("float64"), starts)
         self._counts[present] += counts
 
+    def keep(self, codes):
+        """Number the labels again: the one of `codes[n]` gets the code `n`, all others go."""
+        if self._sums is not None:
+            self._sums, self._counts = self._sums[codes], self._counts[codes]
+
     def subtract(self, code, vector):
         if self._sums is None:
             return

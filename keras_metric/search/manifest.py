@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 
+from keras_metric._checks import shown
 from keras_metric.search.answers import OperatingPoint
 
 FORMAT = "keras_metric index"
@@ -67,12 +68,12 @@ def read_manifest(path):
         manifest = json.loads(text)
         body = manifest["body"]
         intact = manifest["checksum"] == _checksum(body) and body["format"] == FORMAT
-        newer = body["version"] > VERSION
+        newer = type(body["version"]) is int and body["version"] > VERSION
     except (ValueError, KeyError, TypeError, RecursionError):
         intact = newer = False
     if newer:
         raise ValueError(
-            f"The index {str(path)!r} has the version {body['version']} of the format; this "
+            f"The index {str(path)!r} has the version {shown(body['version'])} of the format; this "
             f"keras_metric reads up to {VERSION}. Install a newer one."
         )
     if not intact:
@@ -105,17 +106,24 @@ def _check_body(path, body):
         sound = isinstance(point, list) and len(point) == len(OperatingPoint._fields)
         if not sound or not isinstance(point[0], str):
             raise _foreign(path, "operating_points", point)
-        if not all(type(number) in (int, float) for number in point[1:]):
+        if not all(map(_is_number, point[1:])):
             raise _foreign(path, "operating_points", point)
     strange = set(body["address"]) - {"uri", "collection"}
     if strange or not all(isinstance(value, str) for value in body["address"].values()):
         raise _foreign(path, "address", body["address"])
 
 
+def _is_number(value):
+    """Whether a value is a number; JSON also has NaN, and integers that no float can hold."""
+    if type(value) is float:
+        return value == value
+    return type(value) is int and abs(value) <= 2**53
+
+
 def _foreign(path, part, value):
     return ValueError(
-        f"{MANIFEST} of the index {str(path)!r} was not written by keras_metric: `{part}` is none "
-        f"of its own. Received: {part}={value!r}. Nothing was read."
+        f"{MANIFEST} of the index {str(path)!r} was not written by keras_metric: `{part:.200}` is "
+        f"none of its own. Received: {part:.200}={shown(value)}. Nothing was read."
     )
 
 

@@ -4,6 +4,7 @@ from collections import namedtuple
 
 import numpy as np
 
+from keras_metric._checks import shown
 from keras_metric.search.attributes import as_value, kind_of
 
 # One of `values`, all of one kind; equality is one value. No value: no item.
@@ -19,14 +20,14 @@ def as_clauses(where):
     if not isinstance(where, dict):
         raise TypeError(
             '`where` must be a dict such as {"region": "r3", "age": (20, 40), "sex": ["f", "m"]}. '
-            f"Received: where={where!r}"
+            f"Received: where={shown(where)}"
         )
     return tuple(_clause(name, condition) for name, condition in where.items())
 
 
 def _clause(name, condition):
     if not isinstance(name, str):
-        raise TypeError(f"Names in `where` must be strings. Received: {name!r}")
+        raise TypeError(f"Names in `where` must be strings. Received: {shown(name)}")
     if isinstance(condition, tuple):
         return _between(name, condition)
     if isinstance(condition, (list, set, frozenset, np.ndarray)):
@@ -40,19 +41,21 @@ def _between(name, condition):
     if len(condition) != 2 or condition == (None, None):
         raise ValueError(
             "A tuple in `where` is a closed range (low, high), None for an open end; a list means "
-            f"any of its values. Received: {name}={condition!r}"
+            f"any of its values. Received: {name:.200}={shown(condition)}"
         )
     low, high = (end if end is None else as_value(name, end) for end in condition)
     kind = _one_kind(name, [end for end in (low, high) if end is not None])
     if kind == "flag":
-        raise TypeError(f"True and False have no range. Received: {name}={condition!r}")
+        raise TypeError(f"True and False have no range. Received: {name:.200}={shown(condition)}")
     if low is not None and high is not None and low > high:
-        raise ValueError(f"A range must rise. Received: {name}={condition!r}")
+        raise ValueError(f"A range must rise. Received: {name:.200}={shown(condition)}")
     return Between(name, kind, low, high)
 
 
 def _one_kind(name, values):
     kinds = {kind_of(value) for value in values}
     if len(kinds) > 1:
-        raise TypeError(f"A condition must be of one kind. Received: {name} with {sorted(kinds)}")
+        raise TypeError(
+            f"A condition must be of one kind. Received: {name:.200} with {sorted(kinds)}"
+        )
     return kinds.pop() if kinds else None
