@@ -1,7 +1,5 @@
 """Index: who is this, among all that were enrolled."""
 
-import threading
-
 import numpy as np
 
 from keras_metric._checks import as_array, check_choice, check_count, check_number
@@ -123,8 +121,6 @@ class Index:
         self.fingerprint = None if encoder is None else fingerprint(encoder)
         self.operating_points = {}
         self._lock = ReadWriteLock()
-        # Saving reads, so the lock above lets two savers through; the folder is for one.
-        self._saving = threading.Lock()
         self._journal = None
         if store == "faiss":
             if uri is not None or token is not None:
@@ -462,7 +458,7 @@ class Index:
         makes them the index. Beside them lies `card.md`, the index card. Of a Milvus store only
         the manifest is written: the vectors stay in Milvus.
         """
-        with self._saving, self._lock.read():
+        with self._lock.write():
             folder.save(self, path)
 
     @classmethod
@@ -490,12 +486,12 @@ class Index:
         the saved index and the changes since. `save` of the same path folds them in, and writes
         the operating points of a `calibrate` since. One process at a time may keep a folder.
         """
-        with self._saving, self._lock.write():
+        with self._lock.write():
             folder.keep(self, path)
 
     def close(self):
         """Let go of the journal's folder and of Milvus; the index is not used after."""
-        with self._saving, self._lock.write():
+        with self._lock.write(), self._lock.alone():
             if self._journal is not None:
                 self._journal.close()
             self._store.close()
@@ -504,7 +500,8 @@ class Index:
         """Carry out a change that was checked; the disk first, where the index is kept."""
         if self._journal is not None:
             self._journal.append(change, ids, vectors, labels, table)
-        self._apply(change, ids, vectors, labels, table)
+        with self._lock.alone():
+            self._apply(change, ids, vectors, labels, table)
 
     def _apply(self, change, ids, vectors=None, labels=None, table=None):
         if change == "remove":
