@@ -154,15 +154,15 @@ def test_searches_go_on_and_changes_wait_during_a_save(threads, monkeypatch, tmp
 def test_neither_searches_nor_additions_starve(threads, tmp_path):
     """Two threads that add all the time once let two searches through in three seconds."""
     index, stop, added = Index(DIM), threading.Event(), [0, 0]
+    searches, end = 0, time.monotonic() + LONGEST
     index.add(np.random.default_rng(0).normal(size=(3000, DIM)), [0] * 3000)
     index.keep(tmp_path / "index")
 
     def add(number):
-        while not stop.is_set():
+        while not stop.is_set() and time.monotonic() < end:
             index.add(np.ones((1, DIM)), ["new"])
             added[number] += 1
 
-    searches, end = 0, time.monotonic() + LONGEST
     for number in range(2):
         threads.start(add, number)
     while time.monotonic() < end and (searches < 300 or min(added) < 5):
