@@ -27,8 +27,9 @@ class Index:
     retraining, because all that is compared is embeddings. Every item has an id, a label, an
     embedding, and attributes by which a search can be narrowed before it begins.
 
-    Any number of threads may read while one writes; writers wait for each other. What fails
-    changes nothing.
+    Any number of threads may read and write. Readers run while a change is written to the disk and
+    wait only while it is applied; writers run in the order in which they arrive. What fails changes
+    nothing.
 
     Distances are exact, in float64 from the stored float32 vectors, and smaller is closer:
 
