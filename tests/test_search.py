@@ -421,6 +421,28 @@ def test_collections_of_earlier_versions_load(uri):
         index.close()
 
 
+@pytest.mark.milvus
+def test_later_pages_read_the_state_of_the_first(uri, monkeypatch):
+    """As the client's iterator does: a server gives the time of the first page."""
+    milvus()
+    calls, index = [], Index(2, store="milvus", uri=uri, collection="pages")
+
+    class Page(list):
+        extra = {"iterator_session_ts": 7}
+
+    def query(collection, **options):
+        calls.append(options)
+        return Page([{"id": f"s{len(calls)}"}] if len(calls) < 3 else [])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(index._store._client, "query", query)
+        assert index.ids() == ["1", "2"]
+    assert [call["filter"] for call in calls] == ['id > ""', 'id > "s1"', 'id > "s2"']
+    assert [call.get("guarantee_timestamp") for call in calls] == [None, 7, 7]
+    index._store._client.drop_collection("pages")
+    index.close()
+
+
 NAMES = st.one_of(st.text(max_size=8), st.text("\"\\' =<>or[]idlabe", max_size=8), st.integers())
 TEXTS = st.one_of(st.text(max_size=8), st.text("\"\\' =<>or[]idlabe", max_size=8))
 

@@ -218,7 +218,7 @@ class MilvusStore:
         """Yield the items that fit, in the order of their keys, a page at a time."""
         # The client's iterator puts the last id of a page into the next expression without
         # escaping it, so an id could select any item. These are the iterator's own options.
-        ordered = {"limit": _PAGE, "iterator": "True", "reduce_stop_for_best": "True"}
+        options = {"limit": _PAGE, "iterator": "True", "reduce_stop_for_best": "True"}
         page = [{"id": ""}]
         while page:
             rest = f"id > {quoted(page[-1]['id'])}"
@@ -226,8 +226,11 @@ class MilvusStore:
                 self.collection,
                 filter=f"{rest} and ({expression})" if expression else rest,
                 output_fields=fields,
-                **ordered,
+                **options,
             )
+            # A server gives the time of the first page; later pages read the state at that time.
+            if moment := page.extra.get("iterator_session_ts"):
+                options.setdefault("guarantee_timestamp", moment)
             yield from page
 
     def _kind(self, name):
