@@ -19,6 +19,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -211,6 +212,48 @@ def measure_kinds(count):
     return lines
 
 
+def measure_writers(count, length):
+    """One thread searches a kept index while others add to it, one item a call."""
+    rng = np.random.default_rng(0)
+    x, _ = embeddings(rng, count)
+    queries, _ = embeddings(rng, 1000)
+    lines = [
+        f"{count:,} items in a folder that is kept, k = {K}, {length} seconds for each row. An "
+        "addition is on the disk when it returns.",
+        "",
+        "| threads that add | searches a second | slowest search | additions a second | "
+        "of the thread with the fewest |",
+        "|---|---|---|---|---|",
+    ]
+    for writers in range(5):
+        index, added, times = Index(DIM), [0] * writers, []
+        index.add(x, ["old"] * count)
+        with tempfile.TemporaryDirectory() as folder:
+            index.keep(Path(folder) / "index")
+            end = time.perf_counter() + length
+
+            def write(number, index=index, added=added, end=end):
+                while time.perf_counter() < end:
+                    index.add(x[:1], ["new"])
+                    added[number] += 1
+
+            threads = [threading.Thread(target=write, args=[n]) for n in range(writers)]
+            for thread in threads:
+                thread.start()
+            while time.perf_counter() < end:
+                query = queries[None, len(times) % len(queries)]
+                times.append(seconds(index.search, query, K, clock=time.perf_counter)[0])
+            for thread in threads:
+                thread.join()
+            index.close()
+        lines.append(
+            f"| {writers} | {len(times) / length:.0f} | {1000 * max(times):.1f} ms | "
+            f"{sum(added) / length:.0f} | {min(added, default=0) / length:.0f} |"
+        )
+        print(lines[-1], flush=True)
+    return lines
+
+
 def small_encoder(path):
     keras.utils.set_random_seed(0)
     encoder = keras.Sequential(
@@ -326,12 +369,13 @@ def main():
     )
     parser.add_argument("--items", type=int, default=1_000_000)
     parser.add_argument("--kind-items", type=int, default=200_000)
+    parser.add_argument("--writer-items", type=int, default=3000)
     parser.add_argument("--rate", type=int, default=50, help="requests a second")
     parser.add_argument("--seconds", type=int, default=20)
     parser.add_argument("--note", default="", help="a sentence about the run, for the page")
     parser.add_argument(
-        "--parts", nargs="+", choices=["flat", "kinds", "service"],
-        default=["flat", "kinds", "service"],
+        "--parts", nargs="+", choices=["flat", "kinds", "writers", "service"],
+        default=["flat", "kinds", "writers", "service"],
     )  # fmt: skip
     parser.add_argument("--cpu-clock", action="store_true", help="for a busy machine")
     arguments = parser.parse_args()
@@ -356,6 +400,9 @@ def main():
         text += ["|---|---|", *measure_flat(arguments.items)]
     if "kinds" in arguments.parts:
         text += ["", "## Kinds", "", *measure_kinds(arguments.kind_items)]
+    if "writers" in arguments.parts:
+        text += ["", "## Searches while threads add", ""]
+        text += measure_writers(arguments.writer_items, 5)
     if "service" in arguments.parts:
         text += ["", "## examples/serve.py", ""]
         text += [

@@ -3,6 +3,8 @@
 import keras
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from keras_metric.search import Identity, Index, Match, StagedMatches
 
@@ -256,17 +258,220 @@ def test_items_come_back_as_they_were_given(make, items):
     assert index.labels == [*numbers, "ann"]
 
 
-def test_odd_names_stay_themselves(make, rng):
-    names = ["", "é☃", 'a"b\\c\n', "1", 1, -(2**62), "x" * 300]
-    index = make()
-    vectors = rng.normal(size=(len(names), DIM))
-    attributes = [{'q"\\ é': name} for name in map(str, names)]
-    index.add(vectors, names, ids=names, attributes=attributes)
-    for vector, name in zip(vectors, names):
-        match = index.search(vector[None], k=1, where={'q"\\ é': str(name)})[0][0]
-        assert (match.id, match.label) == (name, name)
-        assert index.verify(vector, name, threshold=1e-6).same
-    index.remove(names)
+# Strings that read as a part of an expression, a path or an escape sequence of a store's language.
+EXPRESSIONS = [
+    'zz" or id < "',
+    'zz" or id > "" or id == "',
+    '" or label != "',
+    "' or id != '",
+    '"] or id != "',
+    'a"b\\c\n',
+    "\\",
+    '\\"',
+    '"',
+    "\\u0041",
+    "\\x41",
+    "a][b",
+    '"a"',
+    "%",
+    "_",
+    "{name}",
+    "$meta",
+    "null",
+    "true",
+    "1",
+    "i1",
+    "s1",
+    "\r\n",
+    "\x00\x00",
+    "",
+    "e\u0301",
+]
+# Every character of UTF-8: ASCII and other ends of lines alone, the others in runs.
+CHARACTERS = [*map(chr, range(0x80)), "\x85", "\u2028", "\u2029", "\ufeff", "\U0001f600"]
+RUNS = [
+    "".join(map(chr, range(start, min(start + 250, end))))
+    for first, end in ((0x80, 0xD800), (0xE000, 0x110000))
+    for start in range(first, end, 250)
+]
+ODD_NAMES = [*EXPRESSIONS, *CHARACTERS, "x" * 300, 1, -1, -(2**62)]
+
+
+def test_odd_names_stay_themselves(make, rng, tmp_path):
+    """What a name is made of selects nothing but what has this name."""
+    names = list(dict.fromkeys(ODD_NAMES))
+    texts = [str(name) for name in names]
+    index = make(metric="euclidean")
+    index.add(
+        np.arange(len(names))[:, None] * np.ones(DIM),
+        names,
+        ids=names,
+        attributes=[{"text": text} for text in texts],
+    )
+
+    def is_whole(index, names):
+        assert len(index) == len(names)
+        assert sorted(map(repr, index.ids())) == sorted(map(repr, names))
+        for item in index:
+            assert item.id == item.label == names[names.index(item.id)]
+            assert item.attributes == {"text": str(item.id)}
+
+    is_whole(index, names)
+    for name in names:
+        assert index.ids(label=name) == [name] and name in index
+        assert index.get([name])[0].id == name
+        found = index.search(np.zeros((1, DIM)), k=5, where={"text": str(name)})[0]
+        assert {match.id for match in found} == {key for key in names if str(key) == str(name)}
+    gone = names[::2]
+    for name in gone[:20]:
+        index.remove(labels=[name])
+    index.remove(gone[20:])
+    is_whole(index, names[1::2])
+    index.add(np.ones((len(gone), DIM)), gone, gone, [{"text": str(name)} for name in gone])
+    index.replace(np.ones((len(gone), DIM)), gone, gone, [{"text": str(name)} for name in gone])
+    index.save(tmp_path / "index")
+    loaded = Index.load(tmp_path / "index")
+    is_whole(loaded, names)
+    loaded.close()
+    index.remove(labels=names)
+    assert len(index) == 0
+
+
+def test_odd_attribute_names_stay_themselves(make):
+    names = [name for name in dict.fromkeys([*EXPRESSIONS, *CHARACTERS]) if name]
+    index = make(metric="euclidean")
+    ids = list(range(len(names)))
+    index.add(np.zeros((len(ids), DIM)), ids, ids, [{name: 1} for name in names])
+    for row, name in enumerate(names):
+        found = index.search(np.zeros((1, DIM)), k=5, where={name: 1})[0]
+        assert [(match.id, match.attributes) for match in found] == [(row, {name: 1})]
+
+
+def test_every_character_over_many_pages(make):
+    index = make(dim=2)
+    index.add(np.ones((len(RUNS), 2)), ["run"] * len(RUNS), RUNS)
+    assert sorted(index.ids()) == sorted(index.ids(label="run")) == sorted(RUNS)
+    assert [item.id for item in index.get(RUNS)] == RUNS
+    index.remove(labels=["run"])
+    assert len(index) == 0
+
+
+def test_an_id_selects_no_other_item(make):
+    """The removal of a label once removed what the text of an id selected."""
+    index = make(dim=2)
+    index.add(np.ones((3, 2)), ["l", "other", "other"], ['zz" or id < "', "aaa", "zzz"])
+    assert index.ids(label="l") == ['zz" or id < "']
+    index.remove(labels=["l"])
+    assert sorted(index.ids()) == ["aaa", "zzz"]
+
+
+def test_surrogates_are_stored_or_refused(make, store, tmp_path):
+    """UTF-8, hence Milvus, has no surrogates; JSON has them."""
+    odd = "a\ud800b"
+    index = make(dim=2)
+    index.add(np.ones((1, 2)), ["l"], ["known"], [{"text": "t"}])
+    calls = [
+        lambda: index.add(np.ones((2, 2)), ["l", "l"], ["p", odd]),
+        lambda: index.add(np.ones((2, 2)), ["l", odd], ["q", "r"]),
+        lambda: index.add(np.ones((2, 2)), ["l", "l"], ["s", "t"], [{}, {"text": odd}]),
+        lambda: index.replace(np.ones((1, 2)), ["l"], ["known"], [{"text": odd}]),
+        lambda: index.ids(label=odd),
+        lambda: odd in index,
+        lambda: index.search(np.ones((1, 2)), where={"text": ["t", odd]}),
+    ]
+    if store == "faiss":
+        for call in calls:
+            call()
+        index.save(tmp_path / "index")
+        index = Index.load(tmp_path / "index")
+        assert odd in index and index.ids(label=odd) == ["r"]
+        assert {m.id for m in index.search(np.ones((1, 2)), 9, {"text": odd})[0]} == {"t", "known"}
+        return
+    calls.append(lambda: index.add(np.ones((2, 2)), ["l", "l"], ["u", "v"], [{}, {odd: 1}]))
+    for call in calls:
+        with pytest.raises(ValueError, match=r"no surrogate.*'a\\ud800b'.*nothing was changed"):
+            call()
+    assert index.ids() == ["known"] and index.get(["known"])[0].attributes == {"text": "t"}
+
+
+@pytest.mark.milvus
+def test_collections_of_earlier_versions_load(uri):
+    """The form of ids and labels in Milvus, as the first version wrote it: "i" or "s" before."""
+    milvus()
+    index = Index(2, "euclidean", store="milvus", uri=uri, collection="earlier")
+    client = index._store._client
+    ids = {"s": "", 'szz" or id < "': 'zz" or id < "', "s1": "1", "i1": 1, "i-5": -5, "sa\n": "a\n"}
+    client.insert(
+        "earlier",
+        [
+            {"id": key, "vector": [n, 0], "label": key, "attributes": {'q"': str(name)}}
+            for n, (key, name) in enumerate(ids.items())
+        ],
+    )
+    try:
+        assert sorted(map(repr, index.ids())) == sorted(map(repr, ids.values()))
+        for n, name in enumerate(ids.values()):
+            assert index.ids(label=name) == [name]
+            match = index.search([[n, 0]], 1, where={'q"': str(name)})[0][0]
+            assert (match.id, match.label, match.distance) == (name, name, 0)
+        index.remove(list(ids.values()))
+        assert len(index) == 0
+    finally:
+        client.drop_collection("earlier")
+        index.close()
+
+
+@pytest.mark.milvus
+def test_later_pages_read_the_state_of_the_first(uri, monkeypatch):
+    """As the client's iterator does: a server gives the time of the first page."""
+    milvus()
+    calls, index = [], Index(2, store="milvus", uri=uri, collection="pages")
+
+    class Page(list):
+        extra = {"iterator_session_ts": 7}
+
+    def query(collection, **options):
+        calls.append(options)
+        return Page([{"id": f"s{len(calls)}"}] if len(calls) < 3 else [])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(index._store._client, "query", query)
+        assert index.ids() == ["1", "2"]
+    assert [call["filter"] for call in calls] == ['id > ""', 'id > "s1"', 'id > "s2"']
+    assert [call.get("guarantee_timestamp") for call in calls] == [None, 7, 7]
+    index._store._client.drop_collection("pages")
+    index.close()
+
+
+NAMES = st.one_of(st.text(max_size=8), st.text("\"\\' =<>or[]idlabe", max_size=8), st.integers())
+TEXTS = st.one_of(st.text(max_size=8), st.text("\"\\' =<>or[]idlabe", max_size=8))
+
+
+@settings(
+    max_examples=25,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
+@given(rows=st.dictionaries(NAMES, st.tuples(NAMES, TEXTS), min_size=1, max_size=12))
+def test_any_text_is_a_name(make, rows):
+    index = make(dim=2)
+    ids = list(rows)
+    labels, texts = zip(*rows.values(), strict=True)
+    index.add(np.ones((len(ids), 2)), labels, ids, [{"text": text} for text in texts])
+    assert {(item.id, item.label, item.attributes["text"]) for item in index} == {
+        (key, *rest) for key, rest in rows.items()
+    }
+    for label in set(labels):
+        assert set(index.ids(label=label)) == {key for key in ids if rows[key][0] == label}
+    for text in set(texts):
+        found = index.search(np.ones((1, 2)), 99, {"text": text})[0]
+        assert {match.id for match in found} == {key for key in ids if rows[key][1] == text}
+    index.remove(labels=[labels[0]])
+    left = {key for key in ids if rows[key][0] != labels[0]}
+    assert set(index.ids()) == left
+    index.remove(sorted(left, key=repr))
     assert len(index) == 0
 
 

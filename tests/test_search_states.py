@@ -16,14 +16,16 @@ DIM = 3
 # Few values, so that ties, replaced ids and shared attributes are frequent.
 COORDINATES = st.integers(-4, 4).map(float)
 VECTORS = st.tuples(*[COORDINATES] * DIM)
-IDS = st.one_of(st.integers(-3, 20), st.sampled_from(["a", "b", "1", "é"]))
-LABELS = st.sampled_from([0, 1, 2, "1", "ann"])
+# Strings that read as a part of an expression stand for untrusted names.
+ODD = ['zz" or id < "', '" or label != "', "\\", "\x00"]
+IDS = st.one_of(st.integers(-3, 20), st.sampled_from(["a", "b", "1", "é", *ODD]))
+LABELS = st.sampled_from([0, 1, 2, "1", "ann", *ODD[:2]])
 ATTRIBUTES = st.fixed_dictionaries(
     {},
     optional={
         "age": st.integers(0, 5),
         "height": st.sampled_from([1.5, 1.75, 2.0]),
-        "region": st.sampled_from(["r1", "r2", "r3"]),
+        "region": st.sampled_from(["r1", "r2", "r3", *ODD]),
         "hat": st.booleans(),
     },
 )
@@ -36,7 +38,7 @@ CONDITIONS = st.fixed_dictionaries(
             AGES, st.tuples(AGES, AGES).map(lambda ends: tuple(sorted(ends))), st.lists(AGES)
         ),
         "height": st.sampled_from([1.75, (1.6, None), (None, 1.75), [1.5, 2]]),
-        "region": st.sampled_from(["r1", ["r1", "r3"], ("r2", "r3")]),
+        "region": st.sampled_from(["r1", ["r1", "r3"], ("r2", "r3"), ODD, ODD[0], tuple(ODD[1:3])]),
         "hat": st.booleans(),
     },
 )

@@ -1,7 +1,5 @@
 """Index: who is this, among all that were enrolled."""
 
-import threading
-
 import numpy as np
 
 from keras_metric._checks import as_array, check_choice, check_count, check_number, shown
@@ -31,8 +29,9 @@ class Index:
     retraining, because all that is compared is embeddings. Every item has an id, a label, an
     embedding, and attributes by which a search can be narrowed before it begins.
 
-    Any number of threads may read while one writes; writers wait for each other. What fails
-    changes nothing.
+    Any number of threads may read and write. Readers run while a change is written to the disk and
+    wait only while it is applied; writers run in the order in which they arrive. What fails changes
+    nothing.
 
     Distances are exact, in float64 from the stored float32 vectors, and smaller is closer:
 
@@ -127,8 +126,6 @@ class Index:
         self.fingerprint = None if encoder is None else fingerprint(encoder)
         self.operating_points = {}
         self._lock = ReadWriteLock()
-        # Saving reads, so the lock above lets two savers through; the folder is for one.
-        self._saving = threading.Lock()
         self._journal = None
         if store == "faiss":
             if uri is not None or token is not None:
@@ -479,7 +476,7 @@ class Index:
         makes them the index. Beside them lies `card.md`, the index card. Of a Milvus store only
         the manifest is written: the vectors stay in Milvus.
         """
-        with self._saving, self._lock.read():
+        with self._lock.write():
             folder.save(self, path)
 
     @classmethod
@@ -509,12 +506,12 @@ class Index:
         `os.fork` the child can search, and a change there raises RuntimeError. A change raises
         FileNotFoundError once the folder was deleted, moved or replaced.
         """
-        with self._saving, self._lock.write():
+        with self._lock.write():
             folder.keep(self, path)
 
     def close(self):
         """Let go of the journal's folder and of Milvus; the index is not used after."""
-        with self._saving, self._lock.write():
+        with self._lock.write(), self._lock.alone():
             if self._journal is not None:
                 self._journal.close()
             self._store.close()
@@ -523,7 +520,8 @@ class Index:
         """Carry out a change that was checked; the disk first, where the index is kept."""
         if self._journal is not None:
             self._journal.append(change, ids, vectors, labels, table)
-        self._apply(change, ids, vectors, labels, table)
+        with self._lock.alone():
+            self._apply(change, ids, vectors, labels, table)
 
     def _apply(self, change, ids, vectors=None, labels=None, table=None):
         if change == "remove":

@@ -5,17 +5,19 @@ import json
 from keras_metric.search.where import AnyOf
 
 LONGEST = 1024  # bytes of an id or label as Milvus keeps it: its own limit
+# Milvus accepts only these escape sequences, and every other character as it is.
+_ESCAPES = str.maketrans({c: f"\\{e}" for c, e in zip('\\"\n\r\t', '\\"nrt', strict=True)})
 
 
 def key_of(name):
     """An id or label as Milvus keeps it: the integer 1 and the string "1" stay apart."""
-    key = f"i{name}" if isinstance(name, int) else f"s{name}"
-    if len(key.encode("utf-8", "surrogatepass")) > LONGEST:
+    text = str(name)
+    if len(encoded(text)) >= LONGEST:
         raise ValueError(
             f"Milvus takes ids and labels of up to {LONGEST - 1} bytes. Received one of "
-            f"{len(key) - 1} characters: {key[1:21]!r}..."
+            f"{len(text)} characters: {text[:20]!r}..."
         )
-    return key
+    return f"i{text}" if isinstance(name, int) else f"s{text}"
 
 
 def name_of(key):
@@ -23,10 +25,25 @@ def name_of(key):
     return int(key[1:]) if key[0] == "i" else key[1:]
 
 
+def encoded(text):
+    """The bytes of a string in UTF-8, the form in which Milvus stores it."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            "Milvus stores strings as UTF-8, which has no surrogate code points. Received: a "
+            f"string with {text[error.start]!r} in {text[:40]!r}. Replace it; nothing was changed."
+        ) from None
+
+
 def quoted(value):
-    """A value, or a list of them, in an expression."""
-    # Milvus's strings are JSON's, but for \u escapes.
-    return json.dumps(value, ensure_ascii=False)
+    """A value, or a list of them, as a literal of an expression."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(quoted, value))}]"
+    if isinstance(value, str):
+        encoded(value)
+        return f'"{value.translate(_ESCAPES)}"'
+    return json.dumps(value)
 
 
 def among(keys):

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_metric.search.answers import Item, Match
-from keras_metric.search.attributes import check_kind, kind_of, rows_of
+from keras_metric.search.attributes import MISSING, check_kind, kind_of, rows_of
 from keras_metric.search.columns import unknown_attribute
 from keras_metric.search.milvus_language import LONGEST, among, condition, key_of, name_of, quoted
 from keras_metric.search.vectors import paired, stored
@@ -84,8 +84,10 @@ class MilvusStore:
         return [name_of(row["id"]) for row in self._scan(f"label in {wanted}", ["id"])]
 
     def check_attributes(self, table):
-        for name, (kind, _) in table.items():
+        for name, (kind, values) in table.items():
             check_kind(name, kind, self._kind(name) or kind)
+            if kind == "string":
+                quoted([value for value in values if value is not MISSING])
 
     def add(self, ids, vectors, labels, table):
         rows = self._entities(ids, vectors, labels, table)
@@ -213,14 +215,23 @@ class MilvusStore:
             )
 
     def _scan(self, expression, fields):
-        pages = self._client.query_iterator(
-            self.collection, batch_size=_PAGE, filter=expression, output_fields=fields
-        )
-        try:
-            while page := pages.next():
-                yield from page
-        finally:
-            pages.close()
+        """Yield the items that fit, in the order of their keys, a page at a time."""
+        # The client's iterator puts the last id of a page into the next expression without
+        # escaping it, so an id could select any item. These are the iterator's own options.
+        options = {"limit": _PAGE, "iterator": "True", "reduce_stop_for_best": "True"}
+        page = [{"id": ""}]
+        while page:
+            rest = f"id > {quoted(page[-1]['id'])}"
+            page = self._client.query(
+                self.collection,
+                filter=f"{rest} and ({expression})" if expression else rest,
+                output_fields=fields,
+                **options,
+            )
+            # A server gives the time of the first page; later pages read the state at that time.
+            if moment := page.extra.get("iterator_session_ts"):
+                options.setdefault("guarantee_timestamp", moment)
+            yield from page
 
     def _kind(self, name):
         """The kind of an attribute, from the first item that has it; None if none has."""

@@ -1,0 +1,265 @@
+"""Threads that search, add and save at once: who waits for whom, and that nobody starves."""
+
+import os
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from keras_metric.search import Index
+from keras_metric.search.read_write_lock import ReadWriteLock
+
+# Nothing here takes that long; a test that would hang fails instead.
+LONGEST = 60
+DIM = 8
+
+
+class Threads:
+    """Threads whose ends and errors a test waits for."""
+
+    def __init__(self):
+        self._all, self._errors = [], []
+
+    def start(self, function, *arguments):
+        thread = threading.Thread(target=self._run, args=(function, *arguments), daemon=True)
+        self._all.append(thread)
+        thread.start()
+        return thread
+
+    def start_and_block(self, function, *arguments):
+        """Start a thread and return once it waits for a lock."""
+        thread = self.start(function, *arguments)
+        end = time.monotonic() + LONGEST
+        while not waits(thread):
+            assert thread.is_alive() and time.monotonic() < end, self._errors
+            time.sleep(0.001)
+        return thread
+
+    def join(self):
+        for thread in self._all:
+            thread.join(LONGEST)
+            assert not thread.is_alive(), "a thread hangs"
+        assert not self._errors
+
+    def _run(self, function, *arguments):
+        try:
+            function(*arguments)
+        except BaseException as error:
+            self._errors.append(error)
+
+
+def waits(thread):
+    """Whether a thread is inside `Condition.wait_for`."""
+    frame = sys._current_frames().get(thread.ident)
+    while frame is not None:
+        if frame.f_code.co_name == "wait_for":
+            return True
+        frame = frame.f_back
+    return False
+
+
+@pytest.fixture
+def threads():
+    return Threads()
+
+
+def blocked(function, started, gate):
+    """The same function; each call sets the one event and waits for the other."""
+
+    def call(*arguments):
+        started.set()
+        assert gate.wait(LONGEST)
+        return function(*arguments)
+
+    return call
+
+
+def item(index, key):
+    index.add(np.ones((1, DIM)), ["l"], [key])
+
+
+def test_a_reader_that_waits_goes_before_the_next_writer(threads, monkeypatch):
+    index, order = Index(DIM), []
+    started, gate = threading.Event(), threading.Event()
+    search, add = index._store.search, blocked(index._store.add, started, gate)
+
+    def recorded_add(ids, *rest):
+        add(ids, *rest)
+        order.append(ids[0])
+
+    def recorded_search(*arguments):
+        order.append("search")
+        return search(*arguments)
+
+    monkeypatch.setattr(index._store, "add", recorded_add)
+    monkeypatch.setattr(index._store, "search", recorded_search)
+    threads.start(item, index, "a")
+    assert started.wait(LONGEST)
+    threads.start_and_block(item, index, "b")
+    for _ in range(2):
+        threads.start_and_block(index.search, np.ones((1, DIM)))
+    for key in ("c", "d"):
+        threads.start_and_block(item, index, key)
+    gate.set()
+    threads.join()
+    assert order == ["a", "search", "search", "b", "c", "d"]
+
+
+def test_searches_go_on_while_a_change_is_flushed(threads, monkeypatch, tmp_path):
+    index = Index(DIM)
+    item(index, "a")
+    index.keep(tmp_path / "index")
+    started, gate = threading.Event(), threading.Event()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", blocked(os.fsync, started, gate))
+        threads.start(item, index, "b")
+        assert started.wait(LONGEST)
+        threads.start_and_block(item, index, "c")
+        found = []
+        reader = threads.start(lambda: found.extend(index.search(np.ones((1, DIM)))[0]))
+        reader.join(LONGEST)
+        # What is not on the disk yet is not found either.
+        assert [match.id for match in found] == ["a"]
+        gate.set()
+        threads.join()
+    assert index.ids() == ["a", "b", "c"]
+    index.close()
+    assert Index.load(tmp_path / "index").ids() == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("verb", ["save", "keep"])
+def test_searches_go_on_and_changes_wait_during_a_save(threads, monkeypatch, tmp_path, verb):
+    index = Index(DIM)
+    index.keep(tmp_path / "index")
+    item(index, "a")
+    started, gate = threading.Event(), threading.Event()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", blocked(os.fsync, started, gate))
+        threads.start(getattr(index, verb), tmp_path / "index")
+        assert started.wait(LONGEST)
+        threads.start_and_block(item, index, "b")
+        found = []
+        reader = threads.start(lambda: found.extend(index.search(np.ones((1, DIM)))[0]))
+        reader.join(LONGEST)
+        assert [match.id for match in found] == ["a"]
+        gate.set()
+        threads.join()
+    index.close()
+    # The new journal has what was added during the save.
+    assert Index.load(tmp_path / "index").ids() == ["a", "b"]
+
+
+def test_neither_searches_nor_additions_starve(threads, tmp_path):
+    """Two threads that add all the time once let two searches through in three seconds."""
+    index, stop, added = Index(DIM), threading.Event(), [0, 0]
+    searches, end = 0, time.monotonic() + LONGEST
+    index.add(np.random.default_rng(0).normal(size=(3000, DIM)), [0] * 3000)
+    index.keep(tmp_path / "index")
+
+    def add(number):
+        while not stop.is_set() and time.monotonic() < end:
+            index.add(np.ones((1, DIM)), ["new"])
+            added[number] += 1
+
+    for number in range(2):
+        threads.start(add, number)
+    while time.monotonic() < end and (searches < 300 or min(added) < 5):
+        index.search(np.ones((1, DIM)), k=1)
+        searches += 1
+    stop.set()
+    threads.join()
+    index.close()
+    assert searches >= 300 and min(added) >= 5
+
+
+def test_readers_see_whole_changes(threads):
+    """Threads that switch all the time, beside a counter that is wrong within each change."""
+    lock, pair, seen = ReadWriteLock(), [0, 0], []
+    interval = sys.getswitchinterval()
+
+    def write():
+        for _ in range(200):
+            with lock.write():
+                before = pair[0]
+                with lock.alone():
+                    pair[0] += 1
+                    time.sleep(0)
+                    pair[1] = before + 1
+
+    def read():
+        for _ in range(200):
+            with lock.read():
+                first = pair[0]
+                time.sleep(0)
+                seen.append((first, pair[1]))
+
+    sys.setswitchinterval(1e-5)
+    try:
+        for _ in range(4):
+            threads.start(write)
+            threads.start(read)
+        threads.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert pair == [800, 800]
+    assert len(seen) == 800 and all(first == second for first, second in seen)
+
+
+@pytest.mark.parametrize("admitted", [False, True])
+@pytest.mark.parametrize("side", ["read", "write"])
+def test_an_interrupted_wait_leaves_the_lock_usable(threads, monkeypatch, side, admitted):
+    lock, order = ReadWriteLock(), []
+    started, gate = threading.Event(), threading.Event()
+
+    def write(key):
+        with lock.write(), lock.alone():
+            started.set()
+            assert gate.wait(LONGEST)
+            order.append(key)
+
+    def wait_for(condition):
+        if admitted:
+            gate.set()
+            assert real(condition)
+        raise KeyboardInterrupt
+
+    threads.start(write, "a")
+    assert started.wait(LONGEST)
+    real = lock._changed.wait_for
+    monkeypatch.setattr(lock._changed, "wait_for", wait_for)
+    with pytest.raises(KeyboardInterrupt), getattr(lock, side)():
+        order.append("never")
+    monkeypatch.setattr(lock._changed, "wait_for", real)
+    gate.set()
+    threads.start(write, "b")
+    threads.join()
+    assert order == ["a", "b"]
+
+
+def test_an_interrupt_comes_after_a_change_that_is_on_the_disk(monkeypatch, tmp_path):
+    index = Index(DIM)
+    index.keep(tmp_path / "index")
+    alone, append = [], index._journal.append
+    real = index._lock._changed.wait_for
+
+    def wait_for(condition):
+        if alone == ["written"]:
+            alone.append("interrupted")
+            raise KeyboardInterrupt
+        return real(condition)
+
+    def recorded(*change):
+        append(*change)
+        alone.append("written")
+
+    monkeypatch.setattr(index._journal, "append", recorded)
+    monkeypatch.setattr(index._lock._changed, "wait_for", wait_for)
+    with pytest.raises(KeyboardInterrupt):
+        item(index, "a")
+    assert alone == ["written", "interrupted"]
+    assert "a" in index
+    item(index, "b")
+    index.close()
+    assert Index.load(tmp_path / "index").ids() == ["a", "b"]
