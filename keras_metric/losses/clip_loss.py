@@ -115,6 +115,9 @@ class ClipLoss(MetricLoss):
     def layers(self):
         return () if self.logit_scale is None else (self.logit_scale,)
 
+    def reads_ids(self, num_branches):
+        return True
+
     def tuple_parts(self, y_true, branches):
         distance, same = measured_branches(self._checked_labels(y_true, "y_true"), branches)
         if self.logit_scale is None:

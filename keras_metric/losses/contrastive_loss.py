@@ -119,6 +119,9 @@ class ContrastiveLoss(PairLoss):
                 "np.equal(first, second).astype('float32')."
             )
 
+    def reads_ids(self, num_branches):
+        return False
+
     def tuple_parts(self, y_true, branches):
         check_branches(branches, 2, "first, second")
         distance = distances.elementwise(*branches, self.distance)

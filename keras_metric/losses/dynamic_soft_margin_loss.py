@@ -173,6 +173,9 @@ class DynamicSoftMarginLoss(MetricLoss):
         # Terms have a sign here: all of them pull or push.
         return [Rows(total, number, number)]
 
+    def reads_ids(self, num_branches):
+        return num_branches == 2
+
     def tuple_parts(self, y_true, branches):
         if len(branches) == 3:
             near, far = (

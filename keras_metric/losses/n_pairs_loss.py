@@ -112,6 +112,9 @@ class NPairsLoss(MetricLoss):
         number = ops.maximum(ops.cumsum(ops.cast(is_anchor, "int32")) - 1, 0)
         return [Rows(*(ops.where(is_anchor, ops.take(part, number), 0) for part in rows))]
 
+    def reads_ids(self, num_branches):
+        return True
+
     def tuple_parts(self, y_true, branches):
         check_branches(branches, 2, "anchor, positive")
         anchors, positives = (_bounded(branch) for branch in branches)

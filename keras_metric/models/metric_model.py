@@ -31,6 +31,8 @@ class MetricModel(keras.Model):
     """
 
     forms: tuple[tuple[str, ...], ...] = ()
+    # Whether a tuple or list of as many parts as the first form has names is branches.
+    takes_tuples = True
 
     def __init__(self, train_health=False, chunk_size=None, **kwargs):
         super().__init__(**kwargs)
@@ -88,7 +90,8 @@ class MetricModel(keras.Model):
         check_not_strings("y", y)
         check_arrays("x", x)
         check_arrays("y", y)
-        self.loss_layers.guard.look(self.loss, x, y)
+        tuples = branches.are_tuples(x, self.forms, self.takes_tuples)
+        self.loss_layers.guard.look(self.loss, x, y, tuples)
         if isinstance(x, EpochBatches):
             args, kwargs = _of_epoch_batches(x, y, args, kwargs)
         history = super().fit(x, y, *args, **kwargs)
