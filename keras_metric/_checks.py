@@ -231,10 +231,12 @@ def checked_ids(labels, name="labels", takes_multi_hot=False):
     return labels.astype("int32")
 
 
-def check_float_labels(name, labels):
-    """Raise if the NumPy `labels` are floats that are no class ids."""
-    if labels.dtype.name in _WHOLE_BELOW:
-        _check_whole(name, labels, labels.dtype.name)
+def without_floats(name, labels):
+    """Return NumPy labels of any kind; floats as integers, or raise if they are no class ids."""
+    if labels.dtype.name not in _WHOLE_BELOW:
+        return labels
+    _check_whole(name, labels, labels.dtype.name)
+    return labels.astype("int64")
 
 
 def invalid_ids(labels):
@@ -248,6 +250,12 @@ def invalid_ids(labels):
     if dtype not in _WHOLE_BELOW or _values(labels) is not None:
         return None
     return ops.sum(ops.cast(ops.logical_not(_are_whole(labels, dtype)), "float32"))
+
+
+def nan_if_invalid(value, labels):
+    """Return `value`, or NaN if a traced tensor of labels has floats that are no class ids."""
+    number = invalid_ids(labels)
+    return value if number is None else ops.where(ops.equal(number, 0), value, float("nan"))
 
 
 def _are_whole(values, dtype, xp=ops):
@@ -277,7 +285,7 @@ def _values(tensor):
         return None
 
 
-def one_hot_hint(name="labels"):
+def _one_hot_hint(name="labels"):
     """Return the sentence on how one-hot labels become class ids."""
     return (
         f"One-hot labels become ids by {name}.argmax(axis=-1). Data sets yield ids with "
@@ -286,7 +294,17 @@ def one_hot_hint(name="labels"):
     )
 
 
-def hot_kind(labels):
+def rows_hint(labels, name="labels"):
+    """Return a sentence, after a space, for NumPy labels that are rows of 0 and 1; else ""."""
+    kind = _hot_kind(labels)
+    if kind == "one-hot":
+        return " " + _one_hot_hint(name)
+    if kind == "multi-hot":
+        return ' Only losses read several labels an item, those with labels="multi_hot".'
+    return ""
+
+
+def _hot_kind(labels):
     """Return "one-hot" or "multi-hot" for rows of 0 and 1, "other", or "unknown" if traced."""
     values = labels if isinstance(labels, np.ndarray) else _values(labels)
     if values is None:
@@ -301,10 +319,10 @@ def _check_one_id_each(name, labels, takes_multi_hot):
     shape = tuple(labels.shape)
     if len(shape) == 1 or (len(shape) == 2 and shape[1] == 1):
         return
-    kind = hot_kind(labels) if len(shape) == 2 else "other"
+    kind = _hot_kind(labels) if len(shape) == 2 else "other"
     hints = []
     if kind in ("one-hot", "unknown"):
-        hints.append(one_hot_hint())
+        hints.append(_one_hot_hint())
     if kind in ("multi-hot", "unknown"):
         loss = "give the loss" if takes_multi_hot else "use a loss that takes"
         hints.append(f'For several labels an item (multi-hot rows) {loss} labels="multi_hot".')

@@ -220,10 +220,11 @@ def _group_codes(groups, gallery_groups, num_items, gallery):
         )
     if groups is None:
         return None, None
-    groups = as_labels("groups", groups, num_items)
+    groups = as_labels("groups", groups, num_items, as_ids=False)
     if gallery is None:
         return as_codes(groups)[0], None
-    return as_codes(groups, as_labels("gallery_groups", gallery_groups, len(gallery[1])))
+    others = as_labels("gallery_groups", gallery_groups, len(gallery[1]), as_ids=False)
+    return as_codes(groups, others)
 
 
 def _as_measures(measures):

@@ -234,9 +234,7 @@ class MetricLoss(keras.losses.Loss):
         check_one_each(labels, embeddings, "y_true", "y_pred")
         if references is not None:
             reference_labels = self._checked_labels(reference_labels, "reference_labels")
-            check_one_each(
-                reference_labels, references, "reference_labels", "reference_embeddings"
-            )
+            check_one_each(reference_labels, references, "reference_labels", "reference_embeddings")
             return self.batch_parts(
                 labels, embeddings, ops.cast(references, dtype), reference_labels
             )
