@@ -170,6 +170,46 @@ def check_one_label_each(labels, embeddings):
         )
 
 
+def row_weights(sample_weight, batch=None):
+    """Return `sample_weight` as a tensor of shape (), (batch,) or (batch, 1), or raise.
+
+    pytorch-metric-learning takes the output of a miner in this place.
+    """
+    several = isinstance(sample_weight, (list, tuple)) and any(
+        len(getattr(part, "shape", ())) for part in sample_weight
+    )
+    if several:
+        received = f"a {type(sample_weight).__name__} of {len(sample_weight)} arrays"
+    else:
+        weight = ops.convert_to_tensor(sample_weight)
+        shape = tuple(weight.shape)
+        fits = not shape or shape[0] in (1, None, batch) or batch is None
+        if fits and shape[1:] in ((), (1,), (None,)):
+            return weight
+        rows = "" if batch is None else f" for {batch} rows"
+        received = f"sample_weight.shape={shape}{rows}"
+    raise ValueError(
+        "`sample_weight` must be one number for each anchor, shape (batch,) or (batch, 1). "
+        f"Received: {received}. The call is loss(labels, embeddings, sample_weight). A loss takes "
+        "the miner itself and not its output: "
+        'losses.TripletLoss(mining=keras_metric.layers.TripletMiner("hard")).'
+    )
+
+
+def check_not_swapped(y_true, y_pred):
+    """Raise if the labels of a loss look like embeddings, and its embeddings like labels."""
+    if len(y_pred.shape) > 1 and y_pred.shape[1:] != (1,):
+        return
+    y_true = y_true if ops.is_tensor(y_true) else as_array("y_true", y_true)
+    shape = tuple(y_true.shape)
+    if len(shape) > 1 and shape[1:] != (1,) and _hot_kind(y_true) in ("other", "unknown"):
+        raise ValueError(
+            "The call is loss(labels, embeddings), unlike that of pytorch-metric-learning. "
+            f"Received: y_true.shape={shape}, y_pred.shape={tuple(y_pred.shape)}, which look like "
+            "embeddings and labels: swap the two."
+        )
+
+
 def check_floating(name, value):
     """Raise unless the tensor `value` is of floating point."""
     if not keras.backend.is_float_dtype(keras.backend.standardize_dtype(value.dtype)):
@@ -305,9 +345,10 @@ def rows_hint(labels, name="labels"):
 
 
 def _hot_kind(labels):
-    """Return "one-hot" or "multi-hot" for rows of 0 and 1, "other", or "unknown" if traced."""
+    """Return "one-hot" or "multi-hot" for rows of 0 and 1, "other", or "unknown" if no values."""
     values = labels if isinstance(labels, np.ndarray) else _values(labels)
-    if values is None:
+    # Keras tries a model of PyTorch on labels that are all 1.
+    if values is None or (is_numeric(values) and (values == 1).all()):
         return "unknown"
     if values.ndim != 2 or not is_numeric(values) or not np.isin(values, (0, 1)).all():
         return "other"
@@ -338,15 +379,15 @@ def _check_one_id_each(name, labels, takes_multi_hot):
 
 def multi_hot(labels, name="labels"):
     """Return `labels` as a float32 tensor of zeros and ones, `(batch, classes)`."""
-    if not ops.is_tensor(labels):
-        labels = as_array(name, labels)
-        if labels.dtype.kind not in "biuf" or not np.isin(labels, (0, 1)).all():
-            raise ValueError(
-                f"`{name}` must be 0 or 1 for each class. Received: {name}.dtype={labels.dtype}. "
-                "Lists of ids become such rows by keras.layers.CategoryEncoding or "
-                "sklearn.preprocessing.MultiLabelBinarizer."
-            )
-    labels = ops.convert_to_tensor(labels)
+    values = _values(labels) if ops.is_tensor(labels) else as_array(name, labels)
+    if values is not None and not (is_numeric(values) and np.isin(values, (0, 1)).all()):
+        raise ValueError(
+            f"`{name}` must be 0 or 1 for each class. Received: {name}.dtype={values.dtype}, "
+            f"shape {values.shape}. The call is loss(labels, embeddings). "
+            "Lists of ids become such rows by keras.layers.CategoryEncoding or "
+            "sklearn.preprocessing.MultiLabelBinarizer."
+        )
+    labels = ops.convert_to_tensor(labels if ops.is_tensor(labels) else values)
     if len(labels.shape) != 2:
         raise ValueError(
             f'With labels="multi_hot", `{name}` must have shape (batch, classes). '

@@ -302,3 +302,71 @@ class TestPairsOfAnyFloats:
         triplets = np.stack([X, X, X[::-1]], axis=1)
         wanted = float(losses.TripletLoss()(None, triplets))
         assert float(losses.TripletLoss()(np.full(24, np.nan), triplets)) == wanted
+
+
+LOSSES = {
+    "TripletLoss": losses.TripletLoss,
+    "ContrastiveLoss": losses.ContrastiveLoss,
+    "ArcFaceLoss": lambda: losses.ArcFaceLoss(4, embedding_dim=5),
+    "HistogramLoss": losses.HistogramLoss,
+    "WeightedSum": lambda: losses.WeightedSum([(1, losses.TripletLoss())]),
+    "TripletSemiHardLoss": addons.losses.TripletSemiHardLoss,
+}
+# What the third argument of a loss of pytorch-metric-learning may be, and what describes it.
+MINED = {
+    "triplet miner": (lambda: TripletMiner("hard")(X, Y), "a tuple of 2 arrays"),
+    "pair miner": (lambda: PairMiner("multi-similarity")(X, Y), "a tuple of 2 arrays"),
+    "triplets": (lambda: (np.arange(5),) * 3, "a tuple of 3 arrays"),
+    "pairs": (lambda: [np.arange(5)] * 4, "a list of 4 arrays"),
+    "one matrix": (lambda: TripletMiner("hard")(X, Y)[1], r"sample_weight.shape=\(24, 24\)"),
+    "rows of pairs": (lambda: np.ones((7, 2)), r"sample_weight.shape=\(7, 2\)"),
+}
+
+
+class TestCallsOfPytorchMetricLearning:
+    @pytest.mark.parametrize("mined", MINED)
+    @pytest.mark.parametrize("loss", LOSSES)
+    def test_mined_pairs_as_the_third_argument(self, loss, mined):
+        output, described = MINED[mined]
+        words = f"`sample_weight` must be one number.*Received: {described}.*mining=.*TripletMiner"
+        with pytest.raises(ValueError, match=words):
+            LOSSES[loss]()(Y, X, output())
+
+    @pytest.mark.parametrize("weight", [np.ones(7), np.ones((24, 3)), [[1.0, 2.0]] * 24])
+    def test_weights_of_other_shapes(self, weight):
+        with pytest.raises(ValueError, match=r"sample_weight.shape=.* for 24 rows"):
+            losses.TripletLoss()(Y, X, weight)
+
+    def test_weights_that_fit(self):
+        loss = losses.TripletLoss()
+        wanted = float(loss(Y, X))
+        for weight in (1, 1.0, np.ones(24), np.ones((24, 1)), [1.0] * 24, (1,) * 24, np.ones(1)):
+            assert float(loss(Y, X, weight)) == pytest.approx(wanted)
+
+    @pytest.mark.parametrize("convert", [np.asarray, ops.convert_to_tensor])
+    @pytest.mark.parametrize("labels", [Y, Y.astype("float32"), Y[:, None].astype("float32")])
+    @pytest.mark.parametrize("loss", LOSSES)
+    def test_embeddings_before_labels(self, loss, labels, convert):
+        words = r"The call is loss\(labels, embeddings\).*y_true.shape=.*24, 5.*swap the two"
+        for more in ((), (np.ones(24),)) if loss != "HistogramLoss" else ((),):
+            with pytest.raises(ValueError, match=words):
+                LOSSES[loss]()(convert(X), convert(labels), *more)
+
+    @pytest.mark.parametrize("convert", [np.asarray, ops.convert_to_tensor])
+    def test_embeddings_before_multi_hot_labels(self, convert):
+        loss = losses.TripletLoss(labels="multi_hot")
+        with pytest.raises(ValueError, match=r"0 or 1 for each class.*The call is loss\(labels,"):
+            loss(convert(X), convert(TWO_HOT.astype("float32")))
+        with pytest.raises(ValueError, match=r"one class id for each row.*The call is loss"):
+            losses.TripletLoss()(convert(X), convert(TWO_HOT.astype("float32")))
+
+    def test_tuples_before_targets(self):
+        pairs = np.stack([X, X], axis=1)
+        with pytest.raises(ValueError, match=r"y_true.shape=\(24, 2, 5\).*swap the two"):
+            losses.ContrastiveLoss()(pairs, (Y % 2).astype("float32"))
+
+    def test_one_dimension_is_no_label(self):
+        """Embeddings (batch, 1) next to rows of labels are in order."""
+        narrow = X[:, :1]
+        assert np.isfinite(float(losses.TripletLoss(labels="multi_hot")(TWO_HOT, narrow)))
+        assert np.isfinite(float(losses.TripletLoss()(Y, narrow)))

@@ -13,11 +13,13 @@ from keras_metric._checks import (
     as_tensor,
     check_choice,
     check_matrix,
+    check_not_swapped,
     check_one_each,
     checked_ids,
     class_ids,
     invalid_ids,
     multi_hot,
+    row_weights,
 )
 from keras_metric.losses.rows import OVER_COUNTS, Rows, reduce_rows
 from keras_metric.losses.running_state import keep, report_positives, report_strange_ids
@@ -152,7 +154,7 @@ class MetricLoss(keras.losses.Loss):
                 mine = self._parts(labels, embeddings)
             parts = [_rows_of_all(group, part) for part in mine]
         if sample_weight is not None:
-            weight = ops.convert_to_tensor(sample_weight)
+            weight = row_weights(sample_weight)
             sample_weight = group.gather(weight) if len(weight.shape) else weight
         report_active(parts)
         value = reduce_rows(parts, self.reduction, sample_weight, self.name, self.dtype)
@@ -204,6 +206,8 @@ class MetricLoss(keras.losses.Loss):
 
     def _sound_parts(self, y_true, embeddings, references=None, reference_labels=None):
         self._check_layers()
+        if y_true is not None:
+            check_not_swapped(y_true, embeddings)
         dtype = keras.backend.standardize_dtype(embeddings.dtype)
         if not keras.backend.is_float_dtype(dtype):
             raise ValueError(
