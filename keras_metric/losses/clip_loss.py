@@ -89,6 +89,7 @@ class ClipLoss(MetricLoss):
         Contrastive Learning in Image-Text-Label Space", 2022, https://arxiv.org/abs/2204.03610
     """
 
+    num_branches = (2,)
     distance = "cosine"
 
     def __init__(

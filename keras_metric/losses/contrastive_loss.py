@@ -70,6 +70,7 @@ class ContrastiveLoss(PairLoss):
         2006, https://doi.org/10.1109/CVPR.2006.100
     """
 
+    num_branches = (2,)
     y_of_pairs = "1 where the two items are the same, 0 where they differ"
 
     def __init__(

@@ -58,6 +58,8 @@ class MetricLoss(keras.losses.Loss):
     y_of_pairs: str | None = None
     # Whether a batch (batch, dim) needs no labels.
     label_free = False
+    # Numbers of branches that ready-made tuples may have; None for any.
+    num_branches: tuple[int, ...] | None = None
     # A `layers.CrossBatchMemory` of past embeddings, of losses that take one.
     memory = None
     # Whether anchors need other items of their class: a batch without any deserves a warning.
@@ -288,6 +290,14 @@ class MetricLoss(keras.losses.Loss):
                 f"{self.name} has a memory, which keeps class ids from batch to batch: it needs "
                 "labelled batches, embeddings (batch, dim). Received ready-made tuples or views."
             )
+
+    @classmethod
+    def reads_branches(cls, number):
+        """Whether `y_pred` may have so many branches; 1 stands for a labelled batch (batch, dim)."""
+        if number == 1:
+            return cls.batch_parts is not MetricLoss.batch_parts
+        fits = cls.num_branches is None or number in cls.num_branches
+        return fits and cls.tuple_parts is not MetricLoss.tuple_parts
 
     def reads_ids(self, num_branches):
         """Whether y of ready-made tuples of so many branches is class ids."""

@@ -72,6 +72,8 @@ class NPairsLoss(MetricLoss):
         https://papers.nips.cc/paper/6200-improved-deep-metric-learning-with-multi-class-n-pair-loss-objective
     """
 
+    num_branches = (2,)
+
     def __init__(
         self, l2=0.0, distance="dot", reduction="mean_valid", name="n_pairs_loss", dtype=None
     ):

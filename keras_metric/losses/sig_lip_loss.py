@@ -64,6 +64,7 @@ class SigLipLoss(MetricLoss):
         2023, https://arxiv.org/abs/2303.15343
     """
 
+    num_branches = (2,)
     distance = "cosine"
 
     def __init__(
