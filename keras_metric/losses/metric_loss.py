@@ -293,7 +293,7 @@ class MetricLoss(keras.losses.Loss):
 
     @classmethod
     def reads_branches(cls, number):
-        """Whether `y_pred` may have so many branches; 1 stands for a labelled batch (batch, dim)."""
+        """Whether `y_pred` may have so many branches; 1 means a labelled batch (batch, dim)."""
         if number == 1:
             return cls.batch_parts is not MetricLoss.batch_parts
         fits = cls.num_branches is None or number in cls.num_branches
