@@ -124,6 +124,13 @@ class TestFit:
         history = model.fit(X, Y, verbose=0)
         assert np.isfinite(history.history["loss"]).all()
 
+    def test_train_on_batch(self):
+        model = model_of(losses.TripletLoss())
+        wanted = model_of(losses.TripletLoss()).train_on_batch(X, Y)
+        assert model.train_on_batch(X, Y.astype("float32")) == pytest.approx(wanted)
+        with pytest.raises(ValueError, match="with 0.5 in row 0"):
+            model.train_on_batch(X, Y + 0.5)
+
     @pytest.mark.parametrize("form", ["arrays", "batches"])
     @pytest.mark.parametrize("dtype", ["float32", "int32", "bool"])
     def test_one_hot(self, dtype, form):

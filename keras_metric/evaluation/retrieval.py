@@ -79,8 +79,8 @@ def retrieval_metrics(
 
     Args:
         embeddings: Array `(items, dim)`, finite. One row for each query.
-        labels: Array `(items,)` or `(items, 1)`: integers of any width, strings, anything that
-            can be compared.
+        labels: Array `(items,)` or `(items, 1)`: integers of any width, floats that are whole
+            numbers below 2**24, strings, anything else that can be compared.
         gallery_embeddings: Array `(gallery, dim)`, or None for leave-one-out.
         gallery_labels: Array `(gallery,)`, of the same kind as `labels`.
         k: Integer or integers of at least 1: the cut-offs of recall, precision, NDCG and CMC. May

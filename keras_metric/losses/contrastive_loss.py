@@ -54,7 +54,7 @@ class ContrastiveLoss(PairLoss):
 
     Raises:
         TypeError: for an argument of another type.
-        ValueError: for an unknown name, float class labels on a labelled batch, another number
+        ValueError: for an unknown name, labels of a batch that are no class ids, another number
             of branches, or y of pairs outside 0 to 1.
 
     Example:

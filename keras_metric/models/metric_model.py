@@ -101,8 +101,7 @@ class MetricModel(keras.Model):
         check_not_strings("y", y)
         check_arrays("x", x)
         check_arrays("y", y)
-        tuples = branches.are_tuples(x, self.forms, self.takes_tuples)
-        self.loss_layers.guard.look(self.loss, x, y, tuples)
+        self._check_ids(x, y)
         if isinstance(x, EpochBatches):
             args, kwargs = _of_epoch_batches(x, y, args, kwargs)
         history = super().fit(x, y, *args, **kwargs)
@@ -118,6 +117,7 @@ class MetricModel(keras.Model):
     def train_on_batch(self, x, y=None, *args, **kwargs):
         check_arrays("x", x)
         check_arrays("y", y)
+        self._check_ids(x, y)
         return super().train_on_batch(x, y, *args, **kwargs)
 
     def embed(self, encoder, x, training):
@@ -184,6 +184,11 @@ class MetricModel(keras.Model):
     def reset_metrics(self):
         self._check_batches()
         super().reset_metrics()
+
+    def _check_ids(self, x, y):
+        """Raise for arrays with invalid class ids, which a compiled step cannot raise for."""
+        tuples = branches.are_tuples(x, self.forms, self.takes_tuples)
+        self.loss_layers.guard.look(self.loss, x, y, tuples)
 
     def _check_batches(self):
         """Warn or raise for what the batches since the last reset had."""
