@@ -62,7 +62,7 @@ class IdGuard(keras.layers.Layer):
         self.strange.reset_state()
         any_ids = [name for name, classes in self.told.items() if classes is None]
         known = [
-            f"{name}, which has num_classes={classes}: ids must run from 0 to {classes - 1}"
+            f"{name}, which has num_classes={classes}: ids are the integers from 0 to {classes - 1}"
             for name, classes in self.told.items()
             if classes is not None
         ]
