@@ -26,6 +26,15 @@ def shown(value):
         return f"<{type(value).__name__} with a number of too many digits to print>"
     return text if len(text) <= 1000 else text[:1000] + "..."
 
+# Floats below these are exact whole numbers; larger ones may be several ids rounded to one.
+_WHOLE_BELOW = {"float16": 2**11, "bfloat16": 2**8, "float32": 2**24, "float64": 2**24}
+
+_BARE_TUPLE = (
+    "If the data set yields (anchor, positive, negative), Keras reads such a bare 3-tuple as "
+    "(x, y, sample_weight): yield ((anchor, positive, negative),) or a dict "
+    '{"anchor": ..., "positive": ..., "negative": ...} instead.'
+)
+
 
 def check_choice(name, value, choices):
     """Raise unless `value` is one of the strings `choices`."""
@@ -185,6 +194,46 @@ def check_one_label_each(labels, embeddings):
         )
 
 
+def row_weights(sample_weight, batch=None):
+    """Return `sample_weight` as a tensor of shape (), (batch,) or (batch, 1), or raise.
+
+    pytorch-metric-learning takes the output of a miner in this place.
+    """
+    several = isinstance(sample_weight, (list, tuple)) and any(
+        len(getattr(part, "shape", ())) for part in sample_weight
+    )
+    if several:
+        received = f"a {type(sample_weight).__name__} of {len(sample_weight)} arrays"
+    else:
+        weight = ops.convert_to_tensor(sample_weight)
+        shape = tuple(weight.shape)
+        fits = not shape or shape[0] in (1, None, batch) or batch is None
+        if fits and shape[1:] in ((), (1,), (None,)):
+            return weight
+        rows = "" if batch is None else f" for {batch} rows"
+        received = f"sample_weight.shape={shape}{rows}"
+    raise ValueError(
+        "`sample_weight` must be one number for each anchor, shape (batch,) or (batch, 1). "
+        f"Received: {received}. The call is loss(labels, embeddings, sample_weight). A loss takes "
+        "the miner itself and not its output: "
+        'losses.TripletLoss(mining=keras_metric.layers.TripletMiner("hard")).'
+    )
+
+
+def check_not_swapped(y_true, y_pred):
+    """Raise if the labels of a loss look like embeddings, and its embeddings like labels."""
+    if len(y_pred.shape) > 1 and y_pred.shape[1:] != (1,):
+        return
+    y_true = y_true if ops.is_tensor(y_true) else as_array("y_true", y_true)
+    shape = tuple(y_true.shape)
+    if len(shape) > 1 and shape[1:] != (1,) and _hot_kind(y_true) in ("other", "unknown"):
+        raise ValueError(
+            "The call is loss(labels, embeddings), unlike that of pytorch-metric-learning. "
+            f"Received: y_true.shape={shape}, y_pred.shape={tuple(y_pred.shape)}, which look like "
+            "embeddings and labels: swap the two."
+        )
+
+
 def check_floating(name, value):
     """Raise unless the tensor `value` is of floating point."""
     if not keras.backend.is_float_dtype(keras.backend.standardize_dtype(value.dtype)):
@@ -200,53 +249,169 @@ def is_missing(value):
     return type(value).__name__ == "NAType" or bool(np.any(value != value))
 
 
-def class_ids(labels, name="labels"):
+def class_ids(labels, name="labels", takes_multi_hot=False):
     """Return `labels` as an integer tensor of shape `(batch,)`; ids are compared as integers.
 
-    Accepts `(batch,)` or `(batch, 1)` of any integer dtype. Floats, strings and booleans raise:
-    a float32 cannot tell 16777216 from 16777217, and the way out is one line.
+    Accepts `(batch,)` or `(batch, 1)` of any integer dtype, and floats that are whole numbers small
+    enough for their dtype to be exact. Other floats, strings and booleans raise. A traced tensor
+    has no values yet: floats that are no class ids become -1 there, and `invalid_ids` counts them.
+
+    `takes_multi_hot`: whether the caller has the argument labels="multi_hot".
     """
     if not ops.is_tensor(labels):
-        labels = as_array(name, labels)
-        if labels.dtype.kind not in "iu":
-            raise _bad_ids(name, labels.dtype)
-        # JAX truncates to 32 bits without a word, so what does not fit is refused here.
-        if labels.size and (labels.min() < _INT32.min or labels.max() > _INT32.max):
-            raise ValueError(
-                f"`{name}` must fit 32-bit integers. Received ids from {labels.min()} to "
-                f"{labels.max()}. Number them first: "
-                "classes, ids = np.unique(labels, return_inverse=True)."
-            )
-        labels = labels.astype("int32")
+        labels = checked_ids(labels, name, takes_multi_hot)
     labels = ops.convert_to_tensor(labels)
+    _check_one_id_each(name, labels, takes_multi_hot)
     dtype = keras.backend.standardize_dtype(labels.dtype)
-    if not keras.backend.is_int_dtype(dtype):
+    if not (keras.backend.is_int_dtype(dtype) or dtype in _WHOLE_BELOW):
         raise _bad_ids(name, dtype)
-    if len(labels.shape) == 2 and labels.shape[1] == 1:
+    if dtype in _WHOLE_BELOW:
+        if (values := _values(labels)) is not None:
+            _check_whole(name, values, dtype)
+        labels = ops.cast(ops.where(_are_whole(labels, dtype), labels, -1), "int32")
+    if len(labels.shape) == 2:
         labels = ops.squeeze(labels, axis=1)
-    if len(labels.shape) != 1:
-        raise ValueError(
-            f"`{name}` must have shape (batch,) or (batch, 1): one class id for each row. "
-            f"Received: {name}.shape={tuple(labels.shape)}. One-hot labels become ids by "
-            "np.argmax(labels, axis=-1); for several labels an item give the loss "
-            'labels="multi_hot".'
-        )
     # Small and unsigned types are cast: a sort or a gather does not exist for all of them. Ids are
     # only told apart, and uint32 still are where they wrap around; JAX has no wider type for them.
     return ops.cast(labels, "int64" if dtype in ("int64", "uint64") else "int32")
 
 
+def checked_ids(labels, name="labels", takes_multi_hot=False):
+    """Return `labels` as an int32 NumPy array of shape `(rows,)` or `(rows, 1)`, or raise."""
+    labels = as_array(name, labels)
+    dtype = labels.dtype.name
+    _check_one_id_each(name, labels, takes_multi_hot)
+    if dtype in _WHOLE_BELOW:
+        _check_whole(name, labels, dtype)
+    elif labels.dtype.kind not in "iu":
+        raise _bad_ids(name, dtype)
+    # JAX truncates to 32 bits without a word, so what does not fit is refused here.
+    elif labels.size and (labels.min() < _INT32.min or labels.max() > _INT32.max):
+        raise ValueError(
+            f"`{name}` must fit 32-bit integers. Received ids from {labels.min()} to "
+            f"{labels.max()}. Number them first: "
+            "classes, ids = np.unique(labels, return_inverse=True)."
+        )
+    return labels.astype("int32")
+
+
+def without_floats(name, labels):
+    """Return NumPy labels of any kind; floats as integers, or raise if they are no class ids."""
+    if labels.dtype.name not in _WHOLE_BELOW:
+        return labels
+    _check_whole(name, labels, labels.dtype.name)
+    return labels.astype("int64")
+
+
+def invalid_ids(labels):
+    """Count the floats of a traced tensor that are no class ids, as a float32 scalar.
+
+    Returns None for labels that `class_ids` can check itself.
+    """
+    if not ops.is_tensor(labels):
+        return None
+    dtype = keras.backend.standardize_dtype(labels.dtype)
+    if dtype not in _WHOLE_BELOW or _values(labels) is not None:
+        return None
+    return ops.sum(ops.cast(ops.logical_not(_are_whole(labels, dtype)), "float32"))
+
+
+def nan_if_invalid(value, labels):
+    """Return `value`, or NaN if a traced tensor of labels has floats that are no class ids."""
+    number = invalid_ids(labels)
+    return value if number is None else ops.where(ops.equal(number, 0), value, float("nan"))
+
+
+def _are_whole(values, dtype, xp=ops):
+    """Boolean tensor (array with `xp=np`): which floats are whole and exact in their dtype."""
+    return xp.logical_and(values == xp.floor(values), xp.abs(values) < _WHOLE_BELOW[dtype])
+
+
+def _check_whole(name, values, dtype):
+    valid = _are_whole(values, dtype, np).reshape(-1)
+    if valid.all():
+        return
+    row = int(np.argmin(valid))
+    raise ValueError(
+        f"`{name}` must be integer class ids, or floats that are whole numbers below "
+        f"{_WHOLE_BELOW[dtype]}, up to which {dtype} is exact. Received: {name}.dtype={dtype} with "
+        f"{values.reshape(-1)[row]} in row {row}. Cast larger ids to integers first: "
+        "labels.astype('int64'). Number other values: "
+        "classes, ids = np.unique(labels, return_inverse=True)."
+    )
+
+
+def _values(tensor):
+    """The values of a tensor as a NumPy array, or None while it is traced."""
+    try:
+        return ops.convert_to_numpy(tensor)
+    except Exception:  # Each backend raises its own type for a tensor without values.
+        return None
+
+
+def _one_hot_hint(name="labels"):
+    """Return the sentence on how one-hot labels become class ids."""
+    return (
+        f"One-hot labels become ids by {name}.argmax(axis=-1). Data sets yield ids with "
+        'label_mode="int" (image_dataset_from_directory) or class_mode="sparse" '
+        "(ImageDataGenerator)."
+    )
+
+
+def rows_hint(labels, name="labels"):
+    """Return a sentence, after a space, for NumPy labels that are rows of 0 and 1; else ""."""
+    kind = _hot_kind(labels)
+    if kind == "one-hot":
+        return " " + _one_hot_hint(name)
+    if kind == "multi-hot":
+        return ' Only losses read several labels an item, those with labels="multi_hot".'
+    return ""
+
+
+def _hot_kind(labels):
+    """Return "one-hot" or "multi-hot" for rows of 0 and 1, "other", or "unknown" if no values."""
+    values = labels if isinstance(labels, np.ndarray) else _values(labels)
+    # Keras tries a model of PyTorch on labels that are all 1.
+    if values is None or (is_numeric(values) and (values == 1).all()):
+        return "unknown"
+    if values.ndim != 2 or not is_numeric(values) or not np.isin(values, (0, 1)).all():
+        return "other"
+    return "one-hot" if (values.astype("float32").sum(axis=1) == 1).all() else "multi-hot"
+
+
+def _check_one_id_each(name, labels, takes_multi_hot):
+    """Raise unless `labels` (array or tensor) has shape (batch,) or (batch, 1)."""
+    shape = tuple(labels.shape)
+    if len(shape) == 1 or (len(shape) == 2 and shape[1] == 1):
+        return
+    kind = _hot_kind(labels) if len(shape) == 2 else "other"
+    hints = []
+    if kind in ("one-hot", "unknown"):
+        hints.append(_one_hot_hint())
+    if kind in ("multi-hot", "unknown"):
+        loss = "give the loss" if takes_multi_hot else "use a loss that takes"
+        hints.append(f'For several labels an item (multi-hot rows) {loss} labels="multi_hot".')
+    if kind in ("other", "unknown"):
+        if name == "y_true":
+            hints.append("The call is loss(labels, embeddings).")
+        hints.append(_BARE_TUPLE)
+    raise ValueError(
+        f"`{name}` must have shape (batch,) or (batch, 1): one class id for each row. "
+        f"Received: {name}.shape={shape}. " + " ".join(hints)
+    )
+
+
 def multi_hot(labels, name="labels"):
     """Return `labels` as a float32 tensor of zeros and ones, `(batch, classes)`."""
-    if not ops.is_tensor(labels):
-        labels = as_array(name, labels)
-        if labels.dtype.kind not in "biuf" or not np.isin(labels, (0, 1)).all():
-            raise ValueError(
-                f"`{name}` must be 0 or 1 for each class. Received: {name}.dtype={labels.dtype}. "
-                "Lists of ids become such rows by keras.layers.CategoryEncoding or "
-                "sklearn.preprocessing.MultiLabelBinarizer."
-            )
-    labels = ops.convert_to_tensor(labels)
+    values = _values(labels) if ops.is_tensor(labels) else as_array(name, labels)
+    if values is not None and not (is_numeric(values) and np.isin(values, (0, 1)).all()):
+        raise ValueError(
+            f"`{name}` must be 0 or 1 for each class. Received: {name}.dtype={values.dtype}, "
+            f"shape {values.shape}. The call is loss(labels, embeddings). "
+            "Lists of ids become such rows by keras.layers.CategoryEncoding or "
+            "sklearn.preprocessing.MultiLabelBinarizer."
+        )
+    labels = ops.convert_to_tensor(labels if ops.is_tensor(labels) else values)
     if len(labels.shape) != 2:
         raise ValueError(
             f'With labels="multi_hot", `{name}` must have shape (batch, classes). '
@@ -280,10 +445,6 @@ def check_arrays(name, values):
 
 def _bad_ids(name, dtype):
     return ValueError(
-        f"`{name}` must be integer class ids. Received: {name}.dtype={dtype}. "
-        "Number strings or floats first: "
-        "classes, ids = np.unique(labels, return_inverse=True). "
-        "If the data set yields (anchor, positive, negative), Keras reads such a bare 3-tuple as "
-        "(x, y, sample_weight): yield ((anchor, positive, negative),) or a dict "
-        '{"anchor": ..., "positive": ..., "negative": ...} instead.'
+        f"`{name}` must be integer class ids. Received: {name}.dtype={dtype}. Number strings or "
+        f"booleans first: classes, ids = np.unique(labels, return_inverse=True). {_BARE_TUPLE}"
     )

@@ -478,8 +478,8 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("call", "words"),
         [
-            (lambda x, y: tfa.TripletHardLoss()(np.eye(4), x), "one class id for each row"),
-            (lambda x, y: tfa.TripletHardLoss()(np.eye(4, dtype=int), x), "np.argmax"),
+            (lambda x, y: tfa.TripletHardLoss()(np.eye(4), x), "one class id for each row.*argmax"),
+            (lambda x, y: tfa.TripletHardLoss()(np.eye(4, dtype=int), x), "argmax"),
             (lambda x, y: tfa.TripletHardLoss()(np.array(list("aabb")), x), "np.unique"),
             (lambda x, y: tfa.LiftedStructLoss()(y[:3], x), "Each embedding needs one label"),
             (lambda x, y: tfa.LiftedStructLoss()(y, y), "floating point"),

@@ -530,6 +530,30 @@ def test_nan_in_gives_nan_out(case):
     assert np.isnan(run_of(case)(x)[0])
 
 
+@each([case for case in PLAIN if not case[1] and case[0] not in TARGETS])
+def test_float_ids_in_a_compiled_step(case):
+    """Whole floats are ids; other floats give NaN and no gradient, where nothing can raise."""
+    loss = build(case)
+    run = differentiated(applied(loss), jit=True)
+    x, weights = rows(case), weights_of(case)
+    value, slope = run_of(case)(x, weights=weights)
+    found, found_slope = run(x, LABELS.astype("float32"), weights)
+    np.testing.assert_allclose(found, value, rtol=1e-5)
+    np.testing.assert_allclose(found_slope, slope, rtol=1e-4, atol=1e-5)
+    if x.ndim == 3 and not loss.reads_ids(2):
+        return
+    for wrong in (0.5, np.nan, np.inf, -(2.0**24)):
+        y = np.where(np.arange(9) == 3, wrong, LABELS).astype("float32")
+        if BACKEND == "torch":
+            with pytest.raises(
+                ValueError, match=f"`y_true` must be integer.*with {wrong} in row 3"
+            ):
+                run(x, y, weights)
+            continue
+        found, found_slope = run(x, y, weights)
+        assert np.isnan(found) and not found_slope.any()
+
+
 SHARING = [case for case in PLAIN if "labels" in defaults(case[0]) and not case[1]]
 
 

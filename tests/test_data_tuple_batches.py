@@ -180,7 +180,7 @@ def test_fit(kind, workers, rng):
         (TripletBatches, {"batch_size": 0}, "`batch_size` must be at least 1"),
         (TripletBatches, {"y": np.zeros(12)}, "at least 2 classes"),
         (TripletBatches, {"y": np.arange(12)}, "at least 2 samples"),
-        (TripletBatches, {"y": np.eye(12)}, "np.argmax"),
+        (TripletBatches, {"y": np.eye(12)}, r"argmax\(axis=-1\)"),
         (TripletBatches, {"y": np.arange(3).repeat(5)}, r"len\(x\)=12, len\(y\)=15"),
         (QuadrupletBatches, {"y": np.repeat([0, 1], 6)}, "at least 3 classes"),
         (QuadrupletBatches, {"form": "three"}, "`form` must be one of"),

@@ -174,7 +174,7 @@ def test_ids_of_a_tensor_beside_those_of_numpy(loss):
 def test_wrong_reference_sets_say_the_way_out():
     x, y = np.ones((4, 2), "float32"), np.array([0, 0, 1, 1])
     with pytest.raises(ValueError, match="reference_labels.*integer class ids"):
-        losses.TripletLoss().against(y, x, y.astype("float32"), x)
+        losses.TripletLoss().against(y, x, y + 0.5, x)
     with pytest.raises(ValueError, match=r"one label.*reference_labels.shape=\(4,\)"):
         losses.TripletLoss().against(y, x, y, x[:3])
     for loss in (losses.ContrastiveLoss(), losses.TripletLoss(), losses.TripletLoss(swap=True)):
@@ -414,7 +414,10 @@ def test_labels_of_any_integer_dtype_and_of_shape_batch_1(dtype):
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (np.array([0.0, 0.0, 1.0, 1.0]), "integer class ids.*return_inverse.*3-tuple"),
+        (np.array([0.0, 0.0, 1.0, 0.5]), "integer class ids.*with 0.5 in row 3.*return_inverse"),
+        (np.array([0.0, 0.0, 1.0, 2.0**24]), "below 16777216.*with 16777216.0 in row 3.*astype"),
+        (np.array([0, 0, 1, 2048], "float16"), "below 2048, up to which float16 is exact"),
+        (np.ones((4, 2), "float32") / 3, "one class id.*loss.labels, embeddings.*3-tuple"),
         (np.array(["a", "a", "b", "b"]), "integer class ids"),
         (np.array([True, True, False, False]), "integer class ids"),
         (np.array([0, 0, 2**40, 2**40]), "32-bit"),

@@ -5,7 +5,7 @@ import numpy as np
 from keras import ops
 
 from keras_metric import replicas
-from keras_metric._checks import as_array, is_numeric
+from keras_metric._checks import as_array, is_numeric, rows_hint
 from keras_metric.viz._pixels import as_pixels, looks_like_images, shrink
 
 _THUMBNAIL = 64
@@ -123,8 +123,7 @@ class Source:
         labels = np.asarray(labels)
         if labels.shape not in ((len(embeddings),), (len(embeddings), 1)):
             raise ValueError(
-                f"`{self.name}` must yield one label for each item: integers or names; of rows of "
-                "0 and 1 `np.argmax(y, axis=-1)` makes labels. Received: labels of shape "
-                f"{labels.shape} for {len(embeddings)} items"
+                f"`{self.name}` must yield one label for each item: integers or names. Received: "
+                f"labels of shape {labels.shape} for {len(embeddings)} items.{rows_hint(labels)}"
             )
         return embeddings, labels.reshape(-1), images

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_metric._checks import as_array, is_missing
+from keras_metric._checks import as_array, is_missing, rows_hint, without_floats
 from keras_metric.data.shuffling import mixed
 
 _WIDE = 64  # Characters.
@@ -29,21 +29,24 @@ class ClassIndex:
         self.rows = order[len(order) - counts.sum() :]  # Rows left out sort first.
 
 
-def number_labels(labels, name="y"):
-    """Return `(classes, ids)` with `classes[ids]` equal to `labels`, and `classes` in order."""
+def number_labels(labels, name="y", as_ids=True):
+    """Return `(classes, ids)` with `classes[ids]` equal to `labels`, and `classes` in order.
+
+    `as_ids`: whether floats must be class ids, that is, whole numbers; `classes` are integers then.
+    """
     labels = as_array(name, labels)
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.ndim != 1:
         raise ValueError(
             f"`{name}` must hold one label for each row, shape (rows,) or (rows, 1). Received: "
-            f"{name}.shape={labels.shape}. One-hot labels become ids by np.argmax({name}, axis=1)."
+            f"{name}.shape={labels.shape}.{rows_hint(labels, name)}"
         )
     if len(labels) == 0:
         raise ValueError(f"`{name}` must hold at least one label. Received: len({name})=0")
     if labels.dtype.kind == "f" and not np.isfinite(labels).all():
         raise _missing(name, np.flatnonzero(~np.isfinite(labels))[0], "NaN or infinite")
-    labels = _packed(labels)
+    labels = _packed(without_floats(name, labels) if as_ids else labels)
     if labels.dtype.kind in "biuf":
         classes, ids = np.unique(labels, return_inverse=True)
         return classes, ids.reshape(-1)

@@ -50,7 +50,7 @@ def check_no_leak(*parts, y=None, groups=None, x=None):
     _check_apart("row", parts, {row: row for row in rows.tolist()})
     for what, labels in (("class", y), ("group", groups)):
         if labels is not None:
-            names, ids = number_labels(labels, name=what)
+            names, ids = number_labels(labels, name=what, as_ids=what == "class")
             _check_rows(rows, len(ids), what)
             names = names.tolist()
             _check_apart(what, parts, {row: names[ids[row]] for row in rows.tolist()})

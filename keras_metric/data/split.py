@@ -97,7 +97,7 @@ def _fill(candidates, unit_sizes, wanted):
 
 def _linked(ids, groups):
     """Number the sets of classes that groups link; one number for each class."""
-    _, groups = number_labels(groups, name="groups")
+    _, groups = number_labels(groups, name="groups", as_ids=False)
     if len(groups) != len(ids):
         raise ValueError(
             "`groups` must have one group for each row of `y`. Received: "

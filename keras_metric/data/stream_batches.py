@@ -5,7 +5,7 @@ import threading
 
 import numpy as np
 
-from keras_metric._checks import as_array, check_count, check_function
+from keras_metric._checks import as_array, check_count, check_function, rows_hint, without_floats
 from keras_metric.data.augmentation import Augmentation, check_augment
 from keras_metric.data.epoch_batches import EpochBatches
 from keras_metric.data.samples import Samples
@@ -279,8 +279,9 @@ def _plain(label):
             raise ValueError(
                 "Each sample must have one label. Received: a label of shape "
                 f"{array.shape}. Is the stream batched? tf.data has unbatch()."
+                f"{rows_hint(array[None], 'label')}"
             )
-        label = array.reshape(-1)[0]
+        label = without_floats("label", array.reshape(-1))[0]
         label = label.item() if isinstance(label, np.generic) else label
     if isinstance(label, bytes):
         return label.decode()

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_metric._checks import as_array, is_missing, is_numeric
+from keras_metric._checks import as_array, is_missing, is_numeric, rows_hint, without_floats
 
 
 def as_embeddings(name, value):
@@ -31,16 +31,18 @@ def as_embeddings(name, value):
     return array
 
 
-def as_labels(name, value, num_items):
-    """Return `value` as a NumPy array of shape `(num_items,)`, of whatever kind it is."""
+def as_labels(name, value, num_items, as_ids=True):
+    """Return `value` as a NumPy array of shape `(num_items,)`, of whatever kind it is.
+
+    `as_ids`: whether floats must be class ids, that is, whole numbers; they become integers then.
+    """
     array = as_array(name, value)
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.shape != (num_items,):
         raise ValueError(
             f"`{name}` must have shape ({num_items},): one label for each row of the embeddings. "
-            f"Received: {name}.shape={array.shape}. One-hot labels become ids by "
-            "np.argmax(labels, axis=-1)."
+            f"Received: {name}.shape={array.shape}.{rows_hint(array)}"
         )
     missing = _missing(array)
     if missing.any():
@@ -49,7 +51,7 @@ def as_labels(name, value, num_items):
             f"`{name}` must have a label in every row, and no NaN. Received: {array[row]!r} in row "
             f"{row}"
         )
-    return array
+    return without_floats(name, array) if as_ids else array
 
 
 def _missing(array):

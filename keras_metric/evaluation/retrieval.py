@@ -79,8 +79,8 @@ def retrieval_metrics(
 
     Args:
         embeddings: Array `(items, dim)`, finite. One row for each query.
-        labels: Array `(items,)` or `(items, 1)`: integers of any width, strings, anything that
-            can be compared.
+        labels: Array `(items,)` or `(items, 1)`: integers of any width, floats that are whole
+            numbers below 2**24, strings, anything else that can be compared.
         gallery_embeddings: Array `(gallery, dim)`, or None for leave-one-out.
         gallery_labels: Array `(gallery,)`, of the same kind as `labels`.
         k: Integer or integers of at least 1: the cut-offs of recall, precision, NDCG and CMC. May
@@ -220,10 +220,11 @@ def _group_codes(groups, gallery_groups, num_items, gallery):
         )
     if groups is None:
         return None, None
-    groups = as_labels("groups", groups, num_items)
+    groups = as_labels("groups", groups, num_items, as_ids=False)
     if gallery is None:
         return as_codes(groups)[0], None
-    return as_codes(groups, as_labels("gallery_groups", gallery_groups, len(gallery[1])))
+    others = as_labels("gallery_groups", gallery_groups, len(gallery[1]), as_ids=False)
+    return as_codes(groups, others)
 
 
 def _as_measures(measures):

@@ -11,6 +11,7 @@ from keras_metric._checks import (
     check_number,
     check_one_each,
     class_ids,
+    nan_if_invalid,
 )
 from keras_metric._export import export
 
@@ -46,6 +47,7 @@ class DistanceMean(keras.metrics.Metric):
             sums, counts = self._of_batch(
                 distances.pairwise(y_pred, metric=self.distance), partners
             )
+            sums = nan_if_invalid(sums, y_true)
         else:
             raise ValueError(
                 "`y_pred` must have shape (batch, dim) or (batch, branches, dim), 2 or more. "

@@ -96,7 +96,7 @@ def verification_metrics(
     _check_both(same, "All pairs are of one kind")
     folds = _as_folds(folds, len(scores))
     if groups is not None:
-        groups = as_labels("groups", groups, len(scores))
+        groups = as_labels("groups", groups, len(scores), as_ids=False)
     curve = roc_curve(scores, same, larger_is_closer)
     if threshold is None:
         threshold = float(curve.thresholds[_most_accurate(curve)])
@@ -175,7 +175,7 @@ def _as_folds(folds, num_pairs):
         return np.repeat(
             np.arange(folds), [len(p) for p in np.array_split(range(num_pairs), folds)]
         )
-    folds = as_labels("folds", folds, num_pairs)
+    folds = as_labels("folds", folds, num_pairs, as_ids=False)
     if len(list(_each(folds))) < 2:
         raise ValueError(f"`folds` must name two folds or more. Received: folds={folds!r}")
     return folds

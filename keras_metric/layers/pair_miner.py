@@ -11,6 +11,7 @@ from keras_metric._checks import (
     check_number,
     check_one_label_each,
     class_ids,
+    nan_if_invalid,
 )
 from keras_metric._export import export
 from keras_metric.layers.miner import Miner
@@ -159,11 +160,11 @@ class PairMiner(Miner):
     def call(self, embeddings, labels):
         embeddings = as_tensor("embeddings", embeddings)
         check_matrix("embeddings", embeddings)
-        labels = class_ids(labels)
-        check_one_label_each(labels, embeddings)
+        ids = class_ids(labels)
+        check_one_label_each(ids, embeddings)
         distance = distances.pairwise(embeddings, metric=self.distance)
-        masks = self.masks(distance, pairs.from_labels(labels))
-        return tuple(ops.cast(mask, distance.dtype) for mask in masks)
+        masks = self.masks(distance, pairs.from_labels(ids))
+        return tuple(nan_if_invalid(ops.cast(mask, distance.dtype), labels) for mask in masks)
 
     def get_config(self):
         return {**super().get_config(), "negatives_per_positive": self.negatives_per_positive}

@@ -9,6 +9,7 @@ from keras_metric._checks import (
     check_number,
     check_one_label_each,
     class_ids,
+    nan_if_invalid,
 )
 from keras_metric._export import export
 from keras_metric.layers.miner import Miner
@@ -182,11 +183,12 @@ class TripletMiner(Miner):
                 "TripletLoss(mining=miner), or call a miner of another strategy."
             )
         distance = ops.stop_gradient(distances.pairwise(embeddings, metric=self.distance))
-        labels = class_ids(labels)
-        check_one_label_each(labels, embeddings)
-        partners = pairs.from_labels(labels)
+        ids = class_ids(labels)
+        check_one_label_each(ids, embeddings)
+        partners = pairs.from_labels(ids)
         noise = self.noise(*ops.shape(distance))
         dim = embeddings.shape[1]
-        return self.choose(
+        negative, weight = self.choose(
             lambda name: self._listed(name, distance, partners, noise, dim, self.distance)
         )
+        return negative, nan_if_invalid(weight, labels)

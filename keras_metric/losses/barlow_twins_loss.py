@@ -56,6 +56,8 @@ class BarlowTwinsLoss(WholeBatchLoss):
         Redundancy Reduction", 2021, https://arxiv.org/abs/2103.03230
     """
 
+    num_branches = (2,)
+
     def __init__(self, redundancy_weight=0.0051, eps=1e-5, name="barlow_twins_loss", dtype=None):
         super().__init__(name=name, dtype=dtype)
         check_number("redundancy_weight", redundancy_weight, at_least=0)

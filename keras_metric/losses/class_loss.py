@@ -44,7 +44,7 @@ def cosines(embeddings, vectors):
 def check_class_ids(loss, labels, num_classes):
     """Raise unless each of the NumPy `labels` is a class that the `loss` of that name knows."""
     ids = as_array("y_true", labels)
-    if ids.size and ids.dtype.kind in "iu" and not 0 <= ids.min() <= ids.max() < num_classes:
+    if ids.size and ids.dtype.kind in "iuf" and not 0 <= ids.min() <= ids.max() < num_classes:
         raise ValueError(
             f"{loss} has num_classes={num_classes}: ids must run from 0 to {num_classes - 1}. "
             f"Received ids from {ids.min()} to {ids.max()}. `y_true` holds others: count the "
@@ -118,6 +118,7 @@ class ClassLoss(MetricLoss):
 
     def check_ids(self, labels):
         """Raise unless each of the NumPy `labels` is one of the classes."""
+        super().check_ids(labels)
         check_class_ids(self.name, labels, self.num_classes)
 
     def class_parts(self, embeddings, vectors, own):
@@ -144,9 +145,10 @@ class ClassLoss(MetricLoss):
         report(1 - cosine, 1 - cosine, own, ops.logical_not(own))
 
     def _checked_labels(self, labels, name):
+        ids = super()._checked_labels(labels, name)
         if not ops.is_tensor(labels):
-            self.check_ids(labels)
-        return super()._checked_labels(labels, name)
+            check_class_ids(self.name, labels, self.num_classes)
+        return ids
 
 
 class SoftmaxLoss(ClassLoss):

@@ -89,6 +89,7 @@ class ClipLoss(MetricLoss):
         Contrastive Learning in Image-Text-Label Space", 2022, https://arxiv.org/abs/2204.03610
     """
 
+    num_branches = (2,)
     distance = "cosine"
 
     def __init__(
@@ -114,6 +115,9 @@ class ClipLoss(MetricLoss):
     @property
     def layers(self):
         return () if self.logit_scale is None else (self.logit_scale,)
+
+    def reads_ids(self, num_branches):
+        return True
 
     def tuple_parts(self, y_true, branches):
         distance, same = measured_branches(self._checked_labels(y_true, "y_true"), branches)

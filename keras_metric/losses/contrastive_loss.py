@@ -54,7 +54,7 @@ class ContrastiveLoss(PairLoss):
 
     Raises:
         TypeError: for an argument of another type.
-        ValueError: for an unknown name, float class labels on a labelled batch, another number
+        ValueError: for an unknown name, labels of a batch that are no class ids, another number
             of branches, or y of pairs outside 0 to 1.
 
     Example:
@@ -70,6 +70,7 @@ class ContrastiveLoss(PairLoss):
         2006, https://doi.org/10.1109/CVPR.2006.100
     """
 
+    num_branches = (2,)
     y_of_pairs = "1 where the two items are the same, 0 where they differ"
 
     def __init__(
@@ -118,6 +119,9 @@ class ContrastiveLoss(PairLoss):
                 f"{y.max()}. Of -1 and 1 make (y + 1) / 2; of two class ids a pair, "
                 "np.equal(first, second).astype('float32')."
             )
+
+    def reads_ids(self, num_branches):
+        return False
 
     def tuple_parts(self, y_true, branches):
         check_branches(branches, 2, "first, second")

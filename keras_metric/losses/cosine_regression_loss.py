@@ -45,6 +45,7 @@ class CosineRegressionLoss(MetricLoss):
         2019, https://arxiv.org/abs/1908.10084
     """
 
+    num_branches = (2,)
     distance = "cosine"
     y_of_pairs = "how similar the two items are, a number for each pair"
 

@@ -131,6 +131,8 @@ class DynamicSoftMarginLoss(MetricLoss):
         2019, https://doi.org/10.1109/ICCV.2019.00306
     """
 
+    num_branches = (2, 3)
+
     def __init__(
         self,
         min_val=-2.0,
@@ -172,6 +174,9 @@ class DynamicSoftMarginLoss(MetricLoss):
         total = ops.sum(slope * distance, axis=1)
         # Terms have a sign here: all of them pull or push.
         return [Rows(total, number, number)]
+
+    def reads_ids(self, num_branches):
+        return num_branches == 2
 
     def tuple_parts(self, y_true, branches):
         if len(branches) == 3:

@@ -65,6 +65,7 @@ class InstanceLoss(PairLoss):
         https://arxiv.org/abs/1711.05535
     """
 
+    num_branches = (2,)
     # An item is its own positive: labels that all differ are fine.
     needs_positives = False
 

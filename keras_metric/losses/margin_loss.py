@@ -146,13 +146,15 @@ class MarginLoss(PairLoss):
 
     def check_ids(self, labels):
         """Raise unless each of the NumPy `labels` has a boundary."""
+        super().check_ids(labels)
         if self.num_classes is not None:
             check_class_ids(self.name, labels, self.num_classes)
 
     def _checked_labels(self, labels, name):
-        if name == "y_true" and not ops.is_tensor(labels):
-            self.check_ids(labels)
-        return super()._checked_labels(labels, name)
+        ids = super()._checked_labels(labels, name)
+        if name == "y_true" and self.num_classes is not None and not ops.is_tensor(labels):
+            check_class_ids(self.name, labels, self.num_classes)
+        return ids
 
     def batch_parts(self, labels, embeddings, *references):
         distance, partners = measured_pairs(labels, embeddings, self.distance, *references)

@@ -13,12 +13,16 @@ from keras_metric._checks import (
     as_tensor,
     check_choice,
     check_matrix,
+    check_not_swapped,
     check_one_each,
+    checked_ids,
     class_ids,
+    invalid_ids,
     multi_hot,
+    row_weights,
 )
 from keras_metric.losses.rows import OVER_COUNTS, Rows, reduce_rows
-from keras_metric.losses.running_state import keep, report_positives
+from keras_metric.losses.running_state import keep, report_positives, report_strange_ids
 from keras_metric.losses.train_reports import report, report_active, summed_over_replicas
 
 _KERAS_REDUCTIONS = ("mean", "mean_with_sample_weight", "none", "sum", "sum_over_batch_size")
@@ -54,6 +58,8 @@ class MetricLoss(keras.losses.Loss):
     y_of_pairs: str | None = None
     # Whether a batch (batch, dim) needs no labels.
     label_free = False
+    # Numbers of branches that ready-made tuples may have; None for any.
+    num_branches: tuple[int, ...] | None = None
     # A `layers.CrossBatchMemory` of past embeddings, of losses that take one.
     memory = None
     # Whether anchors need other items of their class: a batch without any deserves a warning.
@@ -112,10 +118,8 @@ class MetricLoss(keras.losses.Loss):
         """
         references = as_tensor("reference_embeddings", reference_embeddings)
         check_matrix("reference_embeddings", references)
-        labels = self._checked_labels(reference_labels, "reference_labels")
-        check_one_each(labels, references, "reference_labels", "reference_embeddings")
         with keras.name_scope(self.name):
-            parts = self._parts(y_true, y_pred, references, labels)
+            parts = self._parts(y_true, y_pred, references, reference_labels)
             report_active(parts)
             return reduce_rows(parts, self.reduction, sample_weight, self.name, self.dtype)
 
@@ -152,7 +156,7 @@ class MetricLoss(keras.losses.Loss):
                 mine = self._parts(labels, embeddings)
             parts = [_rows_of_all(group, part) for part in mine]
         if sample_weight is not None:
-            weight = ops.convert_to_tensor(sample_weight)
+            weight = row_weights(sample_weight)
             sample_weight = group.gather(weight) if len(weight.shape) else weight
         report_active(parts)
         value = reduce_rows(parts, self.reduction, sample_weight, self.name, self.dtype)
@@ -168,8 +172,30 @@ class MetricLoss(keras.losses.Loss):
         sound = ops.all(ops.isfinite(embeddings))
         if references:
             sound = ops.logical_and(sound, ops.all(ops.isfinite(references[0])))
-        total = ops.where(sound, parts[0].total, float("nan"))
-        return [parts[0]._replace(total=total), *parts[1:]]
+        for number in self._numbers_of_invalid_ids(y_true, embeddings, *references[1:]):
+            sound = ops.logical_and(sound, ops.equal(number, 0))
+        nan = float("nan")
+        return [part._replace(total=ops.where(sound, part.total, nan)) for part in parts]
+
+    def _numbers_of_invalid_ids(self, y_true, embeddings, *reference_labels):
+        """Number of invalid float ids in each of the labels that a traced step could not check."""
+        rank = len(embeddings.shape)
+        if self.labels != "ids" or (rank == 3 and not self.reads_ids(embeddings.shape[1])):
+            return []
+        numbers = [self._invalid_ids(labels) for labels in (y_true, *reference_labels)]
+        numbers = [number for number in numbers if number is not None]
+        group = replicas.current()
+        gathered = group is not None and (self._sees_batch() or rank == 3)
+        for i, number in enumerate(numbers):
+            # Losses of known classes report such an id as one that is no class.
+            if getattr(self, "num_classes", None) is None:
+                report_strange_ids(self, number / group.number if gathered else number)
+            if group is not None and not gathered:
+                numbers[i] = group.total(number)
+        return numbers
+
+    def _invalid_ids(self, labels):
+        return invalid_ids(labels)
 
     def _check_layers(self):
         for layer in self.layers:
@@ -182,6 +208,8 @@ class MetricLoss(keras.losses.Loss):
 
     def _sound_parts(self, y_true, embeddings, references=None, reference_labels=None):
         self._check_layers()
+        if y_true is not None:
+            check_not_swapped(y_true, embeddings)
         dtype = keras.backend.standardize_dtype(embeddings.dtype)
         if not keras.backend.is_float_dtype(dtype):
             raise ValueError(
@@ -211,6 +239,8 @@ class MetricLoss(keras.losses.Loss):
         labels = self._checked_labels(y_true, "y_true")
         check_one_each(labels, embeddings, "y_true", "y_pred")
         if references is not None:
+            reference_labels = self._checked_labels(reference_labels, "reference_labels")
+            check_one_each(reference_labels, references, "reference_labels", "reference_embeddings")
             return self.batch_parts(
                 labels, embeddings, ops.cast(references, dtype), reference_labels
             )
@@ -261,8 +291,33 @@ class MetricLoss(keras.losses.Loss):
                 "labelled batches, embeddings (batch, dim). Received ready-made tuples or views."
             )
 
+    @classmethod
+    def reads_branches(cls, number):
+        """Whether `y_pred` may have so many branches; 1 means a labelled batch (batch, dim)."""
+        if number == 1:
+            return cls.batch_parts is not MetricLoss.batch_parts
+        fits = cls.num_branches is None or number in cls.num_branches
+        return fits and cls.tuple_parts is not MetricLoss.tuple_parts
+
+    def reads_ids(self, num_branches):
+        """Whether y of ready-made tuples of so many branches is class ids."""
+        return False
+
+    def check_ids(self, labels):
+        """Raise unless the NumPy `labels` of labelled batches are of the kind that the loss reads.
+
+        The model calls this before training, since a compiled step cannot read values.
+        """
+        if self.labels == "ids":
+            checked_ids(labels, "y", self._takes_multi_hot())
+
+    def _takes_multi_hot(self):
+        return "labels" in inspect.signature(type(self).__init__).parameters
+
     def _checked_labels(self, labels, name):
-        return (multi_hot if self.labels == "multi_hot" else class_ids)(labels, name)
+        if self.labels == "multi_hot":
+            return multi_hot(labels, name)
+        return class_ids(labels, name, self._takes_multi_hot())
 
     def _note_positives(self, labels, y_true=None):
         """Report whether the batch has a positive pair; warn where `y_true` is a NumPy array."""

@@ -72,6 +72,8 @@ class NPairsLoss(MetricLoss):
         https://papers.nips.cc/paper/6200-improved-deep-metric-learning-with-multi-class-n-pair-loss-objective
     """
 
+    num_branches = (2,)
+
     def __init__(
         self, l2=0.0, distance="dot", reduction="mean_valid", name="n_pairs_loss", dtype=None
     ):
@@ -111,6 +113,9 @@ class NPairsLoss(MetricLoss):
         # Each item's own row again: the anchors come in their order.
         number = ops.maximum(ops.cumsum(ops.cast(is_anchor, "int32")) - 1, 0)
         return [Rows(*(ops.where(is_anchor, ops.take(part, number), 0) for part in rows))]
+
+    def reads_ids(self, num_branches):
+        return True
 
     def tuple_parts(self, y_true, branches):
         check_branches(branches, 2, "anchor, positive")

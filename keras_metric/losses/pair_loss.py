@@ -108,6 +108,9 @@ class PairLoss(MetricLoss):
             context["among"] = among_references(distance, self.distance, *references)
         return context
 
+    def reads_ids(self, num_branches):
+        return True
+
     def tuple_parts(self, y_true, branches):
         labels = self._checked_labels(y_true, "y_true")
         check_one_each(labels, branches[0], "y_true", "y_pred")

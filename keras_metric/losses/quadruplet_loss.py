@@ -78,6 +78,8 @@ class QuadrupletLoss(MetricLoss):
         re-identification", 2017, https://arxiv.org/abs/1704.01719
     """
 
+    num_branches = (4,)
+
     def __init__(
         self,
         margin=1.0,

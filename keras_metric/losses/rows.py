@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
+from keras_metric._checks import row_weights
+
 
 class Rows(NamedTuple):
     """Sums over the terms of each anchor row, all of shape (batch,).
@@ -66,7 +68,7 @@ def reduce_rows(parts, reduction, sample_weight, name, dtype):
     first = parts[0].total
     weight = None
     if sample_weight is not None:
-        weight = ops.cast(ops.convert_to_tensor(sample_weight), first.dtype)
+        weight = ops.cast(row_weights(sample_weight, first.shape[0]), first.dtype)
         if len(weight.shape) == 2:
             weight = ops.squeeze(weight, axis=1)
     if reduction not in OVER_COUNTS:

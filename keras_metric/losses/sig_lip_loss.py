@@ -64,6 +64,7 @@ class SigLipLoss(MetricLoss):
         2023, https://arxiv.org/abs/2303.15343
     """
 
+    num_branches = (2,)
     distance = "cosine"
 
     def __init__(
@@ -92,6 +93,9 @@ class SigLipLoss(MetricLoss):
     @property
     def layers(self):
         return () if self.logit_scale is None else (self.logit_scale,)
+
+    def reads_ids(self, num_branches):
+        return True
 
     def tuple_parts(self, y_true, branches):
         distance, same = measured_branches(self._checked_labels(y_true, "y_true"), branches)

@@ -51,8 +51,8 @@ class SignalToNoiseRatioLoss(ContrastiveLoss):
 
     Raises:
         TypeError: for an argument of another type.
-        ValueError: for an unknown name, a negative weight, float class labels on a labelled
-            batch, or another number of branches.
+        ValueError: for an unknown name, a negative weight, labels of a batch that are no
+            class ids, or another number of branches.
 
     Example:
     >>> import numpy as np

@@ -92,6 +92,8 @@ class SimSiamLoss(MetricLoss):
         https://arxiv.org/abs/2011.10566
     """
 
+    num_branches = (2,)
+
     def __init__(self, predictor=None, reduction="mean_valid", name="sim_siam_loss", dtype=None):
         super().__init__(reduction=reduction, name=name, dtype=dtype)
         if predictor is not None and not isinstance(predictor, keras.layers.Layer):

@@ -70,6 +70,7 @@ class TripletLoss(MetricLoss):
         Leibe, "In Defense of the Triplet Loss", 2017, https://arxiv.org/abs/1703.07737
     """
 
+    num_branches = (3,)
     rows_see = "references"
 
     def __init__(

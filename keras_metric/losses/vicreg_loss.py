@@ -60,6 +60,8 @@ class VICRegLoss(WholeBatchLoss):
         Self-Supervised Learning", 2022, https://arxiv.org/abs/2105.04906
     """
 
+    num_branches = (2,)
+
     def __init__(
         self,
         invariance_lambda=25,

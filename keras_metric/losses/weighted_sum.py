@@ -60,7 +60,7 @@ class WeightedSum(keras.losses.Loss):
         return all(getattr(loss, "label_free", False) for _, loss in self.terms)
 
     def check_ids(self, labels):
-        """Raise unless the NumPy `labels` are classes of every term that has some."""
+        """Raise unless the NumPy `labels` are of the kind that every term reads."""
         for _, loss in self.terms:
             if hasattr(loss, "check_ids"):
                 loss.check_ids(labels)

@@ -2,6 +2,7 @@
 
 from keras import ops
 
+from keras_metric._checks import row_weights
 from keras_metric.losses.metric_loss import MetricLoss
 from keras_metric.losses.rows import Rows
 
@@ -33,6 +34,7 @@ class WholeBatchLoss(MetricLoss):
 
     def _refuse(self, sample_weight):
         if sample_weight is not None:
+            row_weights(sample_weight)
             raise ValueError(
                 f"{type(self).__name__} is one number for the whole batch: it has no rows that "
                 "`sample_weight` or `class_weight` could weigh. Leave them out, or use a loss "

@@ -43,6 +43,13 @@ def split(x, forms, takes_tuples, encoder):
     return None
 
 
+def are_tuples(x, forms, takes_tuples):
+    """Whether the arrays `x` may be branches, see `split`."""
+    if isinstance(x, Mapping):
+        return any(set(x) == set(names) for names in forms)
+    return takes_tuples and isinstance(x, (tuple, list)) and len(x) == len(forms[0])
+
+
 def check_sample_weight(x, sample_weight):
     """Raise if the sample weights look like the third branch of a bare tuple."""
     if sample_weight is None or keras.tree.is_nested(x) or len(x.shape) < 2:

@@ -99,6 +99,7 @@ class EmbeddingModel(MetricModel):
     # A tuple may be the input of a backbone with several inputs; only models that are named
     # after a form read it as branches.
     takes_tuples = False
+    takes_targets = True
 
     def __init__(
         self,
@@ -145,6 +146,11 @@ class EmbeddingModel(MetricModel):
 
     def _default_loss(self):
         return losses.TripletLoss(margin=0.2, mining="semi-hard")
+
+    @property
+    def normalized(self):
+        """Whether embeddings have length 1."""
+        return self.encoder.normalize
 
     @property
     def backbone(self):

@@ -17,6 +17,7 @@ from keras_metric.models import branches
 from keras_metric.models.backbones import inputs_of_shape
 from keras_metric.models.catch_up import CatchUp
 from keras_metric.models.loss_layers import LossLayers
+from keras_metric.models.suitable_losses import check_loss, check_target
 from keras_metric.models.train_health import TrainHealth
 
 _RANDOM_STATES = "random_states"
@@ -31,6 +32,12 @@ class MetricModel(keras.Model):
     """
 
     forms: tuple[tuple[str, ...], ...] = ()
+    # Whether a tuple or list of as many parts as the first form has names is branches.
+    takes_tuples = True
+    # Whether a labelled batch (inputs, class ids) is an input as well.
+    takes_batches = True
+    # Whether losses of Keras that compare y_pred with a target vector or classes are accepted.
+    takes_targets = False
 
     def __init__(self, train_health=False, chunk_size=None, **kwargs):
         super().__init__(**kwargs)
@@ -61,6 +68,11 @@ class MetricModel(keras.Model):
         self.loss_layers = LossLayers()
         self.compile(optimizer=keras.optimizers.Adam(1e-3), loss=self._default_loss())
 
+    @property
+    def numbers_of_branches(self):
+        """Numbers of branches of the inputs that the model takes; 1 for a labelled batch."""
+        return {len(form) for form in self.forms} | ({1} if self.takes_batches else set())
+
     def _default_loss(self):
         raise NotImplementedError(f"{type(self).__name__} must define _default_loss.")
 
@@ -79,6 +91,7 @@ class MetricModel(keras.Model):
                 f"Received: a list of {len(loss)}. Use losses.WeightedSum([(weight, loss), ...])."
             )
         if loss is not None:
+            check_loss(loss, self)
             self.loss_layers.hold(loss, self.embedding_dim)
         self._metric_loss = loss
 
@@ -88,7 +101,7 @@ class MetricModel(keras.Model):
         check_not_strings("y", y)
         check_arrays("x", x)
         check_arrays("y", y)
-        self.loss_layers.guard.look(self.loss, x, y)
+        self._check_ids(x, y)
         if isinstance(x, EpochBatches):
             args, kwargs = _of_epoch_batches(x, y, args, kwargs)
         history = super().fit(x, y, *args, **kwargs)
@@ -104,6 +117,7 @@ class MetricModel(keras.Model):
     def train_on_batch(self, x, y=None, *args, **kwargs):
         check_arrays("x", x)
         check_arrays("y", y)
+        self._check_ids(x, y)
         return super().train_on_batch(x, y, *args, **kwargs)
 
     def embed(self, encoder, x, training):
@@ -122,6 +136,7 @@ class MetricModel(keras.Model):
             group = replicas.current()
             alone = group is None
             y = ops.arange(ops.shape(y_pred)[0], dtype="int32") if alone else group.places(y_pred)
+        check_target(self.loss, y, y_pred, self)
         watched = contextlib.nullcontext() if self.health is None else watch()
         with listening() as told, watched as seen:
             loss = super().compute_loss(x, y, y_pred, sample_weight, training)
@@ -169,6 +184,11 @@ class MetricModel(keras.Model):
     def reset_metrics(self):
         self._check_batches()
         super().reset_metrics()
+
+    def _check_ids(self, x, y):
+        """Raise for arrays with invalid class ids, which a compiled step cannot raise for."""
+        tuples = branches.are_tuples(x, self.forms, self.takes_tuples)
+        self.loss_layers.guard.look(self.loss, x, y, tuples)
 
     def _check_batches(self):
         """Warn or raise for what the batches since the last reset had."""

@@ -63,6 +63,7 @@ class QuadrupletModel(EmbeddingModel):
 
     forms = (branches.QUADRUPLET, branches.TWO_ANCHORS)
     takes_tuples = True
+    takes_targets = False
 
     def _default_loss(self):
         return losses.QuadrupletLoss()

@@ -65,6 +65,7 @@ class SiameseModel(EmbeddingModel):
 
     forms = (branches.PAIR,)
     takes_tuples = True
+    takes_targets = False
 
     def _default_loss(self):
         return losses.ContrastiveLoss()

@@ -63,3 +63,4 @@ class TripletModel(EmbeddingModel):
 
     forms = (branches.TRIPLET,)
     takes_tuples = True
+    takes_targets = False

@@ -80,6 +80,7 @@ class TwoTowerModel(MetricModel):
     """
 
     forms = (branches.PAIR,)
+    takes_batches = False
 
     def __init__(
         self,

@@ -5,7 +5,7 @@ import numbers
 import numpy as np
 from keras import ops
 
-from keras_metric._checks import shown
+from keras_metric._checks import rows_hint, shown
 
 
 def as_names(name, value, count=None):
@@ -17,8 +17,8 @@ def as_names(name, value, count=None):
             value = value[:, 0]
         if value.ndim != 1:
             raise ValueError(
-                f"`{name}` must have shape (rows,). Received: {name}.shape={value.shape}. One-hot "
-                "labels become ids by np.argmax(labels, axis=-1)."
+                f"`{name}` must have shape (rows,). Received: {name}.shape={value.shape}."
+                f"{rows_hint(value)}"
             )
         value = value.tolist()
     if isinstance(value, (str, bytes)) or not hasattr(value, "__iter__"):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_metric._checks import as_array, is_numeric
+from keras_metric._checks import as_array, is_numeric, rows_hint
 
 # Okabe and Ito's colours, told apart with every common kind of colour blindness, but for their
 # yellow, which is too faint on white; and three dark ones of Paul Tol's that stand off from them.
@@ -36,7 +36,7 @@ def as_labels(name, value, num_items):
     if array.shape != (num_items,):
         raise ValueError(
             f"`{name}` must have shape ({num_items},): one label for each item. "
-            f"Received: {name}.shape={array.shape}"
+            f"Received: {name}.shape={array.shape}.{rows_hint(array, name)}"
         )
     if array.dtype.kind == "f" and np.isnan(array).any():
         raise ValueError(
@@ -62,6 +62,8 @@ def new_figure(**settings):
 
 def readable(label, class_names=None):
     """Return the text for a label: its name, if `class_names` (a list or a dict) has one."""
+    if isinstance(label, (float, np.floating)) and float(label).is_integer():
+        label = int(label)  # A float is no position in a list.
     if class_names is None:
         return label.decode("utf-8", "replace") if isinstance(label, bytes) else str(label)
     check_class_names(class_names)

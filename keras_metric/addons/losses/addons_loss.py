@@ -44,10 +44,16 @@ class AddonsLoss(MetricLoss):
             labels = ops.cast(labels, "int32")
         if dtype is None or not keras.backend.is_float_dtype(dtype):
             return class_ids(labels, name)
-        labels = ops.convert_to_tensor(labels)
-        # The shape is judged as that of ids is.
-        class_ids(ops.zeros_like(labels, dtype="int32"), name)
-        return ops.reshape(labels, (-1,))
+        # One-hot rows and other shapes get the messages of integer ids.
+        if len(labels.shape) != 1:
+            class_ids(ops.cast(labels, "int32"), name)
+        return ops.reshape(ops.convert_to_tensor(labels), (-1,))
+
+    def check_ids(self, labels):
+        """Fractions are class labels too in tensorflow-addons: nothing to check."""
+
+    def _invalid_ids(self, labels):
+        return None
 
 
 def _is_number(labels):

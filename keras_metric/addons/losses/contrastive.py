@@ -59,6 +59,11 @@ class ContrastiveLoss(keras.losses.Loss):
             value = reduce_rows([rows], self.reduction, sample_weight, self.name, rows.total.dtype)
         return ops.cast(value, y_pred.dtype)
 
+    @classmethod
+    def reads_branches(cls, number):
+        """Whether it reads embeddings of a model, see `MetricLoss`: no, it reads distances."""
+        return False
+
     def call(self, y_true, y_pred):
         """One term a pair, `(batch,)`, before any reduction."""
         return contrastive_loss(y_true, y_pred, self.margin)

@@ -13,6 +13,10 @@ class _NPairsLoss(AddonsLoss):
     # No item needs a partner among the anchors: item i's positive is column i.
     label_free = True
 
+    @classmethod
+    def reads_branches(cls, number):
+        return False  # It reads similarities and no embeddings.
+
     def batch_parts(self, labels, similarities):
         batch = {*similarities.shape, labels.shape[0]} - {None}
         if len(batch) > 1:
