@@ -13,11 +13,16 @@ import pytest
 from PIL import Image
 
 from keras_metric import cli, losses
-from keras_metric.cli.train import LOSSES, NOT_FROM_CLASSES
 from keras_metric.models.card import model_card
+from keras_metric_command import LOSSES
 
 ROOT = Path(__file__).resolve().parents[1]
 CLASSES = ("bar", "cross", "frame", "spot")
+# These losses train on two views, two towers or graded scores instead of classes.
+NOT_FROM_CLASSES = {
+    *("BarlowTwinsLoss", "ClipLoss", "CosineRegressionLoss", "SigLipLoss", "SimSiamLoss"),
+    *("VICRegLoss", "WeightedSum"),
+}
 
 
 def draw(folder, per_class=6, size=24, seed=0):
@@ -163,6 +168,51 @@ class TestErrors:
         with pytest.raises(ValueError, match="must be a folder"):
             cli.main(["train", str(tmp_path / "nowhere"), "--debug"])
 
+    def test_before_keras_is_imported(self, tmp_path):
+        """`--help` and usage errors need neither Keras nor the package, which take seconds."""
+        draw(tmp_path / "photos", per_class=1)
+        (tmp_path / "run").mkdir()
+        for name in ("encoder.keras", "run.json"):
+            (tmp_path / "run" / name).touch()
+        expected = {
+            "": "COMMAND",
+            "--help": "",
+            "train --help": "",
+            "train": "FOLDER",
+            "train photos --eopchs 3": "--eopchs",
+            "train photos --epochs none": "whole number",
+            "train photos --loss Triplet": "--loss must be",
+            "train photos --backbone ResNeXt": "--backbone must be",
+            "train photos --backbone no.keras": "no such file",
+            "train photos --backbone MobileNetV3Small --weights no.h5": "--weights must be",
+            "train photos --run photos/bar/0.png": "--run must be a folder",
+            "train photos --run run": "--overwrite",
+            "train nowhere": "does not exist",
+            "train photos/bar/0.png": "is a file",
+            "index photos": "train FOLDER first",
+            "evaluate": "train FOLDER first",
+            "project nowhere --run run": "does not exist",
+            "search photos/bar/0.png --run run": "index FOLDER first",
+        }
+        script = (
+            "import json, sys\n"
+            "from keras_metric_command import main\n"
+            f"codes = [main(line.split()) for line in {list(expected)}]\n"
+            "heavy = {'keras', 'keras_metric', 'matplotlib', 'numpy', 'tensorflow', 'torch'}\n"
+            "print('\\n' + json.dumps([codes, sorted(heavy & set(sys.modules))]))"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True
+        )
+        codes, imported = json.loads(done.stdout.splitlines()[-1])
+        assert not imported
+        assert codes == [0 if "--help" in line else 2 for line in expected]
+        messages = [part for line, part in expected.items() if "--help" not in line]
+        lines = done.stderr.splitlines()
+        assert len(lines) == len(messages)
+        for line, part in zip(lines, messages):
+            assert line.startswith("keras-metric") and part in line
+
 
 def test_every_command_explains_itself_with_examples(capsys):
     for command in ("train", "evaluate", "index", "search", "project"):
@@ -185,9 +235,9 @@ def test_the_process_itself_leaves_one_line_and_code_2(tmp_path):
 
 
 def test_losses_from_classes_are_offered():
-    """Every loss is offered or learns from something else than classes."""
+    """Every loss is offered or trains on something else than classes."""
     assert set(LOSSES) | NOT_FROM_CLASSES == set(losses.__all__)
-    assert not set(LOSSES) & NOT_FROM_CLASSES
+    assert len(set(LOSSES)) == len(LOSSES) and not set(LOSSES) & NOT_FROM_CLASSES
 
 
 def test_a_card_of_many_classes_stays_short():

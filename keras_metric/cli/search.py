@@ -14,8 +14,6 @@ def find(chosen):
     """Print the enrolled images that are nearest to each given one."""
     encoder, settings = trained(chosen.run)
     folder = Path(chosen.run) / "index"
-    if not folder.is_dir():
-        raise UserError(f"There is no index in {chosen.run}: run keras-metric index FOLDER first.")
     enrolled = search.Index.load(folder)
     if enrolled.fingerprint != fingerprint(encoder):
         raise UserError(

@@ -16,30 +16,13 @@ from keras_metric.cli.run_folder import load_model
 from keras_metric.cli.scores import judge, say_table
 from keras_metric.models import EmbeddingModel
 from keras_metric.models.card import model_card
-
-# They learn from two views, two towers or graded scores instead of from classes.
-NOT_FROM_CLASSES = {
-    *("BarlowTwinsLoss", "ClipLoss", "CosineRegressionLoss", "SigLipLoss", "SimSiamLoss"),
-    *("VICRegLoss", "WeightedSum"),
-}
-
-
-LOSSES = [name for name in losses.__all__ if name not in NOT_FROM_CLASSES]
-
-
-# Those of keras.applications that have their preprocessing inside.
-BACKBONES = ["ConvNeXtTiny", "EfficientNetV2B0", "MobileNetV3Large", "MobileNetV3Small"]
-
-
-ENOUGH_CLASSES = 20  # from here on whole classes are held out
+from keras_metric_command import BACKBONES, ENOUGH_CLASSES
 
 
 def train(chosen):
     """Train an encoder on a folder that has one folder of images for each class."""
     start = time.perf_counter()
     run = Path(chosen.run)
-    if (run / "encoder.keras").exists() and not chosen.overwrite:
-        raise UserError(f"{run} has an encoder already: add --overwrite, or choose another --run.")
     paths, labels, names = data.image_paths(chosen.folder)
     kept, held = _split(labels, names, chosen.split, chosen.seed)
     by_class = not set(labels[kept]) & set(labels[held])
@@ -47,8 +30,6 @@ def train(chosen):
     size = chosen.image_size or usual_size(paths, 96 if chosen.backbone == "small" else 160)
     color = usual_color(paths) if chosen.color == "auto" else chosen.color
     if chosen.backbone in BACKBONES:
-        if chosen.color == "grayscale":
-            raise UserError(f"{chosen.backbone} reads colour images: leave --color grayscale out.")
         color = "rgb"
     keras.utils.set_random_seed(chosen.seed)
     backbone = _backbone(chosen, size, 1 if color == "grayscale" else 3)
@@ -159,8 +140,6 @@ def _split(labels, names, how, seed):
 
 
 def _loss(chosen, num_classes):
-    if chosen.loss not in LOSSES:
-        raise UserError(f"--loss must be one of {', '.join(LOSSES)}. Received: {chosen.loss}")
     loss = getattr(losses, chosen.loss)
     needed = inspect.signature(loss).parameters.get("num_classes")
     return loss(num_classes) if needed and needed.default is needed.empty else loss()
@@ -169,18 +148,9 @@ def _loss(chosen, num_classes):
 def _backbone(chosen, size, channels):
     shape = (size, size, channels)
     if chosen.backbone == "small":
-        if chosen.weights != "none":
-            raise UserError("--weights belongs to a --backbone; the small one has none.")
         return _small(shape)
     if chosen.backbone.endswith(".keras"):
-        if chosen.weights != "none":
-            raise UserError("--weights belongs to a named --backbone; a .keras file has its own.")
         return load_model(chosen.backbone)
-    if chosen.backbone not in BACKBONES:
-        raise UserError(
-            f"--backbone must be small, {', '.join(BACKBONES)} or a .keras file. "
-            f"Received: {chosen.backbone}"
-        )
     weights = None if chosen.weights == "none" else chosen.weights
     build = getattr(keras.applications, chosen.backbone)
     try:
