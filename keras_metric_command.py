@@ -94,7 +94,8 @@ def _parser():
     parser = _Parser(
         prog="keras-metric",
         description="Train an encoder on a folder of images and find images with it.",
-        epilog="A folder holds one folder of images for each class: photos/ann/1.jpg, ...\n\n"
+        epilog="FOLDER holds one folder of images for each class: photos/ann/1.jpg, ...\n"
+        "For index and project it may also hold images without classes: photos/1.jpg, ...\n\n"
         "examples, in this order:\n"
         "  keras-metric train photos\n"
         "  keras-metric evaluate\n"
@@ -115,6 +116,11 @@ def _parser():
         )
         made.set_defaults(command=(name, function or name), check=check)
         made.add_argument("--run", default=RUN, help=f"folder of the encoder (default: {RUN})")
+        made.add_argument(
+            "--skip-broken",
+            action="store_true",
+            help="leave out unreadable images and class folders without images",
+        )
         made.add_argument("--debug", action="store_true", help="show where an error comes from")
         return made.add_argument
 
@@ -178,6 +184,7 @@ def _parser():
     add("image", metavar="IMAGE", nargs="+")
     add("-k", type=_count, default=5, help="neighbours to show (default: 5)")
     add("--json", action="store_true", help="print JSON")
+    add("--picture", metavar="FILE", help="draw each IMAGE and its neighbours into a .png file")
 
     add = command(
         "project",
@@ -193,7 +200,7 @@ def _parser():
 
 
 def _check_train(chosen):
-    _check_folder(chosen.folder)
+    _check_folder(chosen.folder, "train")
     if os.path.exists(chosen.run) and not os.path.isdir(chosen.run):
         raise ValueError(f"--run must be a folder. Received: {chosen.run}, which is a file.")
     if os.path.exists(os.path.join(chosen.run, "encoder.keras")) and not chosen.overwrite:
@@ -227,7 +234,7 @@ def _check_train(chosen):
 def _check_evaluate(chosen):
     _check_run(chosen.run)
     if chosen.folder is not None:
-        _check_folder(chosen.folder)
+        _check_folder(chosen.folder, "evaluate")
 
 
 def _check_index(chosen):
@@ -241,7 +248,13 @@ def _check_search(chosen):
         raise ValueError(f"There is no index in {chosen.run}: run keras-metric index FOLDER first.")
     missing = [path for path in chosen.image if not os.path.isfile(path)]
     if missing:
-        raise ValueError(f"IMAGE must be the path of an image file. Not found: {_listed(missing)}")
+        more = f" and {len(missing) - 1:,} more" if len(missing) > 1 else ""
+        raise ValueError(f"IMAGE must be the path of an image file. Not found: {missing[0]}{more}.")
+    picture = chosen.picture or "neighbors.png"
+    if not (picture.endswith(".png") and os.path.isdir(os.path.dirname(picture) or ".")):
+        raise ValueError(
+            f"--picture must be a .png file in a folder that exists. Received: {picture}"
+        )
 
 
 def _check_project(chosen):
@@ -262,19 +275,21 @@ def _check_run(run):
         )
 
 
-def _check_folder(folder):
+def _check_folder(folder, needs_classes=None):
     if not os.path.isdir(folder):
         is_file = os.path.exists(folder)
         raise ValueError(
             f"FOLDER must be a folder. Received: {folder}, which "
             + ("is a file." if is_file else "does not exist.")
         )
-
-
-def _listed(names, most=10):
-    """Names in one text: the first `most`, and how many there are besides."""
-    text = ", ".join(names[:most])
-    return text + (f" and {len(names) - most:,} more" if len(names) > most else "")
+    with os.scandir(folder) as entries:
+        classes = any(entry.is_dir() and not entry.name.startswith(".") for entry in entries)
+    if needs_classes and not classes:
+        raise ValueError(
+            f"FOLDER {folder} has no class folders: {needs_classes} needs one folder of images for "
+            f"each class, such as {os.path.join(folder, 'ann', '1.jpg')}. A FOLDER without classes "
+            "is for index, search and project."
+        )
 
 
 def _count(text):

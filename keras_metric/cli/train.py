@@ -10,10 +10,10 @@ import keras
 import numpy as np
 
 from keras_metric import callbacks, data, losses, viz
-from keras_metric.cli.images import read_images, usual_color, usual_size
+from keras_metric.cli.images import list_folder, read_listing, usual_color, usual_size
 from keras_metric.cli.messages import UserError, say
 from keras_metric.cli.run_folder import load_model
-from keras_metric.cli.scores import judge, say_table
+from keras_metric.cli.scores import METRIC, judge, say_table
 from keras_metric.models import EmbeddingModel
 from keras_metric.models.card import model_card
 from keras_metric_command import BACKBONES, ENOUGH_CLASSES
@@ -23,22 +23,24 @@ def train(chosen):
     """Train an encoder on a folder that has one folder of images for each class."""
     start = time.perf_counter()
     run = Path(chosen.run)
-    paths, labels, names = data.image_paths(chosen.folder)
-    kept, held = _split(labels, names, chosen.split, chosen.seed)
-    by_class = not set(labels[kept]) & set(labels[held])
-    loss = _loss(chosen, len(set(labels[kept])))
-    size = chosen.image_size or usual_size(paths, 96 if chosen.backbone == "small" else 160)
-    color = usual_color(paths) if chosen.color == "auto" else chosen.color
+    listed = list_folder(chosen.folder)
+    # Too few classes raise here, before the images are read.
+    _split(listed.labels, listed.names, chosen.split, chosen.seed)
+    size = chosen.image_size or usual_size(listed.paths, 96 if chosen.backbone == "small" else 160)
+    color = usual_color(listed.paths) if chosen.color == "auto" else chosen.color
     if chosen.backbone in BACKBONES:
         color = "rgb"
     keras.utils.set_random_seed(chosen.seed)
     backbone = _backbone(chosen, size, 1 if color == "grayscale" else 3)
+    images, listed = read_listing(listed, size, color, chosen.skip_broken)
+    paths, labels, names, _ = listed
+    kept, held = _split(labels, names, chosen.split, chosen.seed)
+    by_class = not set(labels[kept]) & set(labels[held])
+    loss = _loss(chosen, len(set(labels[kept])))
     say(
-        f"{len(paths):,} images of {len(names):,} classes, read as {size} x {size} {color}; "
-        f"{len(held):,} held out, "
+        f"{listed.text()}, read as {size} x {size} {color}; {len(held):,} held out, "
         + ("of classes that are not trained on" if by_class else "of the same classes")
     )
-    images = read_images(paths, size, color)
     x, y, x_held, y_held = images[kept], labels[kept], images[held], labels[held]
 
     batches = _batches(chosen, x, y)
@@ -54,7 +56,11 @@ def train(chosen):
     # Watched, and nothing is chosen by it: the encoder of the last epoch is kept.
     few = slice(None, None, -(-len(x_held) // 2000))
     watch = callbacks.RetrievalEvaluator(
-        *(x_held[few], y_held[few]), name="held_out", log_dir=run / "logs", class_names=names
+        *(x_held[few], y_held[few]),
+        metric=METRIC,
+        name="held_out",
+        log_dir=run / "logs",
+        class_names=names,
     )
     report = keras.callbacks.LambdaCallback(on_epoch_end=_epoch_reporter(chosen.epochs))
     model.fit(batches, epochs=chosen.epochs, callbacks=[watch, report], verbose=0)
@@ -89,6 +95,7 @@ def train(chosen):
             "images": f"{len(paths):,}, of which {len(held):,} held out",
             "classes": f"{len(names):,}",
             "held out": "whole classes" if by_class else "images of the classes trained on",
+            "compared by": f"{METRIC} distance",
             "read as": f"{size} x {size} pixels, {color}, values 0 to 255",
         },
         names,
@@ -105,7 +112,8 @@ def train(chosen):
         notes,
     )
     (run / "model_card.md").write_text(card, "utf-8")
-    viz.plot_neighbors(x_held, y_held, after, class_names=names).savefig(run / "neighbors.png")
+    figure = viz.plot_neighbors(x_held, y_held, after, class_names=names, metric=METRIC)
+    figure.savefig(run / "neighbors.png")
     if verdict:
         say(verdict)
     say(
