@@ -247,9 +247,10 @@ def _check_search(chosen):
     if not os.path.isdir(os.path.join(chosen.run, "index")):
         raise ValueError(f"There is no index in {chosen.run}: run keras-metric index FOLDER first.")
     missing = [path for path in chosen.image if not os.path.isfile(path)]
-    if missing:
-        more = f" and {len(missing) - 1:,} more" if len(missing) > 1 else ""
-        raise ValueError(f"IMAGE must be the path of an image file. Not found: {missing[0]}{more}.")
+    if missing and not (chosen.skip_broken and len(missing) < len(chosen.image)):
+        more = f" and {len(missing) - 10:,} more" if len(missing) > 10 else ""
+        named = ", ".join(missing[:10])
+        raise ValueError(f"IMAGE must be the path of an image file. Not found: {named}{more}.")
     picture = chosen.picture or "neighbors.png"
     if not (picture.endswith(".png") and os.path.isdir(os.path.dirname(picture) or ".")):
         raise ValueError(

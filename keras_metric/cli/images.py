@@ -38,7 +38,8 @@ def list_folder(folder, flat=False):
     if not found and flat and loose:
         return Listing(loose, empty=empty)
     if not found:
-        raise UserError(f"FOLDER {folder} has no images in its class folders.")
+        where = "in its class folders" if loose else "of a type that Pillow reads by its ending"
+        raise UserError(f"FOLDER {folder} has no images {where}.")
     if loose:
         note(f"{len(loose):,} images directly in {folder} are in no class folder and are left out")
     return Listing(*flattened(found), list(found), empty)
