@@ -32,10 +32,8 @@ class TestNeighbors:
     def test_the_metric_orders_the_neighbors_and_is_named(self, rng):
         x, images = rng.normal(size=(6, 4)), np.zeros((6, 8, 8))
         for metric in ("cosine", "euclidean", "squared_euclidean", "manhattan"):
-            peer = {"manhattan": "cityblock", "squared_euclidean": "sqeuclidean"}.get(
-                metric, metric
-            )
-            wanted = np.sort(cdist(x[:1], x[1:], peer)[0])
+            peers = {"manhattan": "cityblock", "squared_euclidean": "sqeuclidean"}
+            wanted = np.sort(cdist(x[:1], x[1:], peers.get(metric, metric))[0])
             figure = viz.plot_neighbors(images, np.arange(6), x, queries=[0], k=5, metric=metric)
             shown = [float(axes.get_xlabel()) for axes in figure.axes[1:]]
             np.testing.assert_allclose(shown, wanted, rtol=5e-3)
