@@ -9,7 +9,7 @@ from keras_metric import evaluation
 from keras_metric.cli.images import Listing, list_folder, note, read_listing
 from keras_metric.cli.messages import UserError, say
 from keras_metric.cli.run_folder import trained, untrained
-from keras_metric.cli.scores import METRIC, flat, judge, say_table
+from keras_metric.cli.scores import METRIC, flat, judge, ranked_alike, say_table
 
 
 def evaluate(chosen):
@@ -54,6 +54,7 @@ def evaluate(chosen):
 
 
 def _verification(vectors, labels):
-    distances, same = evaluation.pair_distances(flat(vectors), labels, metric=METRIC)
+    vectors, metric = ranked_alike(vectors)
+    distances, same = evaluation.pair_distances(vectors, labels, metric=metric)
     found = evaluation.verification_metrics(distances, same)
     return {name: found[name] for name in ("auc", "eer")}

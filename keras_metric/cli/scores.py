@@ -16,8 +16,20 @@ def flat(values):
 
 def judge(vectors, labels):
     """The retrieval metrics of the table."""
-    found = evaluation.retrieval_metrics(flat(vectors), labels, k=(1, 5), metric=METRIC)
+    vectors, metric = ranked_alike(vectors)
+    found = evaluation.retrieval_metrics(vectors, labels, k=(1, 5), metric=metric)
     return {name: found[name] for name in _COLUMNS}
+
+
+def ranked_alike(vectors):
+    """Return rows and a metric that order all pairs as the cosine distance does.
+
+    The Euclidean distance of rows of length 1 does, and takes half the time for raw pixels. A row
+    of zeros, an image that is all black, has no such length.
+    """
+    vectors = flat(vectors)
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return (vectors / lengths, "euclidean") if lengths.all() else (vectors, METRIC)
 
 
 def say_table(numbers):
