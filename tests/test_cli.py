@@ -196,6 +196,19 @@ def test_all_that_is_broken_takes_one_run(run, tmp_path, capsys, command):
 
 
 @pytest.mark.slow
+def test_notes_of_train_use_the_words_of_the_command(tmp_path, capsys):
+    photos = draw(tmp_path / "photos", per_class=4)
+    short = ["--epochs", "1", "--steps", "1", "--run", str(tmp_path / "run"), "--overwrite"]
+    for options, part in (
+        (["--samples-per-class", "1", "--loss", "ProxyNCALoss"], "--samples-per-class 1"),
+        (["--augment", "none"], "4 of 4 classes have fewer training images"),
+    ):
+        assert cli.main(["train", str(photos), *short, *options]) == 0
+        (line,) = [line for line in capsys.readouterr().err.splitlines() if "note" in line]
+        assert part in line and "`" not in line and "samples_per_class" not in line
+
+
+@pytest.mark.slow
 def test_search_leaves_out_broken_images(run, tmp_path, capsys):
     photos, options = run
     good, bad = photos / "bar" / "1.png", tmp_path / "bad.png"

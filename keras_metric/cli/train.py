@@ -4,13 +4,14 @@ import inspect
 import json
 import os
 import time
+import warnings
 from pathlib import Path
 
 import keras
 import numpy as np
 
 from keras_metric import callbacks, data, losses, viz
-from keras_metric.cli.images import list_folder, read_listing, usual_color, usual_size
+from keras_metric.cli.images import list_folder, note, read_listing, usual_color, usual_size
 from keras_metric.cli.messages import UserError, say
 from keras_metric.cli.run_folder import load_model
 from keras_metric.cli.scores import METRIC, judge, say_table
@@ -194,7 +195,20 @@ def _batches(chosen, x, y):
     if chosen.flip:
         layers.append(keras.layers.RandomFlip("horizontal", seed=chosen.seed))
     augment = keras.Sequential(layers) if layers else None
-    return data.BalancedBatches(*(x, y, classes, samples, steps), seed=chosen.seed, augment=augment)
+    small = int((np.bincount(y)[np.unique(y)] < samples).sum())
+    if samples == 1:
+        note("--samples-per-class 1 leaves pair and triplet losses without pairs of one class")
+    elif small and augment is None:
+        note(
+            f"{small:,} of {num_classes:,} classes have fewer training images than the {samples} "
+            "of a batch (--samples-per-class): images repeat, and without --augment they are equal"
+        )
+    with warnings.catch_warnings():
+        # Warnings about these settings use the names of Python arguments.
+        warnings.simplefilter("ignore", UserWarning)
+        return data.BalancedBatches(
+            *(x, y, classes, samples, steps), seed=chosen.seed, augment=augment
+        )
 
 
 def _epoch_reporter(epochs):
