@@ -34,6 +34,8 @@ def find(chosen):
     if chosen.picture:
         loader = data.ImageLoader((size, size), color)
         _draw(chosen.picture, images, queries.paths, answers, enrolled.metric, loader)
+        if not chosen.json:
+            say(f"{chosen.picture}: each image and its neighbours")
 
 
 def _say_json(paths, answers, metric):

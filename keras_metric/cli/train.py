@@ -121,7 +121,8 @@ def train(chosen):
         f"{run}: encoder.keras (and untrained.keras), model_card.md, neighbors.png and logs for "
         "TensorBoard"
     )
-    say(f"{time.perf_counter() - start:.0f} s. Next: keras-metric index {chosen.folder}")
+    options = " --skip-broken" if chosen.skip_broken else ""
+    say(f"{time.perf_counter() - start:.0f} s. Next: keras-metric index {chosen.folder}{options}")
 
 
 def _split(labels, names, how, seed):
