@@ -1,20 +1,308 @@
-"""The command `keras-metric`; all that it does is in `keras_metric.cli`."""
+"""The command `keras-metric`: its arguments, the checks that need no Keras, and `main`.
 
+This module is outside the package because importing the package imports Keras, which takes
+seconds. It parses and checks the arguments with the standard library alone, and imports the
+package afterwards: `--help` and usage errors appear at once. The commands are in
+`keras_metric.cli`. `python -m keras_metric_command` runs the command where it is not installed.
+"""
+
+import argparse
+import importlib
+import importlib.util
+import os
 import sys
 
 from keras_metric_startup import hide_tensorflow_startup_messages
 
+RUN = "keras_metric_run"
 
-def main():
-    """Run the command line and end with its exit code."""
-    hide_tensorflow_startup_messages()
+# The losses of keras_metric.losses that train on classes; a test compares the two lists. The other
+# losses train on two views, two towers or graded scores.
+LOSSES = (
+    *("AdaFaceLoss", "AngularLoss", "ArcFaceLoss", "CenterLoss", "CircleLoss", "ContrastiveLoss"),
+    *("CosFaceLoss", "DynamicSoftMarginLoss", "FastAPLoss", "GeneralizedLiftedStructureLoss"),
+    *("HistogramLoss", "InstanceLoss", "IntraPairVarianceLoss", "LargeMarginSoftmaxLoss"),
+    *("LiftedStructureLoss", "ManifoldLoss", "MarginLoss", "MultiSimilarityLoss", "NCALoss"),
+    *("NPairsLoss", "NTXentLoss", "NormalizedSoftmaxLoss", "P2SGradLoss", "PNPLoss"),
+    *("PrototypicalLoss", "ProxyAnchorLoss", "ProxyNCALoss", "QuadrupletLoss", "RankedListLoss"),
+    *("RecallAtKSurrogateLoss", "SignalToNoiseRatioLoss", "SmoothAPLoss"),
+    *("SoftNearestNeighborLoss", "SoftTripleLoss", "SphereFaceLoss", "SubCenterArcFaceLoss"),
+    *("SupConLoss", "ThresholdConsistentMarginLoss", "TripletLoss", "TupletMarginLoss"),
+)
+# The networks of keras.applications whose preprocessing is part of the network.
+BACKBONES = ("ConvNeXtTiny", "EfficientNetV2B0", "MobileNetV3Large", "MobileNetV3Small")
+ENOUGH_CLASSES = 20  # `--split auto` holds out whole classes from this number of classes on
+
+
+def main(arguments=None):
+    """Run the command line and return its exit code.
+
+    Args:
+        arguments: List of strings; None takes those of the process.
+
+    Returns:
+        0; or 2 for an error that the user can correct, described by one line on stderr; or 130 if
+        interrupted.
+    """
+    chosen = None
     try:
-        from keras_metric.cli import main
+        chosen = _parser().parse_args(arguments)
+        chosen.check(chosen)
+        hide_tensorflow_startup_messages()
+        module, function = chosen.command
+        getattr(importlib.import_module(f"keras_metric.cli.{module}"), function)(chosen)
+    except SystemExit as end:  # argparse ends the process, also after --help
+        return end.code or 0
     except KeyboardInterrupt:
         sys.stderr.write("\nkeras-metric: interrupted\n")
-        sys.exit(130)
-    sys.exit(main())
+        return 130
+    except (ValueError, TypeError, OSError, ImportError, MemoryError) as error:
+        if getattr(chosen, "debug", False):
+            raise
+        sys.stderr.write(f"keras-metric: error: {_one_line(error)}\n")
+        return 2
+    return 0
+
+
+def _one_line(error):
+    """The text of an error without its line breaks."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+class _Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are one line."""
+
+    def error(self, message):
+        self.exit(2, f"{self.prog}: error: {_one_line(message)} ({self.prog} --help explains)\n")
+
+
+def _parser():
+    parser = _Parser(
+        prog="keras-metric",
+        description="Train an encoder on a folder of images and find images with it.",
+        epilog="FOLDER holds one folder of images for each class: photos/ann/1.jpg, ...\n"
+        "For index and project it may also hold images without classes: photos/1.jpg, ...\n\n"
+        "examples, in this order:\n"
+        "  keras-metric train photos\n"
+        "  keras-metric evaluate\n"
+        "  keras-metric index photos\n"
+        "  keras-metric search new.jpg\n"
+        "  keras-metric project photos",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def command(name, line, check, *examples, function=None):
+        made = commands.add_parser(
+            name,
+            help=line,
+            description=line,
+            epilog="examples:\n" + "\n".join(f"  keras-metric {name}{e}" for e in examples),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        made.set_defaults(command=(name, function or name), check=check)
+        made.add_argument("--run", default=RUN, help=f"folder of the encoder (default: {RUN})")
+        made.add_argument(
+            "--skip-broken",
+            action="store_true",
+            help="leave out unreadable images and class folders without images",
+        )
+        made.add_argument("--debug", action="store_true", help="show where an error comes from")
+        return made.add_argument
+
+    add = command(
+        "train",
+        "Train an encoder on a folder that has one folder of images for each class.",
+        _check_train,
+        " photos",
+        " photos --epochs 40 --loss ArcFaceLoss --run runs/arc",
+    )
+    add("folder", metavar="FOLDER", help="one folder of images for each class")
+    add("--overwrite", action="store_true", help="replace the encoder in --run")
+    add("--epochs", type=_count, default=20, help="default: 20")
+    add("--steps", type=_count, help="batches of an epoch (default: by the number of images)")
+    add("--image-size", type=_count, help="pixels of a side (default: that of the images, <= 96)")
+    add("--color", choices=("auto", "rgb", "grayscale"), default="auto")
+    add(
+        "--backbone",
+        default="small",
+        help=f"small (default), {', '.join(BACKBONES)}, or a .keras file with preprocessing inside",
+    )
+    add("--weights", default="none", help="none (default), imagenet (downloads), or a file")
+    add("--embedding-dim", type=_count, default=128, help="default: 128")
+    add("--loss", default="TripletLoss", help="a loss of keras_metric.losses (TripletLoss)")
+    add("--learning-rate", type=_rate, help="default: 0.001; 0.0001 for a large backbone")
+    add("--classes-per-batch", type=_count, help="default: 16, or all classes if fewer")
+    add("--samples-per-class", type=_count, help="default: so many that a batch has about 64")
+    add("--augment", choices=("light", "none"), default="light", help="shift, turn, zoom a little")
+    add("--flip", action="store_true", help="also mirror images; not for letters or digits")
+    add(
+        "--split",
+        choices=("auto", "classes", "images"),
+        default="auto",
+        help=f"hold out a quarter of the classes (auto: from {ENOUGH_CLASSES} classes on) or of "
+        "the images of each",
+    )
+    add("--seed", type=_seed, default=0, help="default: 0")
+
+    add = command(
+        "evaluate",
+        "Evaluate a trained encoder next to raw pixels and the untrained encoder.",
+        _check_evaluate,
+        "",
+        " other_photos --json",
+    )
+    add("folder", metavar="FOLDER", nargs="?", help="default: the images held out in training")
+    add("--json", action="store_true", help="print JSON")
+
+    line = "Enrol every image of a folder, so that `search` finds it."
+    add = command("index", line, _check_index, " photos")
+    add("folder", metavar="FOLDER")
+
+    add = command(
+        "search",
+        "Print the enrolled images that are nearest to each given one.",
+        _check_search,
+        " new.jpg",
+        " a.png b.png -k 3 --json",
+        function="find",
+    )
+    add("image", metavar="IMAGE", nargs="+")
+    add("-k", type=_count, default=5, help="neighbours to show (default: 5)")
+    add("--json", action="store_true", help="print JSON")
+    add("--picture", metavar="FILE", help="draw each IMAGE and its neighbours into a .png file")
+
+    add = command(
+        "project",
+        "Draw the embeddings of a folder, in a picture and for TensorBoard's projector.",
+        _check_project,
+        " photos",
+        " photos --method tsne",
+    )
+    add("folder", metavar="FOLDER")
+    add("--method", choices=("pca", "tsne", "umap"), default="pca", help="of the picture")
+    add("--max-points", type=_count, default=5000, help="default: 5000")
+    return parser
+
+
+def _check_train(chosen):
+    _check_folder(chosen.folder, "train")
+    if os.path.exists(chosen.run) and not os.path.isdir(chosen.run):
+        raise ValueError(f"--run must be a folder. Received: {chosen.run}, which is a file.")
+    if os.path.exists(os.path.join(chosen.run, "encoder.keras")) and not chosen.overwrite:
+        raise ValueError(
+            f"{chosen.run} has an encoder already: add --overwrite, or choose another --run."
+        )
+    if chosen.loss not in LOSSES:
+        raise ValueError(f"--loss must be one of {', '.join(LOSSES)}. Received: {chosen.loss}")
+    own = chosen.backbone.endswith(".keras")
+    if chosen.backbone not in ("small", *BACKBONES) and not own:
+        raise ValueError(
+            f"--backbone must be small, {', '.join(BACKBONES)} or a .keras file. "
+            f"Received: {chosen.backbone}"
+        )
+    if own and not os.path.exists(chosen.backbone):
+        raise ValueError(f"--backbone {chosen.backbone}: there is no such file.")
+    if chosen.weights != "none":
+        if chosen.backbone == "small":
+            raise ValueError("--weights belongs to a --backbone; the small one has none.")
+        if own:
+            raise ValueError("--weights belongs to a named --backbone; a .keras file has its own.")
+        if chosen.weights != "imagenet" and not os.path.isfile(chosen.weights):
+            raise ValueError(
+                "--weights must be none, imagenet or a file. Received: "
+                f"{chosen.weights}, which is no file."
+            )
+    if chosen.backbone in BACKBONES and chosen.color == "grayscale":
+        raise ValueError(f"{chosen.backbone} reads colour images: leave --color grayscale out.")
+
+
+def _check_evaluate(chosen):
+    _check_run(chosen.run)
+    if chosen.folder is not None:
+        _check_folder(chosen.folder, "evaluate")
+
+
+def _check_index(chosen):
+    _check_run(chosen.run)
+    _check_folder(chosen.folder)
+
+
+def _check_search(chosen):
+    _check_run(chosen.run)
+    if not os.path.isdir(os.path.join(chosen.run, "index")):
+        raise ValueError(f"There is no index in {chosen.run}: run keras-metric index FOLDER first.")
+    missing = [path for path in chosen.image if not os.path.isfile(path)]
+    if missing and not (chosen.skip_broken and len(missing) < len(chosen.image)):
+        more = f" and {len(missing) - 10:,} more" if len(missing) > 10 else ""
+        named = ", ".join(missing[:10])
+        raise ValueError(f"IMAGE must be the path of an image file. Not found: {named}{more}.")
+    picture = chosen.picture or "neighbors.png"
+    if not (picture.endswith(".png") and os.path.isdir(os.path.dirname(picture) or ".")):
+        raise ValueError(
+            f"--picture must be a .png file in a folder that exists. Received: {picture}"
+        )
+
+
+def _check_project(chosen):
+    _check_run(chosen.run)
+    _check_folder(chosen.folder)
+    if chosen.method == "umap" and importlib.util.find_spec("umap") is None:
+        raise ValueError(
+            "--method umap needs the package umap-learn: pip install umap-learn, or pass "
+            "--method tsne."
+        )
+
+
+def _check_run(run):
+    if not all(os.path.exists(os.path.join(run, name)) for name in ("encoder.keras", "run.json")):
+        raise ValueError(
+            f"There is no trained encoder in {run}: run keras-metric train FOLDER first, or name "
+            "its folder by --run."
+        )
+
+
+def _check_folder(folder, needs_classes=None):
+    if not os.path.isdir(folder):
+        is_file = os.path.exists(folder)
+        raise ValueError(
+            f"FOLDER must be a folder. Received: {folder}, which "
+            + ("is a file." if is_file else "does not exist.")
+        )
+    with os.scandir(folder) as entries:
+        classes = any(entry.is_dir() and not entry.name.startswith(".") for entry in entries)
+    if needs_classes and not classes:
+        raise ValueError(
+            f"FOLDER {folder} has no class folders: {needs_classes} needs one folder of images for "
+            f"each class, such as {os.path.join(folder, 'ann', '1.jpg')}. A FOLDER without classes "
+            "is for index, search and project."
+        )
+
+
+def _count(text):
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, received {text}")
+    return value
+
+
+def _rate(text):
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be above 0, received {text}")
+    return value
+
+
+def _seed(text):
+    value = int(text)
+    if not 0 <= value < 2**32:
+        raise argparse.ArgumentTypeError(f"must be from 0 to 4294967295, received {text}")
+    return value
+
+
+_rate.__name__, _seed.__name__ = "number", "whole number"
+_count.__name__ = "whole number"  # argparse names the type in its message
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -26,6 +26,7 @@ def shown(value):
         return f"<{type(value).__name__} with a number of too many digits to print>"
     return text if len(text) <= 1000 else text[:1000] + "..."
 
+
 # Floats below these are exact whole numbers; larger ones may be several ids rounded to one.
 _WHOLE_BELOW = {"float16": 2**11, "bfloat16": 2**8, "float32": 2**24, "float64": 2**24}
 

@@ -12,12 +12,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_metric import cli, losses
-from keras_metric.cli.train import LOSSES, NOT_FROM_CLASSES
+from keras_metric import cli, losses, viz
 from keras_metric.models.card import model_card
+from keras_metric_command import LOSSES
 
 ROOT = Path(__file__).resolve().parents[1]
 CLASSES = ("bar", "cross", "frame", "spot")
+# These losses train on two views, two towers or graded scores instead of classes.
+NOT_FROM_CLASSES = {
+    *("BarlowTwinsLoss", "ClipLoss", "CosineRegressionLoss", "SigLipLoss", "SimSiamLoss"),
+    *("VICRegLoss", "WeightedSum"),
+}
 
 
 def draw(folder, per_class=6, size=24, seed=0):
@@ -41,6 +46,35 @@ def draw(folder, per_class=6, size=24, seed=0):
     return folder
 
 
+TITLES = []  # of the pictures of neighbours
+
+
+def drawn(figure):
+    TITLES.append(figure.get_suptitle())
+    return figure
+
+
+def damage(photos):
+    """Add a class folder without images, a truncated image and a text file to a folder."""
+    (photos / "void").mkdir()
+    whole = (photos / "bar" / "1.png").read_bytes()
+    (photos / "bar" / "cut.png").write_bytes(whole[: len(whole) // 2])
+    (photos / "spot" / "text.jpg").write_text("no image")
+
+
+DAMAGE = ("2 of 26 images cannot be read", "cut.png", "text.jpg", "1 class folder", "void")
+
+
+@pytest.fixture(scope="module")
+def flat(tmp_path_factory):
+    """A folder of images without classes."""
+    folder = tmp_path_factory.mktemp("flat")
+    for path in draw(folder / "by_class").rglob("*.png"):
+        path.rename(folder / f"{path.parent.name}_{path.name}")
+    shutil.rmtree(folder / "by_class")
+    return folder
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A folder of drawings, and what `train` and `index` made of it."""
@@ -48,7 +82,10 @@ def run(tmp_path_factory):
     photos = draw(root / "photos")
     options = ["--run", str(root / "run")]
     train = ["train", str(photos), "--epochs", "2", "--steps", "3", "--embedding-dim", "8"]
-    assert cli.main(train + options) == 0
+    plot = viz.plot_neighbors
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(viz, "plot_neighbors", lambda *args, **kwargs: drawn(plot(*args, **kwargs)))
+        assert cli.main(train + options) == 0
     assert cli.main(["index", str(photos), *options]) == 0
     return photos, options
 
@@ -89,7 +126,9 @@ def test_search_finds_the_image_itself_first(run, capsys):
     assert matches[0]["label"] == "cross" and matches[0]["id"] == query
     assert matches[0]["distance"] < 1e-6 < matches[1]["distance"]
     assert cli.main(["search", query, *options]) == 0
-    assert "0.0000  cross" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "0.0000  cross" in out and "cosine distance" in out
+    assert matches[0]["metric"] == "cosine"
 
 
 @pytest.mark.slow
@@ -106,6 +145,8 @@ def test_evaluate_tells_raw_pixels_and_the_untrained_encoder_beside_it(run, caps
     told = capsys.readouterr()
     assert "16 of 24 images were trained on" in told.err
     assert "24 images of 4 classes" in told.out and "auc" in told.out
+    assert "cosine distance" in told.out
+    assert {found["metric"] for found in numbers.values()} == {"cosine"}
 
 
 @pytest.mark.slow
@@ -114,6 +155,103 @@ def test_project_writes_the_picture_and_the_projector(run):
     assert cli.main(["project", str(photos), *options]) == 0
     assert (Path(options[1]) / "embeddings.png").stat().st_size
     assert "images" in (Path(options[1]) / "logs" / "projector_config.pbtxt").read_text()
+
+
+@pytest.mark.slow
+def test_every_picture_and_text_names_the_same_distance(run, capsys):
+    """Cosine: computed here from the encoder's output, not by the package."""
+    photos, options = run
+    assert TITLES == ["below each neighbour: its cosine distance"]
+    encoder = keras.saving.load_model(Path(options[1]) / "encoder.keras")
+    paths = [photos / "bar" / "0.png", photos / "spot" / "1.png"]
+    pixels = np.stack([np.asarray(Image.open(path))[..., None] for path in paths])
+    a, b = encoder.predict(pixels, verbose=0).astype("float64")
+    wanted = 1 - a @ b / (np.linalg.norm(a) * np.linalg.norm(b))
+    capsys.readouterr()
+    assert cli.main(["search", str(paths[0]), "-k", "24", "--json", *options]) == 0
+    matches = json.loads(capsys.readouterr().out)[str(paths[0])]
+    found = {match["id"]: match["distance"] for match in matches}
+    np.testing.assert_allclose(found[str(paths[1])], wanted, rtol=1e-4)
+    assert "| compared by | cosine distance |" in (Path(options[1]) / "model_card.md").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["evaluate", "index", "project", "train"])
+def test_all_that_is_broken_takes_one_run(run, tmp_path, capsys, command):
+    options = ["--run", str(tmp_path / "run")]
+    shutil.copytree(run[1][1], tmp_path / "run")
+    photos = draw(tmp_path / "photos", seed=1)
+    damage(photos)
+    if command == "train":
+        options += ["--epochs", "1", "--steps", "1", "--overwrite"]
+    line = fails(capsys, command, photos, *options)
+    assert all(part in line for part in DAMAGE) and "--skip-broken" in line
+    assert "`" not in line and "on_error" not in line
+    assert cli.main([command, str(photos), *options, "--skip-broken"]) == 0
+    told = capsys.readouterr()
+    notes = [line for line in told.err.splitlines() if "note" in line]
+    assert len(notes) == 1 and all(part in notes[0] for part in DAMAGE)
+    if command != "project":
+        assert "24 images of 4 classes" in told.out
+
+
+@pytest.mark.slow
+def test_notes_of_train_use_the_words_of_the_command(tmp_path, capsys):
+    photos = draw(tmp_path / "photos", per_class=4)
+    short = ["--epochs", "1", "--steps", "1", "--run", str(tmp_path / "run"), "--overwrite"]
+    for options, part in (
+        (["--samples-per-class", "1", "--loss", "ProxyNCALoss"], "--samples-per-class 1"),
+        (["--augment", "none"], "4 of 4 classes have fewer training images"),
+    ):
+        assert cli.main(["train", str(photos), *short, *options]) == 0
+        (line,) = [line for line in capsys.readouterr().err.splitlines() if "note" in line]
+        assert part in line and "`" not in line and "samples_per_class" not in line
+
+
+@pytest.mark.slow
+def test_search_leaves_out_broken_images(run, tmp_path, capsys):
+    photos, options = run
+    good, bad = photos / "bar" / "1.png", tmp_path / "bad.png"
+    bad.write_bytes(b"")
+    line = fails(capsys, "search", good, bad, *options)
+    assert "1 of 2 images" in line and "bad.png" in line and "--skip-broken" in line
+    gone = tmp_path / "gone.png"
+    assert "gone.png" in fails(capsys, "search", good, gone, *options)
+    assert cli.main(["search", *map(str, (bad, good, gone)), "--skip-broken", *options]) == 0
+    told = capsys.readouterr()
+    assert str(good) in told.out and "2 of 3 images" in told.err
+    assert "--skip-broken" not in fails(capsys, "search", bad, "--skip-broken", *options)
+
+
+@pytest.mark.slow
+def test_a_folder_without_classes(run, flat, tmp_path, capsys):
+    shutil.copytree(run[1][1], tmp_path / "run")
+    options = ["--run", str(tmp_path / "run")]
+    capsys.readouterr()
+    assert cli.main(["index", str(flat), *options]) == 0
+    assert "24 images without classes" in capsys.readouterr().out
+    query, picture = str(flat / "cross_3.png"), tmp_path / "found.png"
+    assert cli.main(["search", query, "-k", "3", "--picture", str(picture), *options]) == 0
+    assert "0.0000  cross_3.png  " in capsys.readouterr().out
+    assert picture.stat().st_size
+    assert cli.main(["search", query, "--json", *options]) == 0
+    assert json.loads(capsys.readouterr().out)[query][0]["label"] is None
+    assert cli.main(["project", str(flat), *options]) == 0
+    assert (tmp_path / "run" / "embeddings.png").stat().st_size
+    table = (tmp_path / "run" / "logs" / "images_metadata.tsv").read_text().splitlines()
+    assert sorted(table) == sorted(path.name for path in flat.iterdir())
+    for command in ("train", "evaluate"):
+        line = fails(capsys, command, flat, *options, *["--overwrite"] * (command == "train"))
+        assert f"{command} needs one folder of images for each class" in line
+        assert "index, search and project" in line
+
+
+@pytest.mark.slow
+def test_images_next_to_class_folders_are_counted(run, tmp_path, capsys):
+    photos = draw(tmp_path / "photos")
+    shutil.copy(photos / "bar" / "1.png", photos / "loose.png")
+    assert cli.main(["evaluate", str(photos), *run[1]]) == 0
+    assert "1 images directly in" in capsys.readouterr().err
 
 
 class TestErrors:
@@ -126,7 +264,7 @@ class TestErrors:
 
     def test_of_folders(self, capsys, tmp_path):
         assert "must be a folder" in fails(capsys, "train", tmp_path / "nowhere")
-        assert "one folder for each class" in fails(capsys, "train", tmp_path)
+        assert "one folder of images for each class" in fails(capsys, "train", tmp_path)
         photos = draw(tmp_path / "few", per_class=1)
         assert "four images" in fails(capsys, "train", photos)
         (photos / "bar" / "broken.png").write_text("no image")
@@ -158,10 +296,60 @@ class TestErrors:
         settings["held_out"] = {}
         (tmp_path / "run" / "run.json").write_text(json.dumps(settings), "utf-8")
         assert "name a FOLDER to judge" in fails(capsys, "evaluate", *mine)
+        shutil.copytree(photos / "bar", tmp_path / "one" / "bar")
+        assert "two classes" in fails(capsys, "evaluate", tmp_path / "one", *mine)
 
     def test_debug_shows_where_it_comes_from(self, tmp_path):
         with pytest.raises(ValueError, match="must be a folder"):
             cli.main(["train", str(tmp_path / "nowhere"), "--debug"])
+
+    def test_before_keras_is_imported(self, tmp_path):
+        """`--help` and usage errors need neither Keras nor the package, which take seconds."""
+        draw(tmp_path / "photos", per_class=1)
+        shutil.copytree(tmp_path / "photos" / "bar", tmp_path / "flat")
+        (tmp_path / "run").mkdir()
+        for name in ("encoder.keras", "run.json"):
+            (tmp_path / "run" / name).touch()
+        expected = {
+            "": "COMMAND",
+            "--help": "",
+            "train --help": "",
+            "train": "FOLDER",
+            "train photos --eopchs 3": "--eopchs",
+            "train photos --epochs none": "whole number",
+            "train photos --loss Triplet": "--loss must be",
+            "train photos --backbone ResNeXt": "--backbone must be",
+            "train photos --backbone no.keras": "no such file",
+            "train photos --backbone MobileNetV3Small --weights no.h5": "--weights must be",
+            "train photos --run photos/bar/0.png": "--run must be a folder",
+            "train photos --run run": "--overwrite",
+            "train nowhere": "does not exist",
+            "train photos/bar/0.png": "is a file",
+            "index photos": "train FOLDER first",
+            "evaluate": "train FOLDER first",
+            "project nowhere --run run": "does not exist",
+            "search photos/bar/0.png --run run": "index FOLDER first",
+            "train flat": "train needs one folder of images for each class",
+            "evaluate flat --run run": "evaluate needs one folder of images for each class",
+        }
+        script = (
+            "import json, sys\n"
+            "from keras_metric_command import main\n"
+            f"codes = [main(line.split()) for line in {list(expected)}]\n"
+            "heavy = {'keras', 'keras_metric', 'matplotlib', 'numpy', 'tensorflow', 'torch'}\n"
+            "print('\\n' + json.dumps([codes, sorted(heavy & set(sys.modules))]))"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True
+        )
+        codes, imported = json.loads(done.stdout.splitlines()[-1])
+        assert not imported
+        assert codes == [0 if "--help" in line else 2 for line in expected]
+        messages = [part for line, part in expected.items() if "--help" not in line]
+        lines = done.stderr.splitlines()
+        assert len(lines) == len(messages)
+        for line, part in zip(lines, messages):
+            assert line.startswith("keras-metric") and part in line
 
 
 def test_every_command_explains_itself_with_examples(capsys):
@@ -185,9 +373,9 @@ def test_the_process_itself_leaves_one_line_and_code_2(tmp_path):
 
 
 def test_losses_from_classes_are_offered():
-    """Every loss is offered or learns from something else than classes."""
+    """Every loss is offered or trains on something else than classes."""
     assert set(LOSSES) | NOT_FROM_CLASSES == set(losses.__all__)
-    assert not set(LOSSES) & NOT_FROM_CLASSES
+    assert len(set(LOSSES)) == len(LOSSES) and not set(LOSSES) & NOT_FROM_CLASSES
 
 
 def test_a_card_of_many_classes_stays_short():

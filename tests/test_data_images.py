@@ -117,7 +117,7 @@ def test_16_bits_equal_the_same_picture_in_8():
 
 @pytest.mark.parametrize("dtype", ["int32", "float32"])
 def test_32_bits_are_refused(dtype):
-    with pytest.raises(ValueError, match="32 bits a channel.*Scale it"):
+    with pytest.raises(ValueError, match="32 bits a channel.*scale it"):
         read(Image.fromarray(SCENE.astype(dtype)), format="TIFF")
 
 

@@ -1,10 +1,13 @@
 """pair_distances: all pairs, or an even draw of them."""
 
 import itertools
+import tracemalloc
 
 import numpy as np
 import pytest
+from scipy.spatial.distance import cdist
 
+from keras_metric import distances, pair_draws
 from keras_metric.evaluation import pair_distances, verification_metrics
 
 
@@ -53,3 +56,76 @@ def test_few_pairs_of_one_class_all_count_no_more_than_there_are(rng):
 def test_errors_name_the_way_out(labels):
     with pytest.raises(ValueError, match="two items of one class and two classes"):
         pair_distances([[0.0], [1.0], [2.0]], labels)
+
+
+PEERS = {
+    "euclidean": "euclidean",
+    "squared_euclidean": "sqeuclidean",
+    "manhattan": "cityblock",
+    "cosine": "cosine",
+    "pearson": "correlation",
+    "dot": lambda a, b: -(a @ b),
+    "snr": lambda a, b: np.var(a - b) / np.var(a),
+}
+
+
+def near_copies(rng, offset=0.0):
+    """Float32 vectors with a copy, near copies, a scaled copy and an outlier among them."""
+    x = rng.normal(size=(700, 48)).astype("float32")
+    x[1], x[2:5] = x[0], x[0] + np.float32([[1e-3], [1e-4], [1e-6]]) * x[2:5]
+    x[5], x[6] = 2 * x[0], 1000 * x[6]
+    return x + np.float32(offset)
+
+
+@pytest.mark.parametrize("metric", distances.METRICS)
+@pytest.mark.parametrize("offset", [0.0, 100.0])
+def test_all_pairs_have_float32_accuracy(rng, metric, offset):
+    x, y = near_copies(rng, offset), np.arange(700) % 9
+    scores, same = pair_distances(x, y, metric=metric)
+    first, second = np.triu_indices(700, 1)
+    wide = x.astype("float64")
+    wanted = cdist(wide, wide, PEERS[metric])[first, second]
+    # The metrics of angles subtract from 1, those of an offset subtract means.
+    atol = {"cosine": 2e-6, "pearson": 2e-6, "snr": 1e-9}.get(metric, 0)
+    np.testing.assert_allclose(scores, wanted, rtol=2e-5, atol=atol)
+    assert scores[0] == 0 or metric in ("cosine", "dot", "pearson")
+    assert same.tolist() == (y[first] == y[second]).tolist()
+
+
+@pytest.mark.parametrize("metric", distances.METRICS)
+def test_a_draw_among_few_items_is_measured_as_pair_by_pair(rng, metric, monkeypatch):
+    x, y = near_copies(rng), np.arange(700) % 9
+    scores = pair_distances(x, y, max_pairs=100_000, metric=metric)[0]
+    monkeypatch.setattr(pair_draws, "_MOST_FOR_A_PAIR", 0)
+    wanted = pair_distances(x, y, max_pairs=100_000, metric=metric)[0]
+    np.testing.assert_allclose(scores, wanted, rtol=2e-5, atol=2e-6)
+
+
+def test_all_pairs_take_one_product_and_bounded_memory(rng, monkeypatch):
+    """Pair by pair, 400 items of 4,000 numbers gather 79,800 pairs twice: 2.6 GB."""
+    x, y = rng.normal(size=(400, 4000)).astype("float32"), np.arange(400) % 7
+    measured = []
+    plain = distances.elementwise
+
+    def counted(a, b, metric):
+        measured.append(len(a))
+        return plain(a, b, metric)
+
+    monkeypatch.setattr(distances, "elementwise", counted)
+    tracemalloc.start()
+    scores = pair_distances(x, y)[0]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert sum(measured) == 0
+    assert peak < 40e6  # float64 tiles of 256 rows, and the products
+    np.testing.assert_allclose(scores[:399], np.linalg.norm(x[1:] - x[0], axis=1), rtol=1e-5)
+
+
+def test_progress_shows_a_bar(rng, capsys):
+    x, y = rng.normal(size=(40, 8)).astype("float32"), np.arange(40) % 3
+    pair_distances(x, y, progress=True)
+    assert "pairs" in capsys.readouterr().err
+    pair_distances(x, y, progress=False)
+    assert not capsys.readouterr().err
+    with pytest.raises(TypeError, match="`progress`"):
+        pair_distances(x, y, progress="yes")

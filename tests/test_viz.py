@@ -29,6 +29,29 @@ class TestNeighbors:
         assert colours == ["black", WRONG, RIGHT, "black", RIGHT, WRONG]
         assert [axes.get_xlabel() for axes in figure.axes[1:3]] == ["1", "3"]
 
+    def test_the_metric_orders_the_neighbors_and_is_named(self, rng):
+        x, images = rng.normal(size=(6, 4)), np.zeros((6, 8, 8))
+        for metric in ("cosine", "euclidean", "squared_euclidean", "manhattan"):
+            peers = {"manhattan": "cityblock", "squared_euclidean": "sqeuclidean"}
+            wanted = np.sort(cdist(x[:1], x[1:], peers.get(metric, metric))[0])
+            figure = viz.plot_neighbors(images, np.arange(6), x, queries=[0], k=5, metric=metric)
+            shown = [float(axes.get_xlabel()) for axes in figure.axes[1:]]
+            np.testing.assert_allclose(shown, wanted, rtol=5e-3)
+            name = metric.replace("_", " ")
+            assert figure.get_suptitle() == f"below each neighbour: its {name} distance"
+        assert "euclidean" in viz.plot_neighbors(images, np.arange(6), x).get_suptitle()
+        with pytest.raises(ValueError, match="`metric`"):
+            viz.plot_neighbors(images, np.arange(6), x, metric="hamming")
+
+    def test_without_labels_titles_stand_above_and_nothing_is_marked(self):
+        neighbors, names = np.array([[1, 2]]), ["a.png", "b.png", "c.png"]
+        shared = {"neighbors": neighbors, "queries": [0], "distances": neighbors / 4}
+        figure = viz.plot_neighbors(np.zeros((3, 8, 8)), None, titles=names, **shared)
+        assert texts(figure) == names and figure.get_suptitle() == ""
+        assert {axes.title.get_color() for axes in figure.axes} == {"black"}
+        with pytest.raises(ValueError, match="`titles`"):
+            viz.plot_neighbors(np.zeros((3, 8, 8)), None, titles=names[1:], **shared)
+
     def test_copies_of_the_query_are_neighbors_and_it_is_not(self):
         figure = viz.plot_neighbors(np.zeros((3, 8, 8)), [0, 1, 2], np.ones((3, 2)), queries=[1])
         assert texts(figure) == ["1", "✗ 0", "✗ 2"]

@@ -93,6 +93,9 @@ class Board:
             return self._history(name.removesuffix("_start"), embeddings, labels, step)
         if picture == "distances":
             return plot_distances(embeddings, labels, metric=self.drawn_metric)
+        if picture == "neighbors":
+            shared = {"class_names": self.class_names, "metric": self.drawn_metric}
+            return plot_neighbors(images, labels, embeddings, **shared)
         if self.metric == "cosine":
             # The nearest of these are the nearest by cosine.
             lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)

@@ -1,9 +1,9 @@
 """The command line: train on a folder of images, evaluate, index, search, draw.
 
-Thin: each command reads arguments and calls the library, and has a file of its own. `main` gives
-the exit code, 0 or, for what the user can put right, 2 and one line on stderr.
+Each command calls the library and has a file of its own. `keras_metric_command`, which lies next
+to the package, parses the arguments before it imports the package.
 """
 
-from keras_metric.cli.command_line import main
+from keras_metric_command import main
 
 __all__ = ["main"]

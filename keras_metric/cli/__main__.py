@@ -1,4 +1,8 @@
-"""`python -m keras_metric.cli`: the command, where it is not installed."""
+"""`python -m keras_metric.cli`: the command, where it is not installed.
+
+Python imports the package, and so Keras, before this file. `python -m keras_metric_command` parses
+the arguments first.
+"""
 
 import sys
 

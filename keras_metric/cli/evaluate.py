@@ -1,36 +1,41 @@
 """`keras-metric evaluate`: a trained encoder beside raw pixels and what it was untrained."""
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 
-from keras_metric import data, evaluation
-from keras_metric.cli.images import read_images
+from keras_metric import evaluation
+from keras_metric.cli.images import Listing, list_folder, note, read_listing
 from keras_metric.cli.messages import UserError, say
 from keras_metric.cli.run_folder import trained, untrained
-from keras_metric.cli.scores import flat, judge, say_table
+from keras_metric.cli.scores import METRIC, flat, judge, ranked_alike, say_table
 
 
 def evaluate(chosen):
-    """Judge a trained encoder beside raw pixels and itself untrained."""
+    """Evaluate a trained encoder next to raw pixels and the untrained encoder."""
     encoder, settings = trained(chosen.run)
     if chosen.folder is None:
-        paths = list(settings["held_out"])
-        if not paths:
+        if not settings["held_out"]:
             raise UserError(f"The run in {chosen.run} held out no images: name a FOLDER to judge.")
-        labels = np.unique(list(settings["held_out"].values()), return_inverse=True)[1]
+        names, labels = np.unique(list(settings["held_out"].values()), return_inverse=True)
+        listed = Listing(list(settings["held_out"]), labels, names.tolist())
     else:
-        paths, labels, _ = data.image_paths(chosen.folder)
+        listed = list_folder(chosen.folder)
         known = set(settings["trained_on"])
-        seen = sum(str(Path(path).resolve()) in known for path in paths)
+        seen = sum(str(Path(path).resolve()) in known for path in listed.paths)
         if seen:
-            sys.stderr.write(
-                f"keras-metric: note: {seen:,} of {len(paths):,} images were trained on, which "
-                "flatters the numbers.\n"
+            note(
+                f"{seen:,} of {len(listed.paths):,} images were trained on, which flatters the "
+                "numbers."
             )
-    images = read_images(paths, settings["image_size"], settings["color"])
+    images, listed = read_listing(
+        listed, settings["image_size"], settings["color"], chosen.skip_broken
+    )
+    labels = listed.labels
+    counts = np.bincount(labels)
+    if len(counts) < 2 or counts.max() < 2:
+        raise UserError("evaluate needs images of two classes, and two images of one of them.")
     rows = {"raw pixels": flat(images)}
     before = untrained(chosen.run)
     if before is not None:
@@ -41,13 +46,15 @@ def evaluate(chosen):
         for row, vectors in rows.items()
     }
     if chosen.json:
-        say(json.dumps(numbers, indent=1))
+        named = {row: {"metric": METRIC} | found for row, found in numbers.items()}
+        say(json.dumps(named, indent=1))
     else:
-        say(f"{len(paths):,} images of {len(set(labels.tolist())):,} classes")
+        say(listed.text())
         say_table(numbers)
 
 
 def _verification(vectors, labels):
-    distances, same = evaluation.pair_distances(vectors, labels)
+    vectors, metric = ranked_alike(vectors)
+    distances, same = evaluation.pair_distances(vectors, labels, metric=metric)
     found = evaluation.verification_metrics(distances, same)
     return {name: found[name] for name in ("auc", "eer")}

@@ -1,50 +1,105 @@
 """Images of a folder as arrays, and the size and colour that suit most of them."""
 
+import sys
+import typing
+from pathlib import Path
+
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from keras_metric import data
 from keras_metric.cli.messages import UserError
+from keras_metric.data.folders import flattened, images_by_class, loose_images, read_images
+from keras_metric.data.image_check import empty_text, unreadable_text
 
 _MEMORY = 4 * 2**30  # bytes of images that are held at once
 
 
-def read_images(paths, size, color):
-    """All images as one uint8 array."""
-    loader = data.ImageLoader((size, size), color)
-    needed = len(paths) * size * size * (1 if color == "grayscale" else 3)
+class Listing(typing.NamedTuple):
+    """The images of a FOLDER: paths, labels and class names (None without classes)."""
+
+    paths: list
+    labels: np.ndarray | None = None
+    names: list | None = None
+    empty: tuple = ()  # class folders without images
+
+    def text(self):
+        """The number of images and of classes, in words."""
+        classes = "without classes" if self.names is None else f"of {len(self.names):,} classes"
+        return f"{len(self.paths):,} images {classes}"
+
+
+def list_folder(folder, flat=False):
+    """The images of a FOLDER by class; with `flat`, those of one without classes too."""
+    root = Path(folder)
+    classes, loose = images_by_class(root), loose_images(root)
+    found = {name: paths for name, paths in classes.items() if paths}
+    empty = tuple(str(root / name) for name in classes if name not in found)
+    if not found and flat and loose:
+        return Listing(loose, empty=empty)
+    if not found:
+        where = "in its class folders" if loose else "of a type that Pillow reads by its ending"
+        raise UserError(f"FOLDER {folder} has no images {where}.")
+    if loose:
+        note(f"{len(loose):,} images directly in {folder} are in no class folder and are left out")
+    return Listing(*flattened(found), list(found), empty)
+
+
+def read_listing(listing, size, color, skip_broken):
+    """The images of a listing as one uint8 array, and the listing of those that were read.
+
+    All files are read before an error names the unreadable ones. With `skip_broken` they are left
+    out, and so are classes without images.
+    """
+    needed = len(listing.paths) * size * size * (1 if color == "grayscale" else 3)
     if needed > _MEMORY:
         raise UserError(
-            f"{len(paths):,} images of {size} x {size} take {needed / 2**30:.1f} GB: "
+            f"{len(listing.paths):,} images of {size} x {size} take {needed / 2**30:.1f} GB: "
             "train with a lower --image-size, give fewer images at once, or read them batch by "
             "batch in Python: data.BalancedBatches(paths, load=ImageLoader)."
         )
-    # A bar where somebody watches; unreadable files show here, before any training.
-    bar = tqdm(paths, desc="reading", unit=" images", disable=None, leave=False)
-    return np.stack([loader(path) for path in bar])
+    images, failures = read_images(data.ImageLoader((size, size), color), listing.paths)
+    parts = [unreadable_text(failures, len(listing.paths))] if failures else []
+    parts += [empty_text(listing.empty)] if listing.empty else []
+    if parts and (images is None or not skip_broken):
+        way_out = "" if images is None else ", or add --skip-broken to leave them out"
+        raise UserError(f"{'; '.join(parts)}. Remove or replace them{way_out}.")
+    if parts:
+        note(f"left out by --skip-broken: {'; '.join(parts)}")
+    return images, _without(listing, failures)
+
+
+def _without(listing, failures):
+    rows = [row for row, path in enumerate(listing.paths) if path not in failures]
+    paths = [listing.paths[row] for row in rows]
+    if listing.names is None:
+        return Listing(paths)
+    kept, labels = np.unique(listing.labels[rows], return_inverse=True)
+    return Listing(paths, labels.astype("int32"), [listing.names[label] for label in kept])
+
+
+def note(text):
+    """Write a line to stderr."""
+    sys.stderr.write(f"keras-metric: note: {text}\n")
 
 
 def usual_size(paths, most):
-    """The middle one of the shorter sides of some images, 24 to `most` pixels."""
-    sides = []
-    for path in paths[:: max(1, len(paths) // 20)]:
-        with _opened(path) as image:
-            sides.append(min(image.size))
-    return int(np.clip(np.median(sides), 24, most))
+    """The median of the shorter sides of some images, 24 to `most` pixels."""
+    sides = [min(size) for size, _ in _sampled(paths)]
+    return int(np.clip(np.median(sides or [most]), 24, most))
 
 
 def usual_color(paths):
     """`"rgb"` if some of the images have colour, else `"grayscale"`."""
+    gray = ("1", "L", "LA")
+    return "grayscale" if all(mode in gray for _, mode in _sampled(paths)) else "rgb"
+
+
+def _sampled(paths):
+    """Size and mode of some images. Unreadable ones are passed over; `read_listing` names them."""
     for path in paths[:: max(1, len(paths) // 20)]:
-        with _opened(path) as image:
-            if image.mode not in ("1", "L", "LA"):
-                return "rgb"
-    return "grayscale"
-
-
-def _opened(path):
-    try:
-        return Image.open(path)
-    except Exception as error:  # Pillow raises more than OSError, as for a huge image.
-        raise UserError(f"Could not read the image {path!r}: {error}") from error
+        try:
+            with Image.open(path) as image:
+                yield image.size, image.mode
+        except Exception:  # Pillow raises more than OSError, as for a huge image.
+            continue

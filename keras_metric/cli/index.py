@@ -2,20 +2,31 @@
 
 from pathlib import Path
 
-from keras_metric import data, search
-from keras_metric.cli.images import read_images
+from keras_metric import search
+from keras_metric.cli.images import list_folder, read_listing
 from keras_metric.cli.messages import say
 from keras_metric.cli.run_folder import trained
+from keras_metric.cli.scores import METRIC
+
+# The label in the index of an image from a FOLDER without classes; no folder has this name.
+UNLABELLED = ""
 
 
 def index(chosen):
     """Enrol every image of a folder, so that `search` finds it."""
     encoder, settings = trained(chosen.run)
-    paths, labels, names = data.image_paths(chosen.folder)
-    images = read_images(paths, settings["image_size"], settings["color"])
-    enrolled = search.Index(encoder=encoder, description=f"Images of {chosen.folder}")
+    listed = list_folder(chosen.folder, flat=True)
+    images, listed = read_listing(
+        listed, settings["image_size"], settings["color"], chosen.skip_broken
+    )
+    enrolled = search.Index(
+        metric=METRIC, encoder=encoder, description=f"Images of {chosen.folder}"
+    )
     embeddings = encoder.predict(images, verbose=0)
-    enrolled.add(embeddings, [names[label] for label in labels], ids=paths)
+    labels = [UNLABELLED] * len(listed.paths)
+    if listed.names is not None:
+        labels = [listed.names[label] for label in listed.labels]
+    enrolled.add(embeddings, labels, ids=listed.paths)
     enrolled.save(Path(chosen.run) / "index")
-    say(f"{len(paths):,} images of {len(names):,} classes are in {Path(chosen.run) / 'index'}")
+    say(f"{listed.text()} are in {Path(chosen.run) / 'index'}")
     say("Next: keras-metric search IMAGE")

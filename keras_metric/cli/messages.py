@@ -1,18 +1,13 @@
-"""What the command says: lines on stdout, and what went wrong in one line."""
+"""What the command writes: lines on stdout, and errors that the user can correct."""
 
 import sys
 
 
-class UserError(Exception):
-    """What the user can put right; its text is the one line that is shown."""
+class UserError(ValueError):
+    """An error that the user can correct; its text is the one line that is shown."""
 
 
 def say(text):
     """Write a line to stdout, at once."""
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
-
-
-def one_line(error):
-    """The text of an error without its line breaks."""
-    return " ".join(str(error).split()) or type(error).__name__

@@ -7,17 +7,10 @@ import keras
 
 from keras_metric.cli.messages import UserError
 
-RUN = "keras_metric_run"
-
 
 def trained(run):
     """The encoder in the folder `run`, and the settings beside it."""
     path = Path(run)
-    if not (path / "encoder.keras").exists() or not (path / "run.json").exists():
-        raise UserError(
-            f"There is no trained encoder in {run}: run keras-metric train FOLDER first, or name "
-            "its folder by --run."
-        )
     return load_model(path / "encoder.keras"), _read_settings(path / "run.json")
 
 

@@ -4,60 +4,44 @@ import inspect
 import json
 import os
 import time
+import warnings
 from pathlib import Path
 
 import keras
 import numpy as np
 
 from keras_metric import callbacks, data, losses, viz
-from keras_metric.cli.images import read_images, usual_color, usual_size
+from keras_metric.cli.images import list_folder, note, read_listing, usual_color, usual_size
 from keras_metric.cli.messages import UserError, say
 from keras_metric.cli.run_folder import load_model
-from keras_metric.cli.scores import judge, say_table
+from keras_metric.cli.scores import METRIC, judge, say_table
 from keras_metric.models import EmbeddingModel
 from keras_metric.models.card import model_card
-
-# They learn from two views, two towers or graded scores instead of from classes.
-NOT_FROM_CLASSES = {
-    *("BarlowTwinsLoss", "ClipLoss", "CosineRegressionLoss", "SigLipLoss", "SimSiamLoss"),
-    *("VICRegLoss", "WeightedSum"),
-}
-
-
-LOSSES = [name for name in losses.__all__ if name not in NOT_FROM_CLASSES]
-
-
-# Those of keras.applications that have their preprocessing inside.
-BACKBONES = ["ConvNeXtTiny", "EfficientNetV2B0", "MobileNetV3Large", "MobileNetV3Small"]
-
-
-ENOUGH_CLASSES = 20  # from here on whole classes are held out
+from keras_metric_command import BACKBONES, ENOUGH_CLASSES
 
 
 def train(chosen):
     """Train an encoder on a folder that has one folder of images for each class."""
     start = time.perf_counter()
     run = Path(chosen.run)
-    if (run / "encoder.keras").exists() and not chosen.overwrite:
-        raise UserError(f"{run} has an encoder already: add --overwrite, or choose another --run.")
-    paths, labels, names = data.image_paths(chosen.folder)
-    kept, held = _split(labels, names, chosen.split, chosen.seed)
-    by_class = not set(labels[kept]) & set(labels[held])
-    loss = _loss(chosen, len(set(labels[kept])))
-    size = chosen.image_size or usual_size(paths, 96 if chosen.backbone == "small" else 160)
-    color = usual_color(paths) if chosen.color == "auto" else chosen.color
+    listed = list_folder(chosen.folder)
+    # Too few classes raise here, before the images are read.
+    _split(listed.labels, listed.names, chosen.split, chosen.seed)
+    size = chosen.image_size or usual_size(listed.paths, 96 if chosen.backbone == "small" else 160)
+    color = usual_color(listed.paths) if chosen.color == "auto" else chosen.color
     if chosen.backbone in BACKBONES:
-        if chosen.color == "grayscale":
-            raise UserError(f"{chosen.backbone} reads colour images: leave --color grayscale out.")
         color = "rgb"
     keras.utils.set_random_seed(chosen.seed)
     backbone = _backbone(chosen, size, 1 if color == "grayscale" else 3)
+    images, listed = read_listing(listed, size, color, chosen.skip_broken)
+    paths, labels, names, _ = listed
+    kept, held = _split(labels, names, chosen.split, chosen.seed)
+    by_class = not set(labels[kept]) & set(labels[held])
+    loss = _loss(chosen, len(set(labels[kept])))
     say(
-        f"{len(paths):,} images of {len(names):,} classes, read as {size} x {size} {color}; "
-        f"{len(held):,} held out, "
+        f"{listed.text()}, read as {size} x {size} {color}; {len(held):,} held out, "
         + ("of classes that are not trained on" if by_class else "of the same classes")
     )
-    images = read_images(paths, size, color)
     x, y, x_held, y_held = images[kept], labels[kept], images[held], labels[held]
 
     batches = _batches(chosen, x, y)
@@ -73,7 +57,11 @@ def train(chosen):
     # Watched, and nothing is chosen by it: the encoder of the last epoch is kept.
     few = slice(None, None, -(-len(x_held) // 2000))
     watch = callbacks.RetrievalEvaluator(
-        *(x_held[few], y_held[few]), name="held_out", log_dir=run / "logs", class_names=names
+        *(x_held[few], y_held[few]),
+        metric=METRIC,
+        name="held_out",
+        log_dir=run / "logs",
+        class_names=names,
     )
     report = keras.callbacks.LambdaCallback(on_epoch_end=_epoch_reporter(chosen.epochs))
     model.fit(batches, epochs=chosen.epochs, callbacks=[watch, report], verbose=0)
@@ -108,6 +96,7 @@ def train(chosen):
             "images": f"{len(paths):,}, of which {len(held):,} held out",
             "classes": f"{len(names):,}",
             "held out": "whole classes" if by_class else "images of the classes trained on",
+            "compared by": f"{METRIC} distance",
             "read as": f"{size} x {size} pixels, {color}, values 0 to 255",
         },
         names,
@@ -124,14 +113,16 @@ def train(chosen):
         notes,
     )
     (run / "model_card.md").write_text(card, "utf-8")
-    viz.plot_neighbors(x_held, y_held, after, class_names=names).savefig(run / "neighbors.png")
+    figure = viz.plot_neighbors(x_held, y_held, after, class_names=names, metric=METRIC)
+    figure.savefig(run / "neighbors.png")
     if verdict:
         say(verdict)
     say(
         f"{run}: encoder.keras (and untrained.keras), model_card.md, neighbors.png and logs for "
         "TensorBoard"
     )
-    say(f"{time.perf_counter() - start:.0f} s. Next: keras-metric index {chosen.folder}")
+    options = " --skip-broken" if chosen.skip_broken else ""
+    say(f"{time.perf_counter() - start:.0f} s. Next: keras-metric index {chosen.folder}{options}")
 
 
 def _split(labels, names, how, seed):
@@ -159,8 +150,6 @@ def _split(labels, names, how, seed):
 
 
 def _loss(chosen, num_classes):
-    if chosen.loss not in LOSSES:
-        raise UserError(f"--loss must be one of {', '.join(LOSSES)}. Received: {chosen.loss}")
     loss = getattr(losses, chosen.loss)
     needed = inspect.signature(loss).parameters.get("num_classes")
     return loss(num_classes) if needed and needed.default is needed.empty else loss()
@@ -169,18 +158,9 @@ def _loss(chosen, num_classes):
 def _backbone(chosen, size, channels):
     shape = (size, size, channels)
     if chosen.backbone == "small":
-        if chosen.weights != "none":
-            raise UserError("--weights belongs to a --backbone; the small one has none.")
         return _small(shape)
     if chosen.backbone.endswith(".keras"):
-        if chosen.weights != "none":
-            raise UserError("--weights belongs to a named --backbone; a .keras file has its own.")
         return load_model(chosen.backbone)
-    if chosen.backbone not in BACKBONES:
-        raise UserError(
-            f"--backbone must be small, {', '.join(BACKBONES)} or a .keras file. "
-            f"Received: {chosen.backbone}"
-        )
     weights = None if chosen.weights == "none" else chosen.weights
     build = getattr(keras.applications, chosen.backbone)
     try:
@@ -216,7 +196,20 @@ def _batches(chosen, x, y):
     if chosen.flip:
         layers.append(keras.layers.RandomFlip("horizontal", seed=chosen.seed))
     augment = keras.Sequential(layers) if layers else None
-    return data.BalancedBatches(*(x, y, classes, samples, steps), seed=chosen.seed, augment=augment)
+    small = int((np.bincount(y)[np.unique(y)] < samples).sum())
+    if samples == 1:
+        note("--samples-per-class 1 leaves pair and triplet losses without pairs of one class")
+    elif small and augment is None:
+        note(
+            f"{small:,} of {num_classes:,} classes have fewer training images than the {samples} "
+            "of a batch (--samples-per-class): images repeat, and without --augment they are equal"
+        )
+    with warnings.catch_warnings():
+        # Warnings about these settings use the names of Python arguments.
+        warnings.simplefilter("ignore", UserWarning)
+        return data.BalancedBatches(
+            *(x, y, classes, samples, steps), seed=chosen.seed, augment=augment
+        )
 
 
 def _epoch_reporter(epochs):

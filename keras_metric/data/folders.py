@@ -1,6 +1,7 @@
 """Folders of images, one folder a class."""
 
 import os
+import warnings
 
 import keras
 import numpy as np
@@ -8,18 +9,26 @@ import PIL.Image
 
 from keras_metric._checks import as_path, check_choice, check_count, check_flag
 from keras_metric.data.example import feature as feature_of
+from keras_metric.data.image_check import (
+    empty_text,
+    progress_bar,
+    reason,
+    unreadable_images,
+    unreadable_text,
+)
 from keras_metric.data.jpegs import decoded_jpegs, jpegs_at_once
 from keras_metric.data.read_image import MODES, read_image
 
 _EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+_ON_ERROR = ("raise", "skip")
 _INTERPOLATIONS = ("bicubic", "bilinear", "box", "hamming", "lanczos", "nearest")
 
 
-def image_paths(path):
+def image_paths(path, on_error="raise"):
     """Return `(paths, labels, class_names)` of a folder that has one folder for each class.
 
-    Nothing is read: give the paths to `BalancedBatches` with `load=ImageLoader(...)`, and a data
-    set larger than memory is read batch by batch.
+    No image is decoded: give the paths to `BalancedBatches` with `load=ImageLoader(...)`, and a
+    data set larger than memory is read batch by batch.
 
     Classes are the folders, numbered in the order of their names; images are found at any depth
     below, in the order of their paths. Names that begin with a dot, and files that are no images
@@ -27,13 +36,20 @@ def image_paths(path):
 
     Args:
         path: folder that holds the folders of the classes.
+        on_error: `"raise"` (default) raises if folders of classes have no images, and opens no
+            file. `"skip"` leaves such folders out, and the images that cannot be read; one warning
+            gives their number and names. It reads the header and the end of each file, some 4,000
+            files a second from a local disk, and decodes only files whose format marks no end
+            (all but JPEG, PNG and WebP) or whose end is missing. It finds truncated files, and
+            files of another type. It does not find damage in the middle of a file.
 
     Returns:
         `paths`, a list of strings; `labels`, int32 `(images,)`; `class_names`, a list of strings
         with `class_names[label]` the name of the folder.
 
     Raises:
-        ValueError: the folder is missing, has no folders, or one of them has no images.
+        ValueError: the folder is missing, has no folders, or some of them have no images; with
+            `"skip"`, no image is left.
 
     Example:
     >>> import pathlib, tempfile
@@ -51,31 +67,72 @@ def image_paths(path):
     >>> batches[0][0].shape
     (4, 8, 8, 3)
     """
+    classes, empty = _classes(path, on_error)
+    if on_error == "skip":
+        paths = flattened(classes)[0]
+        classes = _without(classes, unreadable_images(paths), empty)
+    return *flattened(classes), list(classes)
+
+
+def _classes(path, on_error):
+    """Return the images by class, and the folders of classes that have none."""
+    check_choice("on_error", on_error, _ON_ERROR)
     root = as_path("path", path)
     if not root.is_dir():
         raise ValueError(f"`path` must be a folder. Received: path={str(path)!r}")
-    folders = sorted(f for f in root.iterdir() if f.is_dir() and not f.name.startswith("."))
-    if not folders:
+    classes = images_by_class(root)
+    if not classes:
         raise ValueError(
             "`path` must hold one folder for each class. Received: "
             f"path={str(path)!r} without folders"
         )
-    paths, labels = [], []
-    for label, folder in enumerate(folders):
-        found = list(_images_below(folder))
-        if not found:
-            raise ValueError(
-                "Every folder of a class in `path` must hold images "
-                f"({', '.join(_EXTENSIONS)}). Received: none in {str(folder)!r}. Remove the "
-                "folder, or fill it."
-            )
-        paths += found
-        labels += [label] * len(found)
-    return paths, np.array(labels, dtype="int32"), [folder.name for folder in folders]
+    empty = [root / name for name, found in classes.items() if not found]
+    if empty and on_error == "raise":
+        raise ValueError(
+            f"Every folder of a class in `path` must hold images ({', '.join(_EXTENSIONS)}). "
+            f'Received: {empty_text(empty)}. Remove or fill them, or pass on_error="skip".'
+        )
+    return {name: found for name, found in classes.items() if found}, empty
+
+
+def _without(classes, failures, empty):
+    """Return the images by class without those in `failures`; warn of what is left out."""
+    total = sum(map(len, classes.values()))
+    parts = [unreadable_text(failures, total)] if failures else []
+    parts += [empty_text(empty)] if empty else []
+    if parts:
+        warnings.warn(f"Left out: {'; '.join(parts)}.", stacklevel=3)
+    kept = {name: [p for p in found if p not in failures] for name, found in classes.items()}
+    kept = {name: found for name, found in kept.items() if found}
+    if not kept:
+        raise ValueError("`path` must hold images that can be read. Received: none.")
+    return kept
+
+
+def images_by_class(root):
+    """Return a dict from the name of each class folder in `root` to the paths of its images."""
+    folders = sorted(f for f in root.iterdir() if f.is_dir() and not f.name.startswith("."))
+    return {folder.name: list(_images_below(folder)) for folder in folders}
+
+
+def loose_images(root):
+    """Return the paths of the images in `root` that are in no folder of a class."""
+    return [str(path) for path in sorted(root.iterdir()) if _is_image(path.name) and path.is_file()]
+
+
+def flattened(classes):
+    """Return `(paths, labels)` of a dict from class names to paths."""
+    labels = np.repeat(np.arange(len(classes), dtype="int32"), [*map(len, classes.values())])
+    return [path for found in classes.values() for path in found], labels
 
 
 def image_folder(
-    path, image_size, color_mode="rgb", interpolation="bilinear", keep_aspect_ratio=False
+    path,
+    image_size,
+    color_mode="rgb",
+    interpolation="bilinear",
+    keep_aspect_ratio=False,
+    on_error="raise",
 ):
     """Read a folder that has one folder for each class into memory.
 
@@ -89,13 +146,16 @@ def image_folder(
         interpolation: `"bilinear"` (default), `"nearest"`, `"bicubic"`, `"lanczos"`, `"box"` or
             `"hamming"`.
         keep_aspect_ratio: True cuts the middle out instead of stretching.
+        on_error: `"raise"` (default) raises if folders of classes have no images, or else after
+            reading if images cannot be read, and names them all. `"skip"` leaves both out, with
+            one warning.
 
     Returns:
         `images`, uint8 `(images, height, width, channels)` in 0 to 255, or channels first where
         `keras.config.image_data_format()` says so; `labels`, int32; `class_names`, a list.
 
     Raises:
-        ValueError: a folder is missing or empty, or an image cannot be read (it is named).
+        ValueError: a folder is missing or empty, or images cannot be read.
 
     Example:
     >>> import pathlib, tempfile
@@ -110,12 +170,39 @@ def image_folder(
     ((2, 8, 8, 1), dtype('uint8'), [0, 1], ['hen', 'owl'])
     """
     loader = ImageLoader(image_size, color_mode, interpolation, keep_aspect_ratio)
-    paths, labels, class_names = image_paths(path)
-    # Filled in place: a list joined at the end would need the memory twice.
-    images = np.empty((len(paths), *loader(paths[0]).shape), dtype="uint8")
-    for row, image in enumerate(map(loader, paths)):
-        images[row] = image
-    return images, labels, class_names
+    classes, empty = _classes(path, on_error)
+    paths, labels = flattened(classes)
+    images, failures = read_images(loader, paths, progress=False)
+    if on_error == "skip":
+        classes = _without(classes, failures, empty)
+        labels = flattened(classes)[1]
+    elif failures:
+        raise _unreadable(failures, len(paths))
+    return images, labels, list(classes)
+
+
+def read_images(loader, paths, progress=None):
+    """Return an array of the readable images, and a dict from each other path to the reason."""
+    images, failures, count = None, {}, 0
+    for path in progress_bar(paths, "reading", progress):
+        try:
+            image = loader(path)
+        except ValueError as error:
+            failures[path] = reason(error)
+            continue
+        if images is None:
+            # Filled in place: a list joined at the end would need the memory twice.
+            images = np.empty((len(paths), *image.shape), image.dtype)
+        images[count] = image
+        count += 1
+    return None if images is None else images[:count], failures
+
+
+def _unreadable(failures, total):
+    return ValueError(
+        f"Could not read every image: {unreadable_text(failures, total)}. Remove or replace them, "
+        'or pass on_error="skip".'
+    )
 
 
 class ImageLoader:
@@ -148,7 +235,9 @@ class ImageLoader:
     Raises:
         TypeError: an argument of another type.
         ValueError: an unknown name; when called, a file that cannot be read as an image, which
-            the message names.
+            the message names. A batch needs each of its items: for batches leave unreadable files
+            out before training, by `image_paths(path, on_error="skip")`. `read` reads a whole list
+            and leaves them out by `on_error="skip"`.
 
     Example:
     >>> import pathlib, tempfile
@@ -218,6 +307,34 @@ class ImageLoader:
         )
         return keras.utils.img_to_array(image, dtype="uint8")
 
+    def read(self, paths, on_error="raise", progress=None):
+        """Read many images into one array.
+
+        Args:
+            paths: list of paths of image files.
+            on_error: `"raise"` (default) reads all files and then raises if some are unreadable,
+                and names them all. `"skip"` leaves them out, with one warning that names them.
+            progress: bar on the standard error: None (default) on a terminal after two seconds,
+                True always, False never.
+
+        Returns:
+            `(images, rows)`: uint8 array of the images that were read, and the int64 index in
+            `paths` of each, such as for `labels[rows]`.
+
+        Raises:
+            ValueError: images cannot be read; with `"skip"`, none can.
+        """
+        check_choice("on_error", on_error, _ON_ERROR)
+        paths = list(paths)
+        images, failures = read_images(self, paths, progress)
+        if failures and (on_error == "raise" or images is None):
+            raise _unreadable(failures, len(paths))
+        if failures:
+            warnings.warn(f"Left out: {unreadable_text(failures, len(paths))}.", stacklevel=2)
+        if images is None:
+            raise ValueError("`paths` must hold at least one path. Received: none.")
+        return images, np.flatnonzero([path not in failures for path in paths])
+
     def quickly(self, records):
         """What calls would return for many records, if they can be decoded at once.
 
@@ -265,6 +382,8 @@ def _images_below(folder):
             continue
         seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            if name.lower().endswith(_EXTENSIONS) and not name.startswith("."):
-                yield os.path.join(where, name)
+        yield from (os.path.join(where, name) for name in sorted(files) if _is_image(name))
+
+
+def _is_image(name):
+    return name.lower().endswith(_EXTENSIONS) and not name.startswith(".")

@@ -42,16 +42,17 @@ def read_image(file, color_mode, size=None, resample=None, crop=False, formats=N
                     f"it has {image.width:,} x {image.height:,} pixels; at most {most:,} are "
                     "accepted"
                 )
+            check_bits(image)
             image.load()
             image = _convert(_eight_bits(_upright(image), image.format), MODES[color_mode])
             if size is not None and image.size != (size[1], size[0]):
                 box = _middle(image.size, size) if crop else None
                 image = image.resize((size[1], size[0]), resample, box=box)
             return image
-    except PIL.UnidentifiedImageError:
+    except PIL.UnidentifiedImageError as error:
         # Pillow's own text shows the address of the buffer in memory.
         expected = "an image" if formats is None else " or ".join(formats)
-        raise ValueError(f"Could not read the image {_name(file)}: it is not {expected}") from None
+        raise ValueError(f"Could not read the image {_name(file)}: it is not {expected}") from error
     # Pillow raises a SyntaxError for one kind of damage, an error of its own for a huge image.
     except Exception as error:
         raise ValueError(f"Could not read the image {_name(file)}: {error}") from error
@@ -77,17 +78,27 @@ def _upright(image):
     return PIL.ImageOps.exif_transpose(image) if turned else image
 
 
-def _eight_bits(image, format):
+def bits_of(mode, format):
+    """Bits a channel of an image, from Pillow's mode and format: 8, 16 or 32."""
     # Before version 11 Pillow opens a PNG of 16 bits as 32-bit integers, and a PGM in all versions.
-    wide = image.mode == "I" and format in ("PNG", "PPM")
-    if wide or image.mode.startswith("I;16"):
-        return PIL.Image.fromarray((np.asarray(image).astype("uint16") >> 8).astype("uint8"))
-    if image.mode.startswith(("I", "F")):
+    if mode.startswith("I;16") or (mode == "I" and format in ("PNG", "PPM")):
+        return 16
+    return 32 if mode.startswith(("I", "F")) else 8
+
+
+def check_bits(image):
+    """Raise if an image has 32 bits a channel."""
+    if bits_of(image.mode, image.format) == 32:
         raise ValueError(
-            f"it has 32 bits a channel (Pillow's mode {image.mode!r}), whose range is unknown. "
-            "Scale it to 8 or 16 bits"
+            f"it has 32 bits a channel (Pillow's mode {image.mode!r}), whose range is unknown; "
+            "scale it to 8 or 16 bits"
         )
-    return image
+
+
+def _eight_bits(image, format):
+    if bits_of(image.mode, format) == 8:
+        return image
+    return PIL.Image.fromarray((np.asarray(image).astype("uint16") >> 8).astype("uint8"))
 
 
 def _convert(image, mode):

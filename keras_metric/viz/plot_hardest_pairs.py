@@ -16,8 +16,8 @@ def plot_hardest_pairs(
     """Draw the farthest pairs of one class and the nearest pairs of two classes.
 
     What a loss will push next, and where a human sees at once whether the encoder is wrong or the
-    label. Each column is a pair, its distance below it; no item comes twice in a row, so that one
-    outlier does not fill it. The number after `#` is the row of the item.
+    label. Each column is a pair, its Euclidean distance below it; no item comes twice in a row, so
+    that one outlier does not fill it. The number after `#` is the row of the item.
 
     Args:
         images: Images of the items, see `plot_neighbors`.
@@ -40,7 +40,7 @@ def plot_hardest_pairs(
         >>> x, images = np.array([[0.0], [1.0], [5.0], [6.5]]), np.zeros((4, 8, 8))
         >>> figure = plot_hardest_pairs(images, ["a", "a", "b", "b"], x, num_pairs=1)
         >>> [axes.get_xlabel() for axes in figure.axes if axes.get_xlabel()]
-        ['distance 1.5', 'distance 4']
+        ['Euclidean 1.5', 'Euclidean 4']
     """
     check_count("num_pairs", num_pairs)
     check_count("max_items", max_items)
@@ -82,5 +82,5 @@ def plot_hardest_pairs(
                 axes.spines[:].set_visible(False)
                 name = shorten(readable(labels[item], class_names))
                 axes.set_title(f"{name} #{item}", fontsize=7, pad=2)
-            grid[1, column].set_xlabel(f"distance {distance:.3g}", fontsize=7, labelpad=2)
+            grid[1, column].set_xlabel(f"Euclidean {distance:.3g}", fontsize=7, labelpad=2)
     return figure

@@ -1,8 +1,10 @@
 """A picture of queries and their nearest neighbours."""
 
 import numpy as np
+from keras import ops
 
-from keras_metric._checks import as_array, check_count
+from keras_metric import distances as measures
+from keras_metric._checks import as_array, check_choice, check_count
 from keras_metric.viz._pixels import as_pixels, channels_last
 from keras_metric.viz._style import (
     RIGHT,
@@ -28,19 +30,21 @@ def plot_neighbors(
     distances=None,
     class_names=None,
     seed=0,
+    metric=None,
+    titles=None,
 ):
     """Draw queries, each with its nearest neighbours beside it.
 
     The first picture to look at: it shows what the encoder takes for alike, and often a wrong
     label. A neighbour of the query's class has a blue frame and a check mark, another has an
-    orange frame and a cross. Either give `embeddings`, and the nearest items by Euclidean
-    distance are found here (the query itself is never its own neighbour), or give `neighbors`
-    that an index has found.
+    orange frame and a cross. Either give `embeddings`, and the nearest items are found here (the
+    query itself is never its own neighbour), or give `neighbors` that an index has found. Numbers
+    below the images are distances, and the title names their metric.
 
     Args:
         images: Array `(items, height, width)` or `(items, height, width, 1, 3 or 4)`; uint8, or
             floats, which are stretched to the visible range unless they lie in 0..1.
-        labels: `(items,)`, of any kind.
+        labels: `(items,)`, of any kind; or None without classes: nothing is right or wrong.
         embeddings: `(items, dim)`, or None if `neighbors` is given.
         neighbors: `(number of queries, at least k)` indices of items, nearest first; `queries`
             must then be a list.
@@ -50,6 +54,10 @@ def plot_neighbors(
             `embeddings` they are computed.
         class_names: Optional list or dict from a label to its name.
         seed: Integer for the choice of queries.
+        metric: With `embeddings` a metric of `keras_metric.distances`; None for `"euclidean"`.
+            With `distances` the name of their metric, or None if it is not to be named.
+        titles: Optional texts `(items,)` above the images instead of the names of classes, such as
+            names of files.
 
     Returns:
         A `matplotlib.figure.Figure`; save it with `figure.savefig(path)`.
@@ -76,7 +84,12 @@ def plot_neighbors(
             f"neighbors={'None' if neighbors is None else 'an array'}"
         )
     images = channels_last(images)
-    labels = as_labels("labels", labels, len(images))
+    if labels is not None:
+        labels = as_labels("labels", labels, len(images))
+    if titles is not None and len(titles) != len(images):
+        raise ValueError(
+            f"`titles` must hold one text for each of {len(images)} images. Received: {len(titles)}"
+        )
     if np.ndim(queries) == 0:
         check_count("queries", queries)
         if neighbors is not None:
@@ -95,7 +108,9 @@ def plot_neighbors(
                 f"`embeddings` must have one row for each of {len(images)} images. Received: "
                 f"embeddings.shape={embeddings.shape}"
             )
-        neighbors, distances = _nearest(embeddings, queries, k)
+        metric = "euclidean" if metric is None else metric
+        check_choice("metric", metric, measures.METRICS)
+        neighbors, distances = _nearest(embeddings, queries, k, metric)
     neighbors = _rows("neighbors", neighbors, len(images))
     if neighbors.ndim != 2 or len(neighbors) != len(queries):
         raise ValueError(
@@ -117,13 +132,24 @@ def plot_neighbors(
         figsize=(_CELL * columns + 0.3, 1.3 * _CELL * rows + 0.3), layout="constrained"
     )
     axes = figure.subplots(rows, columns, squeeze=False)
+    if distances is not None and metric is not None:
+        title = f"below each neighbour: its {metric.replace('_', ' ')} distance"
+        figure.suptitle(title, fontsize=8, color="#555555")
+
+    def text(item):
+        if titles is not None:
+            return str(titles[item])
+        return "" if labels is None else readable(labels[item], class_names)
+
     for row, query in enumerate(queries):
-        _draw(axes[row, 0], images[query], readable(labels[query], class_names), None)
+        _draw(axes[row, 0], images[query], text(query), None)
         axes[row, 0].set_xlabel("query", fontsize=7, labelpad=2)
         for column, item in enumerate(neighbors[row], start=1):
-            right = bool(labels[item] == labels[query])
-            text = f"{'✓' if right else '✗'} {readable(labels[item], class_names)}"
-            _draw(axes[row, column], images[item], text, RIGHT if right else WRONG)
+            mark, colour = "", None
+            if labels is not None:
+                right = bool(labels[item] == labels[query])
+                mark, colour = ("✓ ", RIGHT) if right else ("✗ ", WRONG)
+            _draw(axes[row, column], images[item], mark + text(item), colour)
             if distances is not None:
                 distance = f"{distances[row, column - 1]:.3g}"
                 axes[row, column].set_xlabel(distance, fontsize=7, labelpad=2, color="#555555")
@@ -140,10 +166,9 @@ def _rows(name, value, num_items):
     return rows
 
 
-def _nearest(embeddings, queries, k):
-    distances = np.stack(
-        [np.sqrt(np.square(embeddings - embeddings[query]).sum(axis=1)) for query in queries]
-    )
+def _nearest(embeddings, queries, k, metric):
+    rows = [measures.elementwise(embeddings[query], embeddings, metric) for query in queries]
+    distances = np.stack([ops.convert_to_numpy(row) for row in rows])
     distances[np.arange(len(queries)), queries] = np.inf
     k = min(k, len(embeddings) - 1)
     neighbors = np.argsort(distances, axis=1, kind="stable")[:, :k]
