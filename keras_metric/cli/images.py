@@ -92,7 +92,8 @@ def usual_size(paths, most):
 def usual_color(paths):
     """`"rgb"` if some of the images have colour, else `"grayscale"`."""
     gray = ("1", "L", "LA")
-    return "grayscale" if all(mode in gray for _, mode in _sampled(paths)) else "rgb"
+    found = [mode in gray or mode.startswith("I") for _, mode in _sampled(paths)]
+    return "grayscale" if all(found) else "rgb"
 
 
 def _sampled(paths):
