@@ -1,7 +1,6 @@
 """EmbeddingHead: from what a backbone gives to one vector an item."""
 
 import inspect
-import warnings
 
 import keras
 from keras import ops
@@ -167,6 +166,15 @@ class EmbeddingHead(keras.layers.Layer):
             return pooled
         return (shape[0], shape[1] if self._features_first(rank) else shape[-1])
 
+    @property
+    def takes_mask(self):
+        """Whether the pooling can leave out padding."""
+        return (
+            not isinstance(self.pooling, keras.layers.Layer)
+            or isinstance(self.pooling, keras.layers.GlobalMaxPooling1D)
+            or "mask" in inspect.signature(self.pooling.call).parameters
+        )
+
     def _features_first(self, rank):
         return rank > 3 and self.data_format == "channels_first"
 
@@ -184,18 +192,17 @@ class EmbeddingHead(keras.layers.Layer):
         return ops.mean(x, axis=axes) if self.pooling == "average" else ops.max(x, axis=axes)
 
     def _pool_by_layer(self, x, mask, first):
-        takes_mask = "mask" in inspect.signature(self.pooling.call).parameters
-        if mask is not None and isinstance(self.pooling, keras.layers.GlobalMaxPooling1D):
-            warnings.warn(
-                "GlobalMaxPooling1D takes no mask, so padding counts. Use pooling='max'.",
-                stacklevel=2,
-            )
-        if not takes_mask or position_mask(mask, x, first) is None:
+        keep = position_mask(mask, x, first) if self.takes_mask else None
+        if keep is None:
             return self.pooling(x)
         mask = ops.cast(mask, "bool")
         some = ops.any(mask, axis=tuple(range(1, len(mask.shape))), keepdims=True)
-        # Keras's average over no step would be 0/0: pool such an item over all, then drop it.
-        pooled = self.pooling(x, mask=ops.logical_or(mask, ops.logical_not(some)))
+        if isinstance(self.pooling, keras.layers.GlobalMaxPooling1D):
+            # It has no argument `mask`.
+            pooled = self.pooling(ops.where(keep, x, float("-inf")))
+        else:
+            # Keras's average over no step would be 0/0: pool such an item over all, then drop it.
+            pooled = self.pooling(x, mask=ops.logical_or(mask, ops.logical_not(some)))
         return ops.where(ops.reshape(some, (-1, 1)), pooled, 0)
 
     def _pool_kept(self, x, keep, axes):

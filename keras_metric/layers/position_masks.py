@@ -3,6 +3,16 @@
 from keras import ops
 
 
+def check_steps(mask, sequence):
+    """Raise if `mask` is not of the shape (batch, steps) of `sequence`."""
+    if not _fits(mask.shape, sequence.shape[:2]):
+        raise ValueError(
+            "The mask must have the batch and the steps of the sequence to pool. Received: "
+            f"mask.shape={tuple(mask.shape)}, sequence.shape={tuple(sequence.shape)}. Pool inside "
+            "the backbone, or pass a `pooling` layer whose `call` has no argument `mask`."
+        )
+
+
 def position_mask(mask, x, features_first):
     """`mask` as booleans of the shape of `x`: True where a position counts.
 
@@ -22,21 +32,20 @@ def position_mask(mask, x, features_first):
     if mask is None:
         return None
     shape = tuple(x.shape)
-    expected = (shape[0], *shape[2:]) if features_first else shape[:-1]
-    given = tuple(mask.shape)
-    if not 2 <= len(given) <= len(expected) or any(
-        m != n for m, n in zip(given, expected) if None not in (m, n)
-    ):
-        if len(shape) > 3:
-            return None
-        raise ValueError(
-            "The mask must have the batch and the steps of the sequence to pool. Received: "
-            f"mask.shape={given}, sequence.shape={shape}. Pool inside the backbone, or pass a "
-            "`pooling` layer whose `call` has no argument `mask`."
-        )
+    if len(shape) == 3:
+        check_steps(mask, x)
+    if not _fits(mask.shape, (shape[0], *shape[2:]) if features_first else shape[:-1]):
+        return None
     keep = ops.cast(mask, "bool")
     if features_first:
         keep = ops.expand_dims(keep, 1)
     for _ in range(len(shape) - len(keep.shape)):
         keep = ops.expand_dims(keep, -1)
     return ops.logical_and(keep, ops.ones_like(x, dtype="bool"))
+
+
+def _fits(given, expected):
+    """Whether the shape `given` is the beginning of `expected`, as far as both are known."""
+    return 2 <= len(given) <= len(expected) and all(
+        m == n for m, n in zip(given, expected) if None not in (m, n)
+    )

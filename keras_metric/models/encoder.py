@@ -6,6 +6,7 @@ from keras_metric import distances
 from keras_metric._checks import check_flag
 from keras_metric._export import export
 from keras_metric.layers.embedding_head import EmbeddingHead, check_head
+from keras_metric.layers.position_masks import check_steps
 from keras_metric.models.backbones import (
     as_inputs,
     batch_norms,
@@ -138,10 +139,13 @@ class Encoder(keras.Model):
             raise ValueError(
                 f"The backbone must give one output. Received a {type(features).__name__} of "
                 f"{len(features)} outputs{f' {sorted(features)}' if named else ''}. Build one "
-                f"that ends at the output to embed: keras.Model(backbone.input, {one})."
+                f"that ends at the output to embed: keras.Model(backbone.input, {one})"
             )
         # Without an explicit mask Keras passes the one that the features carry, if any.
-        mask = padding_mask(inputs, self.backbone) if len(features.shape) == 3 else None
+        sequence = len(features.shape) == 3 and self.head.takes_mask
+        mask = padding_mask(inputs, self.backbone) if sequence else None
+        if mask is not None:
+            check_steps(mask, features)
         embeddings = self.head(features, mask=mask)
         self._signature.see(inputs)
         return embeddings
