@@ -1,10 +1,13 @@
 """What the models ask of a backbone, and how it travels through a config."""
 
 import numbers
+import warnings
 
 import keras
 
 _FORMATS = ("channels_first", "channels_last")
+# Names of the last layer of classifiers in keras.applications and KerasHub, also without softmax.
+_CLASSIFIERS = ("predictions", "logits")
 # Names of the inputs that mark padding, in KerasHub and in Hugging Face's transformers.
 _MASKS = ("padding_mask", "attention_mask")
 
@@ -17,6 +20,24 @@ def check_backbone(backbone, name="backbone"):
             hint = "For example keras.Sequential([...])."
         raise TypeError(
             f"`{name}` must be a Keras model or layer. Received: {name}={backbone!r}. {hint}"
+        )
+
+
+def warn_of_classifier(backbone):
+    """Warn if `backbone` ends with a classification head, as `include_top=True` makes it."""
+    last = backbone
+    while isinstance(last, keras.Model) and last.layers:
+        last = last.layers[-1]
+    softmax = getattr(last, "activation", None) in (
+        keras.activations.softmax,
+        keras.activations.log_softmax,
+    )
+    if softmax or isinstance(last, keras.layers.Softmax) or last.name in _CLASSIFIERS:
+        warnings.warn(
+            f"The backbone {backbone.name!r} ends with the classification head {last.name!r}. Its "
+            "class scores make poor embeddings of other classes. Build the backbone without the "
+            'head: for keras.applications pass include_top=False, pooling="avg".',
+            stacklevel=4,
         )
 
 

@@ -16,6 +16,7 @@ from keras_metric.models.backbones import (
     known_inputs,
     padding_mask,
     revive,
+    warn_of_classifier,
 )
 from keras_metric.models.input_signature import InputSignature
 
@@ -39,7 +40,8 @@ class Encoder(keras.Model):
 
     Args:
         backbone: a Keras model or layer that gives one vector, one sequence or one map for each
-            item. Its inputs may be of any kind and structure.
+            item. Its inputs may be of any kind and structure. A warning reports a classification
+            head at its end: of `keras.applications` pass `include_top=False`.
         embedding_dim: integer, 1 or more, or None for no linear layer. Default 128.
         normalize: True (default) scales each embedding to length 1, in float32.
         pooling: how a map or a sequence becomes one vector: "average" (default), "max", a Keras
@@ -86,6 +88,7 @@ class Encoder(keras.Model):
         **kwargs,
     ):
         check_backbone(backbone)
+        warn_of_classifier(backbone)
         # Without this a float16 backbone under a float32 policy would train without loss scaling.
         super().__init__(dtype=dtype or backbone.dtype_policy, name=name, **kwargs)
         check_head(embedding_dim, normalize, pooling)
