@@ -131,6 +131,8 @@ class DynamicSoftMarginLoss(MetricLoss):
         2019, https://doi.org/10.1109/ICCV.2019.00306
     """
 
+    keeps_state = True
+
     def __init__(
         self,
         min_val=-2.0,
