@@ -1,5 +1,7 @@
 """What the models take: every kind of backbone and input; and what they say to a wrong one."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from keras_metric.models import (
     QuadrupletModel,
     SiameseModel,
     TripletModel,
+    TwoTowerModel,
 )
 
 RNG = np.random.default_rng(0)
@@ -201,6 +204,51 @@ class TestBackboneErrors:
     def test_map_without_pooling(self):
         with pytest.raises(ValueError, match="pooling='average' or 'max'"):
             TripletModel(of_images(), pooling=None)
+
+
+APPLICATIONS = {
+    "MobileNet": lambda **s: keras.applications.MobileNet((32, 32, 3), alpha=0.25, **s),
+    "MobileNetV3Small": lambda **s: keras.applications.MobileNetV3Small(
+        (32, 32, 3), alpha=0.75, minimalistic=True, **s
+    ),
+    "VGG16": lambda **s: keras.applications.VGG16(input_shape=(32, 32, 3), classes=2, **s),
+}
+
+
+class TestClassificationHeads:
+    @pytest.mark.parametrize("name", APPLICATIONS)
+    def test_applications(self, name, recwarn):
+        make = APPLICATIONS[name]
+        Encoder(make(include_top=False, pooling="avg", weights=None))
+        assert not recwarn
+        for activation in ("softmax", None):
+            whole = make(weights=None, classifier_activation=activation)
+            Encoder(keras.Sequential([layers.Rescaling(1 / 255), whole]))
+            (warning,) = recwarn
+            text = r"sequential.* ends with the classification head 'predictions'.*pooling=\"avg\""
+            assert re.search(text, str(warning.message))
+            recwarn.clear()
+
+    @pytest.mark.parametrize(
+        "model", [EmbeddingModel, TripletModel, SiameseModel, QuadrupletModel, TwoTowerModel]
+    )
+    def test_every_model_warns_once(self, model, recwarn):
+        towers = [keras.Sequential([layers.Dense(5, "softmax")])]
+        if model is TwoTowerModel:
+            towers.append(layers.Dense(5))
+        model(*towers)
+        (warning,) = recwarn
+        assert "ends with the classification head" in str(warning.message)
+        assert model is TwoTowerModel or warning.filename == __file__
+
+    def test_a_layer_that_is_one(self):
+        with pytest.warns(UserWarning, match="'softmax' ends with the classification head"):
+            Encoder(layers.Softmax(name="softmax"))
+
+    def test_other_activations(self, recwarn):
+        for activation in (None, "relu", "sigmoid", "tanh"):
+            Encoder(keras.Sequential([keras.Input((4,)), layers.Dense(5, activation)]))
+        assert not recwarn
 
 
 class TestInputErrors:

@@ -1,5 +1,7 @@
 """One contract for every store of `search.Index`, beside slow NumPy loops."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -877,3 +879,41 @@ def test_near_ties_far_from_zero_are_ranked_exactly(rng, monkeypatch, threshold)
 def test_false_settings_are_named(arguments, error, message):
     with pytest.raises(error, match=message):
         Index(**arguments)
+
+
+RAW = {
+    "flat images": np.ones((3, 30), "float32"),
+    "images": np.ones((3, 4, 4, 3), "uint8"),
+    "texts": ["a red car", "a cat", "wine"],
+    "a dict of inputs": {"token_ids": np.ones((3, 7), "int32")},
+}
+CALLS = {
+    "add": lambda index, x: index.add(x, [0, 1, 2]),
+    "replace": lambda index, x: index.replace(x, [0, 1, 2], ["a", "b", "c"]),
+    "enrol": lambda index, x: index.enrol(x, 3),
+    "search": lambda index, x: index.search(x),
+    "staged_search": lambda index, x: index.staged_search(x, [None], threshold=1.0),
+    "verify": lambda index, x: index.verify(x if isinstance(x, dict) else x[0], "a", threshold=1.0),
+    "identify": lambda index, x: index.identify(x, threshold=1.0),
+    "calibrate": lambda index, x: index.calibrate(x, [0, 1, 2], false_match_rate=0.5),
+}
+
+
+@pytest.mark.parametrize("method", CALLS)
+def test_raw_inputs_are_embedded_first(method):
+    """The error has the line of code that runs."""
+    # The default false-match rate takes 1,000 queries.
+    names = {"labels": list(range(1000)), "label": 3, "id": "0", "stages": [None]}
+    names |= {"ids": [str(label) for label in names["labels"]]}
+    images = np.random.default_rng(0).normal(size=(1000, 30)).astype("float32")
+    encoder = keras.Sequential([keras.Input((30,)), keras.layers.Dense(DIM)])
+    index = Index(encoder=encoder)
+    index.add(encoder.predict(images, verbose=0), names["labels"], names["ids"])
+    for rule in ("nearest", "verify"):
+        index.calibrate(encoder.predict(images, verbose=0), names["labels"], 0.5, rule)
+    for raw in RAW.values():
+        with pytest.raises((TypeError, ValueError), match="Embed raw inputs first: `") as error:
+            CALLS[method](index, raw)
+    line = re.search("`(index.*)`", str(error.value))[1]
+    assert line.startswith(f"index.{method}(encoder.predict(")
+    exec(line, {**names, "index": index, "encoder": encoder, "images": images, "image": images[0]})

@@ -8,6 +8,7 @@ from keras import ops
 from keras_metric import distances
 from keras_metric._checks import check_choice, check_count, check_flag, check_one_input
 from keras_metric._export import export
+from keras_metric.layers.position_masks import position_mask
 
 POOLING = ("average", "max")
 
@@ -23,6 +24,7 @@ class EmbeddingHead(keras.layers.Layer):
 
     A matrix `(batch, features)` is taken as it is; a sequence `(batch, steps, features)` is
     pooled over the steps that its mask keeps; a map of rank 4 or 5 is pooled over its positions.
+    An item whose mask keeps no step is pooled to a zero vector.
 
     Args:
         embedding_dim: integer, 1 or more, or None for no linear layer. Default 128: in the
@@ -30,7 +32,8 @@ class EmbeddingHead(keras.layers.Layer):
         normalize: True (default) scales each vector to length 1, which the default margins of
             the losses assume. False for losses that use the length.
         pooling: "average" (default), "max", a Keras layer that pools to `(batch, features)`,
-            or None for a backbone that pools by itself.
+            or None for a backbone that pools by itself. A layer receives the mask if its `call`
+            has an argument `mask`.
         data_format: "channels_last" or "channels_first", where a map has its features. Default
             None: `keras.config.image_data_format()`.
         dtype: default None: float32, or the global policy if that is float64. Squares of
@@ -40,7 +43,10 @@ class EmbeddingHead(keras.layers.Layer):
 
     Call arguments:
         inputs: tensor of shape `(batch, features)`, `(batch, steps, features)`, or a map.
-        mask: boolean `(batch, steps)`, for a sequence. Keras hands it over by itself.
+        mask: boolean or integer `(batch, steps)`, for a sequence; 0 marks padding. Keras passes
+            the mask of layers such as `Embedding(mask_zero=True)` and `Masking` automatically. Pass
+            the `padding_mask` or `attention_mask` of a pretrained text model explicitly:
+            `EmbeddingHead()(sequence, mask=padding_mask)`; the models and `Encoder` do so.
 
     Returns:
         Tensor of shape `(batch, embedding_dim)`, or `(batch, features)` without a linear layer.
@@ -160,8 +166,14 @@ class EmbeddingHead(keras.layers.Layer):
             return pooled
         return (shape[0], shape[1] if self._features_first(rank) else shape[-1])
 
-    def _pooling_takes_mask(self):
-        return "mask" in inspect.signature(self.pooling.call).parameters
+    @property
+    def takes_mask(self):
+        """Whether the pooling can leave out padding."""
+        return (
+            not isinstance(self.pooling, keras.layers.Layer)
+            or isinstance(self.pooling, keras.layers.GlobalMaxPooling1D)
+            or "mask" in inspect.signature(self.pooling.call).parameters
+        )
 
     def _features_first(self, rank):
         return rank > 3 and self.data_format == "channels_first"
@@ -170,23 +182,40 @@ class EmbeddingHead(keras.layers.Layer):
         rank = len(x.shape)
         if rank == 2:
             return x
+        first = self._features_first(rank)
         if isinstance(self.pooling, keras.layers.Layer):
-            if rank == 3 and mask is not None and self._pooling_takes_mask():
-                return self.pooling(x, mask=mask)
-            return self.pooling(x)
-        if rank == 3 and mask is not None:
-            return self._pool_kept_steps(x, ops.expand_dims(mask, -1))
-        axes = tuple(range(2, rank) if self._features_first(rank) else range(1, rank - 1))
+            return self._pool_by_layer(x, mask, first)
+        axes = tuple(range(2, rank) if first else range(1, rank - 1))
+        keep = position_mask(mask, x, first)
+        if keep is not None:
+            return self._pool_kept(x, keep, axes)
         return ops.mean(x, axis=axes) if self.pooling == "average" else ops.max(x, axis=axes)
 
-    def _pool_kept_steps(self, x, keep):
+    def _pool_by_layer(self, x, mask, first):
+        keep = position_mask(mask, x, first) if self.takes_mask else None
+        if keep is None:
+            return self.pooling(x)
+        mask = ops.cast(mask, "bool")
+        some = ops.any(mask, axis=tuple(range(1, len(mask.shape))), keepdims=True)
+        if isinstance(self.pooling, keras.layers.GlobalMaxPooling1D):
+            # It has no argument `mask`.
+            pooled = self.pooling(ops.where(keep, x, float("-inf")))
+        else:
+            # Keras's average over no step would be 0/0: pool such an item over all, then drop it.
+            pooled = self.pooling(x, mask=ops.logical_or(mask, ops.logical_not(some)))
+        return ops.where(ops.reshape(some, (-1, 1)), pooled, 0)
+
+    def _pool_kept(self, x, keep, axes):
         # `where`, not a product: what stands behind the mask may be infinite or NaN.
         if self.pooling == "average":
-            count = ops.sum(ops.cast(keep, x.dtype), axis=1)
-            return ops.sum(ops.where(keep, x, 0), axis=1) / ops.maximum(count, 1)
-        lowest = ops.max(ops.where(keep, x, float("-inf")), axis=1)
-        # An item without any step left becomes a zero vector.
-        return ops.where(ops.any(keep, axis=1), lowest, 0)
+            # A sum over many positions overflows half precision.
+            wide = ops.cast(x, distances.at_least_float32(x.dtype))
+            count = ops.sum(ops.cast(keep, wide.dtype), axis=axes)
+            mean = ops.sum(ops.where(keep, wide, 0), axis=axes) / ops.maximum(count, 1)
+            return ops.cast(mean, x.dtype)
+        highest = ops.max(ops.where(keep, x, float("-inf")), axis=axes)
+        # An item without any position left becomes a zero vector.
+        return ops.where(ops.any(keep, axis=axes), highest, 0)
 
 
 def check_head(embedding_dim, normalize, pooling):

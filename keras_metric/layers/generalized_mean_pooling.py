@@ -6,6 +6,7 @@ from keras import ops
 from keras_metric import distances
 from keras_metric._checks import check_choice, check_number, check_one_input
 from keras_metric._export import export
+from keras_metric.layers.position_masks import position_mask
 from keras_metric.pairs import FAR
 
 _SMALLEST_POWER = 1e-3
@@ -34,7 +35,8 @@ class GeneralizedMeanPooling(keras.layers.Layer):
 
     Call arguments:
         inputs: a map of rank 4 or 5, or a sequence `(batch, steps, features)`.
-        mask: boolean `(batch, steps)`, for a sequence: the steps that count.
+        mask: boolean or integer `(batch, steps)`, for a sequence: the steps that count. For a
+            map, any leading part of (batch, positions).
 
     Returns:
         Tensor `(batch, features)`. A sequence without any step that counts gives zeros.
@@ -94,9 +96,9 @@ class GeneralizedMeanPooling(keras.layers.Layer):
         axes = self._axes(len(inputs.shape))
         wide = distances.at_least_float32(self.compute_dtype)
         x, power = ops.cast(inputs, wide), ops.cast(self.power, wide)
-        keep = ops.ones_like(x, dtype="bool")
-        if mask is not None and len(inputs.shape) == 3:
-            keep = ops.logical_and(keep, ops.expand_dims(ops.cast(mask, "bool"), -1))
+        keep = position_mask(mask, x, self._features_first(len(inputs.shape)))
+        if keep is None:
+            keep = ops.ones_like(x, dtype="bool")
         # What stands behind the mask may be infinite or NaN.
         x = ops.maximum(ops.where(keep, x, 1), self.epsilon)
         # In logarithms, so that no power leaves the range of a float.
@@ -112,7 +114,7 @@ class GeneralizedMeanPooling(keras.layers.Layer):
     def compute_output_shape(self, input_shape):
         check_one_input(input_shape)
         self._axes(len(input_shape))
-        first = len(input_shape) > 3 and self.data_format == "channels_first"
+        first = self._features_first(len(input_shape))
         return (input_shape[0], input_shape[1] if first else input_shape[-1])
 
     def get_config(self):
@@ -129,5 +131,7 @@ class GeneralizedMeanPooling(keras.layers.Layer):
                 "Expected a sequence (batch, steps, features) or a map of rank 4 or 5. "
                 f"Received: inputs of rank {rank}"
             )
-        first = rank > 3 and self.data_format == "channels_first"
-        return tuple(range(2, rank) if first else range(1, rank - 1))
+        return tuple(range(2, rank) if self._features_first(rank) else range(1, rank - 1))
+
+    def _features_first(self, rank):
+        return rank > 3 and self.data_format == "channels_first"

@@ -91,6 +91,7 @@ class AdaFaceLoss(SoftmaxLoss):
 
     # Its running mean is of the lengths of the whole batch.
     rows_see = "batch"
+    keeps_state = True
 
     def __init__(
         self,

@@ -64,6 +64,7 @@ class CenterLoss(ClassLoss):
 
     # The centres move by the items of the whole batch.
     rows_see = "batch"
+    keeps_state = True
 
     def __init__(
         self,

@@ -132,6 +132,7 @@ class DynamicSoftMarginLoss(MetricLoss):
     """
 
     num_branches = (2, 3)
+    keeps_state = True
 
     def __init__(
         self,

@@ -68,6 +68,8 @@ class MetricLoss(keras.losses.Loss):
     # "references", or the whole "batch". Under tf.distribute a replica works out the rows of its
     # own items; of a loss of the last kind, and of ready-made tuples, those of all.
     rows_see = "batch"
+    # Whether the loss holds a state that a training step has to update: see `running_state.keep`.
+    keeps_state = False
 
     def __init__(self, reduction, name, dtype=None):
         check_choice("reduction", "none" if reduction is None else reduction, REDUCTIONS)
@@ -197,17 +199,32 @@ class MetricLoss(keras.losses.Loss):
     def _invalid_ids(self, labels):
         return invalid_ids(labels)
 
-    def _check_layers(self):
+    def _check_layers(self, dim=None):
+        """Raise unless the layers are built; `dim` is the length of an embedding, if known."""
         for layer in self.layers:
             if not layer.built:
                 raise ValueError(
                     f"The loss holds the layer {layer.name!r}, whose weights no model trains or "
-                    "saves. Compile the loss with a keras_metric.EmbeddingModel; or, in a step of "
-                    "your own, call layer.build((None, dim)) and train layer.trainable_variables."
+                    "saves. Compile the loss with a keras_metric.EmbeddingModel."
+                    + self._own_model_hint(dim)
                 )
 
+    def _own_model_hint(self, dim):
+        if self.keeps_state or self.memory is not None:
+            return " Only that updates the state of this loss in training."
+        if dim is None:
+            return ""
+        return (
+            " In a functional keras.Model, or before a training loop of your own, run these lines "
+            "before `compile`:\n\n"
+            "for layer in loss.layers:\n"
+            f"    layer.build((None, {dim}))\n"
+            "model.loss_layers = list(loss.layers)\n\n"
+            "docs/own-model.md has complete examples."
+        )
+
     def _sound_parts(self, y_true, embeddings, references=None, reference_labels=None):
-        self._check_layers()
+        self._check_layers(embeddings.shape[-1] if len(embeddings.shape) > 1 else None)
         if y_true is not None:
             check_not_swapped(y_true, embeddings)
         dtype = keras.backend.standardize_dtype(embeddings.dtype)

@@ -1,10 +1,15 @@
 """What the models ask of a backbone, and how it travels through a config."""
 
 import numbers
+import warnings
 
 import keras
 
 _FORMATS = ("channels_first", "channels_last")
+# Names of the last layer of classifiers in keras.applications and KerasHub, also without softmax.
+_CLASSIFIERS = ("predictions", "logits")
+# Names of the inputs that mark padding, in KerasHub and in Hugging Face's transformers.
+_MASKS = ("padding_mask", "attention_mask")
 
 
 def check_backbone(backbone, name="backbone"):
@@ -15,6 +20,24 @@ def check_backbone(backbone, name="backbone"):
             hint = "For example keras.Sequential([...])."
         raise TypeError(
             f"`{name}` must be a Keras model or layer. Received: {name}={backbone!r}. {hint}"
+        )
+
+
+def warn_of_classifier(backbone):
+    """Warn if `backbone` ends with a classification head, as `include_top=True` makes it."""
+    last = backbone
+    while isinstance(last, keras.Model) and last.layers:
+        last = last.layers[-1]
+    softmax = getattr(last, "activation", None) in (
+        keras.activations.softmax,
+        keras.activations.log_softmax,
+    )
+    if softmax or isinstance(last, keras.layers.Softmax) or last.name in _CLASSIFIERS:
+        warnings.warn(
+            f"The backbone {backbone.name!r} ends with the classification head {last.name!r}. Its "
+            "class scores make poor embeddings of other classes. Build the backbone without the "
+            'head: for keras.applications pass include_top=False, pooling="avg".',
+            stacklevel=4,
         )
 
 
@@ -46,6 +69,29 @@ def inputs_of_shape(shape):
     if all(size is None or isinstance(size, numbers.Integral) for size in shape):
         return keras.Input(batch_shape=tuple(shape))
     return [inputs_of_shape(part) for part in shape]
+
+
+def padding_mask(inputs, backbone):
+    """The mask `(batch, steps)` among the inputs of `backbone`, 0 for padding, or None.
+
+    It is the input called `padding_mask` (KerasHub) or `attention_mask` (Hugging Face); if there
+    is none, the one whose name ends so, such as `encoder_padding_mask`.
+    """
+    paths, tensors = zip(*keras.tree.flatten_with_path(inputs))
+    symbols = getattr(backbone, "inputs", None) or ()
+    if isinstance(inputs, (list, tuple)) and len(symbols) == len(tensors):
+        names = [symbol.name for symbol in symbols]
+    else:
+        names = [str(path[-1]) if path else "" for path in paths]
+    masks = {n: t for n, t in zip(names, tensors) if n.endswith(_MASKS) and len(t.shape) == 2}
+    masks = {n: t for n, t in masks.items() if n in _MASKS} or masks
+    if len(masks) > 1:
+        raise ValueError(
+            f"The backbone takes several masks, {sorted(masks)}, so that the one of its output is "
+            "unknown. End the backbone with a layer that pools, such as "
+            "keras.layers.GlobalAveragePooling1D()(sequence, mask=mask), or build it with one mask."
+        )
+    return next(iter(masks.values()), None)
 
 
 def batch_norms(layer):

@@ -44,7 +44,7 @@ class EmbeddingModel(MetricModel):
         normalize: True (default) scales each embedding to length 1. The default margins assume
             it. False for losses that use the length.
         pooling: how a map or a sequence becomes one vector: "average" (default), "max", a Keras
-            layer, or None.
+            layer, or None. Padding of a sequence does not count: see `models.Encoder`.
         freeze_batch_norm: True keeps every `BatchNormalization` of the backbone at its stored
             statistics, also after `backbone.trainable = True`. Default False. Use it to
             fine-tune a pretrained network on few or balanced batches, whose statistics differ

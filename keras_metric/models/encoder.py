@@ -6,6 +6,7 @@ from keras_metric import distances
 from keras_metric._checks import check_flag
 from keras_metric._export import export
 from keras_metric.layers.embedding_head import EmbeddingHead, check_head
+from keras_metric.layers.position_masks import check_steps
 from keras_metric.models.backbones import (
     as_inputs,
     batch_norms,
@@ -13,7 +14,9 @@ from keras_metric.models.backbones import (
     data_format,
     inputs_of_shape,
     known_inputs,
+    padding_mask,
     revive,
+    warn_of_classifier,
 )
 from keras_metric.models.input_signature import InputSignature
 
@@ -37,12 +40,17 @@ class Encoder(keras.Model):
 
     Args:
         backbone: a Keras model or layer that gives one vector, one sequence or one map for each
-            item. Its inputs may be of any kind and structure.
+            item. Its inputs may be of any kind and structure. A warning reports a classification
+            head at its end: of `keras.applications` pass `include_top=False`.
         embedding_dim: integer, 1 or more, or None for no linear layer. Default 128.
         normalize: True (default) scales each embedding to length 1, in float32.
         pooling: how a map or a sequence becomes one vector: "average" (default), "max", a Keras
-            layer, or None. A sequence's mask is respected. A map has its features where the
-            backbone's layers have them (`data_format`).
+            layer, or None. Padding of a sequence does not count. Its mask is the backbone's input
+            `padding_mask` (KerasHub) or `attention_mask` (Hugging Face), of shape
+            `(batch, steps)` with 0 for padding; without such an input, the mask that Keras
+            attaches to the features, as `Embedding(mask_zero=True)` and `Masking` make it. A layer
+            receives the mask if its `call` has an argument `mask`. A map has its features where
+            the backbone's layers have them (`data_format`).
         freeze_batch_norm: True keeps every `BatchNormalization` of the backbone at its stored
             statistics, neither trained nor updated, whatever else is made trainable. Default
             False. For fine-tuning on few images or small batches.
@@ -80,6 +88,7 @@ class Encoder(keras.Model):
         **kwargs,
     ):
         check_backbone(backbone)
+        warn_of_classifier(backbone)
         # Without this a float16 backbone under a float32 policy would train without loss scaling.
         super().__init__(dtype=dtype or backbone.dtype_policy, name=name, **kwargs)
         check_head(embedding_dim, normalize, pooling)
@@ -113,6 +122,12 @@ class Encoder(keras.Model):
             self(inputs_of_shape(input_shape))
         self.built = True
 
+    def compute_output_spec(self, inputs, training=None):
+        # Layer by layer: Keras would trace `call` with axes of unknown length, which some layers
+        # of KerasHub do not accept on JAX and PyTorch.
+        spec = self.call(inputs, training=training)
+        return keras.KerasTensor(spec.shape, spec.dtype)
+
     def call(self, inputs, training=None):
         if isinstance(inputs, dict):
             # An exported signature hands over a dict type of Keras's own, which a functional
@@ -122,12 +137,19 @@ class Encoder(keras.Model):
         # No `training=`: a plain layer may not take it, and Keras hands it on by itself.
         features = self.backbone(inputs)
         if isinstance(features, (dict, list, tuple)):
+            named = isinstance(features, dict)
+            one = f"backbone.output[{sorted(features)[0]!r}]" if named else "backbone.outputs[0]"
             raise ValueError(
                 f"The backbone must give one output. Received a {type(features).__name__} of "
-                f"{len(features)} outputs. Build one that ends at the output to embed: "
-                "keras.Model(backbone.inputs, backbone.outputs[0])."
+                f"{len(features)} outputs{f' {sorted(features)}' if named else ''}. Build one "
+                f"that ends at the output to embed: keras.Model(backbone.input, {one})"
             )
-        embeddings = self.head(features)
+        # Without an explicit mask Keras passes the one that the features carry, if any.
+        sequence = len(features.shape) == 3 and self.head.takes_mask
+        mask = padding_mask(inputs, self.backbone) if sequence else None
+        if mask is not None:
+            check_steps(mask, features)
+        embeddings = self.head(features, mask=mask)
         self._signature.see(inputs)
         return embeddings
 

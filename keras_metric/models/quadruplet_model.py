@@ -25,7 +25,7 @@ class QuadrupletModel(EmbeddingModel):
         embedding_dim: integer, 1 or more, or None for no linear layer. Default 128.
         normalize: True (default) scales each embedding to length 1, which the default margins
             of 1 and 0.5 in squared distance are for.
-        pooling: "average" (default), "max", a Keras layer, or None.
+        pooling: "average" (default), "max", a Keras layer, or None. See `models.Encoder`.
         freeze_batch_norm: True keeps batch normalisation of the backbone frozen. Default False.
         train_health: True adds statistics of the training to the logs. Default False. See
             `EmbeddingModel`.

@@ -27,7 +27,7 @@ class SiameseModel(EmbeddingModel):
         embedding_dim: integer, 1 or more, or None for no linear layer. Default 128.
         normalize: True (default) scales each embedding to length 1; the default margin of 1 is
             the middle of the distances 0 to 2 of such vectors.
-        pooling: "average" (default), "max", a Keras layer, or None.
+        pooling: "average" (default), "max", a Keras layer, or None. See `models.Encoder`.
         freeze_batch_norm: True keeps batch normalisation of the backbone frozen. Default False.
         train_health: True adds statistics of the training to the logs. Default False. See
             `EmbeddingModel`.

@@ -24,7 +24,7 @@ class TripletModel(EmbeddingModel):
             paper.
         normalize: True (default) scales each embedding to length 1; the default margin of 0.2
             is for such vectors.
-        pooling: "average" (default), "max", a Keras layer, or None.
+        pooling: "average" (default), "max", a Keras layer, or None. See `models.Encoder`.
         freeze_batch_norm: True keeps batch normalisation of the backbone frozen. Default False.
         train_health: True adds statistics of the training to the logs. Default False. See
             `EmbeddingModel`.

@@ -36,7 +36,7 @@ class TwoTowerModel(MetricModel):
         embedding_dim: length of both embeddings, integer, 1 or more. Default 128.
         normalize: True (default) scales each embedding to length 1.
         pooling: how a map or a sequence becomes one vector: "average" (default), "max", a Keras
-            layer, or None.
+            layer, or None. Padding of a sequence does not count: see `models.Encoder`.
         train_health: True adds statistics of the training to the logs. Default False. See
             `EmbeddingModel`.
         chunk_size: how many items the encoder trains on at a time, for batches beyond its memory.

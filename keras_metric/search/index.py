@@ -232,7 +232,7 @@ class Index:
         Takes what `add` takes; all ids must be known. A reader sees an item as it was or as it
         will be, never without it.
         """
-        vectors = as_vectors("embeddings", embeddings, self.dim)
+        vectors = as_vectors("embeddings", embeddings, self.dim, "replace")
         labels = as_names("labels", labels, len(vectors))
         table = as_table(attributes, len(vectors))
         ids = as_names("ids", ids, len(vectors))
@@ -286,7 +286,7 @@ class Index:
         Returns:
             The id.
         """
-        vectors = as_vectors("embeddings", embeddings, self.dim)
+        vectors = as_vectors("embeddings", embeddings, self.dim, "enrol")
         if not len(vectors):
             raise ValueError("A centroid needs at least one embedding. Received none.")
         centroid = stored(vectors, self.metric).mean(axis=0, dtype="float64", keepdims=True)
@@ -310,7 +310,7 @@ class Index:
         Returns:
             For each query a list of `Match`, closest first.
         """
-        queries = as_vectors("queries", queries, self.dim)
+        queries = as_vectors("queries", queries, self.dim, "search")
         check_count("k", k)
         clauses = as_clauses(where)
         with self._lock.read():
@@ -330,7 +330,7 @@ class Index:
             For each query a `StagedMatches`: the stage's number and its matches within the
             threshold, or None and an empty list.
         """
-        queries = as_vectors("queries", queries, self.dim)
+        queries = as_vectors("queries", queries, self.dim, "staged_search")
         check_count("k", k)
         threshold = self._threshold("nearest", threshold)
         if not isinstance(stages, (list, tuple)) or not stages:
@@ -365,7 +365,8 @@ class Index:
             `Verification(same, distance)`.
         """
         query = as_array("query", query)
-        query = as_vectors("query", query[None] if query.ndim == 1 else query, self.dim)
+        rows = query[None] if query.ndim == 1 else query
+        query = as_vectors("query", rows, self.dim, "verify")
         if len(query) != 1:
             raise ValueError(
                 f"`query` must be one embedding. Received: query.shape={query.shape}. `identify` "
@@ -394,7 +395,7 @@ class Index:
         Returns:
             For each query an `Identity`; its label is None for an unknown.
         """
-        queries = as_vectors("queries", queries, self.dim)
+        queries = as_vectors("queries", queries, self.dim, "identify")
         check_choice("rule", rule, RULES)
         check_count("k", k)
         threshold = self._threshold(rule, threshold)
@@ -455,7 +456,7 @@ class Index:
         if (embeddings is None) != (labels is None):
             raise ValueError("Pass both `embeddings` and `labels`, or neither.")
         if embeddings is not None:
-            embeddings = as_vectors("embeddings", embeddings, self.dim)
+            embeddings = as_vectors("embeddings", embeddings, self.dim, "calibrate")
             labels = as_names("labels", labels, len(embeddings))
         with self._lock.read():
             point = measure(

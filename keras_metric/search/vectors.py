@@ -13,25 +13,44 @@ from keras_metric._checks import as_array, is_numeric
 METRICS = ("cosine", "dot", "euclidean", "squared_euclidean")
 # Rows that are handled at once: 32 MB at 128 dimensions.
 BLOCK = 65536
+# Arguments of the methods of Index for a caller who has raw inputs.
+_CALLS = {
+    "add": "encoder.predict(images), labels",
+    "replace": "encoder.predict(images), labels, ids",
+    "enrol": "encoder.predict(images), label",
+    "search": "encoder.predict(images)",
+    "staged_search": "encoder.predict(images), stages",
+    "verify": "encoder.predict(image[None]), id",
+    "identify": "encoder.predict(images)",
+    "calibrate": "encoder.predict(images), labels",
+}
 
 
-def as_vectors(name, value, dim):
-    """Return `value` as a finite, contiguous float32 array `(rows, dim)`, uncopied if it is one."""
+def as_vectors(name, value, dim, method="add"):
+    """Return `value` as a finite, contiguous float32 array `(rows, dim)`, uncopied if it is one.
+
+    Errors about raw inputs propose to embed them first, and then to call `method` of the index.
+    """
     # Asking Keras first would cost a single query a tenth of a millisecond.
     known = isinstance(value, np.ndarray) or not ops.is_tensor(value)
     array = as_array(name, value) if known else ops.convert_to_numpy(value)
     if array.ndim != 2:
+        vector = array.ndim == 1 and is_numeric(array)
         raise ValueError(
             f"`{name}` must have shape (rows, {dim}). Received: {name}.shape={array.shape}. "
-            "A single vector becomes a row by vector[None]."
+            + ("A single vector becomes a row by vector[None]." if vector else _embed_first(method))
         )
     if array.shape[1] != dim:
         raise ValueError(
             f"`{name}` must have the width of this index, dim={dim}. Received: "
-            f"{name}.shape={array.shape}. Vectors of another encoder belong in another index."
+            f"{name}.shape={array.shape}. {_embed_first(method)} Vectors of another encoder belong "
+            "in another index."
         )
     if array.dtype.kind == "b" or not is_numeric(array):
-        raise TypeError(f"`{name}` must be numbers. Received: {name}.dtype={array.dtype}")
+        raise TypeError(
+            f"`{name}` must be numbers. Received: {name}.dtype={array.dtype}. "
+            + _embed_first(method)
+        )
     with np.errstate(over="ignore"):
         array = np.ascontiguousarray(array, "float32")
     for start in range(0, len(array), BLOCK):
@@ -48,6 +67,10 @@ def as_vectors(name, value, dim):
                 "changed. The encoder diverged, or a zero vector was normalised."
             )
     return array
+
+
+def _embed_first(method):
+    return f"Embed raw inputs first: `index.{method}({_CALLS[method]})`."
 
 
 def normalized(rows):

@@ -1,0 +1,51 @@
+"""Masks of the positions that a pooling layer counts."""
+
+from keras import ops
+
+
+def check_steps(mask, sequence):
+    """Raise if `mask` is not of the shape (batch, steps) of `sequence`."""
+    if not _fits(mask.shape, sequence.shape[:2]):
+        raise ValueError(
+            "The mask must have the batch and the steps of the sequence to pool. Received: "
+            f"mask.shape={tuple(mask.shape)}, sequence.shape={tuple(sequence.shape)}. Pool inside "
+            "the backbone, or pass a `pooling` layer whose `call` has no argument `mask`."
+        )
+
+
+def position_mask(mask, x, features_first):
+    """`mask` as booleans of the shape of `x`: True where a position counts.
+
+    Args:
+        mask: None, or a tensor `(batch, steps)`; for a map, of any leading part of
+            (batch, positions). 0 or False marks padding.
+        x: the sequence or map to pool.
+        features_first: whether axis 1 of `x` holds the features, instead of the last one.
+
+    Returns:
+        None without a mask, and for a map whose mask has other positions: layers that change the
+        size of a map, such as TimeDistributed(Conv2D), pass the mask of their input on.
+
+    Raises:
+        ValueError: if the mask of a sequence has other steps.
+    """
+    if mask is None:
+        return None
+    shape = tuple(x.shape)
+    if len(shape) == 3:
+        check_steps(mask, x)
+    if not _fits(mask.shape, (shape[0], *shape[2:]) if features_first else shape[:-1]):
+        return None
+    keep = ops.cast(mask, "bool")
+    if features_first:
+        keep = ops.expand_dims(keep, 1)
+    for _ in range(len(shape) - len(keep.shape)):
+        keep = ops.expand_dims(keep, -1)
+    return ops.logical_and(keep, ops.ones_like(x, dtype="bool"))
+
+
+def _fits(given, expected):
+    """Whether the shape `given` is the beginning of `expected`, as far as both are known."""
+    return 2 <= len(given) <= len(expected) and all(
+        m == n for m, n in zip(given, expected) if None not in (m, n)
+    )

@@ -1,0 +1,116 @@
+"""Losses in a plain keras.Model: what its error proposes works, and so does docs/own-model.md."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_metric import losses
+from keras_metric.layers import CrossBatchMemory, EmbeddingHead, Mahalanobis
+from keras_metric.models import EmbeddingModel
+
+Y = np.arange(32) % 4
+X = np.random.default_rng(0).normal(Y[:, None], size=(32, 6)).astype("float32")
+TARGETS = {"embedding": Y, "class": Y}
+
+
+def two_heads():
+    inputs = keras.Input((6,))
+    features = keras.layers.Dense(8, "tanh")(inputs)
+    embedding = EmbeddingHead(3, name="embedding")(features)
+    classes = keras.layers.Dense(4, "softmax", name="class")(features)
+    return keras.Model(inputs, {"embedding": embedding, "class": classes})
+
+
+def compiled(model, loss, optimizer=None):
+    both = {"embedding": loss, "class": "sparse_categorical_crossentropy"}
+    model.compile(optimizer or keras.optimizers.Adam(1e-2), loss=both)
+    return model
+
+
+def weights_of(loss):
+    return [weight for layer in loss.layers for weight in layer.get_weights()]
+
+
+def hold(model, loss):
+    for layer in loss.layers:
+        layer.build((None, 3))
+    model.loss_layers = list(loss.layers)
+    return model
+
+
+WITH_WEIGHTS = {
+    "proxies": lambda: losses.ProxyAnchorLoss(4),
+    "boundary": lambda: losses.MarginLoss(learn_beta=True),
+    "distance": lambda: losses.TripletLoss(1.0, mining="all", distance=Mahalanobis()),
+    "sum": lambda: losses.WeightedSum([(1.0, losses.ArcFaceLoss(4)), (0.5, losses.SupConLoss())]),
+}
+WITH_STATE = {
+    "memory": lambda: losses.ContrastiveLoss(memory=CrossBatchMemory(64)),
+    "running length": lambda: losses.AdaFaceLoss(4),
+    "centers": lambda: losses.CenterLoss(4),
+    "histogram": lambda: losses.DynamicSoftMarginLoss(),
+}
+
+
+@pytest.mark.parametrize("name", WITH_WEIGHTS)
+def test_the_lines_of_the_error_work(name):
+    model, loss = two_heads(), WITH_WEIGHTS[name]()
+    text = "Compile the loss with a keras_metric.EmbeddingModel. In a functional keras.Model, or"
+    with pytest.raises(ValueError, match=text) as error:
+        compiled(model, loss).fit(X, TARGETS, verbose=0)
+    exec(str(error.value).split("\n\n")[1], {"model": model, "loss": loss})
+    before = weights_of(loss)
+    compiled(model, loss).fit(X, TARGETS, verbose=0)
+    assert before and all(np.any(a != b) for a, b in zip(before, weights_of(loss)))
+
+
+@pytest.mark.parametrize("name", WITH_STATE)
+def test_a_state_needs_an_embedding_model(name):
+    with pytest.raises(ValueError, match="Only that updates the state of this loss") as error:
+        WITH_STATE[name]()(Y, X)
+    assert "loss_layers" not in str(error.value)
+    model = EmbeddingModel(keras.layers.Dense(8), 3)
+    loss = WITH_STATE[name]()
+    model.compile("sgd", loss)
+    model.predict(X, verbose=0)
+    before = weights_of(loss)
+    model.fit(X, Y, verbose=0)
+    assert any(np.any(a != b) for a, b in zip(before, weights_of(loss)))
+
+
+def test_class_vectors_before_their_length_is_known():
+    with pytest.raises(ValueError, match="with a keras_metric.EmbeddingModel.$"):
+        losses.ProxyAnchorLoss(4).class_vectors  # noqa: B018
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_a_learning_rate_of_its_own(plain):
+    """Adam's first step is the learning rate, for each element with a gradient."""
+    loss = losses.ProxyAnchorLoss(4)
+    by_path = {"proxy_anchor_loss/.*": keras.optimizers.Adam(0.1)}
+    optimizer = keras.optimizers.MultiOptimizer(
+        keras.optimizers.OptimizerMap(keras.optimizers.Adam(1e-3), by_path)
+    )
+    if plain:
+        model = compiled(hold(two_heads(), loss), loss, optimizer)
+    else:
+        model = EmbeddingModel(keras.Sequential([keras.Input((6,)), keras.layers.Dense(8)]), 3)
+        model.compile(optimizer, loss)
+    before, proxies = model.get_weights()[0], loss.class_vectors.copy()
+    model.fit(X, TARGETS if plain else Y, verbose=0)
+    assert np.isclose(np.abs(loss.class_vectors - proxies).max(), 0.1, rtol=1e-2)
+    assert np.isclose(np.abs(model.get_weights()[0] - before).max(), 1e-3, rtol=1e-2)
+
+
+def test_saved_weights_hold_those_of_the_loss():
+    loss = losses.ProxyAnchorLoss(4)
+    model = compiled(hold(two_heads(), loss), loss)
+    model.fit(X, TARGETS, verbose=0)
+    model.save_weights("model.weights.h5")
+    other = losses.ProxyAnchorLoss(4)
+    again = compiled(hold(two_heads(), other), other)
+    again.optimizer.build(again.trainable_variables)
+    again.load_weights("model.weights.h5")
+    np.testing.assert_array_equal(other.class_vectors, loss.class_vectors)
+    for a, b in zip(again.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
