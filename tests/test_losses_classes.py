@@ -324,7 +324,7 @@ def model_of(loss, **settings):
     ],
 )
 def test_one_label_does_not_stand_for_all_pairs(call, monkeypatch):
-    monkeypatch.setattr(losses.DynamicSoftMarginLoss, "_check_layers", lambda self: None)
+    monkeypatch.setattr(losses.DynamicSoftMarginLoss, "_check_layers", lambda self, dim: None)
     with pytest.raises(ValueError, match=r"one label. Received: y_true.shape=\(1,\)"):
         call(np.random.default_rng(0).normal(size=(4, 2, 3)).astype("float32"))
 
