@@ -296,11 +296,19 @@ def checked_ids(labels, name="labels", takes_multi_hot=False):
     return labels.astype("int32")
 
 
-def without_floats(name, labels):
-    """Return NumPy labels of any kind; floats as integers, or raise if they are no class ids."""
-    if labels.dtype.name not in _WHOLE_BELOW:
+def without_floats(name, labels, any_exact=False):
+    """Return NumPy labels of any kind; floats as integers, or raise if they are no class ids.
+
+    `any_exact`: whether other floats are returned as they are, unless ids may have been rounded.
+    """
+    dtype = labels.dtype.name
+    if dtype not in _WHOLE_BELOW:
         return labels
-    _check_whole(name, labels, labels.dtype.name)
+    whole = _are_whole(labels, dtype, np).all()
+    rounded = dtype != "float64" and (np.abs(labels) >= _WHOLE_BELOW[dtype]).any()
+    if not whole and any_exact and not rounded:
+        return labels
+    _check_whole(name, labels, dtype)
     return labels.astype("int64")
 
 

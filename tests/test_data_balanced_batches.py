@@ -339,7 +339,7 @@ def test_load_reads_a_repeated_row_once_and_names_the_item_that_fails():
         ({"classes_per_batch": 0}, "`classes_per_batch` must be at least 1"),
         ({"samples_per_class": 2.5}, "`samples_per_class` must be an integer"),
         ({"y": np.arange(4)}, r"len\(x\)=20, len\(y\)=4"),
-        ({"y": np.eye(4)[np.repeat(np.arange(4), 5)]}, "np.argmax"),
+        ({"y": np.eye(4)[np.repeat(np.arange(4), 5)]}, r"argmax\(axis=-1\)"),
         ({"y": np.repeat([0.0, 1.0, 2.0, np.nan], 5)}, "NaN or infinite label in row 15"),
         ({"y": np.array(["a", None] * 10, dtype=object)}, "missing label in row 1"),
         ({"y": np.array([NAType(), "a"] * 10, dtype=object)}, "missing label in row 0"),

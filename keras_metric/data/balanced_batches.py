@@ -33,8 +33,8 @@ class BalancedBatches(SeededBatches):
     Args:
         x: array, memory map or tensor of the backend with a row for each sample; or a dict, tuple
             or list of them for a model of several inputs; or with `load` a sequence of items.
-        y: labels, `(rows,)` or `(rows, 1)`: integers of any width, strings, floats that are whole
-            numbers below 2**24, booleans, or Python objects that can be compared.
+        y: labels, `(rows,)` or `(rows, 1)`: integers of any width, strings, floats (in
+            float32 below 2**24), booleans, or Python objects that can be compared.
         classes_per_batch: integer, classes in each batch (P).
         samples_per_class: integer, samples of each class in a batch (K). With 1 there are no
             positives: a warning says so, unless `views` makes some. Proxy losses do not mind.

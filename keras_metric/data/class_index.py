@@ -32,7 +32,8 @@ class ClassIndex:
 def number_labels(labels, name="y", as_ids=True):
     """Return `(classes, ids)` with `classes[ids]` equal to `labels`, and `classes` in order.
 
-    `as_ids`: whether floats must be class ids, that is, whole numbers; `classes` are integers then.
+    `as_ids`: whether floats that are whole numbers become integers, and those of a dtype too narrow
+    for them raise.
     """
     labels = as_array(name, labels)
     if labels.ndim == 2 and labels.shape[1] == 1:
@@ -46,7 +47,7 @@ def number_labels(labels, name="y", as_ids=True):
         raise ValueError(f"`{name}` must hold at least one label. Received: len({name})=0")
     if labels.dtype.kind == "f" and not np.isfinite(labels).all():
         raise _missing(name, np.flatnonzero(~np.isfinite(labels))[0], "NaN or infinite")
-    labels = _packed(without_floats(name, labels) if as_ids else labels)
+    labels = _packed(without_floats(name, labels, any_exact=True) if as_ids else labels)
     if labels.dtype.kind in "biuf":
         classes, ids = np.unique(labels, return_inverse=True)
         return classes, ids.reshape(-1)
