@@ -1,4 +1,4 @@
-"""Threads that search, add and save at once: who waits for whom, and that nobody starves."""
+"""Threads that search, add and save at the same time: their order, and that none starves."""
 
 import os
 import sys

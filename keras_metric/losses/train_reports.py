@@ -1,4 +1,4 @@
-"""What losses tell about training while somebody watches: distances, and the active fraction."""
+"""Statistics that losses report during training: pair distances and the active fraction."""
 
 import contextlib
 import threading
