@@ -3,7 +3,7 @@
 import numpy as np
 
 from keras_metric._checks import check_count, check_number
-from keras_metric.evaluation._inputs import as_codes, as_labels
+from keras_metric.evaluation._inputs import as_codes, as_labels, as_rates
 from keras_metric.roc import as_pairs, roc_curve
 
 
@@ -87,9 +87,7 @@ def verification_metrics(
         Face Recognition Vendor Test Part 3: Demographic Effects (errors of groups at one
         threshold).
     """
-    rates = [far] if np.ndim(far) == 0 else list(far)
-    for rate in rates:
-        check_number("far", rate, at_least=0, at_most=1)
+    rates = as_rates(far)
     if threshold is not None:
         check_number("threshold", threshold)
     scores, same = as_pairs(scores, same)
@@ -171,6 +169,10 @@ def _as_folds(folds, num_pairs):
         return None
     if np.ndim(folds) == 0:
         check_count("folds", folds, at_least=2)
+        if folds > num_pairs:
+            raise ValueError(
+                f"`folds` must be at most the number of pairs, {num_pairs}. Received: folds={folds}"
+            )
         # Consecutive pairs, the first folds one longer where the number does not divide.
         return np.repeat(
             np.arange(folds), [len(p) for p in np.array_split(range(num_pairs), folds)]
