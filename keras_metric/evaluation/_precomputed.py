@@ -46,7 +46,9 @@ class PrecomputedRanking:
             yield np.arange(rows.start, rows.stop)[answered], ranks, relevant
 
     def _sorted(self, rows):
-        keys = order_keys(np.ldexp(self.distances[rows], self.exponent), np.arange(len(self.item_codes)))
+        keys = order_keys(
+            np.ldexp(self.distances[rows], self.exponent), np.arange(len(self.item_codes))
+        )
         same = self.codes[rows, None] == self.item_codes
         hidden = np.zeros_like(same)
         if self.groups is not None:
