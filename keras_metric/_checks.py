@@ -101,8 +101,8 @@ def as_array(name, value):
         if np.ma.is_masked(value):
             raise ValueError(
                 f"`{name}` must have a value in every place. Received: a masked array with "
-                f"{np.ma.count_masked(value)} masked entries. Leave their rows out, or fill them: "
-                f"{name}.filled(value)."
+                f"{np.ma.count_masked(value)} masked entries. Leave their rows out, or fill them "
+                "by its method filled(value)."
             )
         # A matrix, a subclass as well, would multiply where an array takes products by element.
         return np.asarray(value)
