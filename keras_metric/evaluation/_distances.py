@@ -15,7 +15,7 @@ _FORMS = {
 METRICS = tuple(_FORMS)
 # Those that `in_units` knows; a distance of "snr" depends on its query's variance as well.
 UNITS = tuple(name for name in METRICS if name != "snr")
-_CANCELLED = np.float32(2.0**-44)
+_CANCELLED = np.float32(2.0**-26)  # below it a float64 product has less digits than float32
 HEADROOM = 50  # 2**50 squared is far inside float32, also summed over millions of dimensions
 _NUMBERS = 1 << 19  # float64 numbers handled at a time: 4 MB
 
@@ -99,9 +99,11 @@ class Geometry:
             product += b_squares
             reach = a_squares[:, None].astype("float32") + b_squares.astype("float32")
         distances = product.astype("float32")
-        # What cancellation leaves of a true zero must be zero, or copies would not tie.
-        size = distances if self.squared else np.abs(distances)
-        distances[size < _CANCELLED * reach] = 0.0
+        # Of near copies the product has lost the digits; exact copies must tie.
+        row, column = np.nonzero(distances < _CANCELLED * reach)
+        if len(row) and (self.squared or self.unit):
+            first, second = np.arange(len(self.queries))[query], np.arange(len(self.gallery))[item]
+            distances[row, column] = self.paired(first[row], second[column])
         return distances
 
     def in_units(self, distances):
