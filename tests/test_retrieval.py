@@ -85,6 +85,8 @@ DATA = {
     ],
     "grid": lambda rng, n: rng.integers(-1, 2, (n, 4)).astype("float64"),
     "one point": lambda rng, n: np.full((n, 5), 0.1, "float32"),
+    "near copies": lambda rng, n: rng.standard_normal((n, 7))[rng.integers(0, n // 3, n)]
+    + 1e-9 * rng.integers(0, 3, (n, 1)),
     "far from zero": lambda rng, n: 1e4 + rng.standard_normal((n, 6)),
     "an outlier": lambda rng, n: np.vstack(
         [rng.standard_normal((n - 1, 3)), np.full((1, 3), 1e12)]
@@ -116,6 +118,26 @@ def test_every_way_equals_the_definitions(kind, rng):
     assert retrieval_metrics(x, y, k=CUTS) == pytest.approx(by_hand(x, y), abs=1e-12)
     parts = x[:70], y[:70], x[60:], y[60:]
     assert retrieval_metrics(*parts, k=CUTS) == pytest.approx(by_hand(*parts), abs=1e-12)
+
+
+@pytest.mark.parametrize("most_counted", [0, 32])
+def test_copies_of_another_width(most_counted, rng, monkeypatch):
+    """A gallery of float64, queries of the same vectors as float32: all are near copies."""
+    monkeypatch.setattr(_ranks, "MOST_COUNTED", most_counted)
+    gallery = rng.standard_normal((5, 3))[rng.integers(0, 5, 80)]
+    parts = gallery[:60].astype("float32"), rng.integers(0, 6, 60), gallery, rng.integers(0, 6, 80)
+    assert retrieval_metrics(*parts, k=CUTS) == pytest.approx(by_hand(*parts), abs=1e-12)
+
+
+@pytest.mark.parametrize("size", [1e22, 1e30])
+@pytest.mark.parametrize("metric", ["euclidean", "squared_euclidean"])
+def test_one_huge_vector_does_not_hide_the_others(metric, size, rng):
+    """It has a class of its own, so that it is nobody's positive and before nobody's."""
+    x, y = rng.standard_normal((60, 5)).astype("float32"), rng.integers(0, 9, 60)
+    wanted = by_hand(x, y)
+    wanted["excluded_queries"] += 1
+    x, y = np.concatenate([x, np.full((1, 5), size, "float32")]), np.append(y, 99)
+    assert retrieval_metrics(x, y, k=CUTS, metric=metric) == pytest.approx(wanted, abs=1e-12)
 
 
 @pytest.mark.parametrize("with_groups", [False, True])
