@@ -233,7 +233,7 @@ class TestInputs:
             (dict(scores=[1, 2], same=[1, 0], threshold=10**400), "finite"),
             (dict(scores=np.ma.array([1, 2], mask=[0, 1]), same=[1, 0]), "1 masked"),
             (dict(scores=[1, 2], same=[1, 0], folds=1), "at least 2"),
-            (dict(scores=[1, 2], same=[1, 0], folds=3), "at most the number of pairs, 2"),
+            (dict(scores=[1, 2], same=[1, 0], folds=3), "at most 2, one for each"),
             (dict(scores=[1, 2], same=[1, 0], folds=[1, 1]), "two folds"),
             (dict(scores=[1, 2, 3, 4], same=[1, 1, 0, 0], folds=2), "in the order of their kind"),
             (dict(scores=[1, 2], same=[1, 0], groups=[1]), "groups"),

@@ -22,7 +22,7 @@ def as_cuts(k):
     for cut in cuts:
         check_count("k", cut)
         if cut > _LARGEST_CUT:
-            raise ValueError(f"`k` must be at most {_LARGEST_CUT}. Received: k={k!r}")
+            raise ValueError(f"`k` must be at most {_LARGEST_CUT}. Received: k={shown(k)}")
     return cuts
 
 
@@ -33,8 +33,8 @@ def as_rates(far):
         check_number("far", rate, at_least=0, at_most=1)
     if len({f"{rate:g}" for rate in rates}) < len(set(rates)):
         raise ValueError(
-            f"`far` must differ in the first six digits, by which results are named. Received: "
-            f"far={far!r}"
+            "`far` must differ in the first six digits, by which results are named. Received: "
+            f"far={shown(far)}"
         )
     return rates
 

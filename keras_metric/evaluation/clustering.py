@@ -4,7 +4,7 @@ import warnings
 
 import numpy as np
 
-from keras_metric._checks import check_choice, check_count, check_flag
+from keras_metric._checks import check_choice, check_count, check_flag, shown
 from keras_metric.evaluation._distances import exponent_of
 from keras_metric.evaluation._inputs import as_codes, as_embeddings, as_labels
 
@@ -75,7 +75,9 @@ def clustering_metrics(
     check_count("seed", seed, at_least=0)
     limit = 2 ** {"faiss": 31, "scikit-learn": 32}[engine]
     if seed >= limit:
-        raise ValueError(f"`seed` must be below {limit} for engine={engine!r}. Received: {seed=}")
+        raise ValueError(
+            f"`seed` must be below {limit} for engine={engine!r}. Received: seed={shown(seed)}"
+        )
     embeddings = as_embeddings("embeddings", embeddings)
     codes = as_codes(as_labels("labels", labels, len(embeddings)))[0]
     if len(codes) == 0:

@@ -171,7 +171,7 @@ def _as_folds(folds, num_pairs):
         check_count("folds", folds, at_least=2)
         if folds > num_pairs:
             raise ValueError(
-                f"`folds` must be at most the number of pairs, {num_pairs}. Received: folds={folds}"
+                f"`folds` must be at most {num_pairs}, one for each pair. Received: {folds}"
             )
         # Consecutive pairs, the first folds one longer where the number does not divide.
         return np.repeat(
