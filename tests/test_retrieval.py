@@ -6,6 +6,7 @@ import tracemalloc
 import keras
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from keras_metric.evaluation import _counting, _precomputed, _ranks, retrieval_metrics
 
@@ -284,6 +285,23 @@ class TestIntervals:
             retrieval_metrics(x, y, confidence=0.8, seed=seed) for seed in (1, 1, 2)
         )
         assert first == again != other
+
+
+def test_evaluations_in_several_threads_give_blas_its_threads_back():
+    def threads():
+        return {
+            library["num_threads"]
+            for library in threadpool_info()
+            if library["internal_api"] == "openblas"
+        }
+
+    with threadpool_limits(2, "blas"):
+        if threads() != {2}:
+            pytest.skip("NumPy has no OpenBLAS whose threads can be set")
+        first, second = (_counting.in_threads(str, [1, 2]) for _ in range(2))
+        assert (next(first), next(second)) == ("1", "1") and threads() == {1}
+        assert list(first) == ["2"] and threads() == {1}
+        assert list(second) == ["2"] and threads() == {2}
 
 
 class TestProgress:
