@@ -193,6 +193,14 @@ class TestRetrievalEvaluator:
                 assert history[f"val_{key}"][-1] == pytest.approx(value), key
         assert "val_recall_at_1" in history
 
+    def test_a_name_that_is_missing_in_some_epochs(self, model, data):
+        given = iter([{"late": np.nan}, {"early": 1.0}, {"late": 2.0, "early": 3.0}])
+        evaluator = RetrievalEvaluator(*data, measures=[lambda *_: next(given)], at_start=True)
+        fit(model, data, evaluator)
+        assert evaluator.history["epoch"] == [0, 1, 2]
+        np.testing.assert_equal(evaluator.history["early"], [np.nan, 1.0, 3.0])
+        np.testing.assert_equal(evaluator.history["late"], [np.nan, np.nan, 2.0])
+
     def test_measures_with_a_gallery(self, model, data):
         x, y = data
         seen = []

@@ -223,7 +223,9 @@ class RetrievalEvaluator(keras.callbacks.Callback):
                 stacklevel=2,
             )
         for key, value in result.items():
-            self.history.setdefault(f"{name}_{key}" if name else key, []).append(value)
+            # A measure may leave out a name in some epochs; the lists stay beside "epoch".
+            values = self.history.setdefault(f"{name}_{key}" if name else key, [])
+            values += [float("nan")] * (len(self.history["epoch"]) - 1 - len(values)) + [value]
         return {f"{prefix}_{key}": result[key] for key in result if not key.startswith(_UNLOGGED)}
 
     def _report(self, epoch, metrics, written):
