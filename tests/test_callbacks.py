@@ -193,6 +193,18 @@ class TestRetrievalEvaluator:
                 assert history[f"val_{key}"][-1] == pytest.approx(value), key
         assert "val_recall_at_1" in history
 
+    @pytest.mark.parametrize("result", [None, 1.0, {"a": np.ones(2)}, {1: 1.0}, [("a", 1.0)]])
+    def test_a_measure_that_returns_no_numbers(self, model, data, result):
+        evaluator = RetrievalEvaluator(*data, measures=[lambda *_: result])
+        with pytest.raises(TypeError, match="dict from names to numbers"):
+            fit(model, data, evaluator)
+
+    def test_a_column_of_labels_gives_the_same_pictures(self, model, data, tmp_path):
+        """A picture that cannot be drawn warns."""
+        settings = dict(log_dir=tmp_path / "log", pictures=["distance_history"])
+        evaluator = RetrievalEvaluator(data[0], data[1][:, None], **settings)
+        fit(model, data, evaluator, epochs=1)
+
     def test_a_name_that_is_missing_in_some_epochs(self, model, data):
         given = iter([{"late": np.nan}, {"early": 1.0}, {"late": 2.0, "early": 3.0}])
         evaluator = RetrievalEvaluator(*data, measures=[lambda *_: next(given)], at_start=True)

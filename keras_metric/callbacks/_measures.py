@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from keras_metric._checks import shown
 from keras_metric.evaluation import (
     clustering_metrics,
     few_shot_accuracy,
@@ -85,6 +86,13 @@ def check_labels(names, source, gallery, k, metric):
 
 def _called(function):
     def measure(embeddings, labels, *gallery, k, metric):
-        return dict(function(embeddings, labels, *gallery))
+        result = function(embeddings, labels, *gallery)
+        named = isinstance(result, dict) and all(isinstance(name, str) for name in result)
+        if not named or any(np.shape(value) for value in result.values()):
+            raise TypeError(
+                "A function in `measures` must return a dict from names to numbers. Received: "
+                f"{shown(result)}"
+            )
+        return {name: float(value) for name, value in result.items()}
 
     return measure
