@@ -104,7 +104,7 @@ def as_array(name, value):
                 f"{np.ma.count_masked(value)} masked entries. Leave their rows out, or fill them "
                 "by its method filled(value)."
             )
-        # A matrix, a subclass as well, would multiply where an array takes products by element.
+        # np.matrix, another subclass, multiplies matrices where an array multiplies elements.
         return np.asarray(value)
     if ops.is_tensor(value):
         return ops.convert_to_numpy(value)

@@ -87,7 +87,8 @@ class RetrievalEvaluator(keras.callbacks.Callback):
 
     Raises:
         TypeError: an argument of another type.
-        ValueError: arrays of unequal length or without labels, or a source without end.
+        ValueError: arrays of unequal length or without labels, labels of which a measure cannot be
+            computed, or a source without end.
 
     Example:
         >>> import keras

@@ -34,7 +34,7 @@ class Geometry:
         self.same = queries is gallery
         self.raw_queries, self.raw_gallery, self.kept = queries, gallery, None
         # A power of two changes no digit. Squares of large vectors fit float32 after it, and those
-        # of vectors 1e-30 times as long are not zero. Rows of length 1 have a scale of their own.
+        # of vectors 1e-30 times as long are not zero. Metrics that normalize rows need no scale.
         exponent = HEADROOM - exponent_of(queries, gallery)
         self.scale = 1.0 if self.unit else 2.0 ** min(exponent, 1000)
         self.origin = np.zeros(gallery.shape[1])
@@ -99,7 +99,7 @@ class Geometry:
             product += b_squares
             reach = a_squares[:, None].astype("float32") + b_squares.astype("float32")
         distances = product.astype("float32")
-        # Of near copies the product has lost the digits; exact copies must tie.
+        # The product of near copies has lost its digits: measure them by their difference.
         row, column = np.nonzero(distances < _CANCELLED * reach)
         if len(row) and (self.squared or self.unit):
             first, second = np.arange(len(self.queries))[query], np.arange(len(self.gallery))[item]

@@ -46,7 +46,7 @@ def clustering_metrics(
         engine: `"scikit-learn"` (default: k-means++ start, up to 100 rounds), or `"faiss"` (20
             rounds from random points; faster for thousands of clusters; needs `faiss-cpu`).
         silhouette: True adds the silhouette of the labels. It measures all pairs, in blocks.
-        seed: Integer for the start of k-means.
+        seed: Integer for the start of k-means, below 2**32; below 2**31 for FAISS.
 
     Returns:
         Dict of floats, as in the table; `silhouette` only on request, NaN if there is one label
@@ -143,7 +143,7 @@ def _faiss_clusters(embeddings, num_clusters, seed):
             'clustering_metrics(engine="faiss") needs FAISS: pip install faiss-cpu. '
             'engine="scikit-learn" does without.'
         ) from error
-    # An offset would cost float32 its digits; scikit-learn takes it off as well.
+    # A large offset leaves float32 too few digits. scikit-learn subtracts the mean as well.
     embeddings = np.ascontiguousarray(embeddings - embeddings.mean(axis=0), "float32")
     # Every item takes part: FAISS by itself draws 256 for each cluster.
     kmeans = faiss.Kmeans(

@@ -83,7 +83,7 @@ def few_shot_accuracy(
         )
     far = _squares
     if metric == "euclidean":
-        # Distances keep their order, and their squares are finite and lose no digits to an offset.
+        # Scale and shift keep the order of distances. Squares stay finite and keep their digits.
         embeddings = np.ldexp(embeddings, -exponent_of(embeddings))
         embeddings -= np.median(embeddings, axis=0)
     else:

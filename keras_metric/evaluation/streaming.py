@@ -214,7 +214,7 @@ class TripletAccuracy(DistanceMean):
 
         start = ops.zeros_like(partners.num_positives, dtype="float32")
         (wins,) = partners.for_each_positive(step, (start,))
-        # A comparison with NaN is False, as if the encoder were merely bad.
+        # A comparison with NaN is False, which would count as a triplet that is not satisfied.
         wins = ops.where(ops.any(ops.isnan(measured), axis=1), float("nan"), wins)
         # In floats: large batches have more triplets than an int32 can count.
         counts = (partners.num_positives, partners.num_negatives)

@@ -60,7 +60,8 @@ def verification_metrics(
         far: Number or numbers in 0 to 1: the false accept rates x.
         threshold: None, or the threshold that was chosen on other pairs, in units of the scores.
         folds: None; the number of folds of equal size, of consecutive pairs (10, for LFW in the
-            order of its list); or an array `(pairs,)` that names the fold of each pair.
+            order of its list), at most one for each pair; or an array `(pairs,)` that names the
+            fold of each pair.
         groups: None, or an array `(pairs,)` with an attribute of each pair, of any kind. Adds,
             for each group g, what is above of its own pairs, as `"g/auc"` and so on; `threshold`
             stays that of all pairs. `"g/far_at_shared_far_x"` and `"g/frr_at_shared_far_x"` are
