@@ -98,7 +98,14 @@ def check_function(name, value):
 def as_array(name, value):
     """Return `value` (array, tensor of the backend, list, column of a table) as a NumPy array."""
     if isinstance(value, np.ndarray):
-        return value
+        if np.ma.is_masked(value):
+            raise ValueError(
+                f"`{name}` must have a value in every place. Received: a masked array with "
+                f"{np.ma.count_masked(value)} masked entries. Leave their rows out, or fill them "
+                "by its method filled(value)."
+            )
+        # np.matrix, another subclass, multiplies matrices where an array multiplies elements.
+        return np.asarray(value)
     if ops.is_tensor(value):
         return ops.convert_to_numpy(value)
     if isinstance(value, Iterator):

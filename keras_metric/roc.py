@@ -114,7 +114,8 @@ def roc_curve(scores, same, larger_is_closer=False):
     scores, same = as_pairs(scores, same)
     signed = -scores if larger_is_closer else scores
     order = np.argsort(signed, kind="stable")
-    ends = np.flatnonzero(np.diff(signed[order], append=np.inf))  # the last of equal scores
+    ordered = signed[order]
+    ends = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True))  # the last of equal scores
     true = np.concatenate([[0], np.cumsum(same[order])[ends]])
     both = np.concatenate([[0], ends + 1])
     nothing = np.inf if larger_is_closer else -np.inf

@@ -193,6 +193,26 @@ class TestRetrievalEvaluator:
                 assert history[f"val_{key}"][-1] == pytest.approx(value), key
         assert "val_recall_at_1" in history
 
+    @pytest.mark.parametrize("result", [None, 1.0, {"a": np.ones(2)}, {1: 1.0}, [("a", 1.0)]])
+    def test_a_measure_that_returns_no_numbers(self, model, data, result):
+        evaluator = RetrievalEvaluator(*data, measures=[lambda *_: result])
+        with pytest.raises(TypeError, match="dict from names to numbers"):
+            fit(model, data, evaluator)
+
+    def test_a_column_of_labels_gives_the_same_pictures(self, model, data, tmp_path):
+        """A picture that cannot be drawn warns."""
+        settings = dict(log_dir=tmp_path / "log", pictures=["distance_history"])
+        evaluator = RetrievalEvaluator(data[0], data[1][:, None], **settings)
+        fit(model, data, evaluator, epochs=1)
+
+    def test_a_name_that_is_missing_in_some_epochs(self, model, data):
+        given = iter([{"late": np.nan}, {"early": 1.0}, {"late": 2.0, "early": 3.0}])
+        evaluator = RetrievalEvaluator(*data, measures=[lambda *_: next(given)], at_start=True)
+        fit(model, data, evaluator)
+        assert evaluator.history["epoch"] == [0, 1, 2]
+        np.testing.assert_equal(evaluator.history["early"], [np.nan, 1.0, 3.0])
+        np.testing.assert_equal(evaluator.history["late"], [np.nan, np.nan, 2.0])
+
     def test_measures_with_a_gallery(self, model, data):
         x, y = data
         seen = []
@@ -269,6 +289,18 @@ class TestRetrievalEvaluator:
             (dict(x=[], gallery=(np.zeros((3, 2)), [1])), "gallery"),
             (dict(x=[], k=0), "at least 1"),
             (dict(x=[], metric="l2"), "one of"),
+            (dict(x=np.eye(3), y=[0, 0, 1], metric="precomputed"), "one of"),
+            (dict(x=np.eye(3), y=np.eye(3)), "labels of x"),
+            (dict(x=np.eye(3), y=[0, np.nan, 1]), "no NaN"),
+            (dict(sets={"seen": (np.eye(3), ["a", None, "b"])}), "comparable"),
+            (dict(x=np.eye(3), y=[0, 0, 1], gallery=(np.eye(3), ["a", "b", "c"])), "one kind"),
+            (dict(x=[], gallery=(np.eye(2), np.eye(2))), "labels of gallery"),
+            (dict(x=np.eye(3), y=[0, 0, 1], measures=["few_shot"]), "shots . queries = 16"),
+            (dict(x=np.eye(3), y=[0, 0, 0], measures=["verification"]), "two classes"),
+            (
+                dict(x=[], gallery=[], measures=["identification"], metric="snr"),
+                "one of .*squared_euclidean.*snr",
+            ),
             (dict(x=[], every=0), "every"),
             (dict(), "either `x`"),
             (dict(x=[], sets={"a": []}), "either `x`"),

@@ -60,6 +60,27 @@ def test_the_clusters_are_those_of_k_means(rng):
     assert (ours["num_clusters"], ours["num_items"]) == (5.0, 90.0)
 
 
+@pytest.mark.parametrize("engine", ["scikit-learn", "faiss"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_scale_does_not_count(engine, dtype, rng):
+    """FAISS would end the process where a square is infinite."""
+    if engine == "faiss":
+        pytest.importorskip("faiss")
+    x, labels = rng.normal(size=(120, 4)).astype(dtype), unequal(rng)
+    settings = dict(engine=engine, silhouette=True)
+    wanted = clustering_metrics(x, labels, **settings)
+    for exponent in (-100, 100) if dtype == "float32" else (-700, 700):
+        assert clustering_metrics(np.ldexp(x, exponent), labels, **settings) == wanted
+
+
+def test_an_offset_does_not_count_for_faiss(rng):
+    """Of float32 it would leave steps of 1."""
+    pytest.importorskip("faiss")
+    x, labels = rng.integers(-64, 64, (120, 4)) / 64, unequal(rng)
+    wanted = clustering_metrics(x, labels, engine="faiss")
+    assert clustering_metrics(x + 2.0**24, labels, engine="faiss") == wanted
+
+
 def test_silhouette_on_request(rng):
     x, labels = rng.normal(size=(60, 3)), unequal(rng, 60)
     assert "silhouette" not in clustering_metrics(x, labels)
@@ -83,6 +104,8 @@ def test_odd_sets(rng):
         (dict(engine="kmeans"), "one of"),
         (dict(num_clusters=5), "at least as many items"),
         (dict(num_clusters=0), "at least 1"),
+        (dict(seed=2**32), "below 4294967296 for engine='scikit-learn'"),
+        (dict(seed=2**31, engine="faiss"), "below 2147483648 for engine='faiss'"),
         (dict(labels=[0]), "one label for each"),
         (dict(embeddings=[[np.nan], [0.0]]), "row 0"),
         (dict(embeddings=np.zeros((0, 2)), labels=[]), "at least one item"),

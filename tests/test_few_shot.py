@@ -66,6 +66,21 @@ def test_cosine_does_not_see_lengths(data, rng):
     assert few_shot_accuracy(longer, labels, shots=3, episodes=40) != ours
 
 
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+@pytest.mark.parametrize("exponent", [-700, 700])
+def test_scale_does_not_count(metric, exponent, data):
+    x, labels = data
+    settings = dict(shots=3, episodes=40, metric=metric)
+    wanted = few_shot_accuracy(x, labels, **settings)
+    assert few_shot_accuracy(np.ldexp(x, exponent), labels, **settings) == wanted
+
+
+def test_an_offset_does_not_count(data):
+    x, labels = np.round(64 * data[0]) / 64, data[1]
+    wanted = few_shot_accuracy(x, labels, shots=4, episodes=40)
+    assert few_shot_accuracy(x + 2.0**30, labels, shots=4, episodes=40) == wanted
+
+
 def test_an_example_of_zeros_is_near_to_nothing():
     """Class 1 is at 66 degrees from itself; zeros, at a right angle to all, must not win."""
     x = np.array([[0.0, 0.0], [0.0, 0.0], [1.0, 0.0], [0.4, 0.9165]])

@@ -63,6 +63,18 @@ def test_far_apart_does_not_underflow():
     assert ours["uniformity"] == pytest.approx(-20000 - np.log(3), rel=1e-6)
 
 
+def test_the_ends_of_the_numbers(rng):
+    """A power beyond float64 is infinite; distances whose square is 0 are none the less exact."""
+    x, labels = rng.normal(size=(20, 3)), np.arange(20) // 5
+    wanted = geometry_metrics(x, labels, k=3)
+    assert geometry_metrics(x, labels, k=3, alpha=1e4)["alignment"] == np.inf
+    tiny = geometry_metrics(2.0**-660 * x, labels, k=3)
+    for key in ("intra_distance", "inter_distance"):
+        assert 2.0**660 * tiny[key] == pytest.approx(wanted[key])
+    for key in ("intra_inter_ratio", "triplet_accuracy", "hubness_at_3"):
+        assert tiny[key] == pytest.approx(wanted[key])
+
+
 def test_collapsed_encoder(rng):
     ours = geometry_metrics(np.ones((60, 3)), np.arange(60) // 6, k=3)
     assert ours["triplet_accuracy"] == pytest.approx(0.5)

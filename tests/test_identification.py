@@ -50,6 +50,17 @@ def test_equals_the_definitions(metric, block, data, monkeypatch):
     assert ours["dir_at_far_0"] < ours["dir_at_far_0.4"] < ours["rank_1"] < ours["rank_5"]
 
 
+@pytest.mark.parametrize("scale", [2.0**-660, 2.0**660])
+def test_scale_does_not_count(scale, data):
+    """Squares of these numbers are beyond float64."""
+    x, y, gallery, gallery_y = data
+    wanted = identification_metrics(*data)
+    found = identification_metrics(scale * x, y, scale * gallery, gallery_y)
+    for key in found:
+        found[key] /= scale if key.startswith("threshold") else 1.0
+    assert found == pytest.approx(wanted)
+
+
 def test_one_item_an_identity_is_cmc(data):
     x, y, gallery, gallery_y = data
     first = np.unique(gallery_y, return_index=True)[1]
@@ -80,7 +91,9 @@ def test_only_known_or_only_unknown_probes():
     [
         (dict(metric="snr"), "one of"),
         (dict(k=0), "at least 1"),
+        (dict(k=2**63), "at most"),
         (dict(far=-0.1), "at least 0"),
+        (dict(far=(0.1, 0.10000001)), "first six digits"),
         (dict(gallery_embeddings=np.zeros((0, 1)), gallery_labels=[]), "probes and a gallery"),
         (dict(gallery_embeddings=None, gallery_labels=None), "probes and a gallery"),
         (dict(gallery_embeddings=[[0.0, 1.0]]), "same width"),

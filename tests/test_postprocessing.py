@@ -183,12 +183,19 @@ class TestWhitening:
         with pytest.raises(ValueError, match="at most 2"):
             pca_whitening(np.zeros((9, 2)), dim=3)
 
+    @pytest.mark.parametrize("scale", [1e-30, 1e200])
+    def test_numbers_that_scikit_learn_cannot_whiten(self, rng, scale):
+        """It divides by 2e-16 at least: of tiny rows the axes would keep their variances."""
+        with pytest.raises(ValueError, match="more than 1e-12 .* Scale them"):
+            pca_whitening(scale * rng.normal(size=(50, 3)))
+
 
 @pytest.mark.parametrize(
     ("function", "arguments", "message"),
     [
         (query_expansion, dict(k=0), "at least 1"),
         (query_expansion, dict(alpha=-1), "at least 0"),
+        (query_expansion, dict(alpha=10**400), "at least 0"),
         (query_expansion, dict(gallery_embeddings=[[0.0]]), "same width"),
         (k_reciprocal_distances, dict(k1=0), "at least 1"),
         (k_reciprocal_distances, dict(weight=2), "at most 1"),

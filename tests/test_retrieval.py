@@ -6,6 +6,7 @@ import tracemalloc
 import keras
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from keras_metric.evaluation import _counting, _precomputed, _ranks, retrieval_metrics
 
@@ -85,6 +86,9 @@ DATA = {
     ],
     "grid": lambda rng, n: rng.integers(-1, 2, (n, 4)).astype("float64"),
     "one point": lambda rng, n: np.full((n, 5), 0.1, "float32"),
+    "near copies": lambda rng, n: (
+        rng.standard_normal((n, 7))[rng.integers(0, n // 3, n)] + 1e-9 * rng.integers(0, 3, (n, 1))
+    ),
     "far from zero": lambda rng, n: 1e4 + rng.standard_normal((n, 6)),
     "an outlier": lambda rng, n: np.vstack(
         [rng.standard_normal((n - 1, 3)), np.full((1, 3), 1e12)]
@@ -116,6 +120,26 @@ def test_every_way_equals_the_definitions(kind, rng):
     assert retrieval_metrics(x, y, k=CUTS) == pytest.approx(by_hand(x, y), abs=1e-12)
     parts = x[:70], y[:70], x[60:], y[60:]
     assert retrieval_metrics(*parts, k=CUTS) == pytest.approx(by_hand(*parts), abs=1e-12)
+
+
+@pytest.mark.parametrize("most_counted", [0, 32])
+def test_copies_of_another_width(most_counted, rng, monkeypatch):
+    """A gallery of float64, queries of the same vectors as float32: all are near copies."""
+    monkeypatch.setattr(_ranks, "MOST_COUNTED", most_counted)
+    gallery = rng.standard_normal((5, 3))[rng.integers(0, 5, 80)]
+    parts = gallery[:60].astype("float32"), rng.integers(0, 6, 60), gallery, rng.integers(0, 6, 80)
+    assert retrieval_metrics(*parts, k=CUTS) == pytest.approx(by_hand(*parts), abs=1e-12)
+
+
+@pytest.mark.parametrize("size", [1e22, 1e30])
+@pytest.mark.parametrize("metric", ["euclidean", "squared_euclidean"])
+def test_one_huge_vector_does_not_hide_the_others(metric, size, rng):
+    """It has a class of its own, so that it is nobody's positive and before nobody's."""
+    x, y = rng.standard_normal((60, 5)).astype("float32"), rng.integers(0, 9, 60)
+    wanted = by_hand(x, y)
+    wanted["excluded_queries"] += 1
+    x, y = np.concatenate([x, np.full((1, 5), size, "float32")]), np.append(y, 99)
+    assert retrieval_metrics(x, y, k=CUTS, metric=metric) == pytest.approx(wanted, abs=1e-12)
 
 
 @pytest.mark.parametrize("with_groups", [False, True])
@@ -261,6 +285,23 @@ class TestIntervals:
             retrieval_metrics(x, y, confidence=0.8, seed=seed) for seed in (1, 1, 2)
         )
         assert first == again != other
+
+
+def test_evaluations_in_several_threads_give_blas_its_threads_back():
+    def threads():
+        return {
+            library["num_threads"]
+            for library in threadpool_info()
+            if library["internal_api"] == "openblas"
+        }
+
+    with threadpool_limits(2, "blas"):
+        if threads() != {2}:
+            pytest.skip("NumPy has no OpenBLAS whose threads can be set")
+        first, second = (_counting.in_threads(str, [1, 2]) for _ in range(2))
+        assert (next(first), next(second)) == ("1", "1") and threads() == {1}
+        assert list(first) == ["2"] and threads() == {1}
+        assert list(second) == ["2"] and threads() == {2}
 
 
 class TestProgress:
@@ -450,6 +491,17 @@ class TestLabels:
         for kind in ("<f8", ">f8"):
             assert retrieval_metrics(x.astype(kind), [0, 1, 0, 1], k=1)["recall_at_1"] == 1.0
 
+    def test_no_queries_beside_strings(self):
+        """An empty list is an array of floats."""
+        settings = dict(gallery_embeddings=[[0.0]], gallery_labels=["ann"], k=1)
+        result = retrieval_metrics(np.empty((0, 1)), [], **settings)
+        assert (result["num_queries"], result["excluded_queries"]) == (0.0, 0.0)
+
+    def test_dates_name_their_classes(self):
+        days = np.array(["2020-01-01", "2020-01-02"] * 2, "datetime64[ns]")
+        result = retrieval_metrics(np.zeros((4, 1)), days, k=1, per_class=True)
+        assert "2020-01-02T00:00:00.000000000/recall_at_1" in result
+
     def test_queries_that_cannot_be_answered_are_counted(self):
         result = retrieval_metrics([[0.0], [1.0], [2.0]], ["a", "a", "b"], k=1)
         assert (result["num_queries"], result["excluded_queries"]) == (2.0, 1.0)
@@ -472,6 +524,41 @@ class TestInputs:
     def test_scale_does_not_count(self, scale, rng):
         x, y = rng.standard_normal((60, 5)), rng.integers(0, 9, 60)
         assert retrieval_metrics((scale * x).astype("float32"), y) == retrieval_metrics(x, y)
+
+    @pytest.mark.parametrize("metric", ["cosine", "pearson"])
+    def test_the_length_of_a_row_does_not_count(self, metric, rng):
+        x, y = rng.standard_normal((60, 5)), rng.integers(0, 9, 60)
+        lengths = np.where(rng.random((60, 1)) < 0.5, 2.0**700, 2.0**-700)
+        wanted = retrieval_metrics(x, y, metric=metric)
+        assert retrieval_metrics(lengths * x, y, metric=metric) == wanted
+
+    @pytest.mark.parametrize("scale", [1e-310, 1e308])
+    @pytest.mark.parametrize("metric", ["cosine", "dot", "euclidean", "pearson", "snr"])
+    def test_the_ends_of_float64(self, metric, scale):
+        x = scale * np.array([[0.1, 0.2, 0.4], [0.1, 0.2, 0.5], [0.9, -0.1, 0.0], [0.8, -0.2, 0.1]])
+        assert retrieval_metrics(x, [0, 0, 1, 1], k=1, metric=metric)["recall_at_1"] == 1.0
+
+    @pytest.mark.parametrize("scale", [1e-200, 1e-50, 1e40, 1e200])
+    def test_the_scale_of_given_distances_does_not_count(self, scale, rng):
+        x, y = rng.standard_normal((40, 3)), rng.integers(0, 9, 40)
+        d = np.stack([distances_from(query, x, "euclidean") for query in x])
+        settings = dict(k=CUTS, metric="precomputed")
+        assert retrieval_metrics(scale * d, y, **settings) == retrieval_metrics(d, y, **settings)
+
+    def test_subclasses_of_arrays(self, rng):
+        """A matrix has another product, and a masked array no value where it is masked."""
+        x, y = rng.standard_normal((30, 4)), rng.integers(0, 5, 30)
+        wanted = retrieval_metrics(x, y, metric="pearson")
+        with pytest.warns(PendingDeprecationWarning):
+            matrix = np.matrix(x)
+        assert retrieval_metrics(matrix, y, metric="pearson") == wanted
+        masked = np.ma.array(x), np.ma.array(y)
+        assert retrieval_metrics(*masked, metric="pearson") == wanted
+        for part, name in zip(masked, ("embeddings", "labels"), strict=True):
+            part[3] = np.ma.masked
+            with pytest.raises(ValueError, match=f"`{name}` must have a value in every place"):
+                retrieval_metrics(**{"embeddings": x, "labels": y, name: part})
+            part[3] = 0
 
     def test_the_result_is_a_flat_dict_of_floats(self, rng):
         result = retrieval_metrics(rng.standard_normal((9, 2)), np.arange(9) % 3, k=3)
@@ -501,6 +588,7 @@ class TestInputs:
             (dict(embeddings=[[0.0], [1.0]], labels=[0.0, np.nan]), "NaN"),
             (dict(embeddings=[[0.0], [1.0]], labels=np.array([1, np.nan], object)), "NaN.* row 1"),
             (dict(embeddings=[[0.0]], labels=np.array(["NaT"], "datetime64[D]")), "row 0"),
+            (dict(embeddings=[[0.0], [1.0]], labels=[1j, complex(0, np.nan)]), "NaN.* row 1"),
             (dict(embeddings=[[0.0]], labels=[0], gallery_labels=[0]), "gallery_embeddings=None"),
             (dict(embeddings=[[0.0]], labels=[0], gallery_embeddings=[[0.0]]), "gallery_labels="),
             (
@@ -519,6 +607,8 @@ class TestInputs:
                 "same width",
             ),
             (dict(embeddings=[[0.0]], labels=[0], k=0), "at least 1"),
+            (dict(embeddings=[[0.0]], labels=[0], k=2**63), "at most 9223372036854775807"),
+            (dict(embeddings=[[0.0]], labels=[0], k=[], measures=["recall"]), "hold a cut-off"),
             (dict(embeddings=[[0.0]], labels=[0], average="micro"), "one of"),
             (dict(embeddings=[[0.0, 1.0]], labels=[0], metric="precomputed"), "square"),
             (

@@ -114,6 +114,52 @@ def test_pairs(rng):
         TripletAccuracy().update_state(same, np.zeros((6, 2, 3)))
 
 
+@pytest.mark.parametrize("metric", [PositiveDistance, NegativeDistance])
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        ([1], "shape=\\(1,\\), y_pred"),
+        (1, "y_true"),
+        ([1, 0, 1, 0], "shape=\\(4,\\), y_pred"),
+        (np.eye(2)[[0, 1, 0]], "shape=\\(3, 2\\), y_pred"),
+        ([5, 6, 7], "two classes"),
+        ([1, -1, 1], "two classes"),
+        ([1, np.nan, 0], "two classes"),
+        (["a", "b", "a"], "two classes"),
+        (None, "two classes"),
+    ],
+)
+def test_y_of_pairs_is_one_flag_each(metric, y, message):
+    """A number for all pairs would count as one pair of them."""
+    with pytest.raises(ValueError, match=message):
+        metric().update_state(y, np.zeros((3, 2, 3), "float32"))
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("y_pred", [np.zeros((3, 2)), np.zeros((3, 3, 2))])
+def test_weights_are_one_each(metric, y_pred):
+    y_pred = y_pred.astype("float32")
+    for weight in (np.ones(2), np.ones((3, 2)), ["a", "b", "c"]):
+        with pytest.raises(ValueError, match="`sample_weight` must be"):
+            metric().update_state([0, 0, 1], y_pred, weight)
+    one, column = metric(), metric()
+    one.update_state([0, 0, 1], y_pred + np.arange(3).reshape(3, *[1] * (y_pred.ndim - 1)), 2.0)
+    column.update_state(
+        [0, 0, 1], y_pred + np.arange(3).reshape(3, *[1] * (y_pred.ndim - 1)), np.full((3, 1), 2.0)
+    )
+    assert float(one.result()) == float(column.result())
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("shape", [(6, 3), (6, 3, 3)])
+def test_nan_stays_nan(metric, shape, rng):
+    x = rng.normal(size=shape).astype("float32")
+    x[1, 0] = np.nan
+    mean = metric()
+    mean.update_state([0, 0, 0, 1, 1, 1], x)
+    assert np.isnan(float(mean.result()))
+
+
 def test_counters_are_no_half_precision(rng):
     """512 items of 4 a class have 780,288 triplets: beyond float16; bfloat16 counts to 256."""
     y = np.arange(512) // 4

@@ -208,6 +208,11 @@ class TestInputs:
         assert verification_metrics(*tensors) == wanted
         assert verification_metrics(np.array(scores, "float16"), np.array(same, bool)) == wanted
 
+    def test_the_ends_of_float64(self):
+        """The difference of these scores is infinite."""
+        ours = verification_metrics([-1.7e308, 1.7e308, 1.7e308], [1, 1, 0])
+        assert ours["auc"] == 0.75 and ours["threshold"] == -1.7e308
+
     def test_nothing_tells_them_apart(self):
         ours = verification_metrics(np.ones(10), np.arange(10) % 2)
         assert (ours["auc"], ours["eer"], ours["accuracy"]) == (0.5, 0.5, 0.5)
@@ -224,7 +229,11 @@ class TestInputs:
             (dict(scores=[1, 2], same=[1, 2]), "labels_a == labels_b"),
             (dict(scores=[1, 2], same=[1, 1]), "same and different"),
             (dict(scores=[1, 2], same=[1, 0], far=2), "at most 1"),
+            (dict(scores=[1, 2], same=[1, 0], far=(0.1, 0.10000001)), "first six digits"),
+            (dict(scores=[1, 2], same=[1, 0], threshold=10**400), "finite"),
+            (dict(scores=np.ma.array([1, 2], mask=[0, 1]), same=[1, 0]), "1 masked"),
             (dict(scores=[1, 2], same=[1, 0], folds=1), "at least 2"),
+            (dict(scores=[1, 2], same=[1, 0], folds=3), "at most 2, one for each"),
             (dict(scores=[1, 2], same=[1, 0], folds=[1, 1]), "two folds"),
             (dict(scores=[1, 2, 3, 4], same=[1, 1, 0, 0], folds=2), "in the order of their kind"),
             (dict(scores=[1, 2], same=[1, 0], groups=[1]), "groups"),

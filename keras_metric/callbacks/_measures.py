@@ -1,5 +1,8 @@
 """The evaluations that RetrievalEvaluator knows by name."""
 
+import numpy as np
+
+from keras_metric._checks import shown
 from keras_metric.evaluation import (
     clustering_metrics,
     few_shot_accuracy,
@@ -9,6 +12,7 @@ from keras_metric.evaluation import (
     retrieval_metrics,
     verification_metrics,
 )
+from keras_metric.evaluation._inputs import as_codes, as_labels
 
 
 def _retrieval(embeddings, labels, *gallery, k, metric):
@@ -62,8 +66,33 @@ def as_measures(names, has_gallery):
     return [_called(name) if callable(name) else _BY_NAME[name] for name in names]
 
 
+def check_labels(names, source, gallery, k, metric):
+    """Raise where labels alone show that the measures will fail; batches have no labels yet."""
+    parts = [part for part in (source, gallery) if part is not None and part.y is not None]
+    labels = [as_labels(f"labels of {part.name}", part.y, len(part.y)) for part in parts]
+    if labels:
+        as_codes(*labels)
+    if "identification" in names:
+        nothing = np.zeros((1, 1))
+        identification_metrics(nothing, [0], nothing, [0], k=k, metric=metric)
+    if source.y is None:
+        return
+    nothing = np.zeros((len(labels[0]), 1), "float32")
+    if "few_shot" in names:
+        few_shot_accuracy(nothing, labels[0], episodes=2)
+    if "verification" in names:
+        pair_distances(nothing, labels[0], max_pairs=2)
+
+
 def _called(function):
     def measure(embeddings, labels, *gallery, k, metric):
-        return dict(function(embeddings, labels, *gallery))
+        result = function(embeddings, labels, *gallery)
+        named = isinstance(result, dict) and all(isinstance(name, str) for name in result)
+        if not named or any(np.shape(value) for value in result.values()):
+            raise TypeError(
+                "A function in `measures` must return a dict from names to numbers. Received: "
+                f"{shown(result)}"
+            )
+        return {name: float(value) for name, value in result.items()}
 
     return measure

@@ -84,7 +84,7 @@ class Source:
         if self.y is not None:
             embeddings = replicas.predict(encoder, self.x, self.batch_size)
             images = self.x if with_images and looks_like_images(self.x) else None
-            return embeddings, np.asarray(self.y), images
+            return embeddings, np.asarray(self.y).reshape(-1), images
         # One pass for all three: a source may come in another order the next time.
         parts = [self._embed_batch(encoder, batch, with_images) for batch in self._batches()]
         if not parts:

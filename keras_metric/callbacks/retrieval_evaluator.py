@@ -8,11 +8,12 @@ import keras
 import numpy as np
 
 from keras_metric import replicas
-from keras_metric._checks import as_path, check_count, check_flag
+from keras_metric._checks import as_path, check_choice, check_count, check_flag
 from keras_metric.callbacks._board import Board, check_pictures
-from keras_metric.callbacks._measures import as_measures
+from keras_metric.callbacks._measures import as_measures, check_labels
 from keras_metric.callbacks._source import Source
 from keras_metric.evaluation import retrieval_metrics
+from keras_metric.evaluation._distances import METRICS
 from keras_metric.viz._pixels import channels_last
 from keras_metric.viz._style import check_class_names, readable
 from keras_metric.viz.write_projector import PROJECTOR_NAME
@@ -86,7 +87,8 @@ class RetrievalEvaluator(keras.callbacks.Callback):
 
     Raises:
         TypeError: an argument of another type.
-        ValueError: arrays of unequal length or without labels, or a source without end.
+        ValueError: arrays of unequal length or without labels, labels of which a measure cannot be
+            computed, or a source without end.
 
     Example:
         >>> import keras
@@ -126,7 +128,8 @@ class RetrievalEvaluator(keras.callbacks.Callback):
         check_count("max_points", max_points)
         check_flag("at_start", at_start)
         pictures = check_pictures(pictures)
-        # A wrong cut-off or metric should not wait for the end of the first epoch.
+        # A wrong cut-off, metric or label should not wait for the end of the first epoch.
+        check_choice("metric", metric, METRICS)
         nothing = retrieval_metrics(np.zeros((1, 1)), [0], k=k, metric=metric)
         if isinstance(measures, str) or callable(measures):
             measures = [measures]
@@ -137,6 +140,8 @@ class RetrievalEvaluator(keras.callbacks.Callback):
         self.gallery = None
         if gallery is not None:
             self.gallery = Source.of("gallery", gallery, batch_size)
+        for source in self.sets.values():
+            check_labels(measures, source, self.gallery, k, metric)
         self.name, self.k, self.metric = name, k, metric
         self.every, self.at_start = every, at_start
         if images is not None and images is not False:
@@ -219,7 +224,9 @@ class RetrievalEvaluator(keras.callbacks.Callback):
                 stacklevel=2,
             )
         for key, value in result.items():
-            self.history.setdefault(f"{name}_{key}" if name else key, []).append(value)
+            # A measure may leave out a name in some epochs; the lists stay beside "epoch".
+            values = self.history.setdefault(f"{name}_{key}" if name else key, [])
+            values += [float("nan")] * (len(self.history["epoch"]) - 1 - len(values)) + [value]
         return {f"{prefix}_{key}": result[key] for key in result if not key.startswith(_UNLOGGED)}
 
     def _report(self, epoch, metrics, written):

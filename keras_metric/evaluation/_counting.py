@@ -169,6 +169,32 @@ def _look(close, surely, perhaps, axis, before, flags):
             yield place, slot
 
 
+class _BlasLimit:
+    """Context in which BLAS uses one thread, in the whole process.
+
+    Evaluations in several threads overlap. The last one to end lifts the limit: each restoring what
+    it found would leave the process with the limit of another one.
+    """
+
+    def __init__(self):
+        self.lock, self.inside, self.limit = threading.Lock(), 0, None
+
+    def __enter__(self):
+        with self.lock:
+            if not self.inside:
+                self.limit = threadpool_limits(1, "blas")
+            self.inside += 1
+
+    def __exit__(self, *error):
+        with self.lock:
+            self.inside -= 1
+            if not self.inside:
+                self.limit.restore_original_limits()
+
+
+_ONE_BLAS_THREAD = _BlasLimit()
+
+
 def in_threads(function, parts):
     """Yield `function(part)` for all parts, in order, one thread a core.
 
@@ -176,7 +202,7 @@ def in_threads(function, parts):
     that do, inside threads, spend a third of the time waiting for each other.
     """
     workers = min(16, os.cpu_count() or 1)
-    with ThreadPoolExecutor(workers) as pool, threadpool_limits(1, "blas"):
+    with ThreadPoolExecutor(workers) as pool, _ONE_BLAS_THREAD:
         waiting = collections.deque()
         for part in parts:
             waiting.append(pool.submit(function, part))

@@ -15,7 +15,8 @@ _FORMS = {
 METRICS = tuple(_FORMS)
 # Those that `in_units` knows; a distance of "snr" depends on its query's variance as well.
 UNITS = tuple(name for name in METRICS if name != "snr")
-_CANCELLED = np.float32(2.0**-44)
+_CANCELLED = np.float32(2.0**-26)  # below it a float64 product has less digits than float32
+HEADROOM = 50  # 2**50 squared is far inside float32, also summed over millions of dimensions
 _NUMBERS = 1 << 19  # float64 numbers handled at a time: 4 MB
 
 
@@ -32,10 +33,10 @@ class Geometry:
         self.centred_rows, self.unit, self.squared = _FORMS[metric]
         self.same = queries is gallery
         self.raw_queries, self.raw_gallery, self.kept = queries, gallery, None
-        # In float64, where the square of the scale of tiny vectors is still a number.
-        largest = float(max(np.abs(part).max(initial=0.0) for part in (queries, gallery)))
-        # A power of two changes no digit, and squares of large vectors fit float32 after it.
-        self.scale = 2.0 ** -np.ceil(np.log2(largest)) if largest > 0 else 1.0
+        # A power of two changes no digit. Squares of large vectors fit float32 after it, and those
+        # of vectors 1e-30 times as long are not zero. Metrics that normalize rows need no scale.
+        exponent = HEADROOM - exponent_of(queries, gallery)
+        self.scale = 1.0 if self.unit else 2.0 ** min(exponent, 1000)
         self.origin = np.zeros(gallery.shape[1])
         # Between vectors of length 1 a cosine distance is half the squared difference, which
         # keeps its digits where 1 - cos cancels. A zero vector has no length to bring to 1.
@@ -98,9 +99,11 @@ class Geometry:
             product += b_squares
             reach = a_squares[:, None].astype("float32") + b_squares.astype("float32")
         distances = product.astype("float32")
-        # What cancellation leaves of a true zero must be zero, or copies would not tie.
-        size = distances if self.squared else np.abs(distances)
-        distances[size < _CANCELLED * reach] = 0.0
+        # The product of near copies has lost its digits: measure them by their difference.
+        row, column = np.nonzero(distances < _CANCELLED * reach)
+        if len(row) and (self.squared or self.unit):
+            first, second = np.arange(len(self.queries))[query], np.arange(len(self.gallery))[item]
+            distances[row, column] = self.paired(first[row], second[column])
         return distances
 
     def in_units(self, distances):
@@ -108,8 +111,9 @@ class Geometry:
         distances = distances.astype("float64")
         if self.unit:
             return 0.5 * distances if self.squared else distances
-        distances /= self.scale**2
-        return np.sqrt(distances) if self.metric == "euclidean" else distances
+        if self.metric == "euclidean":
+            return np.sqrt(distances) / self.scale
+        return distances / self.scale / self.scale
 
     def keep_exact(self):
         """Keep the gallery in float64: `block` is about to need all of it again and again."""
@@ -138,6 +142,10 @@ class Geometry:
         rows = rows * np.float64(self.scale)
         if self.centred_rows:
             size = np.abs(rows).max(axis=1, keepdims=True)
+            if self.unit:
+                # The mean of huge numbers would overflow, and the square of tiny ones vanish.
+                exponent = np.frexp(size)[1]
+                rows, size = np.ldexp(rows, -exponent), np.ldexp(size, -exponent)
             rows -= rows.mean(axis=1, keepdims=True)
             # A constant row must become zeros, not what rounding left of it.
             rows[np.abs(rows) < 2.0**-48 * size] = 0.0
@@ -158,6 +166,12 @@ class Geometry:
             exact = self._rows(raw[part]) - self.origin
             rows[part], norms[part] = exact, np.sqrt(np.square(exact).sum(axis=1))
         return rows, norms
+
+
+def exponent_of(*arrays):
+    """Return the exponent of the power of two next above the largest number in `arrays`."""
+    largest = max(float(max(part.max(initial=0.0), -part.min(initial=0.0))) for part in arrays)
+    return int(np.frexp(largest)[1])
 
 
 def unit_rows(rows):

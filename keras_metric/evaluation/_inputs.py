@@ -2,7 +2,41 @@
 
 import numpy as np
 
-from keras_metric._checks import as_array, is_missing, is_numeric, rows_hint, without_floats
+from keras_metric._checks import (
+    as_array,
+    check_count,
+    check_number,
+    is_missing,
+    is_numeric,
+    rows_hint,
+    shown,
+    without_floats,
+)
+
+_LARGEST_CUT = np.iinfo("int64").max
+
+
+def as_cuts(k):
+    """Return the cut-offs `k`, an integer of at least 1 or several, as a list."""
+    cuts = [k] if np.ndim(k) == 0 else list(k)
+    for cut in cuts:
+        check_count("k", cut)
+        if cut > _LARGEST_CUT:
+            raise ValueError(f"`k` must be at most {_LARGEST_CUT}. Received: k={shown(k)}")
+    return cuts
+
+
+def as_rates(far):
+    """Return `far`, a number in 0 to 1 or several, as a list; each names a key of the result."""
+    rates = [far] if np.ndim(far) == 0 else list(far)
+    for rate in rates:
+        check_number("far", rate, at_least=0, at_most=1)
+    if len({f"{rate:g}" for rate in rates}) < len(set(rates)):
+        raise ValueError(
+            "`far` must differ in the first six digits, by which results are named. Received: "
+            f"far={shown(far)}"
+        )
+    return rates
 
 
 def as_embeddings(name, value):
@@ -56,8 +90,8 @@ def as_labels(name, value, num_items, as_ids=True):
 
 def _missing(array):
     """Where an array of labels has none: NaN, NaT, or pandas' NA; None is a label."""
-    if array.dtype.kind in "fmM":
-        return np.isnan(array) if array.dtype.kind == "f" else np.isnat(array)
+    if array.dtype.kind in "cfmM":
+        return np.isnat(array) if array.dtype.kind in "mM" else np.isnan(array)
     if array.dtype.kind != "O":
         return np.zeros(1, bool)
     return np.array([is_missing(value) for value in array], bool)
@@ -90,6 +124,9 @@ def as_gallery_embeddings(value, shape):
 
 def as_codes(*labels):
     """Number the labels of several arrays together: equal labels get equal codes from 0 up."""
+    lengths = [len(part) for part in labels]
+    # An empty list is an array of floats, whatever the other labels are.
+    labels = [part for part in labels if len(part)] or labels
     kinds = {_kind(part) for part in labels}
     if len(kinds - {"O"}) > 1:
         raise ValueError(
@@ -107,7 +144,7 @@ def as_codes(*labels):
             "`labels` must be comparable with each other, all of one type. Received: "
             f"dtypes={[str(part.dtype) for part in labels]}"
         ) from error
-    return np.split(codes, np.cumsum([len(part) for part in labels])[:-1])
+    return np.split(codes, np.cumsum(lengths)[:-1])
 
 
 def _kind(labels):

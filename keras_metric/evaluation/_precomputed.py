@@ -3,7 +3,7 @@
 import numpy as np
 
 from keras_metric.evaluation._counting import NOWHERE, in_threads
-from keras_metric.evaluation._distances import order_keys
+from keras_metric.evaluation._distances import HEADROOM, exponent_of, order_keys
 from keras_metric.evaluation._progress import watched
 
 _MOST = 1 << 20  # numbers in a block
@@ -24,6 +24,8 @@ class PrecomputedRanking:
     def __init__(self, distances, codes, gallery_codes, groups, gallery_groups, progress):
         self.alone = gallery_codes is None
         self.distances, self.codes, self.groups, self.progress = distances, codes, groups, progress
+        # float64 holds distances beyond float32; a power of two changes no order and no tie.
+        self.exponent = HEADROOM - exponent_of(distances) if distances.dtype == "float64" else 0
         self.item_codes = codes if self.alone else gallery_codes
         self.item_groups = groups if self.alone else gallery_groups
 
@@ -44,7 +46,9 @@ class PrecomputedRanking:
             yield np.arange(rows.start, rows.stop)[answered], ranks, relevant
 
     def _sorted(self, rows):
-        keys = order_keys(self.distances[rows], np.arange(len(self.item_codes)))
+        keys = order_keys(
+            np.ldexp(self.distances[rows], self.exponent), np.arange(len(self.item_codes))
+        )
         same = self.codes[rows, None] == self.item_codes
         hidden = np.zeros_like(same)
         if self.groups is not None:

@@ -4,7 +4,8 @@ import warnings
 
 import numpy as np
 
-from keras_metric._checks import check_choice, check_count, check_flag
+from keras_metric._checks import check_choice, check_count, check_flag, shown
+from keras_metric.evaluation._distances import exponent_of
 from keras_metric.evaluation._inputs import as_codes, as_embeddings, as_labels
 
 
@@ -45,7 +46,7 @@ def clustering_metrics(
         engine: `"scikit-learn"` (default: k-means++ start, up to 100 rounds), or `"faiss"` (20
             rounds from random points; faster for thousands of clusters; needs `faiss-cpu`).
         silhouette: True adds the silhouette of the labels. It measures all pairs, in blocks.
-        seed: Integer for the start of k-means.
+        seed: Integer for the start of k-means, below 2**32; below 2**31 for FAISS.
 
     Returns:
         Dict of floats, as in the table; `silhouette` only on request, NaN if there is one label
@@ -72,6 +73,11 @@ def clustering_metrics(
     check_choice("engine", engine, ("faiss", "scikit-learn"))
     check_flag("silhouette", silhouette)
     check_count("seed", seed, at_least=0)
+    limit = 2 ** {"faiss": 31, "scikit-learn": 32}[engine]
+    if seed >= limit:
+        raise ValueError(
+            f"`seed` must be below {limit} for engine={engine!r}. Received: seed={shown(seed)}"
+        )
     embeddings = as_embeddings("embeddings", embeddings)
     codes = as_codes(as_labels("labels", labels, len(embeddings)))[0]
     if len(codes) == 0:
@@ -85,6 +91,8 @@ def clustering_metrics(
             "There must be at least as many items as clusters. Received: "
             f"num_clusters={num_clusters}, {len(codes)} items."
         )
+    # A power of two changes no cluster. FAISS aborts the process where a square is infinite.
+    embeddings = np.ldexp(embeddings, -exponent_of(embeddings))
     find = {"faiss": _faiss_clusters, "scikit-learn": _clusters}[engine]
     result = compare_partitions(codes, find(embeddings, num_clusters, seed))
     if silhouette:
@@ -135,7 +143,8 @@ def _faiss_clusters(embeddings, num_clusters, seed):
             'clustering_metrics(engine="faiss") needs FAISS: pip install faiss-cpu. '
             'engine="scikit-learn" does without.'
         ) from error
-    embeddings = np.ascontiguousarray(embeddings, "float32")
+    # A large offset leaves float32 too few digits. scikit-learn subtracts the mean as well.
+    embeddings = np.ascontiguousarray(embeddings - embeddings.mean(axis=0), "float32")
     # Every item takes part: FAISS by itself draws 256 for each cluster.
     kmeans = faiss.Kmeans(
         embeddings.shape[1],

@@ -3,7 +3,7 @@
 import numpy as np
 
 from keras_metric._checks import check_choice, check_count
-from keras_metric.evaluation._distances import unit_rows
+from keras_metric.evaluation._distances import exponent_of, unit_rows
 from keras_metric.evaluation._inputs import as_codes, as_embeddings, as_labels
 
 
@@ -82,7 +82,11 @@ def few_shot_accuracy(
             "ways or queries."
         )
     far = _squares
-    if metric == "cosine":
+    if metric == "euclidean":
+        # Scale and shift keep the order of distances. Squares stay finite and keep their digits.
+        embeddings = np.ldexp(embeddings, -exponent_of(embeddings))
+        embeddings -= np.median(embeddings, axis=0)
+    else:
         # By the product: an example of zeros is at a right angle to all, and not next to them.
         embeddings, far = unit_rows(embeddings), _opposite
     rng = np.random.default_rng(seed)

@@ -100,7 +100,8 @@ def _over_pairs(embeddings, codes, k, alpha, t, progress):
         # An item is at distance 0 of itself and adds nothing here.
         sums["intra"] += distances[same].sum()
         sums["inter"] += distances.sum() - distances[same].sum()
-        sums["alignment"] += (distances[same] ** alpha).sum()
+        with np.errstate(over="ignore"):  # of a large alpha or large vectors it is infinite
+            sums["alignment"] += (distances[same] ** alpha).sum()
         exponents = -t * np.square(distances)
         exponents[np.arange(len(keys)), np.arange(rows.start, rows.stop)] = -np.inf
         # The largest first: far apart, all the others vanish.

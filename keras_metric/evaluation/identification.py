@@ -2,9 +2,16 @@
 
 import numpy as np
 
-from keras_metric._checks import check_choice, check_count, check_number
+from keras_metric._checks import check_choice
 from keras_metric.evaluation._distances import UNITS, Geometry, key_distances
-from keras_metric.evaluation._inputs import as_codes, as_embeddings, as_gallery, as_labels
+from keras_metric.evaluation._inputs import (
+    as_codes,
+    as_cuts,
+    as_embeddings,
+    as_gallery,
+    as_labels,
+    as_rates,
+)
 from keras_metric.evaluation._neighbors import key_blocks
 from keras_metric.roc import roc_curve
 
@@ -76,12 +83,7 @@ def identification_metrics(
         Phillips, Grother, Micheals (2011), Evaluation Methods in Face Recognition; Maze et al.
         (2018), IARPA Janus Benchmark C.
     """
-    cuts = [k] if np.ndim(k) == 0 else list(k)
-    for cut in cuts:
-        check_count("k", cut)
-    rates = [far] if np.ndim(far) == 0 else list(far)
-    for rate in rates:
-        check_number("far", rate, at_least=0, at_most=1)
+    cuts, rates = as_cuts(k), as_rates(far)
     check_choice("metric", metric, UNITS)
     embeddings = as_embeddings("embeddings", embeddings)
     labels = as_labels("labels", labels, len(embeddings))

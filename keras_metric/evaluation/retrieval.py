@@ -7,6 +7,7 @@ from keras_metric.evaluation._bootstrap import intervals
 from keras_metric.evaluation._distances import METRICS
 from keras_metric.evaluation._inputs import (
     as_codes,
+    as_cuts,
     as_embeddings,
     as_gallery,
     as_labels,
@@ -137,11 +138,13 @@ def retrieval_metrics(
         Evaluation of IR Techniques (NDCG); Zheng et al. (2015), Scalable Person
         Re-identification (CMC and MAP without the query's camera).
     """
-    cuts = [k] if np.ndim(k) == 0 else list(k)
-    for cut in cuts:
-        check_count("k", cut)
+    cuts = as_cuts(k)
     check_choice("metric", metric, (*METRICS, "precomputed"))
     measures = _as_measures(measures)
+    if not cuts and set(measures) <= set(_AT_CUTS):
+        raise ValueError(
+            f"`k` must hold a cut-off, as {list(measures)} have no value without. Received: k={k!r}"
+        )
     check_choice("average", average, ("class", "query"))
     check_flag("per_class", per_class)
     if confidence is not None:
@@ -176,7 +179,7 @@ def retrieval_metrics(
     result["excluded_queries"] = float(len(labels) - len(queries))
     if per_class:
         first = np.unique(codes[0], return_index=True)
-        label_of = dict(zip(first[0].tolist(), labels[first[1]].tolist(), strict=True))
+        label_of = dict(zip(first[0].tolist(), map(str, labels[first[1]]), strict=True))
         for code, row in zip(classes.tolist(), class_means.tolist(), strict=True):
             result |= {f"{label_of[code]}/{name}": v for name, v in zip(names, row, strict=True)}
     return result

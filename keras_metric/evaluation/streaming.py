@@ -1,16 +1,19 @@
 """Metrics of Keras that follow the distances of a batch while a model trains."""
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_metric import distances, pairs
 from keras_metric._checks import (
+    as_array,
     as_tensor,
     check_choice,
     check_floating,
     check_number,
     check_one_each,
     class_ids,
+    is_numeric,
     nan_if_invalid,
 )
 from keras_metric._export import export
@@ -55,7 +58,7 @@ class DistanceMean(keras.metrics.Metric):
             )
         sums, counts = ops.cast(sums, self.dtype), ops.cast(counts, self.dtype)
         if sample_weight is not None:
-            weight = ops.reshape(ops.cast(sample_weight, self.dtype), (-1,))
+            weight = ops.cast(_one_each("sample_weight", sample_weight, y_pred), self.dtype)
             sums, counts = sums * weight, counts * weight
         self.total.assign_add(ops.sum(sums))
         self.count.assign_add(ops.sum(counts))
@@ -70,7 +73,10 @@ class DistanceMean(keras.metrics.Metric):
         first = branches[:, 0]
         second = distances.elementwise(first, branches[:, 1], self.distance)
         if branches.shape[1] == 2:
-            return self._of_pairs(second, ops.reshape(ops.cast(y_true, "float32"), (-1,)) > 0.5)
+            _check_same(y_true)
+            same = _one_each("y_true", y_true, branches)
+            check_one_each(same, branches, "y_true", "y_pred")
+            return self._of_pairs(second, ops.cast(same, "float32") > 0.5)
         third = distances.elementwise(first, branches[:, 2], self.distance)
         return self._of_triplets(second, third)
 
@@ -208,6 +214,8 @@ class TripletAccuracy(DistanceMean):
 
         start = ops.zeros_like(partners.num_positives, dtype="float32")
         (wins,) = partners.for_each_positive(step, (start,))
+        # A comparison with NaN is False, which would count as a triplet that is not satisfied.
+        wins = ops.where(ops.any(ops.isnan(measured), axis=1), float("nan"), wins)
         # In floats: large batches have more triplets than an int32 can count.
         counts = (partners.num_positives, partners.num_negatives)
         num_positives, num_negatives = (ops.cast(count, "float32") for count in counts)
@@ -220,7 +228,34 @@ class TripletAccuracy(DistanceMean):
         )
 
     def _of_triplets(self, positive, negative):
-        return positive + self.margin < negative, ops.ones_like(positive)
+        wins = ops.cast(positive + self.margin < negative, positive.dtype)
+        wins = ops.where(ops.isnan(positive + negative), float("nan"), wins)
+        return wins, ops.ones_like(positive)
+
+
+def _one_each(name, value, y_pred):
+    """Return `value` as a tensor `(batch,)`; one number may stand for the whole batch."""
+    value = as_tensor(name, value)
+    shape, rows = tuple(value.shape), y_pred.shape[0]
+    fits = not shape or None in (shape[0], rows) or shape[0] in (1, rows)
+    if not fits or shape[1:] not in ((), (1,), (None,)):
+        raise ValueError(
+            f"`{name}` must be one number for each row of `y_pred`, shape (batch,) or (batch, 1). "
+            f"Received: {name}.shape={shape}, y_pred.shape={tuple(y_pred.shape)}"
+        )
+    return ops.reshape(value, (-1,))
+
+
+def _check_same(y_true):
+    """Raise unless each of the `y_true` of pairs is 0, 1 or between them; tensors are not read."""
+    if ops.is_tensor(y_true):
+        return
+    y_true = as_array("y_true", y_true)
+    if not is_numeric(y_true) or not np.all((y_true >= 0) & (y_true <= 1)):
+        raise ValueError(
+            "`y_true` of pairs must be 1 for two items of one class and 0 for two classes. "
+            f"Received: y_true={y_true!r}. Of two class ids a pair: np.equal(first, second)."
+        )
 
 
 def _masked(measured, mask):

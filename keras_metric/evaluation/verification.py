@@ -3,7 +3,7 @@
 import numpy as np
 
 from keras_metric._checks import check_count, check_number
-from keras_metric.evaluation._inputs import as_codes, as_labels
+from keras_metric.evaluation._inputs import as_codes, as_labels, as_rates
 from keras_metric.roc import as_pairs, roc_curve
 
 
@@ -60,7 +60,8 @@ def verification_metrics(
         far: Number or numbers in 0 to 1: the false accept rates x.
         threshold: None, or the threshold that was chosen on other pairs, in units of the scores.
         folds: None; the number of folds of equal size, of consecutive pairs (10, for LFW in the
-            order of its list); or an array `(pairs,)` that names the fold of each pair.
+            order of its list), at most one for each pair; or an array `(pairs,)` that names the
+            fold of each pair.
         groups: None, or an array `(pairs,)` with an attribute of each pair, of any kind. Adds,
             for each group g, what is above of its own pairs, as `"g/auc"` and so on; `threshold`
             stays that of all pairs. `"g/far_at_shared_far_x"` and `"g/frr_at_shared_far_x"` are
@@ -87,9 +88,7 @@ def verification_metrics(
         Face Recognition Vendor Test Part 3: Demographic Effects (errors of groups at one
         threshold).
     """
-    rates = [far] if np.ndim(far) == 0 else list(far)
-    for rate in rates:
-        check_number("far", rate, at_least=0, at_most=1)
+    rates = as_rates(far)
     if threshold is not None:
         check_number("threshold", threshold)
     scores, same = as_pairs(scores, same)
@@ -171,6 +170,10 @@ def _as_folds(folds, num_pairs):
         return None
     if np.ndim(folds) == 0:
         check_count("folds", folds, at_least=2)
+        if folds > num_pairs:
+            raise ValueError(
+                f"`folds` must be at most {num_pairs}, one for each pair. Received: {folds}"
+            )
         # Consecutive pairs, the first folds one longer where the number does not divide.
         return np.repeat(
             np.arange(folds), [len(p) for p in np.array_split(range(num_pairs), folds)]

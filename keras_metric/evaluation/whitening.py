@@ -25,8 +25,8 @@ def pca_whitening(embeddings, dim=None):
         `transform` takes `(rows, dim)` and gives rows of length 1.
 
     Raises:
-        ValueError: NaN or infinity, items that are all equal, or more axes than those in which
-            the items vary.
+        ValueError: NaN or infinity, items that are all equal or vary by less than 1e-12, or more
+            axes than those in which the items vary.
 
     Example:
         >>> import numpy as np
@@ -59,6 +59,14 @@ def pca_whitening(embeddings, dim=None):
         )
     precision = np.finfo(embeddings.dtype).eps
     embeddings = embeddings.astype("float64")
+    with np.errstate(over="ignore"):
+        spread = np.ptp(embeddings, axis=0).max()
+    # scikit-learn divides by 2e-16 at least, and the squares of huge numbers would overflow.
+    if spread and not 1e-12 < spread < 1e140:
+        raise ValueError(
+            "`embeddings` must vary by more than 1e-12 and less than 1e140. Received: embeddings "
+            f"that vary by {spread:.3g}. Scale them, and what is transformed, by one factor."
+        )
 
     def fitted(axes):
         # Always the exact solution; by itself scikit-learn would approximate that of large sets.
