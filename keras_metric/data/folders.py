@@ -281,6 +281,10 @@ class ImageLoader:
                 '`formats` must be None or a list of names of formats, such as ["PNG", "JPEG"]. '
                 f"Received: formats={formats!r}"
             )
+        if formats is not None:
+            PIL.Image.init()
+            for name in formats or [""]:
+                check_choice("formats", name.upper(), PIL.Image.OPEN)
         if max_pixels is not None:
             check_count("max_pixels", max_pixels)
         self.feature = feature
@@ -371,11 +375,20 @@ class ImageLoader:
         return values[0]
 
 
+def _not_listed(error):
+    """Raise: `os.walk` would leave out a folder that cannot be read, and its images."""
+    raise ValueError(
+        f"Could not read the folder {error.filename!r}: {error.strerror}. Make it readable, or "
+        "move it away."
+    ) from error
+
+
 def _images_below(folder):
     seen = set()
-    for where, folders, files in os.walk(folder, followlinks=True):
+    for where, folders, files in os.walk(folder, onerror=_not_listed, followlinks=True):
         # A link may lead back up, and each image counts once.
-        real = os.path.realpath(where)
+        state = os.stat(where)
+        real = state.st_dev, state.st_ino
         # In place: it steers the walk.
         if real in seen:
             folders[:] = []
