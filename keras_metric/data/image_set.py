@@ -8,7 +8,6 @@ import numpy as np
 
 from keras_metric._checks import as_path
 
-
 _LARGEST = np.iinfo("int32").max
 
 

@@ -180,8 +180,8 @@ class StreamBatches(EpochBatches):
             return label
         if label is None or not isinstance(label, (str, tuple)) and is_missing(label):
             raise ValueError(
-                f"Each sample must have a label. Received: {label!r}. Leave such samples out of the "
-                "source."
+                f"Each sample must have a label. Received: {label!r}. Leave such samples out of "
+                "the source."
             )
         if label not in self._numbers:
             self._numbers[label] = len(self.classes)
@@ -279,8 +279,8 @@ def _begun(source):
     stream = source()
     if not hasattr(stream, "__iter__"):
         raise TypeError(
-            "`source` must be a function that returns an iterator of pairs (item, label). Received: "
-            f"one that returned {stream!r}"
+            "`source` must be a function that returns an iterator of pairs (item, label). "
+            f"Received: one that returned {stream!r}"
         )
     return iter(stream)
 

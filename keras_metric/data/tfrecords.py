@@ -34,8 +34,8 @@ def tfrecord_items(paths, label="label", index=None):
 
     Args:
         paths: path of a file, a list of paths, or a pattern such as `"train-*.tfrecord"` or
-            `"shards/*/train.tfrecord"`, whose files are taken in the order of their names. Not compressed: no record of a compressed
-            file can be reached without all before it.
+            `"shards/*/train.tfrecord"`, whose files are taken in the order of their names. Not
+            compressed: no record of a compressed file can be reached without all before it.
         label: name of the feature that holds the label, an integer, a float or a string; or a
             function from the bytes of a record to its label; or None for no labels.
         index: path of a file (`.npz`) that keeps the outcome, or None. It is made anew where a
@@ -210,8 +210,8 @@ def _label(record, label, path, number):
         return value.decode()
     except UnicodeDecodeError:
         raise ValueError(
-            f"The feature {label!r} must hold a string in UTF-8. Received: {value[:80]!r} in record "
-            f"{number} of {path!r}. Pass a function of the record's bytes as `label`."
+            f"The feature {label!r} must hold a string in UTF-8. Received: {value[:80]!r} in "
+            f"record {number} of {path!r}. Pass a function of the record's bytes as `label`."
         ) from None
 
 
