@@ -214,3 +214,18 @@ def test_a_link_that_leads_back_up_counts_no_image_twice(tmp_path):
     # What the link leads to has been seen, but for the other classes.
     found = [os.path.realpath(path) for path in image_paths(tmp_path)[0]]
     assert len(found) <= 3 and len(set(found)) == 2
+
+
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+def test_a_folder_that_cannot_be_read_is_named(root, monkeypatch, on_error):
+    """`os.walk` leaves out such a folder, and its images were missing without a word."""
+    scan = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("hen"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(ValueError, match="Could not read the folder .*hen': Permission denied"):
+        image_paths(root, on_error)

@@ -268,7 +268,9 @@ def test_an_index_whose_parts_do_not_fit_is_made_anew(tmp_path, changes):
 def test_labels_of_several_types(tmp_path):
     """NumPy would make strings of integers, and floats of large integers: several become one."""
     path = write(tmp_path / "a.tfrecord", [example(label=1), example(label="1")])
-    with pytest.raises(ValueError, match="of one type. Received: 1 in record 0 and '1' in record 1"):
+    with pytest.raises(
+        ValueError, match="of one type. Received: 1 in record 0 and '1' in record 1"
+    ):
         tfrecord_items(path)
     assert tfrecord_items(path, label=lambda record: "1")[1].tolist() == ["1", "1"]
     with pytest.raises(ValueError, match="of one type"):
