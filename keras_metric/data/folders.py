@@ -375,27 +375,42 @@ class ImageLoader:
         return values[0]
 
 
-def _not_listed(error):
-    """Raise: `os.walk` would leave out a folder that cannot be read, and its images."""
-    raise ValueError(
-        f"Could not read the folder {error.filename!r}: {error.strerror}. Make it readable, or "
-        "move it away."
-    ) from error
-
-
 def _images_below(folder):
-    seen = set()
-    for where, folders, files in os.walk(folder, onerror=_not_listed, followlinks=True):
-        # A link may lead back up, and each image counts once.
-        state = os.stat(where)
-        real = state.st_dev, state.st_ino
-        # In place: it steers the walk.
-        if real in seen:
-            folders[:] = []
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (os.path.join(where, name) for name in sorted(files) if _is_image(name))
+    """Yield the paths of the images in a folder, then of those in its folders."""
+    seen, waiting = set(), [str(folder)]
+    while waiting:
+        where = waiting.pop()
+        try:
+            state = os.stat(where)
+            # A link may lead back up, and each image counts once.
+            if (state.st_dev, state.st_ino) in seen:
+                continue
+            seen.add((state.st_dev, state.st_ino))
+            with os.scandir(where) as listed:
+                entries = sorted(listed, key=lambda entry: entry.name)
+        except OSError as error:
+            raise ValueError(
+                f"Could not read the folder {where!r}: {error.strerror}. Make it readable, or move "
+                "it away."
+            ) from error
+        inner = {entry for entry in entries if _is_folder(entry)}
+        for entry in entries:
+            # A link that leads nowhere is a missing image. A pipe would block its reader.
+            if _is_image(entry.name) and entry not in inner and _is_file(entry):
+                yield entry.path
+        inner = [entry.path for entry in entries if entry in inner and entry.name[0] != "."]
+        waiting += reversed(inner)
+
+
+def _is_folder(entry):
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _is_file(entry):
+    return entry.is_symlink() or entry.is_file()
 
 
 def _is_image(name):
