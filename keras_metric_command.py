@@ -10,6 +10,7 @@ import argparse
 import importlib
 import importlib.util
 import os
+import re
 import sys
 
 from keras_metric_startup import hide_tensorflow_startup_messages
@@ -65,8 +66,9 @@ def main(arguments=None):
 
 
 def _one_line(error):
-    """The text of an error without its line breaks."""
-    return " ".join(str(error).split()) or type(error).__name__
+    """The text of an error without its line breaks; names of files may hold terminal codes."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda found: ascii(found[0])[1:-1], text)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -17,7 +17,7 @@ EXAMPLES = PACKAGE.parent / "examples"
 # Lowest first. A unit (a module, or a folder) may import only units on lower floors, so the
 # neighbours on one floor never import each other.
 FLOORS = [
-    {"_checks", "_export", "custom_gradients", "version"},
+    {"_checks", "_export", "_text", "custom_gradients", "version"},
     {"distances", "pairs", "replicas", "roc"},
     {"chunks", "mining", "pair_draws"},
     {"data", "evaluation", "layers", "search", "viz"},

@@ -12,8 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_metric import cli, losses, viz
+from keras_metric import cli, losses, search, viz
+from keras_metric.cli.messages import say
+from keras_metric.models import EmbeddingModel
 from keras_metric.models.card import model_card
+from keras_metric.search.card import card as index_card
 from keras_metric_command import LOSSES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -383,3 +386,39 @@ def test_a_card_of_many_classes_stays_short():
     card = model_card("Many", {}, [f"c{i}" for i in range(2000)], {}, numbers, ["Mind the gap."])
     assert "c29 and 1,970 more." in card and "c30" not in card
     assert "- Mind the gap." in card
+
+
+def test_cards_show_names_as_they_are():
+    """No markup, no HTML, no line and no cell of their own; names of files need not be UTF-8."""
+    strange = "<img src=x>|[a](b)`c`\n# d\udce9"
+    numbers = {strange: {"recall_at_1": 0.5}}
+    card = model_card(strange, {strange: strange}, [strange, strange], {}, numbers)
+    shown = r"\<img src=x\>\|\[a\](b)\`c\`\\n# d\\udce9"
+    assert card.encode().decode().splitlines()[0] == f"# {shown}"
+    assert card.count(shown) == 6 and "<img" not in card.replace(r"\<img", "")
+    index = search.Index(2, description="one\ntwo \udce9")
+    index.add([[0.0, 1.0]], ["a"], attributes=[{strange: 1}])
+    text = index_card(index, "today").encode().decode()
+    assert f"| attributes | {shown} (number) |" in text and "one\ntwo \\udce9" in text
+
+
+def test_what_is_printed_has_no_codes_of_terminals(capsys):
+    say("one \x1b[31m\ntwo \udce9")
+    assert capsys.readouterr().out == "one \\x1b[31m\ntwo \\udce9\n"
+    assert "\x1b" not in fails(capsys, "search", "\x1b[31m.png")
+
+
+@pytest.mark.parametrize("command", ["index", "train"])
+def test_models_with_code_in_them_are_refused(tmp_path, capsys, command):
+    """Also deep inside a model of this package: Keras's safe mode holds for every part."""
+    backbone = keras.Sequential([keras.Input((24, 24, 1)), keras.layers.Lambda(lambda x: x)])
+    backbone.add(keras.layers.Flatten())
+    path = tmp_path / "run" / "encoder.keras"
+    path.parent.mkdir()
+    EmbeddingModel(backbone, embedding_dim=4).save(path)
+    (tmp_path / "run" / "run.json").write_text("{}")
+    photos = draw(tmp_path / "photos")
+    options = ("--run", tmp_path / "run")
+    if command == "train":
+        options = ("--run", tmp_path / "other", "--backbone", path)
+    assert "Lambda" in fails(capsys, command, photos, *options)

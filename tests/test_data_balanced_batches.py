@@ -358,7 +358,11 @@ def test_load_reads_a_repeated_row_once_and_names_the_item_that_fails():
         ({"augment": "flip"}, "`augment` must be a keras layer"),
         ({"augment": {"image": abs}}, "must name parts of x"),
         ({"augment": lambda x: x[:0]}, "one row for each row"),
+        ({"augment": lambda x: None}, "must return the batch.*returned None"),
         ({"augment": np.abs, "use_multiprocessing": True}, "in threads"),
+        ({"seed": 2**64}, "`seed` must be below 2"),
+        ({"y": np.array([[1], [1, 2]] * 10, dtype=object)}, "`y` must hold one label.*'list'"),
+        ({"x": rows(20).tolist()}, r"A list of rows becomes an array by np.array\(x\)"),
     ],
 )
 def test_errors_say_what_is_wrong(changes, message):
@@ -371,6 +375,28 @@ def test_errors_say_what_is_wrong(changes, message):
     }
     with pytest.raises((ValueError, TypeError), match=message):
         BalancedBatches(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("load", "message"),
+    [
+        (lambda item: None, r"`load` failed on x\[.*array of numbers.*returned None"),
+        (lambda item: {str(item): 1.0}, "same structure for each item.*a dict of"),
+        (lambda item: (1.0,) * item, "same structure for each item.*a tuple of"),
+    ],
+)
+def test_what_load_returns_is_checked(load, message):
+    batches = BalancedBatches(list(range(20)), np.arange(20) % 4, 2, 2, seed=0, load=load)
+    with pytest.raises(ValueError, match=message):
+        batches[0]
+
+
+def test_a_power_that_leaves_a_class_no_weight_fills_every_batch():
+    """0.001 ** 400 is 0 in float64, and both classes are in each batch of two classes."""
+    y = [0] * 1000 + [1]
+    with pytest.warns(UserWarning, match="1 of 2 classes"):
+        batches = BalancedBatches(np.zeros((1001, 1)), y, 2, 2, power=400, seed=0)
+    assert all(set(batches[i][1]) == {0, 1} for i in range(len(batches)))
 
 
 def test_one_sample_a_class_warns_but_not_with_views():

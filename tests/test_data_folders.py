@@ -214,3 +214,43 @@ def test_a_link_that_leads_back_up_counts_no_image_twice(tmp_path):
     # What the link leads to has been seen, but for the other classes.
     found = [os.path.realpath(path) for path in image_paths(tmp_path)[0]]
     assert len(found) <= 3 and len(set(found)) == 2
+
+
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+def test_a_folder_that_cannot_be_read_is_named(root, monkeypatch, on_error):
+    """`os.walk` leaves out such a folder, and its images were missing without a word."""
+    scan = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("hen"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(ValueError, match="Could not read the folder .*hen': Permission denied"):
+        image_paths(root, on_error)
+
+
+def test_pipes_and_links_named_like_images(root):
+    """A reader of a pipe waits for ever. Links that lead nowhere are missing images, and named."""
+    os.mkfifo(root / "hen" / "pipe.png")
+    (root / "hen" / "folder.png").mkdir()
+    for name, target in (("loop.png", "loop.png"), ("gone.png", "nowhere")):
+        (root / "hen" / name).symlink_to(target)
+    found = [os.path.basename(path) for path in image_paths(root)[0] if "hen" in path]
+    assert found == ["0.png", "1.png", "gone.png", "loop.png", "2.png"]
+    with pytest.raises(ValueError, match="gone.png"):
+        image_folder(root, (4, 4))
+
+
+def test_folders_deeper_than_python_recurses(tmp_path):
+    folders = [str(tmp_path / "photos")]
+    for _ in range(1100):
+        os.mkdir(folders[-1])
+        folders.append(os.path.join(folders[-1], "d"))
+    path = f"{folders[-2]}/one.png"
+    Image.new("L", (4, 4)).save(path)
+    assert image_paths(folders[0])[0] == [path]
+    os.unlink(path)
+    for folder in folders[-2::-1]:  # The clean-up of pytest recurses.
+        os.rmdir(folder)

@@ -188,6 +188,12 @@ def test_formats_and_pixels_can_be_limited():
     assert ImageLoader((4, 3), formats=["GIF"], max_pixels=12)(file.getvalue()).shape == (4, 3, 3)
     with pytest.raises(ValueError, match="3 x 4 pixels; at most 11 are"):
         ImageLoader((4, 3), max_pixels=11)(file.getvalue())
+    for formats in (["NOPE"], []):
+        with pytest.raises(ValueError, match="`formats` must be one of .*'PNG'"):
+            ImageLoader((4, 3), formats=formats)
+    for file in (None, 3, bytearray(b"x")):
+        with pytest.raises(TypeError, match="from a path or from bytes"):
+            ImageLoader((4, 3))(file)
     with pytest.raises(TypeError, match="`formats` must be None or a list"):
         ImageLoader((4, 3), formats="PNG")
     with pytest.raises((TypeError, ValueError), match="`max_pixels`"):

@@ -237,3 +237,54 @@ def test_damaged_lists_say_which_line_or_image(tmp_path):
     touch(tmp_path, "cars_annos.mat")
     with pytest.raises(ValueError, match="cars_annos.mat.*must be a list of Stanford Cars"):
         data.read_cars_196(tmp_path)
+
+
+def test_lists_that_lost_or_repeat_images(tmp_path):
+    """Every case was read before, with images missing or a wrong label."""
+    birds = tmp_path / "CUB_200_2011"
+    touch(birds, "images/a.jpg", "images/b.jpg")
+    for images, species, words in (
+        ("1 a.jpg\n1 b.jpg\n", "1 1\n", "image '1' twice"),
+        ("", "", "must have images"),
+        ("1 a.jpg\n", "1 0\n", "from 0 to 2147483647. Received: -1"),
+        ("1 b.jpg\n", "1 1099511627776\n", "Received: 1099511627775"),
+        ("1 .\n", "1 1\n", "must be there|below its own folder"),
+    ):
+        (birds / "images.txt").write_text(images)
+        (birds / "image_class_labels.txt").write_text(species)
+        with pytest.raises(ValueError, match=words):
+            data.read_cub_200_2011(birds)
+    (birds / "images.txt").write_text("\ufeff1 a.jpg\n", "utf-8")  # as Windows editors write it
+    (birds / "image_class_labels.txt").write_text("1 7\n")
+    assert data.read_cub_200_2011(birds)["train"].labels.tolist() == [6]
+
+    shop = tmp_path / "shop"
+    touch(shop, "img/a.jpg")
+    lists = shop / "list_eval_partition.txt"
+    row = "img/a.jpg id_00000001 train\n"
+    lists.write_text("2\nimage_name item_id evaluation_status\n" + row)
+    with pytest.raises(ValueError, match="'2' for 1 images. Was the file cut off"):
+        data.read_in_shop(shop)
+    lists.write_text("1\nimage_name item_id evaluation_status\n" + row.replace("1", "9" * 10))
+    with pytest.raises(ValueError, match="from 0 to 2147483647"):
+        data.read_in_shop(shop)
+
+
+def test_hidden_files_and_empty_folders_of_data_sets(tmp_path):
+    """macOS adds `._NAME` to an archive for each file."""
+    drawings = tmp_path / "omniglot"
+    touch(drawings, "images_background/A/c1/1.png", "images_background/A/c1/._1.png")
+    touch(drawings, "images_background/.A/c1/1.png", "images_evaluation/B/c1/2.png")
+    assert data.read_omniglot(drawings)["train"].labels.tolist() == [0]
+    (drawings / "images_evaluation/B/c1/2.png").unlink()
+    with pytest.raises(ValueError, match="images_evaluation.*must have images"):
+        data.read_omniglot(drawings)
+
+    people = tmp_path / "people"
+    for folder in ("bounding_box_train", "query", "bounding_box_test"):
+        touch(people / folder, "0001_c1s1_000451_03.jpg", "._0001_c1s1_000451_03.jpg")
+    assert data.read_market_1501(people)["query"].labels.tolist() == [1]
+    for file in (people / "query").iterdir():
+        file.unlink()
+    with pytest.raises(ValueError, match="query' must have images"):
+        data.read_market_1501(people)

@@ -1,5 +1,6 @@
 """TFRecord files by record, tables of paths: what TensorFlow and csv writers wrote, read again."""
 
+import contextlib
 import io
 import multiprocessing
 import os
@@ -210,6 +211,86 @@ def test_a_damaged_index_is_made_anew(tmp_path):
         assert index.read_bytes()[:100] == whole[:100]
 
 
+def test_every_byte_of_a_file_damaged(tmp_path):
+    """The file is refused by a ValueError, or read: no other error, whatever byte is damaged."""
+    whole = framed([example(label=f"k{i}", id=[1, 300]) for i in range(2)])
+    path = tmp_path / "a.tfrecord"
+    for place in range(len(whole)):
+        for damaged in (
+            whole[:place],
+            whole[:place] + whole[place + 1 :],
+            whole[:place] + bytes([whole[place] ^ 255]) + whole[place + 1 :],
+            whole[:place] + b"\xff" + whole[place + 1 :],
+        ):
+            path.write_bytes(damaged)
+            with contextlib.suppress(ValueError):
+                for item in tfrecord_items(path)[0]:
+                    parse_example(item)
+
+
+@pytest.mark.parametrize("file", ["features.npz", "labels.csv", "a.tfrecord"])
+def test_an_index_replaces_no_other_file(tmp_path, file):
+    path = write(tmp_path / "a.tfrecord", [example(label=1)])
+    np.savez(tmp_path / "features.npz", x=np.zeros(3))
+    (tmp_path / "labels.csv").write_text("a.jpg,1")
+    before = (tmp_path / file).read_bytes()
+    with pytest.raises(ValueError, match="one that tfrecord_items wrote.*another kind"):
+        tfrecord_items(path, index=tmp_path / file)
+    assert (tmp_path / file).read_bytes() == before
+    for index in (tmp_path, tmp_path / "missing" / "a.npz"):
+        with pytest.raises(ValueError, match="in a folder that exists"):
+            tfrecord_items(path, index=index)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"sizes": np.array([-5, 1], "int32")},
+        {"starts": np.array([-5, 12])},
+        {"starts": np.array([0.5, 1.0])},
+        {"starts": np.array([12])},
+        {"of_file": np.array([9, 9], "int32")},
+        {"labels": None},
+        {"labels": np.arange(3)},
+    ],
+)
+def test_an_index_whose_parts_do_not_fit_is_made_anew(tmp_path, changes):
+    path = write(tmp_path / "a.tfrecord", [example(label=i) for i in (3, 7)])
+    index = tmp_path / "a.npz"
+    first = list(tfrecord_items(path, index=index)[0])
+    with np.load(index) as kept:
+        parts = {**kept, **changes}
+    np.savez(index, **{name: part for name, part in parts.items() if part is not None})
+    items, labels = tfrecord_items(path, index=index)
+    assert list(items) == first and labels.tolist() == [3, 7]
+
+
+def test_labels_of_several_types(tmp_path):
+    """NumPy would make strings of integers, and floats of large integers: several become one."""
+    path = write(tmp_path / "a.tfrecord", [example(label=1), example(label="1")])
+    with pytest.raises(
+        ValueError, match="of one type. Received: 1 in record 0 and '1' in record 1"
+    ):
+        tfrecord_items(path)
+    assert tfrecord_items(path, label=lambda record: "1")[1].tolist() == ["1", "1"]
+    with pytest.raises(ValueError, match="of one type"):
+        tfrecord_items(path, label=_numbers([2**60 + 1, 0.5]))
+    write(tmp_path / "1.tfrecord", [example(label=1)])
+    write(tmp_path / "2.tfrecord", [example(label="b")])
+    with pytest.raises(ValueError, match="in all files.*int64.*1.tfrecord.*<U1.*2.tfrecord"):
+        tfrecord_items(tmp_path / "[12].tfrecord")
+    with pytest.raises(ValueError, match="one label for each record"):
+        tfrecord_items(path, label=lambda record: [1, 2])
+    path = write(tmp_path / "b.tfrecord", [example(label=b"\xff")])
+    with pytest.raises(ValueError, match=r"string in UTF-8. Received: b'\\xff' in record 0"):
+        tfrecord_items(path)
+
+
+def _numbers(values):
+    values = iter(values)
+    return lambda record: next(values)
+
+
 def test_a_record_of_two_gibibytes(tmp_path):
     path = tmp_path / "a.tfrecord"
     with open(path, "wb") as file:
@@ -226,6 +307,16 @@ def test_arguments_of_records(tmp_path):
         tfrecord_items([tmp_path / "a"])
     with pytest.raises(TypeError, match="label=3"):
         tfrecord_items(tmp_path, label=3)
+    for paths in (None, 3, b"a.tfrecord", [None]):
+        with pytest.raises(TypeError, match="`paths` must be a path"):
+            tfrecord_items(paths)
+    for record in (None, 3, "text"):
+        with pytest.raises(TypeError, match="`record` must be bytes"):
+            parse_example(record)
+    for shard in ("a", "b"):
+        (tmp_path / shard).mkdir()
+        write(tmp_path / shard / "x.tfrecord", [example(label=1)])
+    assert len(tfrecord_items(tmp_path / "*" / "x.tfrecord")[0]) == 2
 
 
 def test_a_file_that_changed_afterwards(tmp_path):
@@ -402,7 +493,7 @@ def test_a_source_of_items_by_number():
 
 def table(tmp_path, name, text):
     path = tmp_path / name
-    path.write_text(text, "utf-8")
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
     return path
 
 
@@ -442,9 +533,15 @@ def test_parquet_without_its_package(tmp_path, monkeypatch):
         ("a.csv", "path,label\n", "must have rows"),
         ("a.csv", "path,label\na,1\nb,\n", "row 2 of .* without 'label'"),
         ("a.csv", "path,label\na,1\nb\n", "1 in line 3"),
+        ("a.csv", "path,label,label\na,1,2\n", "'label' 2 times"),
+        ("a.csv", b"path,label\n\xe9,1\n", "a.csv' must be a text file in UTF-8"),
+        ("a.csv", "path,label\n" + "a" * 200_000 + ",1\n", "Line 2 of .*a.csv' must be CSV"),
+        ("a.parquet", "no Parquet", "a.parquet' must be a Parquet file"),
     ],
 )
 def test_tables_that_cannot_be_read(tmp_path, name, text, words):
+    if name.endswith("parquet"):
+        pytest.importorskip("pyarrow")
     with pytest.raises(ValueError, match=words):
         path_table(table(tmp_path, name, text))
 
@@ -460,6 +557,31 @@ def test_numbers_beyond_64_bits_and_paths_that_are_none(tmp_path):
         path_table(tmp_path / "a.parquet")
 
 
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        ([1.0, float("nan")], "row 2 of .* without 'label'"),
+        ([[1], [1, 2]], r"one label. Received: \[1\]"),
+        ([2**64 - 1, 1], None),
+    ],
+)
+def test_labels_of_parquet(tmp_path, labels, words):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    import pyarrow
+
+    kind = pyarrow.uint64() if words is None else None
+    columns = {"path": ["a", "b"], "label": pyarrow.array(labels, kind)}
+    parquet.write_table(pyarrow.table(columns), tmp_path / "a.parquet")
+    if words is None:
+        assert path_table(tmp_path / "a.parquet")[1].tolist() == labels
+        return
+    with pytest.raises(ValueError, match=words):
+        path_table(tmp_path / "a.parquet")
+
+
 def test_no_table(tmp_path):
+    for path, root in ((None, None), (b"a.csv", None), (tmp_path / "a.csv", 3)):
+        with pytest.raises(TypeError, match="must be a path"):
+            path_table(path, root=root)
     with pytest.raises(ValueError, match="no file"):
         path_table(tmp_path / "a.csv")

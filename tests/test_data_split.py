@@ -80,6 +80,16 @@ def test_leaks_are_found():
         check_no_leak([0, 1], [2, 3, 4], y=y, x=x)
     check_no_leak([0, 1], [2, 3, 4], y=y, x={"image": x, "row": np.arange(5)})
     check_no_leak([0, 4], [1, 2], x=x)  # Copies inside a part are no leak.
+    check_no_leak([], [0], y=y, x=x)
+    # Copies are equal in every input of the model: "ab" and "c" are none of "a" and "bc".
+    check_no_leak([0], [1], x=[np.array(["ab", "a"]), np.array(["c", "bc"])])
+    # Rows of objects are compared by their values, not by where these are in memory.
+    objects = np.array([["key", 2**70], ["".join(["k", "ey"]), 2**70]], dtype=object)
+    for copies in (objects, ["".join(["k", "ey"]), "key"]):
+        with pytest.raises(ValueError, match="share a copy of a sample. Received: rows 0 and 1"):
+            check_no_leak([0], [1], x=copies)
+    with pytest.raises(ValueError, match="`x` must have rows. Received: x=3"):
+        check_no_leak([0], [1], x=3)
     with pytest.raises(ValueError, match="at least two parts"):
         check_no_leak([0, 1])
     with pytest.raises(TypeError, match="np.flatnonzero"):

@@ -178,11 +178,25 @@ def test_streams_that_make_no_batch():
         ([(1.0, 2, 3)], ValueError, "tuple of 3 parts"),
         ([(np.zeros((4, 2)), np.zeros(4))], ValueError, "unbatch"),
         ([(1.0, 2**40)], ValueError, "32 bits"),
+        ([(1.0, None)], ValueError, "must have a label. Received: None"),
+        ([(1.0, np.datetime64("NaT"))], ValueError, "must have a label"),
+        ([(1.0, {"kind": 1})], TypeError, "that can be compared. Received: {'kind': 1}"),
+        ([(1.0, b"\xff")], ValueError, "must be a string in UTF-8"),
+        (lambda: None, TypeError, "one that returned None"),
     ],
 )
 def test_sources_that_are_refused(data, error, words):
     with pytest.raises(error, match=words):
         StreamBatches(data, 1, 1, 1)[0]
+
+
+def test_none_among_the_samples_is_not_the_end_of_the_stream():
+    """The samples behind it were never read, without a word."""
+    samples = [(np.zeros(1), i % 2) for i in range(20)]
+    batches = StreamBatches([*samples, None, *samples], 2, 2, 10, buffer_size=4, seed=0)
+    with pytest.raises(ValueError, match="Received: NoneType"):
+        for i in range(10):
+            batches[i]
 
 
 def test_settings_that_are_refused():

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from keras_metric.search import Index, faiss_store
+from keras_metric.search import Index, coarse, faiss_store
 from keras_metric.search.coarse import SETTINGS
 
 DIM = 16
@@ -125,6 +125,38 @@ def test_structures_follow_what_comes_and_goes(rng, kind):
     index.remove(range(2000, 2800))
     assert not coarse.ready
     assert len(index.search(x[:1], 900)[0]) == 200
+
+
+def test_a_structure_of_other_centres_is_built_anew(rng):
+    """FAISS takes centres of another width, and then finds the wrong lists, or reads elsewhere."""
+    import faiss
+
+    vectors = rng.normal(size=(120, 8)).astype("float32")
+    index = Index(8, kind="ivf", settings={"train_at": 50, "lists": 6})
+    index.add(vectors, np.arange(120))
+    store = index._store.coarse
+    names, arrays = store.to_arrays()
+    for width, number, metric in ((2, 6, 1), (8, 6, 0), (8, 5, 1)):
+        structure = faiss.deserialize_index(arrays["coarse-structure"])
+        centres = faiss.IndexFlat(width, metric)
+        centres.add(rng.normal(size=(number, width)).astype("float32"))
+        structure.quantizer, structure.own_fields = centres, False
+        structure.metric_type = metric
+        forged = {**arrays, "coarse-structure": faiss.serialize_index(structure)}
+        store.from_arrays(names, forged, vectors)
+        found = faiss.downcast_index(store.structure.quantizer)
+        assert (found.d, found.ntotal) == (8, 6) and store.structure.metric_type == 1
+
+
+def test_sizes_that_no_memory_has(monkeypatch):
+    """FAISS allocates what damaged bytes declare."""
+    import faiss
+
+    def allocate(data):
+        raise MemoryError
+
+    monkeypatch.setattr(faiss, "deserialize_index", allocate)
+    assert coarse._structure_of(np.zeros(8, "uint8")) is None
 
 
 def test_every_kind_is_tested():

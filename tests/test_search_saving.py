@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from keras_metric.search import Index, folder, manifest
+from keras_metric.search.contents import read_array
 from keras_metric.search.fingerprint import fingerprint
 
 DIM = 6
@@ -219,6 +220,23 @@ def test_a_newer_version_is_refused(rng):
     edited_manifest(lambda body: body.update(version=2))
     with pytest.raises(ValueError, match="version 2 .* Install a newer"):
         Index.load("index")
+
+
+def test_arrays_in_the_order_of_fortran_are_read(rng, tmp_path):
+    """They passed the checks, and FAISS refused them at the first search."""
+    vectors = rng.normal(size=(6, 4))
+    np.save(tmp_path / "vectors.npy", np.asfortranarray(vectors))
+    array = read_array(tmp_path / "vectors.npy")
+    assert array.flags.c_contiguous and np.array_equal(array, vectors)
+
+
+def test_headers_of_arrays_that_python_cannot_parse(tmp_path):
+    """NumPy reads a header as Python, and raised its TokenError."""
+    file = tmp_path / "vectors.npy"
+    for text in (b"(" * 500, b"{'descr': '<f4', 'shape': (", b"\x00" * 20):
+        file.write_bytes(b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text)
+        with pytest.raises(ValueError, match="is no array of numbers"):
+            read_array(file)
 
 
 def test_pickled_arrays_are_refused(rng, monkeypatch):

@@ -1,11 +1,14 @@
 """The pictures say what they should, and the projector's files are what TensorBoard reads."""
 
+import io
 import sys
 import tracemalloc
 
 import keras
 import numpy as np
 import pytest
+from matplotlib import cbook
+from matplotlib.text import Text
 from PIL import Image
 from scipy.spatial.distance import cdist
 
@@ -13,6 +16,12 @@ from keras_metric import pair_draws, viz
 from keras_metric.viz._pair_draws import draw_pairs
 from keras_metric.viz._pixels import as_pixels, looks_like_images
 from keras_metric.viz._style import PALETTE, RIGHT, SYMBOLS, WRONG
+
+# Names that a folder may have: formulas, codes, halves of characters, HTML, nothing.
+STRANGE = (
+    *("$", "$x$", r"$\bad{$", "a\tb", "a\nb\r", "\x1b[31m", "a\0b", "a\x0b\x0c\x1c\x85b"),
+    *("a\u2028b", "latin\udce9", "<b>|`", "_under", "", "  ", "x" * 500),
+)
 
 
 def texts(figure):
@@ -330,6 +339,23 @@ class TestProjector:
         assert lines[:2] == ["label\tage", "a\\tb\t1"]
         assert len(lines) == 6
 
+    @pytest.mark.parametrize("text", STRANGE)
+    def test_one_line_for_each_item_whatever_the_text(self, tmp_path, text):
+        config = viz.write_projector(
+            tmp_path, np.eye(3), [text, "b", text], metadata={"c": [1, 2, 3]}
+        )
+        rows = (config.parent / "embeddings_metadata.tsv").read_text("utf-8").splitlines()
+        assert [len(row.split("\t")) for row in rows] == [2] * 4
+
+    def test_a_list_that_is_no_text_is_named(self, tmp_path):
+        (tmp_path / "projector_config.pbtxt").write_bytes(b"\xff")
+        with pytest.raises(ValueError, match="projector_config.pbtxt.*Remove the file"):
+            viz.write_projector(tmp_path, np.eye(3))
+        with pytest.raises(TypeError, match="`metadata` must be a dict"):
+            viz.write_projector(tmp_path, np.eye(3), metadata=["a"])
+        with pytest.raises(TypeError, match="`log_dir` must be a path"):
+            viz.write_projector(None, np.eye(3))
+
     def test_names_of_classes(self, tmp_path):
         viz.write_projector(tmp_path, np.eye(2), [7, 9], class_names={7: "cat", 9: "dog"})
         assert (tmp_path / "embeddings_metadata.tsv").read_text() == "cat\ndog\n"
@@ -448,6 +474,24 @@ class TestPixels:
         assert looks_like_images(keras.ops.zeros((2, 8, 8, 3)))
         for other in (np.zeros((2, 64)), np.zeros((2, 100, 4)), {"a": 1}, ["a"], np.array(["a"])):
             assert not looks_like_images(other)
+
+
+@pytest.mark.parametrize("text", STRANGE)
+def test_names_of_classes_are_drawn_as_they_are(rng, text):
+    """No formula between dollar signs, no error and no warning of the font, nothing left out."""
+    x, labels, names = rng.normal(size=(8, 3)), np.arange(8) % 2, [text, f"b{text}"]
+    for figure in (
+        viz.plot_embeddings(x, labels, class_names=names),
+        viz.plot_confusions(x, labels, class_names=names),
+        viz.plot_neighbors(np.zeros((8, 8, 8)), labels, x, class_names=names),
+        viz.plot_roc({name: np.arange(8.0) for name in names}, labels),
+    ):
+        figure.savefig(io.BytesIO())
+        for legend in figure.legends:
+            assert len(legend.get_texts()) == 2
+        for drawn in figure.findobj(Text):
+            # The numbers of an axis are formulas of matplotlib's own.
+            assert not cbook.is_math_text(drawn.get_text()) or "mathdefault" in drawn.get_text()
 
 
 def test_palette_has_a_symbol_for_each_colour():

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from keras_metric import data
+from keras_metric._text import visible
 from keras_metric.cli.messages import UserError
 from keras_metric.data.folders import flattened, images_by_class, loose_images, read_images
 from keras_metric.data.image_check import empty_text, unreadable_text
@@ -80,7 +81,7 @@ def _without(listing, failures):
 
 def note(text):
     """Write a line to stderr."""
-    sys.stderr.write(f"keras-metric: note: {text}\n")
+    sys.stderr.write(f"keras-metric: note: {visible(text)}\n")
 
 
 def usual_size(paths, most):

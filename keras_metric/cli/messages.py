@@ -2,6 +2,8 @@
 
 import sys
 
+from keras_metric._text import visible
+
 
 class UserError(ValueError):
     """An error that the user can correct; its text is the one line that is shown."""
@@ -9,5 +11,6 @@ class UserError(ValueError):
 
 def say(text):
     """Write a line to stdout, at once."""
-    sys.stdout.write(f"{text}\n")
+    # Names of files and classes may hold control characters, or bytes that are not UTF-8.
+    sys.stdout.write("".join(f"{visible(line)}\n" for line in text.split("\n")))
     sys.stdout.flush()

@@ -50,7 +50,7 @@ class Augmentation:
     def __call__(self, x, words):
         """Return `x` changed; `words` are integers, and each sequence of them is another seed."""
         rows = len(keras.tree.flatten(x)[0])
-        result = keras.tree.map_structure(ops.convert_to_numpy, self._apply(x, words))
+        result = keras.tree.map_structure(_returned, self._apply(x, words))
         if any(len(part) != rows for part in keras.tree.flatten(result)):
             lengths = [len(part) for part in keras.tree.flatten(result)]
             raise ValueError(
@@ -71,6 +71,16 @@ class Augmentation:
         if self._wants_rng:
             return self._function(x, rng=np.random.default_rng(words))
         return self._function(x)
+
+
+def _returned(part):
+    array = ops.convert_to_numpy(part)
+    if array.ndim == 0:
+        raise ValueError(
+            "`augment` must return the batch, changed. Received: a function or layer that returned "
+            f"{part!r}"
+        )
+    return array
 
 
 def _parameters(function):

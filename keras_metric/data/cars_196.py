@@ -15,6 +15,8 @@ def read_cars_196(root):
         root: Folder with `cars_annos.mat` and `car_ims` (one archive), or with `cars_train`,
             `cars_test` and `devkit`, which must hold `cars_train_annos.mat` and
             `cars_test_annos_withlabels.mat` (that one may also stand beside `devkit`).
+            SciPy reads the `.mat` files, and a damaged one can end the process: read only archives
+            of the publisher.
 
     Returns:
         Dict with "train" and "test"; each has `paths`, `labels` (int32, the model from 0 up) and

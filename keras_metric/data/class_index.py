@@ -93,7 +93,13 @@ def _number_strings(labels):
 
 def _number_objects(labels, name):
     values = labels.tolist()
-    found = dict.fromkeys(values)
+    try:
+        found = dict.fromkeys(values)
+    except TypeError as error:
+        raise TypeError(
+            f"`{name}` must hold one label for each row, such as an integer or a string. Received: "
+            f"a label that cannot be compared: {error}"
+        ) from error
     for value in found:
         if value is None or is_missing(value):
             row = next(i for i, v in enumerate(values) if v is None or is_missing(v))

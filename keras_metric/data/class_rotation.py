@@ -69,12 +69,13 @@ class ClassRotation:
 
 def _shares(counts, per_batch, power):
     """The chance of each class to be in a batch: proportional, at most 1, summing to per_batch."""
-    weights = (counts / counts.max()) ** power
+    # Not 0, however small: a class that never came would leave batches unfilled.
+    weights = np.maximum((counts / counts.max()) ** power, 1e-300)
     shares = np.zeros(len(counts))
     always = np.zeros(len(counts), dtype=bool)
     while True:
         rest = per_batch - always.sum()
-        shares = np.where(always, 1.0, rest * weights / max(weights[~always].sum(), 1e-300))
+        shares = np.where(always, 1.0, rest * weights / weights[~always].sum())
         # A class that would be due more than once a batch is in every batch; others get the rest.
         over = ~always & (shares > 1.0)
         if not over.any():

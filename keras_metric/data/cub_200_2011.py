@@ -39,8 +39,8 @@ def read_cub_200_2011(root):
         Deep Metric Learning via Lifted Structured Feature Embedding.
     """
     folder = find_folder(root, "CUB_200_2011", "images.txt")
-    names = dict(rows_of(folder / "images.txt", 2))
-    species = dict(rows_of(folder / "image_class_labels.txt", 2, integers=[1]))
+    names = _by_number(folder / "images.txt")
+    species = _by_number(folder / "image_class_labels.txt", integers=[1])
     if names.keys() != species.keys():
         other = sorted(names.keys() ^ species.keys())[0]
         raise ValueError(
@@ -52,3 +52,15 @@ def read_cub_200_2011(root):
         part: image_set(folder / "images", np.array(list(names.values()))[rows], labels[rows])
         for part, rows in {"train": labels < 100, "test": labels >= 100}.items()
     }
+
+
+def _by_number(path, integers=()):
+    rows = rows_of(path, 2, integers)
+    found = dict(rows)
+    if len(found) < len(rows):
+        numbers = [number for number, _ in rows]
+        twice = next(number for number in numbers if numbers.count(number) > 1)
+        raise ValueError(
+            f"Every image must be in {str(path)!r} once. Received: image {twice!r} twice."
+        )
+    return found

@@ -19,6 +19,8 @@ class EpochBatches(keras.utils.PyDataset):
     def __init__(self, batches_per_epoch, seed, reshuffle=True, **kwargs):
         super().__init__(**kwargs)
         check_seed("seed", seed, at_least=0)
+        if seed is not None and seed >= 2**64:
+            raise ValueError(f"`seed` must be below 2**64. Received: seed={seed}")
         check_count("batches_per_epoch", batches_per_epoch)
         check_flag("reshuffle", reshuffle)
         self.seed = new_seed(seed)

@@ -31,9 +31,11 @@ def parse_example(record):
     >>> parse_example(b"\n\x0f\n\r\n\x04kind\x12\x05\x1a\x03\n\x01\x07")
     {'kind': array([7])}
     """
+    if isinstance(record, str) or not hasattr(record, "__len__"):
+        raise TypeError(f"`record` must be bytes. Received: record of type {type(record).__name__}")
     try:
         return {name: _values(record, *place) for name, place in _features(record)}
-    except (IndexError, UnicodeDecodeError) as error:
+    except (IndexError, ValueError) as error:
         raise _no_example(record) from error
 
 
@@ -45,7 +47,7 @@ def feature(record, name):
             if found == name:
                 return _values(record, *place)
             names.append(found)
-    except (IndexError, UnicodeDecodeError) as error:
+    except (IndexError, ValueError) as error:
         raise _no_example(record) from error
     raise ValueError(f"No feature {name!r} in a record. Received one with {sorted(names)}.")
 

@@ -281,6 +281,10 @@ class ImageLoader:
                 '`formats` must be None or a list of names of formats, such as ["PNG", "JPEG"]. '
                 f"Received: formats={formats!r}"
             )
+        if formats is not None:
+            PIL.Image.init()
+            for name in formats or [""]:
+                check_choice("formats", name.upper(), PIL.Image.OPEN)
         if max_pixels is not None:
             check_count("max_pixels", max_pixels)
         self.feature = feature
@@ -372,17 +376,41 @@ class ImageLoader:
 
 
 def _images_below(folder):
-    seen = set()
-    for where, folders, files in os.walk(folder, followlinks=True):
-        # A link may lead back up, and each image counts once.
-        real = os.path.realpath(where)
-        # In place: it steers the walk.
-        if real in seen:
-            folders[:] = []
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (os.path.join(where, name) for name in sorted(files) if _is_image(name))
+    """Yield the paths of the images in a folder, then of those in its folders."""
+    seen, waiting = set(), [str(folder)]
+    while waiting:
+        where = waiting.pop()
+        try:
+            state = os.stat(where)
+            # A link may lead back up, and each image counts once.
+            if (state.st_dev, state.st_ino) in seen:
+                continue
+            seen.add((state.st_dev, state.st_ino))
+            with os.scandir(where) as listed:
+                entries = sorted(listed, key=lambda entry: entry.name)
+        except OSError as error:
+            raise ValueError(
+                f"Could not read the folder {where!r}: {error.strerror}. Make it readable, or move "
+                "it away."
+            ) from error
+        inner = {entry for entry in entries if _is_folder(entry)}
+        for entry in entries:
+            # A link that leads nowhere is a missing image. A pipe would block its reader.
+            if _is_image(entry.name) and entry not in inner and _is_file(entry):
+                yield entry.path
+        inner = [entry.path for entry in entries if entry in inner and entry.name[0] != "."]
+        waiting += reversed(inner)
+
+
+def _is_folder(entry):
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _is_file(entry):
+    return entry.is_symlink() or entry.is_file()
 
 
 def _is_image(name):

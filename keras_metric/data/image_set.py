@@ -8,6 +8,8 @@ import numpy as np
 
 from keras_metric._checks import as_path
 
+_LARGEST = np.iinfo("int32").max
+
 
 class ImageSet(NamedTuple):
     """One part of a data set, such as its query images.
@@ -32,15 +34,26 @@ def image_set(folder, names, labels, groups=None):
                 f"The list of a data set names files below its own folder. Received: {str(name)!r}"
             )
     paths = [os.path.join(folder, *name.split("/")) for name in names]
-    missing = next((path for path in paths if not os.path.exists(path)), None)
+    missing = next((path for path in paths if not os.path.isfile(path)), None)
     if missing is not None:
         raise ValueError(
             f"Every image of the data set's list must be there. Received: no file {missing!r}. "
             "Unpack the images beside the lists, as they come."
         )
     if groups is not None:
-        groups = np.asarray(groups, "int32")
-    return ImageSet(paths, np.asarray(labels, "int32"), groups)
+        groups = _int32("groups", groups)
+    return ImageSet(paths, _int32("labels", labels), groups)
+
+
+def _int32(what, values):
+    """Return `values` as int32; a list with a number outside its range is damaged."""
+    for value in (min(values), max(values)) if len(values) else ():
+        if not 0 <= value <= _LARGEST:
+            raise ValueError(
+                f"The {what} read from a data set must be from 0 to {_LARGEST}. Received: {value}. "
+                "Unpack its lists again."
+            )
+    return np.asarray(values, "int32")
 
 
 def find_folder(root, name, marker):
@@ -58,7 +71,7 @@ def find_folder(root, name, marker):
 def lines_of(path):
     """Return `(number, words)` of each line of a list that is not empty."""
     try:
-        text = path.read_text("utf-8")
+        text = path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{str(path)!r} must be a text file in UTF-8. Received: {error}") from None
     lines = enumerate(text.splitlines(), start=1)
@@ -82,7 +95,16 @@ def rows_of(path, columns, integers=(), skip=0):
         for place in integers:
             row[place] = as_integer(row[place], path, number)
         rows.append(row)
+    check_images(rows, path)
     return rows
+
+
+def check_images(found, path):
+    """Raise if a list or a folder has no images."""
+    if not found:
+        raise ValueError(
+            f"{str(path)!r} must have images. Received: none. Unpack the archive again."
+        )
 
 
 def as_integer(word, path, number):
@@ -91,5 +113,5 @@ def as_integer(word, path, number):
         return int(word)
     except ValueError:
         raise ValueError(
-            f"Line {number} of {str(path)!r} must have an integer there. Received: {word!r}"
+            f"Line {number} of {str(path)!r} must have an integer there. Received: {word[:80]!r}"
         ) from None

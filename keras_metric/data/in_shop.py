@@ -1,6 +1,6 @@
 """In-Shop Clothes Retrieval: garments of DeepFashion."""
 
-from keras_metric.data.image_set import find_folder, image_set, rows_of
+from keras_metric.data.image_set import find_folder, image_set, lines_of, rows_of
 
 
 def read_in_shop(root):
@@ -35,7 +35,15 @@ def read_in_shop(root):
     parts = {"train": ([], []), "query": ([], []), "gallery": ([], [])}
     # A count, a header, then: image_name item_id evaluation_status
     path = lists / "list_eval_partition.txt"
-    for name, garment, part in rows_of(path, 3, skip=2):
+    rows = rows_of(path, 3, skip=2)
+    count = lines_of(path)[:1]
+    if not count or count[0] != (1, [str(len(rows))]):
+        raise ValueError(
+            f"The first line of {str(path)!r} must be the number of its images. Received: "
+            f"{' '.join(count[0][1])[:80] if count else ''!r} for {len(rows)} images. Was the file "
+            "cut off?"
+        )
+    for name, garment, part in rows:
         item = garment.removeprefix("id_")
         if part not in parts or not item.isdecimal():
             raise ValueError(

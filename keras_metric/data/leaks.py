@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_metric._checks import as_array
 from keras_metric.data.class_index import number_labels
+from keras_metric.data.samples import sealed
 
 
 def check_no_leak(*parts, y=None, groups=None, x=None):
@@ -37,6 +38,8 @@ def check_no_leak(*parts, y=None, groups=None, x=None):
     ValueError: Parts 0 and 1 must not share a class. Received: the class 'owl' in rows 0 and 2.
     """
     parts = [as_array("parts", part) for part in parts]
+    # An empty list has the dtype of floats.
+    parts = [part.astype("int64") if part.shape == (0,) else part for part in parts]
     if len(parts) < 2:
         raise ValueError(f"There must be at least two parts. Received: {len(parts)}")
     for part in parts:
@@ -55,8 +58,10 @@ def check_no_leak(*parts, y=None, groups=None, x=None):
             names = names.tolist()
             _check_apart(what, parts, {row: names[ids[row]] for row in rows.tolist()})
     if x is not None:
-        arrays = [as_array("x", part) for part in keras.tree.flatten(x)]
+        arrays = [as_array("x", part) for part in keras.tree.flatten(sealed(x))]
         for array in arrays:
+            if array.ndim == 0:
+                raise ValueError(f"`x` must have rows. Received: x={x!r}")
             _check_rows(rows, len(array), "x")
         digests = {row: _digest(arrays, row) for row in rows.tolist()}
         _check_apart("copy of a sample", parts, digests)
@@ -89,5 +94,8 @@ def _check_apart(what, parts, keys):
 def _digest(arrays, row):
     digest = hashlib.blake2b(digest_size=16)
     for array in arrays:
-        digest.update(np.ascontiguousarray(array[row]).tobytes())
+        sample = array[row : row + 1]
+        # The bytes of objects are their addresses.
+        known = repr(sample.tolist()).encode() if sample.dtype.hasobject else sample.tobytes()
+        digest.update(known)
     return digest.digest()

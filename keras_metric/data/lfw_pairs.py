@@ -87,6 +87,7 @@ def read_lfw_pairs(pairs_file, root):
         first.append(f"{name}/{name}_{as_integer(image, path, number):04}.jpg")
         second.append(f"{other}/{other}_{as_integer(other_image, path, number):04}.jpg")
         same.append(alike)
+    root = as_path("root", root)
     parts = (image_set(root, names, np.zeros(len(names))).paths for names in (first, second))
     return ImagePairs(
         *parts, np.array(same), np.repeat(np.arange(num_folds, dtype="int32"), 2 * each)

@@ -2,7 +2,7 @@
 
 import re
 
-from keras_metric.data.image_set import find_folder, image_set
+from keras_metric.data.image_set import check_images, find_folder, image_set
 
 # Person, camera, sequence, frame, box: 0002_c1s1_000451_03.jpg
 _NAME = re.compile(r"(-?\d+)_c(\d+)s\d+_\d+_\d+\.jpg")
@@ -48,7 +48,7 @@ def read_market_1501(root):
 
 def _part(folder):
     names, people, cameras = [], [], []
-    for path in sorted(folder.glob("*.jpg")):
+    for path in sorted(folder.glob("[!.]*.jpg")):
         match = _NAME.fullmatch(path.name)
         if not match:
             raise ValueError(
@@ -60,4 +60,5 @@ def _part(folder):
             names.append(path.name)
             people.append(person)
             cameras.append(camera)
+    check_images(names, folder)
     return image_set(folder, names, people, cameras)

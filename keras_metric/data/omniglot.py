@@ -1,6 +1,6 @@
 """Omniglot: characters of fifty alphabets."""
 
-from keras_metric.data.image_set import find_folder, image_set
+from keras_metric.data.image_set import check_images, find_folder, image_set
 
 
 def read_omniglot(root):
@@ -35,12 +35,13 @@ def read_omniglot(root):
     find_folder(folder, "omniglot", "images_evaluation")
     result, count = {}, 0
     for part, name in (("train", "images_background"), ("test", "images_evaluation")):
-        characters = sorted(path for path in (folder / name).glob("*/*") if path.is_dir())
+        characters = sorted(path for path in (folder / name).glob("[!.]*/[!.]*") if path.is_dir())
         names, labels = [], []
         for character in characters:
-            drawings = sorted(character.glob("*.png"))
+            drawings = sorted(character.glob("[!.]*.png"))
             names += [path.relative_to(folder).as_posix() for path in drawings]
             labels += [count] * len(drawings)
             count += 1
+        check_images(names, folder / name)
         result[part] = image_set(folder, names, labels)
     return result

@@ -2,9 +2,10 @@
 
 import csv
 import os
-import pathlib
 
 import numpy as np
+
+from keras_metric._checks import as_path, is_missing
 
 _ENDINGS = (".csv", ".parquet", ".tsv")
 
@@ -16,8 +17,8 @@ def path_table(path, path_column="path", label_column="label", root=None):
     `load=ImageLoader(...)`, and the images are read batch by batch.
 
     Args:
-        path: a file whose name ends in `.csv` (with a first line of column names), `.tsv` or
-            `.parquet`, which needs pyarrow.
+        path: a file whose name ends in `.csv` (UTF-8, with a first line of column names), `.tsv`
+            or `.parquet`, which needs pyarrow.
         path_column: name of the column that holds the paths. Default "path".
         label_column: name of the column that holds the labels. Default "label".
         root: folder that the paths start from. Default None: the folder of the table. Paths that
@@ -28,8 +29,8 @@ def path_table(path, path_column="path", label_column="label", root=None):
         the file are, else strings.
 
     Raises:
-        ValueError: the table is missing, has another ending, no such column, no rows, or a row
-            without a path or a label.
+        ValueError: the table is missing, damaged, has another ending, no such column or two, no
+            rows, or a row without a path or a label.
         ImportError: a Parquet file, and pyarrow is not installed.
 
     Example:
@@ -41,7 +42,9 @@ def path_table(path, path_column="path", label_column="label", root=None):
     >>> paths, labels
     (['/data/a/1.jpg', '/data/b/2.jpg'], array(['owl', 'hen'], dtype='<U3'))
     """
-    path = pathlib.Path(path)
+    path = as_path("path", path)
+    if root is not None:
+        as_path("root", root)
     ending = path.suffix.lower()
     if ending not in _ENDINGS:
         raise ValueError(
@@ -55,7 +58,7 @@ def path_table(path, path_column="path", label_column="label", root=None):
     if not len(paths):
         raise ValueError(f"The table must have rows. Received: none in {str(path)!r}")
     for name, values in zip(wanted, columns):
-        empty = next((i for i, value in enumerate(values) if value is None or value == ""), None)
+        empty = next((i for i, value in enumerate(values) if _is_empty(value)), None)
         if empty is not None:
             raise ValueError(
                 "Every row must have a path and a label. Received: row "
@@ -68,14 +71,18 @@ def path_table(path, path_column="path", label_column="label", root=None):
             f"{odd + 1} of {str(path)!r}"
         )
     root = str(path.parent if root is None else root)
-    return [os.path.join(root, one) for one in paths], _as_labels(labels)
+    return [os.path.join(root, one) for one in paths], _as_labels(labels, path)
+
+
+def _is_empty(value):
+    return value is None or value == "" or (isinstance(value, float) and is_missing(value))
 
 
 def _text(path, ending, wanted):
     paths, labels = [], []
     known = {}
     with open(path, encoding="utf-8-sig", newline="") as file:
-        rows = csv.reader(file, delimiter="\t" if ending == ".tsv" else ",")
+        rows = _rows(csv.reader(file, delimiter="\t" if ending == ".tsv" else ","), path)
         header = next(rows, [])
         _check_columns(header, wanted, path)
         places = [header.index(name) for name in wanted]
@@ -94,6 +101,15 @@ def _text(path, ending, wanted):
     return paths, labels
 
 
+def _rows(rows, path):
+    try:
+        yield from rows
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{str(path)!r} must be a text file in UTF-8. Received: {error}") from None
+    except csv.Error as error:
+        raise ValueError(f"Line {rows.line_num} of {str(path)!r} must be CSV: {error}") from error
+
+
 def _parquet(path, wanted):
     try:
         import pyarrow.parquet
@@ -102,9 +118,14 @@ def _parquet(path, wanted):
             'path_table needs pyarrow for Parquet files: pip install "keras_metric[parquet]". Or '
             "write the table as CSV."
         ) from error
-    _check_columns(pyarrow.parquet.read_schema(path).names, wanted, path)
-    table = pyarrow.parquet.read_table(path, columns=list(dict.fromkeys(wanted)))
-    return [table.column(name).to_pylist() for name in wanted]
+    try:
+        names = pyarrow.parquet.read_schema(path).names
+        _check_columns(names, wanted, path)
+        table = pyarrow.parquet.read_table(path, columns=list(dict.fromkeys(wanted)))
+        return [table.column(name).to_pylist() for name in wanted]
+    # Of a damaged file pyarrow raises several errors, and some of them are no ValueError.
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{str(path)!r} must be a Parquet file. Received: {error}") from error
 
 
 def _check_columns(header, wanted, path):
@@ -114,11 +135,24 @@ def _check_columns(header, wanted, path):
             f"{str(path)!r} must have the columns {list(wanted)}. Received: {list(header)}. Pass "
             "path_column= and label_column=."
         )
+    twice = [name for name in wanted if header.count(name) > 1]
+    if twice:
+        raise ValueError(
+            f"{str(path)!r} must have each column once. Received: {twice[0]!r} "
+            f"{header.count(twice[0])} times. Rename one of them."
+        )
 
 
-def _as_labels(labels):
+def _as_labels(labels, path):
+    if isinstance(labels[0], (list, dict)):
+        raise ValueError(
+            f"A row must have one label. Received: {labels[0]!r} in row 1 of {str(path)!r}"
+        )
     if not isinstance(labels[0], str):
-        return np.asarray(labels)
+        array = np.asarray(labels)
+        # Integers on both sides of 64 bits would become floats, and several of them one.
+        whole = isinstance(labels[0], int) and array.dtype.kind == "f"
+        return np.array(labels, dtype=object) if whole else array
     try:
         numbers = [int(label) for label in labels]
     except ValueError:

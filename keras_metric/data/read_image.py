@@ -1,6 +1,7 @@
 """Decode one image file: orientation, bit depth, colour and size."""
 
 import io
+import os
 
 import numpy as np
 import PIL.Image
@@ -32,8 +33,13 @@ def read_image(file, color_mode, size=None, resample=None, crop=False, formats=N
         most: largest number of pixels in the file, or None. It is compared before decoding.
 
     Raises:
+        TypeError: neither a path nor bytes.
         ValueError: the file is no image, is damaged, has too many pixels, or has 32 bits a channel.
     """
+    if not isinstance(file, (bytes, str, os.PathLike)):
+        raise TypeError(
+            f"An image is read from a path or from bytes. Received: {type(file).__name__}"
+        )
     source = io.BytesIO(file) if isinstance(file, bytes) else file
     try:
         with PIL.Image.open(source, formats=formats) as image:

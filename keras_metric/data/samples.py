@@ -18,7 +18,7 @@ class Samples:
         check_function("load", load)
         self._load = load
         if load is None:
-            self._x = keras.tree.map_structure(_checked_array, _sealed(x))
+            self._x = keras.tree.map_structure(_checked_array, sealed(x))
             lengths = {len(part) for part in keras.tree.flatten(self._x)}
         elif isinstance(x, dict):
             raise TypeError(
@@ -50,6 +50,7 @@ class Samples:
         quick = self._quickly(wanted) or [None] * len(wanted)
         read = [self._read(row) if item is None else item for row, item in zip(wanted, quick)]
         items = [read[i] for i in place]
+        self._check_structures(items, rows)
         return keras.tree.map_structure(lambda *parts: self._stack(parts, rows), *items)
 
     def _quickly(self, rows):
@@ -76,6 +77,15 @@ class Samples:
         except Exception:  # What failed may have been the reading of the item.
             return "(not readable)"
 
+    def _check_structures(self, items, rows):
+        forms = list(map(_form, items))
+        odd = next((i for i, form in enumerate(forms) if form != forms[0]), None)
+        if odd is not None:
+            raise ValueError(
+                f"`load` must return the same structure for each item. Received: {forms[0]} for "
+                f"{self._name(rows[0])} and {forms[odd]} for {self._name(rows[odd])}."
+            )
+
     def _stack(self, parts, rows):
         shapes = {part.shape for part in parts}
         if len(shapes) > 1:
@@ -101,21 +111,37 @@ def _is_lazy(x):
     return not isinstance(x, (list, tuple, np.ndarray))
 
 
-def _sealed(x):
-    # A list of plain numbers or strings is a column, not a list of inputs.
+def sealed(x):
+    """Return `x`, or an array if it is a list of plain numbers or strings, which is a column."""
     if isinstance(x, (list, tuple)) and not any(np.ndim(part) for part in x):
         return np.asarray(x)
     return x
 
 
+def _form(item):
+    if isinstance(item, dict):
+        return f"a dict of {sorted(map(str, item))}"
+    return (
+        f"a {type(item).__name__} of {len(item)}" if isinstance(item, (list, tuple)) else "an array"
+    )
+
+
 def _loaded(part):
-    return as_array("load(item)", part)
+    array = as_array("load(item)", part)
+    if array.dtype.kind == "O" and not all(isinstance(one, (str, bytes)) for one in array.flat):
+        raise TypeError(
+            f"it must return an array of numbers, or a structure of arrays, and returned {part!r}"
+        )
+    return array
 
 
 def _checked_array(part):
     array = as_array("x", part)
     if array.ndim == 0:
-        raise ValueError(f"`x` must have rows. Received: a part that is a single value, {part!r}")
+        raise ValueError(
+            f"`x` must have rows. Received: a part that is a single value, {part!r}. A list of "
+            "rows becomes an array by np.array(x)."
+        )
     if not is_numeric(array):
         raise ValueError(
             f"`x` must hold numbers. Received: a part of dtype {array.dtype}. For file paths pass "

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_metric._checks import check_number
+from keras_metric._checks import as_array, check_number
 
 
 class Steering:
@@ -30,7 +30,7 @@ class Steering:
             )
         name, table = ("rows", rows) if classes is None else ("classes", classes)
         length = len(index.ids) if classes is None else len(index.classes)
-        table = np.asarray(table)
+        table = as_array(name, table)
         if table.ndim != 2 or len(table) != length or table.dtype.kind not in "iu":
             raise ValueError(
                 f"`{name}` must be integers of shape ({length}, neighbors). "

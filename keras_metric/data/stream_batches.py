@@ -1,16 +1,25 @@
 """Batches of P classes with K samples each from what can only be read from front to back."""
 
 import collections
+import collections.abc
 import threading
 
 import numpy as np
 
-from keras_metric._checks import as_array, check_count, check_function, rows_hint, without_floats
+from keras_metric._checks import (
+    as_array,
+    check_count,
+    check_function,
+    is_missing,
+    rows_hint,
+    without_floats,
+)
 from keras_metric.data.augmentation import Augmentation, check_augment
 from keras_metric.data.epoch_batches import EpochBatches
 from keras_metric.data.samples import Samples
 
 _INT32 = np.iinfo("int32")
+_END = object()
 
 
 class StreamBatches(EpochBatches):
@@ -169,6 +178,11 @@ class StreamBatches(EpochBatches):
                     "is numbered then."
                 )
             return label
+        if label is None or not isinstance(label, (str, tuple)) and is_missing(label):
+            raise ValueError(
+                f"Each sample must have a label. Received: {label!r}. Leave such samples out of "
+                "the source."
+            )
         if label not in self._numbers:
             self._numbers[label] = len(self.classes)
             self.classes.append(label)
@@ -199,8 +213,8 @@ def _pass(batches, count):
     waiting, total, read = collections.defaultdict(list), 0, 0
     while True:
         while more and total < batches.buffer_size:
-            pair = next(stream, None)
-            more = pair is not None
+            pair = next(stream, _END)
+            more = pair is not _END
             if more:
                 item, label = _pair(pair)
                 waiting[batches._number(label)].append((read, item))
@@ -252,13 +266,23 @@ def _renewable(source):
                 "`source` must be a data set of pairs (item, label), or a function that returns an "
                 f"iterator of them. Received: {type(source).__name__}"
             )
-        return lambda: iter(source())
+        return lambda: _begun(source)
     if iter(source) is source:
         raise TypeError(
             "`source` must be readable again from the beginning. Received: an iterator, "
             f"{type(source).__name__}. Pass the function that makes it, without calling it."
         )
     return lambda: iter(source)
+
+
+def _begun(source):
+    stream = source()
+    if not hasattr(stream, "__iter__"):
+        raise TypeError(
+            "`source` must be a function that returns an iterator of pairs (item, label). "
+            f"Received: one that returned {stream!r}"
+        )
+    return iter(stream)
 
 
 def _pair(pair):
@@ -284,5 +308,16 @@ def _plain(label):
         label = without_floats("label", array.reshape(-1))[0]
         label = label.item() if isinstance(label, np.generic) else label
     if isinstance(label, bytes):
-        return label.decode()
+        try:
+            return label.decode()
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"A label of bytes must be a string in UTF-8. Received: {label[:80]!r}: {error}. "
+                "Decode it in the source."
+            ) from None
+    if not isinstance(label, collections.abc.Hashable):
+        raise TypeError(
+            "A label must be an integer, a string or another value that can be compared. Received: "
+            f"{label!r}"
+        )
     return int(label) if isinstance(label, int) else label

@@ -2,15 +2,15 @@
 
 import array
 import collections.abc
+import glob
 import json
+import numbers
 import os
-import pathlib
 import struct
-import zipfile
-import zlib
 
 import numpy as np
 
+from keras_metric._checks import as_array, as_path
 from keras_metric.data.example import feature
 
 # Of a record: its length as 8 bytes, a checksum of those, the bytes, a checksum of these.
@@ -33,21 +33,22 @@ def tfrecord_items(paths, label="label", index=None):
     and the next run begins at once.
 
     Args:
-        paths: path of a file, a list of paths, or a pattern such as `"train-*.tfrecord"`, whose
-            files are taken in the order of their names. Not compressed: no record of a compressed
-            file can be reached without all before it.
+        paths: path of a file, a list of paths, or a pattern such as `"train-*.tfrecord"` or
+            `"shards/*/train.tfrecord"`, whose files are taken in the order of their names. Not
+            compressed: no record of a compressed file can be reached without all before it.
         label: name of the feature that holds the label, an integer, a float or a string; or a
             function from the bytes of a record to its label; or None for no labels.
         index: path of a file (`.npz`) that keeps the outcome, or None. It is made anew where a
             file has another size or time than when it was written, or `label` another name, or
-            it is damaged. A function is called again for each record.
+            it is damaged. A function is called again for each record. An existing file of
+            another kind raises and is kept.
 
     Returns:
         `items`, a sequence of bytes; `labels`, a NumPy array `(records,)`, or None.
 
     Raises:
-        ValueError: no file is there, a file is compressed, cut off or no TFRecord file, or a
-            record has no such label.
+        ValueError: no file is there, a file is compressed, cut off or no TFRecord file, a
+            record has no such label, or labels are of several types.
 
     Example:
     >>> import numpy as np
@@ -70,20 +71,19 @@ def tfrecord_items(paths, label="label", index=None):
     # Functions have no name to tell them apart by: of theirs, the places alone are kept.
     named = None if callable(label) else label
     stamp = _stamp(files, named)
-    if index is not None and pathlib.Path(index).exists():
-        kept = _kept(index, stamp)
-        if kept is not None:
-            records, labels = TFRecords(files, *kept[:3]), kept[3]
-            if callable(label):
-                labels = np.array([label(record) for record in records])
-            return records, labels
+    kept = None if index is None else _kept(_checked_index(index, files), stamp, files, named)
+    if kept is not None:
+        records, labels = TFRecords(files, *kept[:3]), kept[3]
+        if callable(label):
+            labels = _as_labels([label(record) for record in records], paths)
+        return records, labels
     parts = [_scanned(number, path, label) for number, path in enumerate(files)]
     of_file, starts, sizes = (np.concatenate([part[i] for part in parts]) for i in range(3))
     labels = None
-    if label is not None:
-        labels = np.concatenate([part[3] for part in parts if len(part[3])] or [np.zeros(0)])
     if not len(starts):
         raise ValueError(f"The files must hold records. Received: {len(files)} empty files.")
+    if label is not None:
+        labels = _joined([part[3] for part in parts], files)
     if index is not None:
         _keep(index, stamp, of_file, starts, sizes, None if callable(label) else labels)
     return TFRecords(files, of_file, starts, sizes), labels
@@ -140,12 +140,17 @@ class TFRecords(collections.abc.Sequence):
 
 def _found(paths):
     if isinstance(paths, (str, os.PathLike)):
-        path = pathlib.Path(paths)
-        if path.is_file():
-            return [str(path)]
-        files = sorted(str(one) for one in path.parent.glob(path.name) if one.is_file())
+        paths = str(as_path("paths", paths))
+        if os.path.isfile(paths):
+            return [paths]
+        files = sorted(filter(os.path.isfile, glob.glob(paths, recursive=True)))
+    elif isinstance(paths, bytes) or not isinstance(paths, collections.abc.Iterable):
+        raise TypeError(
+            "`paths` must be a path, a list of paths, or a pattern. Received: paths of type "
+            f"{type(paths).__name__}"
+        )
     else:
-        files = [str(path) for path in paths]
+        files = [str(as_path("paths", path)) for path in paths]
     missing = [path for path in files if not os.path.isfile(path)]
     if not files or missing:
         raise ValueError(
@@ -182,7 +187,8 @@ def _scanned(number, path, label):
                 labels.append(_label(record, label, path, len(labels)))
             place += _HEAD + size + _FOOT
     of_file = np.full(len(starts), number, "int32")
-    return of_file, np.array(starts, "int64"), np.array(sizes, "int32"), np.array(labels)
+    labels = _as_labels(labels, path)
+    return of_file, np.array(starts, "int64"), np.array(sizes, "int32"), labels
 
 
 def _label(record, label, path, number):
@@ -198,7 +204,56 @@ def _label(record, label, path, number):
             f"{number} of {path!r}. Pass a function of the record's bytes as `label`."
         )
     value = values[0]
-    return value.decode() if isinstance(value, bytes) else value.item()
+    if not isinstance(value, bytes):
+        return value.item()
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        raise ValueError(
+            f"The feature {label!r} must hold a string in UTF-8. Received: {value[:80]!r} in "
+            f"record {number} of {path!r}. Pass a function of the record's bytes as `label`."
+        ) from None
+
+
+def _as_labels(labels, path):
+    """Return the labels of records as an array; raise where NumPy would convert some of them."""
+    kinds = {kind: _kind(kind) for kind in map(type, labels)}
+    if len(set(kinds.values())) > 1 and {"string", "integer"} & set(kinds.values()):
+        wanted = kinds[type(labels[0])]
+        odd = next(i for i, one in enumerate(labels) if kinds[type(one)] != wanted)
+        raise ValueError(
+            f"The labels must be of one type. Received: {labels[0]!r} in record 0 and "
+            f"{labels[odd]!r} in record {odd} of {path!r}. Pass a function of the record's bytes "
+            "as `label` that converts them."
+        )
+    labels = as_array("labels", labels)
+    if labels.ndim != 1:
+        raise ValueError(
+            "`label` must return one label for each record. Received: labels of shape "
+            f"{labels.shape} for the records of {path!r}"
+        )
+    return labels
+
+
+def _kind(kind):
+    for name, types in (("string", str), ("integer", numbers.Integral), ("float", numbers.Real)):
+        if issubclass(kind, types):
+            return name
+    return kind.__name__
+
+
+def _joined(parts, files):
+    """Return the labels of all files as one array."""
+    parts = {file: part for file, part in zip(files, parts) if len(part)}
+    kinds = {part.dtype.kind: file for file, part in parts.items()}
+    if len(kinds) > 1:
+        one, other, *_ = kinds.values()
+        raise ValueError(
+            "The labels must be of one type in all files. Received: labels of dtype "
+            f"{parts[one].dtype} in {one!r} and {parts[other].dtype} in {other!r}. Pass a function "
+            "of the record's bytes as `label` that converts them."
+        )
+    return np.concatenate(list(parts.values()))
 
 
 def _cut(path, place, head):
@@ -217,18 +272,49 @@ def _stamp(files, label):
     return json.dumps({"files": files, "states": states, "label": label})
 
 
-def _kept(index, stamp):
-    """What the file keeps; None where it is of other files, or damaged."""
+def _checked_index(index, files):
+    """Return the path of the index; raise if writing it would fail or replace another file."""
+    path = as_path("index", index)
+    if path.is_dir() or not path.parent.is_dir():
+        raise ValueError(
+            "`index` must be the path of a file, in a folder that exists. Received: "
+            f"index={str(path)!r}"
+        )
+    if path.exists() and (any(path.samefile(file) for file in files) or _is_other(path)):
+        raise ValueError(
+            "`index` must be a new file, or one that tfrecord_items wrote. Received: "
+            f"index={str(path)!r}, a file of another kind. Remove it, or choose another name."
+        )
+    return path
+
+
+def _is_other(path):
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as kept:
+            return "stamp" not in kept
+    except Exception:  # A damaged index fails in many ways; it is written again.
+        return path.suffix != ".npz" and path.stat().st_size > 0
+
+
+def _kept(index, stamp, files, label):
+    """What the file keeps; None where it is missing, of other files, or damaged."""
     try:
         with open(index, "rb") as file, np.load(file, allow_pickle=False) as kept:
             if str(kept["stamp"]) != stamp:
                 return None
             arrays = [kept[name] for name in ("of_file", "starts", "sizes")]
-            labels = kept.get("labels")
+            labels = None if label is None else kept["labels"]
+        of_file, starts, sizes = arrays
+        ends = np.array([os.path.getsize(path) for path in files])[of_file] - _FOOT
+        sound = of_file.ndim == 1 and of_file.min() >= 0 and sizes.min() >= 0
+        sound = sound and of_file.shape == starts.shape == sizes.shape
+        sound = sound and starts.min() >= _HEAD and (starts + sizes <= ends).all()
+        sound = sound and all(array.dtype.kind == "i" for array in arrays)
+        sound = sound and (labels is None or labels.shape == starts.shape)
     # A ZIP cut off, another kind of file, an array of objects: each fails in its own way.
-    except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile, zlib.error):
+    except Exception:
         return None
-    return [*arrays, labels]
+    return [*arrays, labels] if sound else None
 
 
 def _keep(index, stamp, of_file, starts, sizes, labels):

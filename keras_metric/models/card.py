@@ -4,6 +4,7 @@ import datetime
 
 import keras
 
+from keras_metric._text import as_markdown
 from keras_metric.version import __version__
 
 _MOST_NAMES = 30
@@ -29,11 +30,11 @@ def model_card(title, data, class_names, training, numbers, notes=()):
     True
     """
     columns = list(next(iter(numbers.values())))
-    names = ", ".join(map(str, class_names[:_MOST_NAMES]))
+    names = ", ".join(map(as_markdown, class_names[:_MOST_NAMES]))
     if len(class_names) > _MOST_NAMES:
         names += f" and {len(class_names) - _MOST_NAMES:,} more"
     lines = [
-        f"# {title}",
+        f"# {as_markdown(title)}",
         "",
         "An encoder: it turns an image into a vector, so that images of one class lie close "
         "together. Smaller cosine distance means more alike; it gives no class and no "
@@ -50,10 +51,10 @@ def model_card(title, data, class_names, training, numbers, notes=()):
         "Each held-out image looks for its nearest among the other held-out images. An encoder "
         "that does not beat raw pixels has learned nothing.",
         "",
-        f"| | {' | '.join(columns)} |",
+        f"| | {' | '.join(map(as_markdown, columns))} |",
         f"| --- |{' ---: |' * len(columns)}",
         *(
-            f"| {row} | {' | '.join(f'{values[column]:.3f}' for column in columns)} |"
+            f"| {as_markdown(row)} | {' | '.join(f'{values[column]:.3f}' for column in columns)} |"
             for row, values in numbers.items()
         ),
         "",
@@ -83,4 +84,5 @@ def model_card(title, data, class_names, training, numbers, notes=()):
 
 
 def _table(rows):
-    return ["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows.items())]
+    cells = [[as_markdown(part) for part in row] for row in rows.items()]
+    return ["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in cells)]

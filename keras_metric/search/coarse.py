@@ -187,7 +187,18 @@ class Coarse:
         fits = isinstance(structure, kinds.get(self.kind, faiss.IndexIVF))
         if not fits or structure.d != width or structure.ntotal != slots:
             return False
-        return not isinstance(structure, faiss.IndexIVF) or _lists_point_inside(structure, slots)
+        if structure.metric_type != self._faiss_metric():
+            return False
+        return not isinstance(structure, faiss.IndexIVF) or (
+            _centres_fit(structure) and _lists_point_inside(structure, slots)
+        )
+
+    def _faiss_metric(self):
+        import faiss
+
+        # Unit vectors rank alike by product and by distance, and graphs and centres prefer the
+        # latter.
+        return faiss.METRIC_INNER_PRODUCT if self.metric == "dot" else faiss.METRIC_L2
 
     def _build(self, vectors):
         self._reset()
@@ -213,10 +224,7 @@ class Coarse:
     def _new(self, size):
         import faiss
 
-        # Unit vectors rank alike by product and by distance, and graphs and centres prefer the
-        # latter.
-        metric = faiss.METRIC_INNER_PRODUCT if self.metric == "dot" else faiss.METRIC_L2
-        settings = self.settings
+        metric, settings = self._faiss_metric(), self.settings
         if self.kind == "short":
             return faiss.IndexFlat(settings["dims"], metric)
         if self.kind == "hnsw":
@@ -273,8 +281,18 @@ def _structure_of(data):
         return None
     try:
         return faiss.deserialize_index(data)
-    except RuntimeError:
+    # FAISS allocates the sizes that damaged bytes declare.
+    except (RuntimeError, MemoryError):
         return None
+
+
+def _centres_fit(structure):
+    """Whether the centres of a FAISS structure are flat vectors of its width, one for each list."""
+    import faiss
+
+    centres = faiss.downcast_index(structure.quantizer)
+    shape = centres.ntotal, centres.d
+    return isinstance(centres, faiss.IndexFlat) and shape == (structure.nlist, structure.d)
 
 
 def _lists_point_inside(structure, slots):

@@ -30,8 +30,11 @@ def read_array(file):
             said = stream.tell() + dtype.itemsize * int(np.prod(shape, dtype=object))
         if dtype.hasobject or said != os.path.getsize(file):
             raise ValueError(f"the header says {shape} of {dtype}, {said} bytes")
-        return np.load(file, allow_pickle=False)
-    except (ValueError, KeyError, TypeError, OverflowError, SyntaxError, RecursionError) as error:
+        return np.ascontiguousarray(np.load(file, allow_pickle=False))
+    except OSError:
+        raise
+    # NumPy reads the header as Python, and raises whatever the damage causes.
+    except Exception as error:
         raise ValueError(
             f"The file {str(file)!r} is no array of numbers as keras_metric writes them: {error}. "
             "Nothing was changed."

@@ -16,7 +16,13 @@ _TOKEN = re.compile(
 def update_config(log_dir, entry):
     """Put `entry` into the folder's list, in place of one of the same name; return the path."""
     path = Path(log_dir) / _NAME
-    old = path.read_text("utf-8") if path.exists() else ""
+    try:
+        old = path.read_text("utf-8") if path.exists() else ""
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{str(path)!r} must be a list of embeddings for TensorBoard, in UTF-8. Received: "
+            f"{error}. Remove the file."
+        ) from None
     blocks, rest = _split(old)
     wanted = re.compile(rf"tensor_name\s*:\s*[\"']{re.escape(entry['tensor_name'])}[\"']")
     kept = [block for block in blocks if not wanted.search(block)]

@@ -3,6 +3,7 @@
 import numpy as np
 
 from keras_metric._checks import as_array, is_numeric, rows_hint
+from keras_metric._text import visible
 
 # Okabe and Ito's colours, told apart with every common kind of colour blindness, but for their
 # yellow, which is too faint on white; and three dark ones of Paul Tol's that stand off from them.
@@ -89,8 +90,17 @@ def check_class_names(class_names):
 
 
 def shorten(text, most=14):
-    """Return a text of at most `most` letters: names of one family may differ at their end only."""
-    return text if len(text) <= most else f"{text[: most // 2]}…{text[most // 2 + 1 - most :]}"
+    """Return a text for matplotlib, of at most `most` letters.
+
+    The middle is left out: names of one family may differ at their end only.
+    """
+    text = visible(text)
+    if not text.strip():
+        return "(empty)"
+    if len(text) > most:
+        text = f"{text[: most // 2]}…{text[most // 2 + 1 - most :]}"
+    # A pair of dollar signs begins a formula; a legend leaves out what begins with "_".
+    return text.replace("$", r"\$").replace("_", " _", text.startswith("_"))
 
 
 def sample(num_items, limit, seed):

@@ -94,7 +94,7 @@ def plot_embeddings(
         points, names = _project(panel[kept], method, seed)
         _scatter(axes, points, labels[kept], class_names)
         drawn.append((axes, points))
-        axes.set_title(title, fontsize=11)
+        axes.set_title(shorten(title, 60) if title else "", fontsize=11)
         axes.set_xlabel(names[0], fontsize=8)
         axes.set_ylabel(names[1], fontsize=8)
         tidy(axes)

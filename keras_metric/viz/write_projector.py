@@ -1,12 +1,12 @@
 """Files for TensorBoard's embedding projector."""
 
 import re
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from keras_metric._checks import as_array, check_count
+from keras_metric._checks import as_array, as_path, check_count
+from keras_metric._text import visible
 from keras_metric.viz._pixels import as_pixels, shrink
 from keras_metric.viz._projector_config import replace_file, update_config
 from keras_metric.viz._style import as_labels, as_matrix, readable, sample
@@ -27,7 +27,7 @@ def write_projector(
     class_names=None,
     seed=0,
 ):
-    """Write embeddings for TensorBoard's projector, with labels and thumbnails.
+    r"""Write embeddings for TensorBoard's projector, with labels and thumbnails.
 
     Then `tensorboard --logdir LOG_DIR` shows them under "Projector": points that can be turned,
     searched and coloured by label, and projected by PCA, t-SNE or UMAP. Needs neither
@@ -47,7 +47,9 @@ def write_projector(
         images: Optional images of the items, see `plot_neighbors`. They are shrunk to at
             most 64 pixels a side, and further where the sheet of all of them would pass
             8,192 pixels.
-        metadata: Optional dict from column names to `(items,)` values, beside the label.
+        metadata: Optional dict from column names to `(items,)` values, beside the label. Control
+            characters are written as escapes such as `\t`; "=" and the like at the beginning of a
+            value are kept, and a spreadsheet program may take them for formulas.
         name: Letters, digits, `.`, `_` and `-`.
         max_points: Items to keep; the projector gets slow beyond 10,000. Of more items, so
             many are drawn evenly with `seed`, in their order, the same at every call.
@@ -74,6 +76,7 @@ def write_projector(
         cat
     """
     check_count("max_points", max_points)
+    log_dir = as_path("log_dir", log_dir)
     if not isinstance(name, str) or not re.fullmatch(PROJECTOR_NAME, name, re.ASCII):
         raise ValueError(
             f"`name` must be letters, digits, '.', '_' and '-'. Received: name={name!r}"
@@ -84,6 +87,11 @@ def write_projector(
     if labels is not None:
         labels = as_labels("labels", labels, num_items)
         columns["label"] = [readable(label, class_names) for label in labels]
+    if metadata is not None and not hasattr(metadata, "items"):
+        raise TypeError(
+            "`metadata` must be a dict from column names to values. Received: metadata of type "
+            f"{type(metadata).__name__}"
+        )
     for column, values in (metadata or {}).items():
         if str(column) in columns:
             raise ValueError(
@@ -109,7 +117,6 @@ def write_projector(
     # Only what is kept is converted: the rest may not fit memory as pictures. And before anything
     # is written: a failure leaves the folder as it is.
     pixels = None if images is None else as_pixels(images, rows=kept)
-    log_dir = Path(log_dir)
     log_dir.mkdir(parents=True, exist_ok=True)
     entry = {"tensor_name": name, "tensor_shape": tensor.shape}
     entry["tensor_path"] = _write_tensor(log_dir, name, tensor)
@@ -149,7 +156,7 @@ def _table(columns, kept):
 
 
 def _escape(value):
-    text = str(value).replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")
+    text = visible(value)
     # The projector drops blank lines, and every label after one would move up.
     return text if text.strip() else "(empty)"
 
