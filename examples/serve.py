@@ -52,8 +52,6 @@ MAX_PIXELS = 25_000_000
 MAX_WAITING = 256
 # Images decoded at the same time; each may need 4 bytes for each of MAX_PIXELS, twice.
 MAX_DECODING = 2
-# After SIGTERM or Ctrl-C, requests have this long to end.
-SHUTDOWN_SECONDS = 5
 COLORS = {1: "grayscale", 3: "rgb", 4: "rgba"}
 INTEGER = re.compile("0|-?[1-9][0-9]{0,17}")
 
@@ -82,6 +80,12 @@ def parse_arguments():
     )
     parser.add_argument(
         "--read-seconds", type=float, default=30.0, help="time for one request to arrive"
+    )
+    parser.add_argument(
+        "--stop-seconds",
+        type=int,
+        default=5,
+        help="time that open requests get after SIGTERM or Ctrl-C",
     )
     return parser.parse_args()
 
@@ -273,9 +277,12 @@ def make_app(encoder, index, path, thresholds, batch, uploads):
         sent = request.headers.get("content-type", "").split(";")[0].strip().lower()
         if sent not in FORMATS:
             raise HTTPException(415, f"Send one of {sorted(FORMATS)} as the body.")
-        async with uploads.read(request) as data, decoding:
-            image = await asyncio.to_thread(reader, data, FORMATS[sent])
-        return await batcher.embed(image)
+        try:
+            async with uploads.read(request) as data, decoding:
+                image = await asyncio.to_thread(reader, data, FORMATS[sent])
+            return await batcher.embed(image)
+        except asyncio.CancelledError:  # uvicorn cancels what is open after --stop-seconds.
+            raise HTTPException(503, "The service is stopping.") from None
 
     def threshold_of(rule):
         if rule not in thresholds:
@@ -392,7 +399,7 @@ def main():
         port=arguments.port,
         log_level="warning",
         http=RequestTimeout,
-        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+        timeout_graceful_shutdown=arguments.stop_seconds,
     )
 
 

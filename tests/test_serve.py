@@ -429,6 +429,7 @@ def test_slow_clients(folder):
     other.mkdir()
     (other / "encoder.keras").symlink_to(folder / "encoder.keras")
     limits = ["--max-bytes", "5000000", "--max-total-bytes", "30000000", "--read-seconds", "3"]
+    limits += ["--stop-seconds", "1"]
     process, client = start(other, *limits)
     lines = []
     reading = threading.Thread(target=lambda: lines.extend(process.stderr))
@@ -457,14 +458,15 @@ def test_slow_clients(folder):
         open_upload(client, 1000, 10).close()
         time.sleep(0.5)
         # With an upload open, the server stops all the same, and loses nothing.
-        upload = open_upload(client, 4_950_000, 10)
+        uploads = [open_upload(client, 4_950_000, 10) for _ in range(5)]
         client.post("/enrol?label=bob", content=picture(2), headers=PNG)
         client.close()
         asked = time.monotonic()
         process.send_signal(signal.SIGTERM)
         process.wait(20)
         assert time.monotonic() - asked < 15
-        upload.close()
+        for upload in uploads:
+            upload.close()
     finally:
         process.kill()
         process.wait()
