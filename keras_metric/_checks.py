@@ -459,6 +459,16 @@ def check_arrays(name, values):
             )
 
 
+def check_not_empty(name, values):
+    """Raise if an array in a structure of arrays has no rows, on which Keras runs no batch."""
+    for leaf in keras.tree.flatten(values):
+        shape = getattr(leaf, "shape", None)
+        if shape is not None and len(shape) and shape[0] == 0:
+            raise ValueError(
+                f"`{name}` must hold at least one item. Received: {name}.shape={tuple(shape)}"
+            )
+
+
 def _bad_ids(name, dtype):
     return ValueError(
         f"`{name}` must be integer class ids. Received: {name}.dtype={dtype}. Number strings or "

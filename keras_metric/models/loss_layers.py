@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_metric.layers.cross_batch_memory import CrossBatchMemory
 from keras_metric.models.id_guard import IdGuard
 from keras_metric.models.training_warnings import TrainingWarnings
 
@@ -59,6 +60,14 @@ class LossLayers(keras.layers.Layer):
         # The held layers are no sublayers that Keras knows of, so the flag is handed on.
         for layer in getattr(self, "held", ()):
             layer.trainable = value
+
+    def frozen(self):
+        """Places of the held layers that were made untrainable; a queue never trains."""
+        return [
+            place
+            for place, layer in enumerate(self.held)
+            if not layer.trainable and not isinstance(layer, CrossBatchMemory)
+        ]
 
     @property
     def variables(self):
