@@ -3,7 +3,7 @@
 import keras
 
 from keras_metric import distances
-from keras_metric._checks import check_flag, check_not_empty
+from keras_metric._checks import check_flag, check_not_empty, check_not_hdf5
 from keras_metric._export import export
 from keras_metric.layers.embedding_head import EmbeddingHead, check_head
 from keras_metric.layers.position_masks import check_steps
@@ -187,6 +187,10 @@ class Encoder(keras.Model):
     def predict(self, x, *args, **kwargs):
         check_not_empty("x", x)
         return super().predict(x, *args, **kwargs)
+
+    def save(self, filepath, *args, **kwargs):
+        check_not_hdf5(filepath)
+        super().save(filepath, *args, **kwargs)
 
     def export(self, filepath, format="tf_saved_model", verbose=None, input_signature=None, **kw):
         """Export for serving, as `keras.Model.export`; shapes and dtypes are those seen so far.

@@ -13,6 +13,7 @@ from keras_metric._checks import (
     check_count,
     check_flag,
     check_not_empty,
+    check_not_hdf5,
     check_not_strings,
 )
 from keras_metric.data.epoch_batches import EpochBatches
@@ -138,6 +139,10 @@ class MetricModel(keras.Model):
     def test_on_batch(self, x, y=None, sample_weight=None, *args, **kwargs):
         self._check_data(x, y, sample_weight)
         return super().test_on_batch(x, y, sample_weight, *args, **kwargs)
+
+    def save(self, filepath, *args, **kwargs):
+        check_not_hdf5(filepath)
+        super().save(filepath, *args, **kwargs)
 
     def embed(self, encoder, x, training):
         """Embeddings of `x`, `chunk_size` items at a time."""
