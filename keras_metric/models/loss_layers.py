@@ -78,6 +78,12 @@ class LossLayers(keras.layers.Layer):
         return [v for layer in self.held for v in layer.weights]
 
 
+def random_states(layer):
+    """The states of all that draws while training: what is a variable and no weight."""
+    weights = {id(weight) for weight in layer.weights}
+    return [variable for variable in layer.variables if id(variable) not in weights]
+
+
 def _check_paths(layers):
     """Raise if two weights have one path: PyTorch and optimizers by path would take one of them."""
     paths = [weight.path for layer in layers for weight in layer.weights]

@@ -23,7 +23,7 @@ from keras_metric.losses.weighted_sum import terms_of
 from keras_metric.models import branches
 from keras_metric.models.backbones import inputs_of_shape
 from keras_metric.models.catch_up import CatchUp
-from keras_metric.models.loss_layers import LossLayers
+from keras_metric.models.loss_layers import LossLayers, random_states
 from keras_metric.models.suitable_losses import check_loss, check_target
 from keras_metric.models.train_health import TrainHealth
 
@@ -161,6 +161,9 @@ class MetricModel(keras.Model):
             alone = group is None
             y = ops.arange(ops.shape(y_pred)[0], dtype="int32") if alone else group.places(y_pred)
         check_target(self.loss, y, y_pred, self)
+        # Evaluation may mine at random, and must not change what training draws after it.
+        states = [] if training else random_states(self.loss_layers)
+        drawn = [ops.copy(ops.convert_to_tensor(state)) for state in states]
         watched = contextlib.nullcontext() if self.health is None else watch()
         with listening() as told, watched as seen:
             loss = super().compute_loss(x, y, y_pred, sample_weight, training)
@@ -171,6 +174,8 @@ class MetricModel(keras.Model):
         if training:
             for variable, value in told.kept:
                 variable.assign(value)
+        for state, value in zip(states, drawn):
+            state.assign(value)
         return loss
 
     def distance(self, a, b, metric=None, batch_size=32):
@@ -250,7 +255,7 @@ class MetricModel(keras.Model):
 
     def save_own_variables(self, store):
         super().save_own_variables(store)
-        states = self._random_states()
+        states = random_states(self)
         if states:
             # Keras leaves them out. Dropout and miners of a model that goes on training would
             # draw again what they drew in the beginning.
@@ -262,16 +267,11 @@ class MetricModel(keras.Model):
         own = {key: store[key] for key in list(store.keys())}
         drawn = own.pop(_RANDOM_STATES, ())
         super().load_own_variables(own)
-        states = self._random_states()
+        states = random_states(self)
         # Files of an earlier version have none; those of a changed model have others.
         if len(drawn) == len(states):
             for state, value in zip(states, np.asarray(drawn)):
                 state.assign(value.astype(state.dtype))
-
-    def _random_states(self):
-        """The states of all that draws while training: what is a variable and no weight."""
-        weights = {id(weight) for weight in self.weights}
-        return [variable for variable in self.variables if id(variable) not in weights]
 
     def get_compile_config(self):
         config = super().get_compile_config()
