@@ -207,7 +207,8 @@ def test_evaluation_does_not_change_training():
         model = TripletModel(keras.layers.Dense(6), embedding_dim=4)
         mining = metric_layers.TripletMiner("random", seed=3)
         model.compile("sgd", losses.TripletLoss(mining=mining))
-        eager(model).fit(items(), LABELS, batch_size=4, epochs=2, verbose=0, **settings)
+        settings = {"batch_size": 4, "epochs": 2, "shuffle": False, "verbose": 0, **settings}
+        eager(model).fit(items(), LABELS, **settings)
         trained.append(weights(model))
     for without, with_evaluation in zip(*trained, strict=True):
         np.testing.assert_array_equal(without, with_evaluation)
