@@ -459,6 +459,26 @@ def check_arrays(name, values):
             )
 
 
+def check_not_empty(name, values):
+    """Raise if an array in a structure of arrays has no rows, on which Keras runs no batch."""
+    for leaf in keras.tree.flatten(values):
+        shape = getattr(leaf, "shape", None)
+        if shape is not None and len(shape) and shape[0] == 0:
+            raise ValueError(
+                f"`{name}` must hold at least one item. Received: {name}.shape={tuple(shape)}"
+            )
+
+
+def check_not_hdf5(filepath):
+    """Raise for a name of Keras's legacy format, which stores our models but cannot load them."""
+    if str(filepath).endswith((".h5", ".hdf5")):
+        raise ValueError(
+            "Keras cannot load these models from its legacy HDF5 format. Received: "
+            f"filepath={str(filepath)!r}. Save to a file that ends in .keras, or the weights alone "
+            "by save_weights to one that ends in .weights.h5."
+        )
+
+
 def _bad_ids(name, dtype):
     return ValueError(
         f"`{name}` must be integer class ids. Received: {name}.dtype={dtype}. Number strings or "

@@ -9,6 +9,7 @@ import reference
 from keras import layers, ops
 from proxies import ProxyLoss
 
+from keras_metric import layers as metric_layers
 from keras_metric import losses
 from keras_metric.models import (
     EmbeddingModel,
@@ -196,6 +197,21 @@ def test_sample_weight_and_class_weight_act():
     assert not np.isclose(plain, weighted, rtol=1e-3)
     logged = model.fit(items(), LABELS, class_weight={0: 0.0, 1: 1.0, 2: 3.0}, verbose=0)
     assert not np.isclose(logged.history["loss"][0], plain, rtol=1e-3)
+
+
+def test_evaluation_does_not_change_training():
+    """It mines at random as well, and draws nothing that training would have drawn."""
+    trained = []
+    for settings in ({}, {"validation_data": (items(1), LABELS)}):
+        keras.utils.set_random_seed(0)
+        model = TripletModel(keras.layers.Dense(6), embedding_dim=4)
+        mining = metric_layers.TripletMiner("random", seed=3)
+        model.compile("sgd", losses.TripletLoss(mining=mining))
+        settings = {"batch_size": 4, "epochs": 2, "shuffle": False, "verbose": 0, **settings}
+        eager(model).fit(items(), LABELS, **settings)
+        trained.append(weights(model))
+    for without, with_evaluation in zip(*trained, strict=True):
+        np.testing.assert_array_equal(without, with_evaluation)
 
 
 def test_validation_data_and_metrics_in_tf_data_style():

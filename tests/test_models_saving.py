@@ -11,7 +11,13 @@ from keras import layers, ops
 from proxies import ProxyLoss
 
 from keras_metric import losses
-from keras_metric.models import EmbeddingModel, QuadrupletModel, SiameseModel, TripletModel
+from keras_metric.models import (
+    EmbeddingModel,
+    QuadrupletModel,
+    SiameseModel,
+    TripletModel,
+    TwoTowerModel,
+)
 
 RNG = np.random.default_rng(0)
 LABELS = np.array([0, 1, 2, 0, 1, 2, 0, 1])
@@ -126,6 +132,54 @@ def test_settings_come_back(cls):
     assert again.embedding_dim == 3
     x = RNG.normal(size=(2, 4, 4, 1)).astype("float32")
     np.testing.assert_array_equal(numpy(again(x)), numpy(model(x)))
+
+
+def of_towers(name, part):
+    model = TwoTowerModel(backbone(), backbone(), embedding_dim=4)
+    return model, {"first": ROWS, "second": ROWS + 1}, None, getattr(model.towers[name], part)
+
+
+def of_one(path):
+    model = EmbeddingModel(backbone(), embedding_dim=4)
+    model.compile(keras.optimizers.Adam(0.01), ProxyLoss(3))
+    model(ROWS)
+    part = model
+    for name in path.split("."):
+        part = getattr(part, name)
+    return model, ROWS, LABELS, part
+
+
+FROZEN = {
+    "backbone": lambda: of_one("backbone"),
+    "head": lambda: of_one("encoder.head"),
+    "encoder": lambda: of_one("encoder"),
+    "all of the loss": lambda: of_one("loss_layers"),
+    "a layer of the loss": lambda: of_one("loss.proxies"),
+    "second tower's head": lambda: of_towers(1, "head"),
+}
+
+
+@pytest.mark.parametrize("case", FROZEN)
+def test_what_is_frozen_stays_frozen(case):
+    model, x, y, part = FROZEN[case]()
+    part.trainable = False
+    model.compile(keras.optimizers.Adam(0.01))
+    train(model, x, y)
+    other = reloaded(model)
+    assert [w.trainable for w in other.weights] == [w.trainable for w in model.weights]
+    train(model, x, y)
+    train(other, x, y)
+    for a, b in zip(weights(model), weights(other), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("name", ["model.h5", "model.hdf5"])
+def test_the_legacy_format_is_refused(name):
+    """Keras would write the file and fail to load it."""
+    model = EmbeddingModel(backbone(), embedding_dim=4)
+    for network in (model, model.encoder):
+        with pytest.raises(ValueError, match=r"\.keras"):
+            network.save(name)
 
 
 @untrained

@@ -12,6 +12,7 @@ from resume_child import EPOCHS, Seen, start, train
 
 from keras_metric.data import BalancedBatches
 from keras_metric.models import EmbeddingModel
+from keras_metric.models.loss_layers import random_states
 
 CHILD = Path(__file__).with_name("resume_child.py")
 
@@ -99,11 +100,9 @@ def test_weights_of_a_model_that_draws_something_else_are_loaded(tmp_path):
     plain, _ = small()
     plain(np.zeros((1, 3), "float32"))
     plain.save_weights(tmp_path / "plain.weights.h5")
-    state = keras.ops.convert_to_numpy(model._random_states()[0].value)
-    model._random_states()[0].assign(state + 5)
+    state = keras.ops.convert_to_numpy(random_states(model)[0].value)
+    random_states(model)[0].assign(state + 5)
     model.load_weights(tmp_path / "some.weights.h5")
-    np.testing.assert_array_equal(
-        keras.ops.convert_to_numpy(model._random_states()[0].value), state
-    )
-    assert plain._random_states() == []
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(random_states(model)[0].value), state)
+    assert random_states(plain) == []
     plain.load_weights(tmp_path / "plain.weights.h5")

@@ -64,6 +64,25 @@ def check_sample_weight(x, sample_weight):
         )
 
 
+def check_weights(x, y, sample_weight, class_weight):
+    """Raise for weights that Keras ignores, or fails on with an error that does not name them."""
+    if class_weight is not None and not isinstance(class_weight, Mapping):
+        raise TypeError(
+            "`class_weight` must be a dict from a class id to its weight. Received: class_weight "
+            f"of type {type(class_weight).__name__}. Of a list: dict(enumerate(class_weight))."
+        )
+    arrays = all(hasattr(leaf, "shape") for leaf in keras.tree.flatten(x))
+    if y is not None or x is None or not arrays:
+        return
+    for name, weight in {"sample_weight": sample_weight, "class_weight": class_weight}.items():
+        if weight is not None:
+            needs = "y" if name == "sample_weight" else "class ids as y"
+            raise ValueError(
+                f"`{name}` needs {needs}; Keras ignores weights without it. Received no y. To "
+                "weigh ready-made tuples, number them: fit(x, np.arange(n), sample_weight=...)."
+            )
+
+
 def join(parts):
     """One batch of all branches, one after the other; dict and list inputs inside as well."""
     first = parts[0]

@@ -120,6 +120,7 @@ class EmbeddingModel(MetricModel):
                 f"`backbone` is a whole {type(backbone).__name__}. Pass its encoder to share the "
                 "weights (backbone=model.encoder), or its backbone to start a new head."
             )
+        head_trainable = kwargs.pop("head_trainable", True)
         super().__init__(
             train_health=train_health,
             chunk_size=chunk_size,
@@ -139,6 +140,7 @@ class EmbeddingModel(MetricModel):
                 freeze_batch_norm,
                 dtype=dtype,
                 name="encoder",
+                head_trainable=head_trainable,
             )
         self.shares_encoder = isinstance(backbone, Encoder)
         self.built = self.encoder.built
@@ -188,7 +190,8 @@ class EmbeddingModel(MetricModel):
 
     def get_config(self):
         encoder = self.encoder.get_config()
-        settings = {name: encoder[name] for name in ("backbone", *DEFAULTS)}
+        names = ("backbone", *DEFAULTS, "head_trainable")
+        settings = {name: encoder[name] for name in names if name in encoder}
         if self.shares_encoder:
             settings = {"backbone": keras.saving.serialize_keras_object(self.encoder), **DEFAULTS}
         return {**super().get_config(), **settings}

@@ -3,7 +3,7 @@
 import keras
 
 from keras_metric import distances
-from keras_metric._checks import check_flag
+from keras_metric._checks import check_flag, check_not_empty, check_not_hdf5
 from keras_metric._export import export
 from keras_metric.layers.embedding_head import EmbeddingHead, check_head
 from keras_metric.layers.position_masks import check_steps
@@ -89,6 +89,8 @@ class Encoder(keras.Model):
     ):
         check_backbone(backbone)
         warn_of_classifier(backbone)
+        # Of a config alone: the head of a saved encoder may be frozen.
+        head_trainable = kwargs.pop("head_trainable", True)
         # Without this a float16 backbone under a float32 policy would train without loss scaling.
         super().__init__(dtype=dtype or backbone.dtype_policy, name=name, **kwargs)
         check_head(embedding_dim, normalize, pooling)
@@ -104,6 +106,8 @@ class Encoder(keras.Model):
         self.head = EmbeddingHead(
             embedding_dim, normalize, pooling, data_format=order, dtype=wide, name="head"
         )
+        if not head_trainable:
+            self.head.trainable = False
         self._signature = InputSignature()
         inputs = known_inputs(backbone)
         if inputs is not None:
@@ -180,6 +184,14 @@ class Encoder(keras.Model):
         self._freeze()
         return super().weights
 
+    def predict(self, x, *args, **kwargs):
+        check_not_empty("x", x)
+        return super().predict(x, *args, **kwargs)
+
+    def save(self, filepath, *args, **kwargs):
+        check_not_hdf5(filepath)
+        super().save(filepath, *args, **kwargs)
+
     def export(self, filepath, format="tf_saved_model", verbose=None, input_signature=None, **kw):
         """Export for serving, as `keras.Model.export`; shapes and dtypes are those seen so far.
 
@@ -199,6 +211,7 @@ class Encoder(keras.Model):
             "normalize": self.normalize,
             "pooling": keras.saving.serialize_keras_object(self.pooling),
             "freeze_batch_norm": self.freeze_batch_norm,
+            **({} if self.head.trainable else {"head_trainable": False}),
         }
 
     @classmethod

@@ -29,6 +29,8 @@ class IdGuard(keras.layers.Layer):
 
         `tuples`: whether x is ready-made tuples, whose y may be something else than class ids.
         """
+        if hasattr(y, "to_numpy"):
+            y = y.to_numpy()  # A column of a table.
         if isinstance(y, (np.ndarray, list, tuple)):
             # Keras also takes a list with the one array of the one output.
             ids = y[0] if len(y) == 1 and np.ndim(y[0]) else y

@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_metric.layers.cross_batch_memory import CrossBatchMemory
 from keras_metric.models.id_guard import IdGuard
 from keras_metric.models.training_warnings import TrainingWarnings
 
@@ -60,6 +61,14 @@ class LossLayers(keras.layers.Layer):
         for layer in getattr(self, "held", ()):
             layer.trainable = value
 
+    def frozen(self):
+        """Places of the held layers that were made untrainable; a queue never trains."""
+        return [
+            place
+            for place, layer in enumerate(self.held)
+            if not layer.trainable and not isinstance(layer, CrossBatchMemory)
+        ]
+
     @property
     def variables(self):
         return [v for layer in self.held for v in layer.variables]
@@ -67,6 +76,12 @@ class LossLayers(keras.layers.Layer):
     @property
     def weights(self):
         return [v for layer in self.held for v in layer.weights]
+
+
+def random_states(layer):
+    """The states of all that draws while training: what is a variable and no weight."""
+    weights = {id(weight) for weight in layer.weights}
+    return [variable for variable in layer.variables if id(variable) not in weights]
 
 
 def _check_paths(layers):

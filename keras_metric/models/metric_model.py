@@ -8,7 +8,14 @@ import numpy as np
 from keras import ops
 
 from keras_metric import chunks, distances, replicas
-from keras_metric._checks import check_arrays, check_count, check_flag, check_not_strings
+from keras_metric._checks import (
+    check_arrays,
+    check_count,
+    check_flag,
+    check_not_empty,
+    check_not_hdf5,
+    check_not_strings,
+)
 from keras_metric.data.epoch_batches import EpochBatches
 from keras_metric.losses.running_state import listening
 from keras_metric.losses.train_reports import watch
@@ -16,11 +23,12 @@ from keras_metric.losses.weighted_sum import terms_of
 from keras_metric.models import branches
 from keras_metric.models.backbones import inputs_of_shape
 from keras_metric.models.catch_up import CatchUp
-from keras_metric.models.loss_layers import LossLayers
+from keras_metric.models.loss_layers import LossLayers, random_states
 from keras_metric.models.suitable_losses import check_loss, check_target
 from keras_metric.models.train_health import TrainHealth
 
 _RANDOM_STATES = "random_states"
+_FROZEN = "frozen_loss_layers"
 
 
 class MetricModel(keras.Model):
@@ -90,35 +98,51 @@ class MetricModel(keras.Model):
                 "A model with one output takes one loss; Keras would drop all but the first. "
                 f"Received: a list of {len(loss)}. Use losses.WeightedSum([(weight, loss), ...])."
             )
+        if isinstance(loss, dict):
+            raise ValueError(
+                "A model with one output takes one loss, not a dict of losses. Received: a dict "
+                f"with the keys {sorted(map(str, loss))}. Use losses.WeightedSum([(weight, loss), "
+                "...]) for several."
+            )
         if loss is not None:
             check_loss(loss, self)
             self.loss_layers.hold(loss, self.embedding_dim)
         self._metric_loss = loss
 
     def fit(self, x=None, y=None, *args, **kwargs):
-        # Before any other hook of ours runs Keras fails on NumPy strings and on plain numbers, and
-        # says nothing of labels or of arrays.
-        check_not_strings("y", y)
-        check_arrays("x", x)
-        check_arrays("y", y)
-        self._check_ids(x, y)
+        call = inspect.signature(keras.Model.fit).bind(None, x, y, *args, **kwargs).arguments
+        self._check_data(x, y, call.get("sample_weight"), call.get("class_weight"))
+        held_out = call.get("validation_data")
+        held_out = tuple(held_out) if isinstance(held_out, (list, tuple)) else (held_out,)
+        if len(held_out) <= 3:
+            self._check_data(*held_out)
         if isinstance(x, EpochBatches):
-            args, kwargs = _of_epoch_batches(x, y, args, kwargs)
-        history = super().fit(x, y, *args, **kwargs)
-        # What the last epoch had; Keras resets metrics only when the next one begins.
-        self._check_batches()
-        return history
+            args, kwargs = _of_epoch_batches(x, call)
+        with self._checked_batches():
+            # What the last epoch had; Keras resets metrics only when the next one begins.
+            return super().fit(x, y, *args, **kwargs)
 
-    def evaluate(self, *args, **kwargs):
-        found = super().evaluate(*args, **kwargs)
-        self._check_batches()
-        return found
+    def evaluate(self, x=None, y=None, *args, **kwargs):
+        call = inspect.signature(keras.Model.evaluate).bind(None, x, y, *args, **kwargs).arguments
+        self._check_data(x, y, call.get("sample_weight"))
+        with self._checked_batches():
+            return super().evaluate(x, y, *args, **kwargs)
 
-    def train_on_batch(self, x, y=None, *args, **kwargs):
-        check_arrays("x", x)
-        check_arrays("y", y)
-        self._check_ids(x, y)
-        return super().train_on_batch(x, y, *args, **kwargs)
+    def predict(self, x, *args, **kwargs):
+        check_not_empty("x", x)
+        return super().predict(x, *args, **kwargs)
+
+    def train_on_batch(self, x, y=None, sample_weight=None, class_weight=None, *args, **kwargs):
+        self._check_data(x, y, sample_weight, class_weight)
+        return super().train_on_batch(x, y, sample_weight, class_weight, *args, **kwargs)
+
+    def test_on_batch(self, x, y=None, sample_weight=None, *args, **kwargs):
+        self._check_data(x, y, sample_weight)
+        return super().test_on_batch(x, y, sample_weight, *args, **kwargs)
+
+    def save(self, filepath, *args, **kwargs):
+        check_not_hdf5(filepath)
+        super().save(filepath, *args, **kwargs)
 
     def embed(self, encoder, x, training):
         """Embeddings of `x`, `chunk_size` items at a time."""
@@ -137,6 +161,9 @@ class MetricModel(keras.Model):
             alone = group is None
             y = ops.arange(ops.shape(y_pred)[0], dtype="int32") if alone else group.places(y_pred)
         check_target(self.loss, y, y_pred, self)
+        # Evaluation may mine at random, and must not change what training draws after it.
+        states = [] if training else random_states(self.loss_layers)
+        drawn = [ops.copy(ops.convert_to_tensor(state)) for state in states]
         watched = contextlib.nullcontext() if self.health is None else watch()
         with listening() as told, watched as seen:
             loss = super().compute_loss(x, y, y_pred, sample_weight, training)
@@ -147,6 +174,8 @@ class MetricModel(keras.Model):
         if training:
             for variable, value in told.kept:
                 variable.assign(value)
+        for state, value in zip(states, drawn):
+            state.assign(value)
         return loss
 
     def distance(self, a, b, metric=None, batch_size=32):
@@ -185,10 +214,31 @@ class MetricModel(keras.Model):
         self._check_batches()
         super().reset_metrics()
 
-    def _check_ids(self, x, y):
-        """Raise for arrays with invalid class ids, which a compiled step cannot raise for."""
+    def _check_data(self, x, y=None, sample_weight=None, class_weight=None):
+        """Raise for arrays that cannot train or be evaluated, before the first batch.
+
+        Keras fails on some of them with errors that do not name them. A compiled step cannot raise
+        for invalid class ids.
+        """
+        check_not_strings("y", y)
+        for name, values in {"x": x, "y": y, "sample_weight": sample_weight}.items():
+            check_arrays(name, values)
+        check_not_empty("x", x)
+        if y is None and self.takes_batches and hasattr(x, "dtype"):
+            self._check_label_free()
+        branches.check_weights(x, y, sample_weight, class_weight)
         tuples = branches.are_tuples(x, self.forms, self.takes_tuples)
         self.loss_layers.guard.look(self.loss, x, y, tuples)
+
+    @contextlib.contextmanager
+    def _checked_batches(self):
+        """Check the batches of the block at its end; forget them where an exception ends it."""
+        try:
+            yield
+        except BaseException:
+            super().reset_metrics()
+            raise
+        self._check_batches()
 
     def _check_batches(self):
         """Warn or raise for what the batches since the last reset had."""
@@ -205,7 +255,7 @@ class MetricModel(keras.Model):
 
     def save_own_variables(self, store):
         super().save_own_variables(store)
-        states = self._random_states()
+        states = random_states(self)
         if states:
             # Keras leaves them out. Dropout and miners of a model that goes on training would
             # draw again what they drew in the beginning.
@@ -217,23 +267,32 @@ class MetricModel(keras.Model):
         own = {key: store[key] for key in list(store.keys())}
         drawn = own.pop(_RANDOM_STATES, ())
         super().load_own_variables(own)
-        states = self._random_states()
+        states = random_states(self)
         # Files of an earlier version have none; those of a changed model have others.
         if len(drawn) == len(states):
             for state, value in zip(states, np.asarray(drawn)):
                 state.assign(value.astype(state.dtype))
-
-    def _random_states(self):
-        """The states of all that draws while training: what is a variable and no weight."""
-        weights = {id(weight) for weight in self.weights}
-        return [variable for variable in self.variables if id(variable) not in weights]
 
     def get_compile_config(self):
         config = super().get_compile_config()
         # After `compile(optimizer)` Keras goes on with the loss it has, but does not save it.
         if config and config.get("loss") is None:
             config["loss"] = keras.saving.serialize_keras_object(self.loss)
-        return config
+        frozen = self.loss_layers.frozen()
+        return {**config, _FROZEN: frozen} if config and frozen else config
+
+    def compile_from_config(self, config):
+        config = dict(config)
+        frozen = config.pop(_FROZEN, ())
+        if not frozen:
+            super().compile_from_config(config)
+            return
+        # As Keras does it; but its optimizer must not be built for weights that are frozen.
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        for place in frozen:
+            self.loss_layers.held[place].trainable = False
+        if self.built:
+            self.optimizer.build(self.trainable_variables)
 
     def get_config(self):
         own = {"train_health": self.train_health, "chunk_size": self.chunk_size}
@@ -244,15 +303,18 @@ class MetricModel(keras.Model):
         known = (m for m in metrics if isinstance(m, str) or distances.layers_of(m))
         return next(known, "euclidean")
 
-    def _check_without_y(self, y_pred):
-        terms = keras.tree.flatten(self.loss)
-        if len(y_pred.shape) == 2 and not all(getattr(t, "label_free", False) for t in terms):
+    def _check_label_free(self):
+        if not all(getattr(t, "label_free", False) for t in keras.tree.flatten(self.loss)):
             raise ValueError(
                 "A batch of inputs needs integer class ids: fit(x, y), or a data set of "
                 "(inputs, labels). Received no y. Ready-made tuples go without: "
                 f"{branches.listing(self.forms)}."
             )
-        for term in terms:
+
+    def _check_without_y(self, y_pred):
+        if len(y_pred.shape) == 2:
+            self._check_label_free()
+        for term in keras.tree.flatten(self.loss):
             meaning = getattr(term, "y_of_pairs", None)
             if y_pred.shape[1] == 2 and meaning:
                 raise ValueError(
@@ -262,13 +324,12 @@ class MetricModel(keras.Model):
                 )
 
 
-def _of_epoch_batches(x, y, args, kwargs):
+def _of_epoch_batches(x, call):
     """Arguments of `fit` after x and y: batches in their own order, and a callback that leads them.
 
     Keras would mix the batches by a generator of the whole process, and a run that goes on later
     would see another order.
     """
-    call = inspect.signature(keras.Model.fit).bind(None, x, y, *args, **kwargs).arguments
     callback = CatchUp(x, call.get("initial_epoch", 0))
     given = call.get("callbacks")
     if isinstance(given, keras.callbacks.CallbackList):
