@@ -1,11 +1,59 @@
 """The folder of a run: the encoder that `train` left there, and how it reads images."""
 
+import contextlib
 import json
+import os
 from pathlib import Path
 
 import keras
 
 from keras_metric.cli.messages import UserError
+
+
+NEW = ("new.untrained.keras", "new.encoder.keras", "new.run.json")
+
+
+@contextlib.contextmanager
+def locked(run):
+    """Make the folder `run` and lock it, so that one training at a time writes there.
+
+    However the block ends, the files `NEW` are removed, and the folder if it is new and empty.
+    """
+    made = not run.exists()
+    run.mkdir(parents=True, exist_ok=True)
+    with _lock(run):
+        try:
+            yield
+        finally:
+            for name in NEW:
+                with contextlib.suppress(OSError):
+                    (run / name).unlink()
+            if made:
+                with contextlib.suppress(OSError):
+                    run.rmdir()
+
+
+@contextlib.contextmanager
+def _lock(run):
+    try:
+        import fcntl
+    except ImportError:
+        # Without this call, as on Windows, the user must start one training at a time.
+        yield
+        return
+    folder = os.open(run, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(folder)
+        raise UserError(
+            f"Another keras-metric train writes into {run}: wait for its end, or choose another "
+            "--run."
+        ) from None
+    try:
+        yield
+    finally:
+        os.close(folder)
 
 
 def trained(run):
