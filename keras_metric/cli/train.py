@@ -13,7 +13,7 @@ import numpy as np
 from keras_metric import callbacks, data, losses, viz
 from keras_metric.cli.images import list_folder, note, read_listing, usual_color, usual_size
 from keras_metric.cli.messages import UserError, say
-from keras_metric.cli.run_folder import NEW, load_model, locked
+from keras_metric.cli.run_folder import NEW, check_input, load_model, locked
 from keras_metric.cli.scores import METRIC, judge, say_table
 from keras_metric.models import EmbeddingModel
 from keras_metric.models.card import model_card
@@ -72,8 +72,8 @@ def _train(chosen, listed):
     after = model.encoder.predict(x_held, verbose=0)
     if not np.isfinite(after).all():
         raise UserError(
-            f"Training diverged: the encoder returns NaN or infinity. Lower --learning-rate ({rate:g})"
-            " or choose another --loss. Nothing was saved."
+            "Training diverged: the encoder returns NaN or infinity. Lower --learning-rate "
+            f"({rate:g}) or choose another --loss. Nothing was saved."
         )
 
     numbers = {
@@ -171,7 +171,11 @@ def _backbone(chosen, size, channels):
     if chosen.backbone == "small":
         return _small(shape)
     if chosen.backbone.endswith(".keras"):
-        return load_model(chosen.backbone)
+        model = load_model(chosen.backbone)
+        color = "grayscale" if channels == 1 else "rgb"
+        what = f"--backbone {chosen.backbone} does not fit --image-size {size} --color {color}: it"
+        check_input(model, size, color, what)
+        return model
     weights = None if chosen.weights == "none" else chosen.weights
     build = getattr(keras.applications, chosen.backbone)
     try:
