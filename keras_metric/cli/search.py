@@ -21,9 +21,8 @@ def find(chosen):
     try:
         enrolled = search.Index.load(folder)
     except ValueError as error:
-        raise UserError(
-            f"{str(error).rstrip('.')}. Or run keras-metric index FOLDER again."
-        ) from error
+        text = str(error).rstrip(".")
+        raise UserError(f"{text}. Or run keras-metric index FOLDER again.") from error
     if enrolled.fingerprint != fingerprint(encoder):
         raise UserError(
             f"The index in {chosen.run} was made with another encoder than the one that is there "
