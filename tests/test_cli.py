@@ -15,6 +15,7 @@ from PIL import Image
 
 from keras_metric import cli, losses, search, viz
 from keras_metric.cli.messages import say
+from keras_metric.cli.run_folder import locked
 from keras_metric.models import EmbeddingModel
 from keras_metric.models.card import model_card
 from keras_metric.search.card import card as index_card
@@ -433,9 +434,9 @@ def test_a_run_inside_of_the_folder_is_no_class(tmp_path, capsys, monkeypatch):
 )
 def test_closed_broken_and_ascii_streams(run, tmp_path, redirected, code):
     shutil.copytree(run[0] / "bar", tmp_path / "köln")
-    line = f"{sys.executable} -m keras_metric_command search köln/1.png --run '{run[1][1]}' --picture p.png"
+    line = f"{sys.executable} -m keras_metric_command search köln/1.png --picture p.png"
     done = subprocess.run(
-        ["bash", "-o", "pipefail", "-c", f"{line} {redirected}"],
+        ["bash", "-o", "pipefail", "-c", f"{line} --run '{run[1][1]}' {redirected}"],
         env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"},
         cwd=tmp_path,
         capture_output=True,
@@ -449,7 +450,7 @@ def test_closed_broken_and_ascii_streams(run, tmp_path, redirected, code):
 
 
 def test_errors_without_stderr_and_beyond_limits(tmp_path, capsys):
-    code = "import sys; sys.stderr = None; from keras_metric_command import main; sys.exit(main(['x']))"
+    code = "import sys, keras_metric_command as c; sys.stderr = None; sys.exit(c.main(['x']))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 2
     for option in ("--steps", "--epochs", "--embedding-dim", "--image-size"):
         assert "at most 2147483647" in fails(capsys, "train", "x", option, 2**31)
