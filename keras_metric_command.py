@@ -120,7 +120,7 @@ def _one_line(error):
     """The text of an error without its line breaks; names of files may hold terminal codes."""
     text = re.sub(r"\x1b\[[01]m", "", str(error))  # Keras prints parts of its messages in bold
     text = " ".join(text.split()) or type(error).__name__
-    return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda found: ascii(found[0])[1:-1], text)
+    return re.sub("[\x00-\x1f\x7f-\x9f\ud800-\udfff]", lambda found: ascii(found[0])[1:-1], text)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -324,6 +324,7 @@ class TestErrors:
         assert "damaged or no .keras file" in fails(capsys, "evaluate", *mine)
 
     @pytest.mark.slow
+    @pytest.mark.filterwarnings("default")
     def test_of_training_that_cannot_work(self, capsys, tmp_path):
         photos, folder = draw(tmp_path / "photos", per_class=4), tmp_path / "run"
         short = ["--epochs", "1", "--steps", "1", "--run", folder]
