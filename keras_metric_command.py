@@ -7,11 +7,13 @@ package afterwards: `--help` and usage errors appear at once. The commands are i
 """
 
 import argparse
+import contextlib
 import importlib
 import importlib.util
 import os
 import re
 import sys
+import warnings
 
 from keras_metric_startup import hide_tensorflow_startup_messages
 
@@ -42,33 +44,83 @@ def main(arguments=None):
         arguments: List of strings; None takes those of the process.
 
     Returns:
-        0; or 2 for an error that the user can correct, described by one line on stderr; or 130 if
-        interrupted.
+        0; or 2 for an error that the user can correct, described by one line on stderr; 1 for any
+        other error; 130 if interrupted; 141 if the program that reads stdout has ended.
     """
     chosen = None
+    _prepare_streams()
     try:
         chosen = _parser().parse_args(arguments)
         chosen.check(chosen)
         hide_tensorflow_startup_messages()
         module, function = chosen.command
-        getattr(importlib.import_module(f"keras_metric.cli.{module}"), function)(chosen)
+        with _warnings_as_notes():
+            getattr(importlib.import_module(f"keras_metric.cli.{module}"), function)(chosen)
     except SystemExit as end:  # argparse ends the process, also after --help
         return end.code or 0
     except KeyboardInterrupt:
-        sys.stderr.write("\nkeras-metric: interrupted\n")
+        _complain("\nkeras-metric: interrupted")
         return 130
-    except (ValueError, TypeError, OSError, ImportError, MemoryError) as error:
+    except BrokenPipeError:
+        # Otherwise Python raises again when it flushes stdout at its end.
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except Exception as error:
         if getattr(chosen, "debug", False):
             raise
-        sys.stderr.write(f"keras-metric: error: {_one_line(error)}\n")
-        return 2
+        if isinstance(error, (ValueError, TypeError, OSError, ImportError, MemoryError)):
+            _complain(f"keras-metric: error: {_one_line(error)}")
+            return 2
+        kind = type(error).__name__
+        _complain(f"keras-metric: error: {kind}: {_one_line(error)} (--debug shows where)")
+        return 1
     return 0
+
+
+def _prepare_streams():
+    """Replace closed standard streams; write escapes for what the terminal cannot encode."""
+    # A file that the command opens would get the number of a closed stream, and its messages.
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) < 3:
+        pass
+    os.close(descriptor)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+    if getattr(sys.stdout, "errors", None) == "strict" and hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+@contextlib.contextmanager
+def _warnings_as_notes():
+    """Show each warning once, as one line without the place in the code."""
+    shown = set()
+
+    def show(message, *_):
+        text = _one_line(message)
+        if text.startswith("Glyph "):  # matplotlib warns of each character, at each drawing
+            text = "pictures show boxes for characters that their font does not have"
+        if text not in shown:
+            shown.add(text)
+            _complain(f"keras-metric: note: {text}")
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
+
+
+def _complain(text):
+    """Write a line to stderr, where that is possible."""
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
 
 
 def _one_line(error):
     """The text of an error without its line breaks; names of files may hold terminal codes."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda found: ascii(found[0])[1:-1], text)
+    text = re.sub(r"\x1b\[[01]m", "", str(error))  # Keras prints parts of its messages in bold
+    text = " ".join(text.split()) or type(error).__name__
+    return re.sub("[\x00-\x1f\x7f-\x9f\ud800-\udfff]", lambda found: ascii(found[0])[1:-1], text)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -189,6 +241,10 @@ def _parser():
 
 def _check_train(chosen):
     _check_folder(chosen.folder, "train")
+    try:
+        chosen.run.encode()
+    except UnicodeEncodeError:  # HDF5 cannot write there
+        raise ValueError(f"--run must be a path in UTF-8. Received: {chosen.run}") from None
     if os.path.exists(chosen.run) and not os.path.isdir(chosen.run):
         raise ValueError(f"--run must be a folder. Received: {chosen.run}, which is a file.")
     if os.path.exists(os.path.join(chosen.run, "encoder.keras")) and not chosen.overwrite:
@@ -285,6 +341,8 @@ def _count(text):
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, received {text}")
+    if value >= 2**31:
+        raise argparse.ArgumentTypeError(f"must be at most 2147483647, received {text}")
     return value
 
 

@@ -1,5 +1,6 @@
 """The command line, on folders of drawn images: what it writes, prints and refuses."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ from PIL import Image
 
 from keras_metric import cli, losses, search, viz
 from keras_metric.cli.messages import say
+from keras_metric.cli.run_folder import locked
 from keras_metric.models import EmbeddingModel
 from keras_metric.models.card import model_card
 from keras_metric.search.card import card as index_card
@@ -302,6 +304,52 @@ class TestErrors:
         shutil.copytree(photos / "bar", tmp_path / "one" / "bar")
         assert "two classes" in fails(capsys, "evaluate", tmp_path / "one", *mine)
 
+    @pytest.mark.slow
+    def test_of_damaged_runs(self, capsys, run, tmp_path):
+        photos, options = run
+        mine = ["--run", str(tmp_path / "run")]
+        query = ["search", photos / "bar" / "1.png", *mine]
+        shutil.copytree(options[1], tmp_path / "run")
+        (tmp_path / "run" / "index" / "manifest.json").unlink()
+        assert "index FOLDER again" in fails(capsys, *query)
+        shutil.rmtree(tmp_path / "run" / "index")
+        encoder = keras.saving.load_model(tmp_path / "run" / "encoder.keras")
+        search.Index(encoder=encoder).save(tmp_path / "run" / "index")
+        assert "is empty: run keras-metric index" in fails(capsys, *query)
+        settings = json.loads((tmp_path / "run" / "run.json").read_text("utf-8"))
+        # 30 pixels give as many features as 24, and the network itself would take them.
+        (tmp_path / "run" / "run.json").write_text(json.dumps({**settings, "image_size": 30}))
+        assert "does not fit its run.json" in fails(capsys, "evaluate", *mine)
+        (tmp_path / "run" / "encoder.keras").write_bytes(b"")
+        assert "damaged or no .keras file" in fails(capsys, "evaluate", *mine)
+
+    @pytest.mark.slow
+    @pytest.mark.filterwarnings("default")
+    def test_of_training_that_cannot_work(self, capsys, tmp_path):
+        photos, folder = draw(tmp_path / "photos", per_class=4), tmp_path / "run"
+        short = ["--epochs", "1", "--steps", "1", "--run", folder]
+        backbone = keras.Sequential([keras.layers.Input((32, 32, 3)), keras.layers.Flatten()])
+        backbone.save(tmp_path / "b.keras")
+        line = fails(capsys, "train", photos, *short, "--backbone", tmp_path / "b.keras")
+        assert "--image-size 24 --color grayscale" in line and "(None, 32, 32, 3)" in line
+        for number in range(20):
+            (tmp_path / "single" / str(number)).mkdir(parents=True)
+            shutil.copy(photos / "bar" / "0.png", tmp_path / "single" / str(number))
+        assert "two images or more" in fails(capsys, "train", tmp_path / "single", *short)
+        assert not folder.exists()
+        assert cli.main([*map(str, ("train", photos, *short, "--learning-rate", 1e30))]) == 2
+        told = capsys.readouterr().err
+        assert "Lower --learning-rate" in told and "retrieval_evaluator.py" not in told
+        assert os.listdir(folder) == ["logs"]
+
+    @pytest.mark.slow
+    def test_of_two_trainings_in_one_folder(self, capsys, tmp_path):
+        photos, short = draw(tmp_path / "photos", per_class=4), ["--epochs", "1", "--steps", "1"]
+        with locked(tmp_path / "run"):
+            line = fails(capsys, "train", photos, *short, "--run", tmp_path / "run")
+        assert "Another keras-metric train" in line
+        assert not (tmp_path / "run").exists()
+
     def test_debug_shows_where_it_comes_from(self, tmp_path):
         with pytest.raises(ValueError, match="must be a folder"):
             cli.main(["train", str(tmp_path / "nowhere"), "--debug"])
@@ -353,6 +401,72 @@ class TestErrors:
         assert len(lines) == len(messages)
         for line, part in zip(lines, messages):
             assert line.startswith("keras-metric") and part in line
+
+
+@pytest.mark.slow
+def test_a_run_inside_of_the_folder_is_no_class(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(draw(tmp_path / "photos", per_class=4))
+    # The largest seed: Keras's seeds of layers are 32-bit integers with a sign on torch.
+    short = ["--epochs", "1", "--steps", "1", "--flip", "--seed", str(2**32 - 1)]
+    assert cli.main(["train", ".", *short]) == 0
+    assert Path("keras_metric_run", "neighbors.png").exists()
+    assert cli.main(["train", ".", *short, "--overwrite"]) == 0
+    capsys.readouterr()
+    for command in ("index", "evaluate"):
+        assert cli.main([command, "."]) == 0
+        assert "16 images of 4 classes" in capsys.readouterr().out
+    for path in list(Path(".").glob("[bcfs]*/*.png")):
+        path.rename(f"{path.parent.name}_{path.name}")
+        with contextlib.suppress(OSError):
+            path.parent.rmdir()
+    assert cli.main(["index", "."]) == 0
+    assert "16 images without classes" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="needs a POSIX shell")
+@pytest.mark.parametrize(
+    "redirected, code",
+    [
+        ("<&- >&- 2>&-", 0),
+        ("| true", 141),
+        (">out.txt", 0),
+    ],
+)
+def test_closed_broken_and_ascii_streams(run, tmp_path, redirected, code):
+    shutil.copytree(run[0] / "bar", tmp_path / "köln")
+    line = f"{sys.executable} -m keras_metric_command search köln/1.png --picture p.png"
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", f"{line} --run '{run[1][1]}' {redirected}"],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (code, "")
+    if code == 0:
+        assert (tmp_path / "p.png").stat().st_size > 1000
+    if "out.txt" in redirected:
+        assert (tmp_path / "out.txt").read_text("ascii").startswith("k\\xf6ln/1.png\n")
+
+
+def test_errors_without_stderr_and_beyond_limits(tmp_path, capsys):
+    code = "import sys, keras_metric_command as c; sys.stderr = None; sys.exit(c.main(['x']))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 2
+    for option in ("--steps", "--epochs", "--embedding-dim", "--image-size"):
+        assert "at most 2147483647" in fails(capsys, "train", "x", option, 2**31)
+    assert "in UTF-8" in fails(capsys, "train", draw(tmp_path / "p", 1), "--run", "r\udcff")
+
+
+def test_unexpected_errors_are_one_line_and_code_1(tmp_path, capsys, monkeypatch):
+    def failing(chosen):
+        raise RuntimeError("\x1b[1mout of\nmemory\x1b[0m")
+
+    photos = draw(tmp_path / "photos", per_class=1)
+    monkeypatch.setattr("keras_metric.cli.train.train", failing)
+    assert cli.main(["train", str(photos), "--run", str(tmp_path / "run")]) == 1
+    told = capsys.readouterr().err
+    assert told == "keras-metric: error: RuntimeError: out of memory (--debug shows where)\n"
 
 
 def test_every_command_explains_itself_with_examples(capsys):

@@ -21,7 +21,7 @@ def evaluate(chosen):
         names, labels = np.unique(list(settings["held_out"].values()), return_inverse=True)
         listed = Listing(list(settings["held_out"]), labels, names.tolist())
     else:
-        listed = list_folder(chosen.folder)
+        listed = list_folder(chosen.folder, chosen.run)
         known = set(settings["trained_on"])
         seen = sum(str(Path(path).resolve()) in known for path in listed.paths)
         if seen:

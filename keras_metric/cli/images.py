@@ -1,5 +1,6 @@
 """Images of a folder as arrays, and the size and colour that suit most of them."""
 
+import os
 import sys
 import typing
 from pathlib import Path
@@ -30,10 +31,13 @@ class Listing(typing.NamedTuple):
         return f"{len(self.paths):,} images {classes}"
 
 
-def list_folder(folder, flat=False):
-    """The images of a FOLDER by class; with `flat`, those of one without classes too."""
+def list_folder(folder, run, flat=False):
+    """The images of a FOLDER by class; with `flat`, those of one without classes too.
+
+    The folder `run` may be inside of FOLDER. The pictures that the command writes are left out.
+    """
     root = Path(folder)
-    classes, loose = images_by_class(root), loose_images(root)
+    classes, loose = _without_run(images_by_class(root), root, run), loose_images(root)
     found = {name: paths for name, paths in classes.items() if paths}
     empty = tuple(str(root / name) for name in classes if name not in found)
     if not found and flat and loose:
@@ -44,6 +48,19 @@ def list_folder(folder, flat=False):
     if loose:
         note(f"{len(loose):,} images directly in {folder} are in no class folder and are left out")
     return Listing(*flattened(found), list(found), empty)
+
+
+def _without_run(classes, root, run):
+    run = os.path.realpath(run)
+    if not Path(run).is_relative_to(os.path.realpath(root)):
+        return classes
+    kept = {}
+    for name, paths in classes.items():
+        paths = [path for path in paths if not Path(os.path.realpath(path)).is_relative_to(run)]
+        # A class folder without images stays, to be reported; one that holds the run is none.
+        if paths or not Path(run).is_relative_to(os.path.realpath(root / name)):
+            kept[name] = paths
+    return kept
 
 
 def read_listing(listing, size, color, skip_broken):

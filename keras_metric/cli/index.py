@@ -15,7 +15,7 @@ UNLABELLED = ""
 def index(chosen):
     """Enrol every image of a folder, so that `search` finds it."""
     encoder, settings = trained(chosen.run)
-    listed = list_folder(chosen.folder, flat=True)
+    listed = list_folder(chosen.folder, chosen.run, flat=True)
     images, listed = read_listing(
         listed, settings["image_size"], settings["color"], chosen.skip_broken
     )

@@ -13,7 +13,7 @@ from keras_metric.cli.run_folder import trained
 def project(chosen):
     """Draw the embeddings of a folder, in a picture and for TensorBoard's projector."""
     encoder, settings = trained(chosen.run)
-    listed = list_folder(chosen.folder, flat=True)
+    listed = list_folder(chosen.folder, chosen.run, flat=True)
     images, listed = read_listing(
         listed, settings["image_size"], settings["color"], chosen.skip_broken
     )

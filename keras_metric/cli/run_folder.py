@@ -1,17 +1,82 @@
 """The folder of a run: the encoder that `train` left there, and how it reads images."""
 
+import contextlib
 import json
+import os
+import zipfile
 from pathlib import Path
 
 import keras
 
 from keras_metric.cli.messages import UserError
 
+NEW = ("new.untrained.keras", "new.encoder.keras", "new.run.json")
+
+
+@contextlib.contextmanager
+def locked(run):
+    """Make the folder `run` and lock it, so that one training at a time writes there.
+
+    However the block ends, the files `NEW` are removed, and the folder if it is new and empty.
+    """
+    made = not run.exists()
+    run.mkdir(parents=True, exist_ok=True)
+    with _lock(run):
+        try:
+            yield
+        finally:
+            for name in NEW:
+                with contextlib.suppress(OSError):
+                    (run / name).unlink()
+            if made:
+                with contextlib.suppress(OSError):
+                    run.rmdir()
+
+
+@contextlib.contextmanager
+def _lock(run):
+    try:
+        import fcntl
+    except ImportError:
+        # Without this call, as on Windows, the user must start one training at a time.
+        yield
+        return
+    folder = os.open(run, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(folder)
+        raise UserError(
+            f"Another keras-metric train writes into {run}: wait for its end, or choose another "
+            "--run."
+        ) from None
+    try:
+        yield
+    finally:
+        os.close(folder)
+
 
 def trained(run):
     """The encoder in the folder `run`, and the settings beside it."""
     path = Path(run)
-    return load_model(path / "encoder.keras"), _read_settings(path / "run.json")
+    encoder, settings = load_model(path / "encoder.keras"), _read_settings(path / "run.json")
+    what = f"The encoder in {run} does not fit its run.json: train again, or restore both. It"
+    check_input(encoder, settings["image_size"], settings["color"], what)
+    return encoder, settings
+
+
+def check_input(model, size, color, what):
+    """Raise unless a model takes one batch of square images of this size and colour."""
+    channels = 1 if color == "grayscale" else 3
+    image = (size, size, channels)
+    if keras.config.image_data_format() == "channels_first":
+        image = (channels, size, size)
+    takes = getattr(getattr(model, "backbone", model), "input_shape", None)
+    fits = takes is None or (
+        len(takes) == 4 and all(side in (None, n) for side, n in zip(takes[1:], image))
+    )
+    if not fits:
+        raise UserError(f"{what} takes inputs of shape {takes}. Received: images of shape {image}.")
 
 
 def untrained(run):
@@ -22,6 +87,8 @@ def untrained(run):
 
 def load_model(path):
     """The model of a .keras file; Keras's safe mode refuses code in it."""
+    if not zipfile.is_zipfile(path):  # Keras reports that such a file is not found.
+        raise UserError(f"The model {str(path)!r} cannot be read: it is damaged or no .keras file.")
     try:
         return keras.saving.load_model(path)
     except Exception as error:  # Of a damaged file Keras raises whatever the damage hits.

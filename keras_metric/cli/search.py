@@ -18,12 +18,18 @@ def find(chosen):
     """Print the enrolled images that are nearest to each given one."""
     encoder, settings = trained(chosen.run)
     folder = Path(chosen.run) / "index"
-    enrolled = search.Index.load(folder)
+    try:
+        enrolled = search.Index.load(folder)
+    except ValueError as error:
+        text = str(error).rstrip(".")
+        raise UserError(f"{text}. Or run keras-metric index FOLDER again.") from error
     if enrolled.fingerprint != fingerprint(encoder):
         raise UserError(
             f"The index in {chosen.run} was made with another encoder than the one that is there "
             "now: run keras-metric index FOLDER again."
         )
+    if not len(enrolled):
+        raise UserError(f"The index in {chosen.run} is empty: run keras-metric index FOLDER.")
     size, color = settings["image_size"], settings["color"]
     images, queries = read_listing(Listing(chosen.image), size, color, chosen.skip_broken)
     answers = enrolled.search(encoder.predict(images, verbose=0), k=chosen.k)
@@ -68,7 +74,7 @@ def _draw(path, images, paths, answers, metric, loader):
     matches = [match for found in answers for match in found[:k]]
     shown = np.zeros((len(matches), *images.shape[1:]), "uint8")
     for row, match in enumerate(matches):
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, TypeError):  # The id may be no path.
             shown[row] = loader(match.id)
     figure = viz.plot_neighbors(
         np.concatenate([images, shown]),

@@ -13,7 +13,7 @@ import numpy as np
 from keras_metric import callbacks, data, losses, viz
 from keras_metric.cli.images import list_folder, note, read_listing, usual_color, usual_size
 from keras_metric.cli.messages import UserError, say
-from keras_metric.cli.run_folder import load_model
+from keras_metric.cli.run_folder import NEW, check_input, load_model, locked
 from keras_metric.cli.scores import METRIC, judge, say_table
 from keras_metric.models import EmbeddingModel
 from keras_metric.models.card import model_card
@@ -22,9 +22,14 @@ from keras_metric_command import BACKBONES, ENOUGH_CLASSES
 
 def train(chosen):
     """Train an encoder on a folder that has one folder of images for each class."""
+    listed = list_folder(chosen.folder, chosen.run)
+    with locked(Path(chosen.run)):
+        _train(chosen, listed)
+
+
+def _train(chosen, listed):
     start = time.perf_counter()
     run = Path(chosen.run)
-    listed = list_folder(chosen.folder)
     # Too few classes raise here, before the images are read.
     _split(listed.labels, listed.names, chosen.split, chosen.seed)
     size = chosen.image_size or usual_size(listed.paths, 96 if chosen.backbone == "small" else 160)
@@ -52,7 +57,6 @@ def train(chosen):
     schedule = keras.optimizers.schedules.CosineDecay(rate, chosen.epochs * len(batches))
     model.compile(keras.optimizers.Adam(schedule), loss)
     before = model.encoder.predict(x_held, verbose=0)
-    run.mkdir(parents=True, exist_ok=True)
     model.encoder.save(run / "new.untrained.keras")
     # Watched, and nothing is chosen by it: the encoder of the last epoch is kept.
     few = slice(None, None, -(-len(x_held) // 2000))
@@ -66,6 +70,11 @@ def train(chosen):
     report = keras.callbacks.LambdaCallback(on_epoch_end=_epoch_reporter(chosen.epochs))
     model.fit(batches, epochs=chosen.epochs, callbacks=[watch, report], verbose=0)
     after = model.encoder.predict(x_held, verbose=0)
+    if not np.isfinite(after).all():
+        raise UserError(
+            "Training diverged: the encoder returns NaN or infinity. Lower --learning-rate "
+            f"({rate:g}) or choose another --loss. Nothing was saved."
+        )
 
     numbers = {
         "raw pixels": judge(x_held, y_held),
@@ -82,10 +91,9 @@ def train(chosen):
     }
     # All are there before any takes the place of an earlier run's.
     model.encoder.save(run / "new.encoder.keras")
-    (run / "run.json.new").write_text(json.dumps(settings, indent=1), "utf-8")
-    for name in ("untrained.keras", "encoder.keras"):
-        os.replace(run / f"new.{name}", run / name)
-    os.replace(run / "run.json.new", run / "run.json")
+    (run / "new.run.json").write_text(json.dumps(settings, indent=1), "utf-8")
+    for name in NEW:
+        os.replace(run / name, run / name.removeprefix("new."))
     verdict = _verdict(numbers["raw pixels"], numbers["trained encoder"])
     notes = [verdict] if verdict else []
     if not by_class:
@@ -135,7 +143,10 @@ def _split(labels, names, how, seed):
                 "--split classes needs two classes to train on and two to judge on; the folder "
                 f"has {len(names)}. Use --split images."
             )
-        return data.split_by_class(labels, test_size=max(0.25, 2 / len(names)), seed=seed)
+        kept, held = data.split_by_class(labels, test_size=max(0.25, 2 / len(names)), seed=seed)
+        if np.bincount(labels[held]).max() < 2:
+            raise UserError("Training needs held-out classes of two images or more.")
+        return kept, held
     rng = np.random.default_rng(seed)
     held = []
     for label in range(len(names)):
@@ -160,7 +171,11 @@ def _backbone(chosen, size, channels):
     if chosen.backbone == "small":
         return _small(shape)
     if chosen.backbone.endswith(".keras"):
-        return load_model(chosen.backbone)
+        model = load_model(chosen.backbone)
+        color = "grayscale" if channels == 1 else "rgb"
+        what = f"--backbone {chosen.backbone} does not fit --image-size {size} --color {color}: it"
+        check_input(model, size, color, what)
+        return model
     weights = None if chosen.weights == "none" else chosen.weights
     build = getattr(keras.applications, chosen.backbone)
     try:
@@ -186,7 +201,7 @@ def _batches(chosen, x, y):
     classes = min(num_classes, chosen.classes_per_batch or 16)
     samples = chosen.samples_per_class or int(np.clip(64 // classes, 4, 16))
     steps = chosen.steps or int(np.clip(len(x) // (classes * samples), 20, 200))
-    layers, fill = [], {"fill_mode": "nearest", "seed": chosen.seed}
+    layers, fill = [], {"fill_mode": "nearest", "seed": chosen.seed % 2**31}
     if chosen.augment == "light":
         layers += [
             keras.layers.RandomRotation(0.03, **fill),
@@ -194,7 +209,7 @@ def _batches(chosen, x, y):
             keras.layers.RandomZoom((-0.1, 0.1), (-0.1, 0.1), **fill),
         ]
     if chosen.flip:
-        layers.append(keras.layers.RandomFlip("horizontal", seed=chosen.seed))
+        layers.append(keras.layers.RandomFlip("horizontal", seed=fill["seed"]))
     augment = keras.Sequential(layers) if layers else None
     small = int((np.bincount(y)[np.unique(y)] < samples).sum())
     if samples == 1:
