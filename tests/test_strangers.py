@@ -407,8 +407,7 @@ FOREIGN = {
 @pytest.mark.parametrize("kind", FOREIGN)
 def test_a_foreign_class_runs_nothing(kind, capsys):
     encoder_file(replaced(**{"registered_name": None, **FOREIGN[kind]}))
-    Path("a.png").write_bytes(b"x")
-    assert cli.main(["search", "a.png", "--run", "run"]) == 2
+    assert cli.main(["evaluate", "--run", "run"]) == 2
     assert "encoder.keras" in capsys.readouterr().err
     assert not sprung() and not Path("x").exists()
 
