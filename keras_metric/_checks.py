@@ -105,7 +105,7 @@ def as_array(name, value):
                 "by its method filled(value)."
             )
         # np.matrix, another subclass, multiplies matrices where an array multiplies elements.
-        return np.asarray(value)
+        return value if isinstance(value, np.memmap) else np.asarray(value)
     if ops.is_tensor(value):
         return ops.convert_to_numpy(value)
     if isinstance(value, Iterator):
