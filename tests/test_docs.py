@@ -62,7 +62,7 @@ def run_blocks(text, filename, namespace):
 
 
 def output_fault(stated, printed, within=None):
-    """What is wrong with a stated output, or None.
+    """Describe the fault of a stated output, or return None.
 
     Whitespace counts as one space, `...` stands for any text, and integers are exact. Other numbers
     may differ by `within`, or else by 1 % and one unit of the last stated digit.

@@ -89,7 +89,7 @@ def test_mnist_on_all_digits(data_file):
     check_mnist(printed)
 
 
-# What no example may need for `--help`: packages that `pip install .` does not bring.
+# Packages that `pip install .` does not bring; no example may need them for `--help`.
 WITHOUT_EXTRAS = """
 import contextlib, io, json, pathlib, runpy, sys
 class Blocked:

@@ -49,7 +49,7 @@ def model_of(loss, plain=False, **settings):
 
 
 def batches_of(y, size=12):
-    """A source of batches, whose labels nobody can check before training."""
+    """A source of batches, whose labels cannot be checked before training."""
 
     class Source(keras.utils.PyDataset):
         def __len__(self):
@@ -327,7 +327,7 @@ LOSSES = {
     "WeightedSum": lambda: losses.WeightedSum([(1, losses.TripletLoss())]),
     "TripletSemiHardLoss": addons.losses.TripletSemiHardLoss,
 }
-# What the third argument of a loss of pytorch-metric-learning may be, and what describes it.
+# Third arguments of a loss in pytorch-metric-learning, and their descriptions.
 MINED = {
     "triplet miner": (lambda: TripletMiner("hard")(X, Y), "a tuple of 2 arrays"),
     "pair miner": (lambda: PairMiner("multi-similarity")(X, Y), "a tuple of 2 arrays"),

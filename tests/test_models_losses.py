@@ -41,7 +41,7 @@ TUPLES = {
     "QuadrupletModel": {4: (X, X + 1, X[::-1], X[::-1] + 1)},
     "TwoTowerModel": {2: (X, X + 1)},
 }
-# Of a loss with arguments.
+# A loss with arguments.
 ARGUMENTS = {
     "ManifoldLoss": {"l": 4},
     "WeightedSum": {"terms": [(1.0, losses.TripletLoss())]},
@@ -98,7 +98,7 @@ def test_our_losses_are_refused_where_no_form_of_the_model_trains(name, model):
         MODELS[model]().compile("sgd", make())
     except ValueError as error:
         accepted = False
-        # Of a sum the term is named.
+        # The message names the term of a sum.
         refused = "TripletLoss" if name == "WeightedSum" else name
         assert f"{model} cannot train with the loss {refused}, which needs" in str(error)
     assert accepted == any(worked)

@@ -158,7 +158,7 @@ class TestInputs:
         encoder = Encoder(backbone, 4)
         given = {"input_ids": TOKENS, name: MASK}
         assert moves(encoder, given, {**given, "input_ids": OTHERS}) == 0
-        # What the mask keeps counts.
+        # Values that the mask keeps count.
         assert moves(encoder, given, {**given, "input_ids": TOKENS[:, ::-1]}) > 0.1
 
     def test_a_list_goes_by_the_names_of_the_inputs(self):

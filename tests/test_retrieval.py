@@ -134,7 +134,7 @@ def test_copies_of_another_width(most_counted, rng, monkeypatch):
 @pytest.mark.parametrize("size", [1e22, 1e30])
 @pytest.mark.parametrize("metric", ["euclidean", "squared_euclidean"])
 def test_one_huge_vector_does_not_hide_the_others(metric, size, rng):
-    """It has a class of its own, so that it is nobody's positive and before nobody's."""
+    """It has a class of its own, so it is no positive and ranks before none."""
     x, y = rng.standard_normal((60, 5)).astype("float32"), rng.integers(0, 9, 60)
     wanted = by_hand(x, y)
     wanted["excluded_queries"] += 1

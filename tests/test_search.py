@@ -300,7 +300,7 @@ ODD_NAMES = [*EXPRESSIONS, *CHARACTERS, "x" * 300, 1, -1, -(2**62)]
 
 
 def test_odd_names_stay_themselves(make, rng, tmp_path):
-    """What a name is made of selects nothing but what has this name."""
+    """A name selects only the items that have it, whatever its characters."""
     names = list(dict.fromkeys(ODD_NAMES))
     texts = [str(name) for name in names]
     index = make(metric="euclidean")

@@ -702,7 +702,7 @@ class TestForgotten:
         arrays += [getattr(c, a) for c in store.columns._columns.values() for a in c.arrays]
         for array in arrays:
             assert len(array) == len(index) and not array._room[len(array) :].any()
-        # What is left is as if the item had never been there.
+        # The remaining state is as if the item had never been there.
         index.keep("kept")
         assert not any(self.NAME.encode() in path.read_bytes() for path in stored("kept"))
         again = Index.load("kept")

@@ -120,7 +120,7 @@ def test_searches_go_on_while_a_change_is_flushed(threads, monkeypatch, tmp_path
         found = []
         reader = threads.start(lambda: found.extend(index.search(np.ones((1, DIM)))[0]))
         reader.join(LONGEST)
-        # What is not on the disk yet is not found either.
+        # A change that is not on the disk yet is not found either.
         assert [match.id for match in found] == ["a"]
         gate.set()
         threads.join()

@@ -2,7 +2,7 @@
 
 import sys
 
-# What stands after "Keras 3 has"; None for no replacement.
+# The replacement in Keras 3, which the message names; None for no replacement.
 _FOCAL = (
     "keras.losses.BinaryFocalCrossentropy(apply_class_balancing=True), a mean where it was a sum"
 )

@@ -1,4 +1,4 @@
-"""What the command writes: lines on stdout, and errors that the user can correct."""
+"""Output of the command: lines on stdout, and errors that the user can correct."""
 
 import sys
 

@@ -209,7 +209,7 @@ class ImageLoader:
     """A function from the path of an image to a uint8 array, for `load=`.
 
     The EXIF orientation is applied, so that photos of phones are upright. 16 bits a channel become
-    8; 32-bit images are refused. Of an animation the first image is read. Alpha is dropped, unless
+    8; 32-bit images are refused. The first image of an animation is read. Alpha is dropped, unless
     the mode is `"rgba"`. docs/building-data.md lists every kind of file.
 
     Args:

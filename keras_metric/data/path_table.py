@@ -123,7 +123,7 @@ def _parquet(path, wanted):
         _check_columns(names, wanted, path)
         table = pyarrow.parquet.read_table(path, columns=list(dict.fromkeys(wanted)))
         return [table.column(name).to_pylist() for name in wanted]
-    # Of a damaged file pyarrow raises several errors, and some of them are no ValueError.
+    # pyarrow raises several errors for a damaged file; some of them are not a ValueError.
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{str(path)!r} must be a Parquet file. Received: {error}") from error
 

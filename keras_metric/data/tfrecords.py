@@ -297,7 +297,7 @@ def _is_other(path):
 
 
 def _kept(index, stamp, files, label):
-    """What the file keeps; None where it is missing, of other files, or damaged."""
+    """Content of the index file; None if it is missing, damaged, or of other files."""
     try:
         with open(index, "rb") as file, np.load(file, allow_pickle=False) as kept:
             if str(kept["stamp"]) != stamp:

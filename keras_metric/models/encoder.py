@@ -89,7 +89,7 @@ class Encoder(keras.Model):
     ):
         check_backbone(backbone)
         warn_of_classifier(backbone)
-        # Of a config alone: the head of a saved encoder may be frozen.
+        # Only in a config: the head of a saved encoder may be frozen.
         head_trainable = kwargs.pop("head_trainable", True)
         # Without this a float16 backbone under a float32 policy would train without loss scaling.
         super().__init__(dtype=dtype or backbone.dtype_policy, name=name, **kwargs)

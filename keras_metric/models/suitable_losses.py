@@ -93,7 +93,7 @@ def _name(term):
 
 
 def _needs(term):
-    """What a refused loss needs, for the message."""
+    """Requirement of a refused loss, for the message."""
     if isinstance(term, MetricLoss):
         numbers = [number for number in range(2, 5) if term.reads_branches(number)]
         forms = ["labelled batches"] if term.reads_branches(BATCH) else []
