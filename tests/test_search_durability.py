@@ -467,6 +467,17 @@ class TestForks:
         os.close(read)
         assert os.waitpid(pid, 0)[1] == 0
 
+    def test_a_copy_of_the_lock_does_not_hold_the_folder(self, rng):
+        # As a child has one for a moment after a fork.
+        index = filled(rng)
+        index.keep("index")
+        copy = os.dup(index._journal.lock.file.fileno())
+        index.close()
+        again = Index.load("index")
+        again.keep("index")
+        again.close()
+        os.close(copy)
+
     def test_a_child_of_many_threads_searches(self, rng):
         # The threads of FAISS stay with the parent, and the child must not wait for them.
         import faiss

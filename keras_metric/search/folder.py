@@ -24,6 +24,11 @@ from pathlib import Path
 
 import numpy as np
 
+try:
+    import fcntl
+except ImportError:
+    fcntl = None
+
 from keras_metric._checks import as_path, shown
 from keras_metric.search.answers import OperatingPoint
 from keras_metric.search.card import card
@@ -69,6 +74,34 @@ def load(cls, path, encoder, uri, token):
     raise ValueError(f"The index {str(path)!r} changes faster than it can be read. Try again.")
 
 
+_OPEN = weakref.WeakSet()
+
+
+class _FolderLock:
+    """The lock of a folder, held until `close` or until this process ends."""
+
+    def __init__(self, path):
+        self.file, self._process = open(path / "lock", "ab"), os.getpid()  # noqa: SIM115
+        _OPEN.add(self)
+        # Windows has no such call: there the user has to see that one process writes.
+        if fcntl is not None:
+            try:
+                fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                self.file.close()
+                raise ValueError(
+                    f"Another process, or another index of this one, keeps or saves {str(path)!r}. "
+                    "Save elsewhere, or through that one."
+                ) from None
+
+    def close(self):
+        # A child that was forked a moment ago may still hold a copy of the file, which would
+        # extend the lock: unlock it for all copies. A child itself closes its copy only.
+        if fcntl is not None and not self.file.closed and self._process == os.getpid():
+            fcntl.flock(self.file, fcntl.LOCK_UN)
+        self.file.close()
+
+
 class _KeptJournal:
     """The journal of the folder that an index is kept in, and the folder's lock."""
 
@@ -77,14 +110,14 @@ class _KeptJournal:
         self.process = os.getpid()
         # Whether the disk has the manifest that names the journal.
         self.settled = False
-        _KEPT.add(self)
+        _OPEN.add(self)
 
     def owns(self, path):
         """Whether this journal is that of the folder `path`, which is still the one it locked."""
         if self.folder != _real(path):
             return False
         self._check_process()
-        return is_at(self.lock, path / "lock")
+        return is_at(self.lock.file, path / "lock")
 
     def go_on_in(self, journal):
         """Write into another `Journal` from now on."""
@@ -117,13 +150,10 @@ class _KeptJournal:
             )
 
 
-_KEPT = weakref.WeakSet()
-
-
 def _leave_to_parent():
-    """Close the journals in a forked child: its copy of a lock would outlive the parent."""
-    for kept in list(_KEPT):
-        kept.close()
+    """Close locks and journals in a forked child: its copy of a lock would outlive the parent."""
+    for opened in list(_OPEN):
+        opened.close()
 
 
 if hasattr(os, "register_at_fork"):
@@ -138,7 +168,7 @@ def _write(index, path, journal):
     lock = fresh = None
     if kept is None:
         # Whoever keeps this folder would go on writing into a journal that nobody reads.
-        lock = _locked(path)
+        lock = _FolderLock(path)
     token, saved = uuid.uuid4().hex, datetime.datetime.now(datetime.UTC)
     data, log = path / f"data-{token}", path / f"journal-{token}"
     try:
@@ -317,25 +347,6 @@ def _sweep(path, wanted):
         elif entry.name.startswith("journal-"):
             with contextlib.suppress(OSError):
                 entry.unlink()
-
-
-def _locked(path):
-    """The folder's lock file, locked until it is closed or this process ends."""
-    lock = open(path / "lock", "ab")  # noqa: SIM115
-    try:
-        import fcntl
-    except ImportError:
-        # Without this call, as on Windows, it is on the user that one process writes.
-        return lock
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        lock.close()
-        raise ValueError(
-            f"Another process, or another index of this one, keeps or saves {str(path)!r}. Save "
-            "elsewhere, or through that one."
-        ) from None
-    return lock
 
 
 def _replace(path, text):
