@@ -85,16 +85,16 @@ parity bench: export KERAS_METRIC_TFA_PYTHON ?= $(CURDIR)/$(ADDONS)/bin/python
 # Losses with weights of their own on every backend: their gradients are what trains the weights.
 parity: $(VENV)/.parity $(VENV)/.jax $(ORACLE) ## our numbers beside the peers', live
 	KERAS_BACKEND=tensorflow $(PYTEST) -n 0 -m parity $(ARGS)
-	KERAS_BACKEND=torch $(PYTEST) -m parity tests/test_parity_classes.py
-	KERAS_BACKEND=jax $(PYTEST) -m parity tests/test_parity_classes.py
+	KERAS_BACKEND=torch $(PYTEST) -m parity tests/parity/test_parity_classes.py
+	KERAS_BACKEND=jax $(PYTEST) -m parity tests/parity/test_parity_classes.py
 
-# With JAX, since tests/test_devices.py trains on its devices as well.
+# With JAX, since tests/distributed/test_devices.py trains on its devices as well.
 examples: $(VENV)/.jax ## the long tests: every example in its short form
 	KERAS_BACKEND=tensorflow $(PYTEST) -m slow $(ARGS)
 
 # Needs a Chromium of the system, and skips without one.
 browser: $(VENV)/.browser ## TensorBoard in a real browser, on the logs of the quickstart
-	KERAS_BACKEND=tensorflow $(PYTEST) -n 0 -m browser -rs tests/test_browser.py $(ARGS)
+	KERAS_BACKEND=tensorflow $(PYTEST) -n 0 -m browser -rs tests/viz/test_browser.py $(ARGS)
 
 notebooks: $(VENV)/.dev ## the examples as notebooks, build/notebooks
 	$(BIN)/python docs/make_notebooks.py

@@ -181,11 +181,11 @@ def tests_of(name):
             tests.append(f"tests/{path.name}")
     if not public:
         return [
-            ["tests/test_formulas.py", *tests, "-m", f"{MARKED} and not thorough"],
-            ["tests/test_replicas.py", "-m", "slow"],
+            ["tests/losses/test_formulas.py", *tests, "-m", f"{MARKED} and not thorough"],
+            ["tests/distributed/test_replicas.py", "-m", "slow"],
         ]
     return [
-        ["tests/test_formulas.py", *tests],
+        ["tests/losses/test_formulas.py", *tests],
         ["tests/test_contract.py", "-k", " or ".join(public)],
     ]
 

@@ -23,6 +23,7 @@ import sys
 import time
 from pathlib import Path
 
+from keras_metric import datasets
 from keras_metric_startup import hide_tensorflow_startup_messages
 
 hide_tensorflow_startup_messages()
@@ -79,7 +80,7 @@ def load_drawings(path, held_out, seed):
         x, y = draw_characters(160, 12, np.random.default_rng(seed))
         held_out = held_out or 40
     elif path.is_dir():
-        parts = data.read_omniglot(path)
+        parts = datasets.read_omniglot(path)
         if held_out is None:  # the official split: other alphabets
             train, test = parts["train"], parts["test"]
             return read(train.paths), train.labels, read(test.paths), test.labels

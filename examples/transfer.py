@@ -21,6 +21,7 @@ import sys
 import time
 from pathlib import Path
 
+from keras_metric import datasets
 from keras_metric_startup import hide_tensorflow_startup_messages
 
 hide_tensorflow_startup_messages()
@@ -103,7 +104,7 @@ def load_parts(folder, side, seed):
         return (x[y < 6], y[y < 6]), (x[y >= 6], y[y >= 6]), None
     load = data.ImageLoader((side, side))
     if any((place / "images.txt").exists() for place in (folder, folder / "CUB_200_2011")):
-        parts = data.read_cub_200_2011(folder)
+        parts = datasets.read_cub_200_2011(folder)
         return *((np.array(parts[p].paths), parts[p].labels) for p in ("train", "test")), load
     paths, labels, _ = data.image_paths(folder)
     paths, labels = np.array(paths), np.asarray(labels)

@@ -1,6 +1,18 @@
 """Deep metric learning for Keras 3: models, losses, mining, batches, evaluation, pictures."""
 
-from keras_metric import addons, callbacks, data, distances, evaluation, layers, losses, search, viz
+from keras_metric import (
+    addons,
+    callbacks,
+    data,
+    datasets,
+    distances,
+    evaluation,
+    layers,
+    losses,
+    metrics,
+    search,
+    viz,
+)
 from keras_metric.models import (
     EmbeddingModel,
     QuadrupletModel,
@@ -19,10 +31,12 @@ __all__ = [
     "addons",
     "callbacks",
     "data",
+    "datasets",
     "distances",
     "evaluation",
     "layers",
     "losses",
+    "metrics",
     "search",
     "viz",
 ]

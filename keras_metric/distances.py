@@ -19,7 +19,7 @@ the formula has none.
 import keras
 from keras import ops
 
-from keras_metric._checks import as_tensor, check_choice, check_floating, check_matrix
+from keras_metric._validation import as_tensor, check_choice, check_floating, check_matrix
 from keras_metric.custom_gradients import incoming_gradient, unwatched
 
 # Beyond this a squared distance no longer grows, so that a sum over a batch stays in float32.

@@ -22,11 +22,12 @@ import reference
 from autodiff import differentiated, step_by_step
 from keras import ops
 
-from keras_metric import losses, mining, pairs
+from keras_metric import losses, mining
 from keras_metric.layers import CrossBatchMemory, PairMiner, TripletMiner
-from keras_metric.losses.pair_loss import PairLoss
+from keras_metric.losses.pair.pair_loss import PairLoss
 from keras_metric.losses.whole_batch_loss import WholeBatchLoss
 from keras_metric.models import EmbeddingModel
+from keras_metric.pairwise import class_pairs
 
 BACKEND = keras.backend.backend()
 # float64 stays float64 on TensorFlow alone: JAX truncates it, and keras.ops on torch do too.
@@ -652,7 +653,7 @@ def test_rows_do_not_depend_on_which_replica_works_them_out(case):
     for places in (np.arange(4, dtype="int32"), np.arange(4, 9, dtype="int32")):
         mine = [ops.take(y, places, axis=0), ops.take(z, places, axis=0)]
         if loss.rows_see == "references":
-            mine += [z, pairs.Placed(y, ops.convert_to_tensor(places))]
+            mine += [z, class_pairs.Placed(y, ops.convert_to_tensor(places))]
         found.append(loss.batch_parts(*mine))
     assert len(expected) == len(found[0]) == len(found[1])
     for number, part in enumerate(expected):

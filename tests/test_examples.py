@@ -144,7 +144,7 @@ def test_mnist_refuses_mining_for_pairs():
 
 
 def test_every_example_is_tested():
-    tests = Path(__file__).parent.glob("test_*.py")
+    tests = Path(__file__).parent.rglob("test_*.py")
     text = "".join(path.read_text("utf-8") for path in tests)
     for script in EXAMPLES.glob("*.py"):
         assert f'"{script.name}"' in text, f"examples/{script.name} has no test."

@@ -21,7 +21,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import keras_metric
-from keras_metric import callbacks, data, evaluation, layers, losses, models, search, viz
+from keras_metric import (
+    callbacks,
+    data,
+    datasets,
+    evaluation,
+    layers,
+    losses,
+    metrics,
+    models,
+    search,
+    viz,
+)
+from keras_metric.mining.miner import Miner
 
 BACKEND = keras.backend.backend()
 EXAMPLES = int(os.environ.get("KERAS_METRIC_FUZZ", 0))
@@ -130,7 +142,7 @@ def of_layer(cls, *, argument="inputs", values=VECTORS, **arguments):
         return cls(**{**arguments, **(more or {})})(*inputs.values())
 
     inputs, skip = {argument: ("vectors", values)}, ("strings of letters",)
-    if issubclass(cls, layers.miner.Miner):
+    if issubclass(cls, Miner):
         inputs = {"embeddings": ("vectors", VECTORS), "labels": ("ids", LABELS)}
     # TensorFlow's tensors of strings go through Keras into the layer.
     return Recipe(call, inputs, tuple(inputs), keras=True, exact=False, skip=skip)
@@ -325,9 +337,9 @@ RECIPES = {
         f"data.{name}": Recipe(lambda: None)
         for name in ("StreamBatches", "parse_example", "path_table", "tfrecord_items")
     },
-    "data.read_lfw_pairs": of_path(data.read_lfw_pairs, root="nowhere"),
+    "datasets.read_lfw_pairs": of_path(datasets.read_lfw_pairs, root="nowhere"),
     **{
-        f"data.{name}": of_path(getattr(data, name))
+        f"datasets.{name}": of_path(getattr(datasets, name))
         for name in (
             "read_cars_196",
             "read_cub_200_2011",
@@ -345,7 +357,7 @@ RECIPES = {
         keras_metric.distances.elementwise, a=("vectors", VECTORS), b=("vectors", OTHERS)
     ),
     **{
-        f"evaluation.{name}": metric_of(getattr(evaluation, name))
+        f"metrics.{name}": metric_of(getattr(metrics, name))
         for name in ("NegativeDistance", "PositiveDistance", "TripletAccuracy")
     },
     "evaluation.clustering_metrics": measured(evaluation.clustering_metrics),
@@ -521,13 +533,13 @@ FOUND = [
     ("data.check_no_leak", "parts", "rank 0"),
     ("data.check_no_leak", "parts", "huge"),
     ("data.image_paths", "path", "very long"),
-    ("data.read_omniglot", "root", "a number"),
+    ("datasets.read_omniglot", "root", "a number"),
     ("distances.elementwise", "a", "a row less"),
     ("distances.elementwise", "b", "rank 0"),
     ("distances.pairwise", "a", "= float64"),
     ("distances.pairwise", "b", "no rows"),
-    ("evaluation.PositiveDistance", "y_true", "a row less"),
-    ("evaluation.TripletAccuracy", "rows", 0),
+    ("metrics.PositiveDistance", "y_true", "a row less"),
+    ("metrics.TripletAccuracy", "rows", 0),
     ("evaluation.few_shot_accuracy", "labels", "one class"),
     ("evaluation.geometry_metrics", "embeddings", "tiny"),
     ("evaluation.k_reciprocal_distances", "rows", 0),
@@ -673,7 +685,7 @@ class TestTheRulesCatchFaults:
 
     def test_an_error_without_the_argument(self):
         def broken(x):
-            keras_metric._checks.check_matrix("other", x)
+            keras_metric._validation.check_matrix("other", x)
 
         assert "names none" in self.fault(broken, "rank 3")
 

@@ -18,6 +18,7 @@ import os
 import time
 from pathlib import Path
 
+from keras_metric import datasets
 from keras_metric_startup import hide_tensorflow_startup_messages
 
 hide_tensorflow_startup_messages()
@@ -50,28 +51,28 @@ class Recipe:
 
 RECIPES = {
     "cub": Recipe(
-        data.read_cub_200_2011,
+        datasets.read_cub_200_2011,
         (1, 2, 4, 8),
         (69.9, 79.6, 86.6, 91.4),
         "ResNet-50",
         *(120, 1e-4, 5, 5, 0.5, True),
     ),
     "cars": Recipe(
-        data.read_cars_196,
+        datasets.read_cars_196,
         (1, 2, 4, 8),
         (87.7, 92.7, 95.5, 97.3),
         "ResNet-50",
         *(120, 1e-4, 5, 10, 0.5, True),
     ),
     "sop": Recipe(
-        data.read_stanford_online_products,
+        datasets.read_stanford_online_products,
         (1, 10, 100, 1000),
         (79.2, 90.7, 96.2, 98.6),
         "Inception-BN",
         *(180, 6e-4, 1, 20, 0.25, False),
     ),
     "in-shop": Recipe(
-        data.read_in_shop,
+        datasets.read_in_shop,
         (1, 10, 20, 30, 40),
         (91.9, 98.1, 98.7, 99.0, 99.1),
         "Inception-BN",

@@ -4,7 +4,7 @@ For training scripts that were written for tensorflow-addons, which ended with K
 line becomes one of these, and the rest of the script stays:
 
     import keras_metric.addons as tfa                              # tfa.losses.TripletSemiHardLoss
-    from keras_metric.addons import losses                         # losses.TripletSemiHardLoss
+    from keras_metric.addons import losses  # losses.TripletSemiHardLoss
     from keras_metric.addons.losses import TripletSemiHardLoss
     from keras_metric.addons.losses.metric_learning import pairwise_distance
 

@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 
 from keras_metric import distances
-from keras_metric._checks import check_choice
+from keras_metric._validation import check_choice
 from keras_metric.viz import (
     plot_confusions,
     plot_distance_history,

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_metric._checks import shown
+from keras_metric._validation import shown
 from keras_metric.evaluation import (
     clustering_metrics,
     few_shot_accuracy,

@@ -4,8 +4,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_metric import replicas
-from keras_metric._checks import as_array, is_numeric, rows_hint
+from keras_metric import distributed
+from keras_metric._validation import as_array, is_numeric, rows_hint
 from keras_metric.viz._pixels import as_pixels, looks_like_images, shrink
 
 _THUMBNAIL = 64
@@ -82,7 +82,7 @@ class Source:
     def embed(self, encoder, with_images):
         """Return NumPy embeddings and labels, and images where they are wanted and x has some."""
         if self.y is not None:
-            embeddings = replicas.predict(encoder, self.x, self.batch_size)
+            embeddings = distributed.predict(encoder, self.x, self.batch_size)
             images = self.x if with_images and looks_like_images(self.x) else None
             return embeddings, np.asarray(self.y).reshape(-1), images
         # One pass for all three: a source may come in another order the next time.
@@ -116,8 +116,8 @@ class Source:
             images = as_pixels(inputs)
             factor = min(1.0, _THUMBNAIL / max(images.shape[1:3]))
             images = shrink(images, *(max(1, int(factor * side)) for side in images.shape[1:3]))
-        if replicas.several_workers(encoder):
-            embeddings = replicas.predict(encoder, inputs, self.batch_size)
+        if distributed.several_workers(encoder):
+            embeddings = distributed.predict(encoder, inputs, self.batch_size)
         else:
             embeddings = ops.convert_to_numpy(encoder.predict_on_batch(inputs))
         labels = np.asarray(labels)

@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_metric._checks import check_count, check_flag
+from keras_metric._validation import check_count, check_flag
 
 
 class MiningSchedule(keras.callbacks.Callback):

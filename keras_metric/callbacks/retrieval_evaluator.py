@@ -7,8 +7,8 @@ import warnings
 import keras
 import numpy as np
 
-from keras_metric import replicas
-from keras_metric._checks import as_path, check_choice, check_count, check_flag
+from keras_metric import distributed
+from keras_metric._validation import as_path, check_choice, check_count, check_flag
 from keras_metric.callbacks._board import Board, check_pictures
 from keras_metric.callbacks._measures import as_measures, check_labels
 from keras_metric.callbacks._source import Source
@@ -185,7 +185,7 @@ class RetrievalEvaluator(keras.callbacks.Callback):
         encoder = getattr(self.model, "encoder", self.model)
         # Of two towers the first embeds what is searched for, the second what it is searched in.
         encoder, second = getattr(self.model, "towers", (encoder, encoder))
-        if not replicas.is_chief(encoder):
+        if not distributed.is_chief(encoder):
             return {}
         gallery = ()
         if self.gallery is not None:

@@ -11,8 +11,8 @@ from PIL import Image
 from keras_metric import data
 from keras_metric._text import visible
 from keras_metric.cli.messages import UserError
-from keras_metric.data.folders import flattened, images_by_class, loose_images, read_images
-from keras_metric.data.image_check import empty_text, unreadable_text
+from keras_metric.data.images.folders import flattened, images_by_class, loose_images, read_images
+from keras_metric.data.images.image_check import empty_text, unreadable_text
 
 _MEMORY = 4 * 2**30  # bytes of images that are held at once
 

@@ -6,9 +6,9 @@ import itertools
 import keras
 import numpy as np
 
-from keras_metric._checks import as_array
-from keras_metric.data.class_index import number_labels
-from keras_metric.data.samples import sealed
+from keras_metric._validation import as_array
+from keras_metric.data.batches.class_index import number_labels
+from keras_metric.data.batches.samples import sealed
 
 
 def check_no_leak(*parts, y=None, groups=None, x=None):

@@ -5,7 +5,7 @@ import os
 
 import numpy as np
 
-from keras_metric._checks import as_path, is_missing
+from keras_metric._validation import as_path, is_missing
 
 _ENDINGS = (".csv", ".parquet", ".tsv")
 

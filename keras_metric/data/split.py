@@ -4,8 +4,8 @@ import numbers
 
 import numpy as np
 
-from keras_metric._checks import check_count, check_number
-from keras_metric.data.class_index import number_labels
+from keras_metric._validation import check_count, check_number
+from keras_metric.data.batches.class_index import number_labels
 
 
 def split_by_class(y, test_size=0.5, validation_size=None, groups=None, seed=0):

@@ -5,22 +5,14 @@ from keras_metric.evaluation.few_shot import few_shot_accuracy
 from keras_metric.evaluation.geometry import geometry_metrics
 from keras_metric.evaluation.identification import identification_metrics
 from keras_metric.evaluation.pair_distances import pair_distances
-from keras_metric.evaluation.query_expansion import query_expansion
-from keras_metric.evaluation.reranking import k_reciprocal_distances
+from keras_metric.evaluation.postprocessing.query_expansion import query_expansion
+from keras_metric.evaluation.postprocessing.reranking import k_reciprocal_distances
+from keras_metric.evaluation.postprocessing.whitening import pca_whitening
 from keras_metric.evaluation.retrieval import retrieval_metrics
-from keras_metric.evaluation.streaming import (
-    NegativeDistance,
-    PositiveDistance,
-    TripletAccuracy,
-)
+from keras_metric.evaluation.roc import roc_curve
 from keras_metric.evaluation.verification import verification_metrics
-from keras_metric.evaluation.whitening import pca_whitening
-from keras_metric.roc import roc_curve
 
 __all__ = [
-    "NegativeDistance",
-    "PositiveDistance",
-    "TripletAccuracy",
     "clustering_metrics",
     "few_shot_accuracy",
     "geometry_metrics",

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_metric._checks import (
+from keras_metric._validation import (
     as_array,
     check_count,
     check_number,

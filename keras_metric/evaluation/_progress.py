@@ -2,7 +2,7 @@
 
 from tqdm import tqdm
 
-from keras_metric._checks import check_flag
+from keras_metric._validation import check_flag
 
 _PATIENCE = 2.0  # seconds; what is done by then needs no bar
 

@@ -4,7 +4,7 @@ import warnings
 
 import numpy as np
 
-from keras_metric._checks import check_choice, check_count, check_flag, shown
+from keras_metric._validation import check_choice, check_count, check_flag, shown
 from keras_metric.evaluation._distances import exponent_of
 from keras_metric.evaluation._inputs import as_codes, as_embeddings, as_labels
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_metric._checks import check_choice, check_count
+from keras_metric._validation import check_choice, check_count
 from keras_metric.evaluation._distances import exponent_of, unit_rows
 from keras_metric.evaluation._inputs import as_codes, as_embeddings, as_labels
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_metric._checks import check_count, check_number
+from keras_metric._validation import check_count, check_number
 from keras_metric.evaluation._distances import Geometry, key_distances, key_index
 from keras_metric.evaluation._inputs import as_codes, as_embeddings, as_labels
 from keras_metric.evaluation._neighbors import key_blocks, nearest_keys

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_metric._checks import check_choice
+from keras_metric._validation import check_choice
 from keras_metric.evaluation._distances import UNITS, Geometry, key_distances
 from keras_metric.evaluation._inputs import (
     as_codes,
@@ -13,7 +13,7 @@ from keras_metric.evaluation._inputs import (
     as_rates,
 )
 from keras_metric.evaluation._neighbors import key_blocks
-from keras_metric.roc import roc_curve
+from keras_metric.evaluation.roc import roc_curve
 
 
 def identification_metrics(

@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from keras_metric import distances, pair_draws
-from keras_metric._checks import check_choice, check_count
+from keras_metric import distances
+from keras_metric._validation import check_choice, check_count
+from keras_metric.evaluation import pair_samples
 from keras_metric.evaluation._inputs import as_codes, as_embeddings, as_labels
 from keras_metric.evaluation._progress import check_progress, watched
 
@@ -67,11 +68,11 @@ def pair_distances(
         rng = np.random.default_rng(seed)
         wanted = min(num_same, max_pairs // 2)
         parts = [
-            pair_draws.draw(sizes, wanted, True, rng),
-            pair_draws.draw(sizes, max_pairs - wanted, False, rng),
+            pair_samples.draw(sizes, wanted, True, rng),
+            pair_samples.draw(sizes, max_pairs - wanted, False, rng),
         ]
         first, second = np.argsort(codes, kind="stable")[np.concatenate(parts, axis=1)]
-    scores = pair_draws.measure(
+    scores = pair_samples.measure(
         *(embeddings, (first, second), metric),
         watch=lambda parts, total: watched(parts, total, "pairs", progress),
     )

@@ -2,16 +2,10 @@
 
 import numpy as np
 
-from keras_metric._checks import check_choice, check_count, check_flag, check_number
+from keras_metric._validation import check_choice, check_count, check_flag, check_number
 from keras_metric.evaluation._bootstrap import intervals
 from keras_metric.evaluation._distances import METRICS
-from keras_metric.evaluation._inputs import (
-    as_codes,
-    as_cuts,
-    as_embeddings,
-    as_gallery,
-    as_labels,
-)
+from keras_metric.evaluation._inputs import as_codes, as_cuts, as_embeddings, as_gallery, as_labels
 from keras_metric.evaluation._precomputed import PrecomputedRanking
 from keras_metric.evaluation._ranks import Ranking
 

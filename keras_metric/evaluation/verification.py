@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from keras_metric._checks import check_count, check_number
+from keras_metric._validation import check_count, check_number
 from keras_metric.evaluation._inputs import as_codes, as_labels, as_rates
-from keras_metric.roc import as_pairs, roc_curve
+from keras_metric.evaluation.roc import as_pairs, roc_curve
 
 
 def verification_metrics(

@@ -4,9 +4,9 @@ import keras
 from keras import ops
 
 from keras_metric import distances
-from keras_metric._checks import check_count
 from keras_metric._export import export
-from keras_metric.pairs import Remembered
+from keras_metric._validation import check_count
+from keras_metric.pairwise.class_pairs import Remembered
 
 
 @export

@@ -4,10 +4,10 @@ import keras
 from keras import ops
 
 from keras_metric import distances
-from keras_metric._checks import check_choice, check_number, check_one_input
 from keras_metric._export import export
+from keras_metric._validation import check_choice, check_number, check_one_input
 from keras_metric.layers.position_masks import position_mask
-from keras_metric.pairs import FAR
+from keras_metric.pairwise.class_pairs import FAR
 
 _SMALLEST_POWER = 1e-3
 

@@ -4,8 +4,8 @@ import keras
 from keras import ops
 
 from keras_metric import distances
-from keras_metric._checks import check_count, check_flag, check_one_input
 from keras_metric._export import export
+from keras_metric._validation import check_count, check_flag, check_one_input
 
 
 @export

@@ -7,8 +7,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_metric import distances, pairs, replicas
-from keras_metric._checks import (
+from keras_metric import distances, distributed
+from keras_metric._validation import (
     as_array,
     as_tensor,
     check_choice,
@@ -21,9 +21,10 @@ from keras_metric._checks import (
     multi_hot,
     row_weights,
 )
-from keras_metric.losses.rows import OVER_COUNTS, Rows, reduce_rows
+from keras_metric.losses.reductions import OVER_COUNTS, Rows, reduce_rows
 from keras_metric.losses.running_state import keep, report_positives, report_strange_ids
 from keras_metric.losses.train_reports import report, report_active, summed_over_replicas
+from keras_metric.pairwise import class_pairs
 
 _KERAS_REDUCTIONS = ("mean", "mean_with_sample_weight", "none", "sum", "sum_over_batch_size")
 REDUCTIONS = (*OVER_COUNTS, *_KERAS_REDUCTIONS)
@@ -84,8 +85,8 @@ class MetricLoss(keras.losses.Loss):
         return ()
 
     def __call__(self, y_true, y_pred, sample_weight=None):
-        y_true = replicas.ids_of_trial(y_true)
-        group = replicas.current()
+        y_true = distributed.ids_of_trial(y_true)
+        group = distributed.current()
         with keras.name_scope(self.name):
             if group is not None:
                 return self._with_others(group, y_true, y_pred, sample_weight)
@@ -186,7 +187,7 @@ class MetricLoss(keras.losses.Loss):
             return []
         numbers = [self._invalid_ids(labels) for labels in (y_true, *reference_labels)]
         numbers = [number for number in numbers if number is not None]
-        group = replicas.current()
+        group = distributed.current()
         gathered = group is not None and (self._sees_batch() or rank == 3)
         for i, number in enumerate(numbers):
             # Losses of known classes report such an id as one that is no class.
@@ -240,7 +241,7 @@ class MetricLoss(keras.losses.Loss):
         if y_true is None and (self.label_free or (len(shape) == 3 and self.y_of_pairs is None)):
             # Each item is a class of its own, as a model has it that is given no y.
             y_true = ops.arange(ops.shape(embeddings)[0], dtype="int32")
-        if 0 in shape and replicas.current() is None:
+        if 0 in shape and distributed.current() is None:
             raise ValueError(
                 f"`y_pred` must hold at least one embedding. Received: y_pred.shape={shape}. Leave "
                 "empty batches out: tf.data's batch(..., drop_remainder=True) makes none."
@@ -261,7 +262,7 @@ class MetricLoss(keras.losses.Loss):
             return self.batch_parts(
                 labels, embeddings, ops.cast(references, dtype), reference_labels
             )
-        group = replicas.current()
+        group = distributed.current()
         group = None if self.rows_see == "item" or self._sees_batch() else group
         if group is not None:
             return self._parts_among_all(group, labels, embeddings)
@@ -287,7 +288,7 @@ class MetricLoss(keras.losses.Loss):
             parts = self.batch_parts(labels, embeddings, queue, held)
         else:
             self._note_positives(everyone[0])
-            placed = pairs.Placed(everyone[0], places)
+            placed = class_pairs.Placed(everyone[0], places)
             parts = self.batch_parts(labels, embeddings, everyone[1], placed)
         return [Rows(*(number[:rows] for number in part)) for part in parts]
 
@@ -393,7 +394,7 @@ def check_branches(branches, expected, names):
 
 def measured_pairs(labels, embeddings, metric, references=None, reference_labels=None):
     """Distances of a batch to itself, or to references, and its `Pairs`; tells an open `watch`."""
-    partners = pairs.from_labels(labels, reference_labels)
+    partners = class_pairs.from_labels(labels, reference_labels)
     distance = distances.pairwise(embeddings, references, metric=metric)
     report(distance, distance, partners.positive, partners.negative)
     return distance, partners

@@ -8,9 +8,9 @@ from keras import ops
 
 from keras_metric import mining
 from keras_metric.custom_gradients import incoming_gradient, unwatched
-from keras_metric.losses.rows import Rows
+from keras_metric.losses.reductions import Rows
 from keras_metric.losses.triplet_rows import FORMS
-from keras_metric.pairs import FAR
+from keras_metric.pairwise.class_pairs import FAR
 
 
 def swapped_triplet_rows(distance, among, partners, miner, margin, form, metric=None, dim=None):

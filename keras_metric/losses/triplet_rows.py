@@ -11,11 +11,11 @@ from typing import NamedTuple
 from keras import ops
 
 from keras_metric import mining
-from keras_metric.losses import sorted_rows
-from keras_metric.losses.row_blocks import rows_in_blocks
-from keras_metric.losses.rows import Rows, bounded_square
+from keras_metric.losses.reductions import Rows, bounded_square
 from keras_metric.losses.train_reports import report_rows, watching
-from keras_metric.pairs import FAR
+from keras_metric.pairwise import triplets_by_sorting
+from keras_metric.pairwise.blockwise import rows_in_blocks
+from keras_metric.pairwise.class_pairs import FAR
 
 
 class Form(NamedTuple):
@@ -112,11 +112,11 @@ def _every_triplet(distance, among, partners, margin, form, inside, edges):
     def looped():
         return _every_triplet_looped(distance, among, partners, margin, _FORMS[form], inside)
 
-    if form not in sorted_rows.FORMS or edges is None:
+    if form not in triplets_by_sorting.FORMS or edges is None:
         return looped()
-    return sorted_rows.where_many(
+    return triplets_by_sorting.where_many(
         partners,
-        lambda: sorted_rows.every_triplet(distance, partners, margin, form, *edges),
+        lambda: triplets_by_sorting.every_triplet(distance, partners, margin, form, *edges),
         looped,
     )
 
@@ -126,8 +126,8 @@ def _semi_hard(distance, partners, margin, formula):
         pick = mining.semi_hard(distance, partners)
         return _one_a_pair(distance, partners, pick, margin, formula)
 
-    return sorted_rows.where_many(
-        partners, lambda: sorted_rows.semi_hard(distance, partners, margin, formula), looped
+    return triplets_by_sorting.where_many(
+        partners, lambda: triplets_by_sorting.semi_hard(distance, partners, margin, formula), looped
     )
 
 

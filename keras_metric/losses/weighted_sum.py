@@ -2,8 +2,8 @@
 
 import keras
 
-from keras_metric._checks import check_number
 from keras_metric._export import export
+from keras_metric._validation import check_number
 
 
 @export

@@ -2,9 +2,9 @@
 
 from keras import ops
 
-from keras_metric._checks import row_weights
+from keras_metric._validation import row_weights
 from keras_metric.losses.metric_loss import MetricLoss
-from keras_metric.losses.rows import Rows
+from keras_metric.losses.reductions import Rows
 
 
 def whole_batch(value, batch):

@@ -10,7 +10,7 @@ import math
 
 from keras import ops
 
-from keras_metric.pairs import FAR
+from keras_metric.pairwise.class_pairs import FAR
 
 EDGES = {
     "all": lambda: (None, None),

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_metric.pairs import FAR
+from keras_metric.pairwise.class_pairs import FAR
 
 
 def among(distance, mask, otherwise):

@@ -7,7 +7,7 @@ count. Ties go to the lowest column.
 from keras import ops
 
 from keras_metric.mining.columns import among, argmax, argmin, smallest
-from keras_metric.pairs import FAR, MaskedPairs
+from keras_metric.pairwise.class_pairs import FAR, MaskedPairs
 
 # How one of an anchor's positives or negatives is chosen. "semi-hard" is hard, yet on the right
 # side of the other one.

@@ -3,7 +3,7 @@
 from keras import ops
 
 from keras_metric.mining.columns import among, at
-from keras_metric.pairs import FAR
+from keras_metric.pairwise.class_pairs import FAR
 
 
 def in_listed(table, weight, partners):

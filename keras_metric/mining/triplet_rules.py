@@ -13,7 +13,7 @@ from keras import ops
 
 from keras_metric.mining.bands import EVERY
 from keras_metric.mining.columns import among, argmax, argmin, at, first
-from keras_metric.pairs import FAR
+from keras_metric.pairwise.class_pairs import FAR
 
 
 def _turn(noise, rank):

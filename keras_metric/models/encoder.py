@@ -3,8 +3,8 @@
 import keras
 
 from keras_metric import distances
-from keras_metric._checks import check_flag, check_not_empty, check_not_hdf5
 from keras_metric._export import export
+from keras_metric._validation import check_flag, check_not_empty, check_not_hdf5
 from keras_metric.layers.embedding_head import EmbeddingHead, check_head
 from keras_metric.layers.position_masks import check_steps
 from keras_metric.models.backbones import (

@@ -3,7 +3,7 @@
 import keras
 
 from keras_metric.layers.cross_batch_memory import CrossBatchMemory
-from keras_metric.models.id_guard import IdGuard
+from keras_metric.models.class_id_check import IdGuard
 from keras_metric.models.training_warnings import TrainingWarnings
 
 

@@ -7,8 +7,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_metric import chunks, distances, replicas
-from keras_metric._checks import (
+from keras_metric import distances, distributed
+from keras_metric._validation import (
     check_arrays,
     check_count,
     check_flag,
@@ -16,13 +16,13 @@ from keras_metric._checks import (
     check_not_hdf5,
     check_not_strings,
 )
-from keras_metric.data.epoch_batches import EpochBatches
+from keras_metric.data.batches.epoch_batches import EpochBatches
 from keras_metric.losses.running_state import listening
 from keras_metric.losses.train_reports import watch
 from keras_metric.losses.weighted_sum import terms_of
-from keras_metric.models import branches
+from keras_metric.models import branches, gradient_caching
 from keras_metric.models.backbones import inputs_of_shape
-from keras_metric.models.catch_up import CatchUp
+from keras_metric.models.epoch_resume import CatchUp
 from keras_metric.models.loss_layers import LossLayers, random_states
 from keras_metric.models.suitable_losses import check_loss, check_target
 from keras_metric.models.train_health import TrainHealth
@@ -53,7 +53,7 @@ class MetricModel(keras.Model):
         if chunk_size is not None:
             check_count("chunk_size", chunk_size)
         self.chunk_size = chunk_size
-        if chunk_size is not None and chunks.is_slow_when_compiled():
+        if chunk_size is not None and gradient_caching.is_slow_when_compiled():
             # `fit` asks this before it chooses to compile.
             self.supports_jit = False
         self.train_health = train_health
@@ -149,7 +149,7 @@ class MetricModel(keras.Model):
         # An encoder without weights yet has to see a batch first, and that is a trial.
         if self.chunk_size is None or encoder.width is None or not training:
             return encoder(x, training=training)
-        return chunks.embed(encoder, x, self.chunk_size, training)
+        return gradient_caching.embed(encoder, x, self.chunk_size, training)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         branches.check_sample_weight(x, sample_weight)
@@ -157,7 +157,7 @@ class MetricModel(keras.Model):
             self._check_without_y(y_pred)
             # Tuples carry their own supervision; Keras insists on a target. To losses that read
             # the branches as views, each item is a class of its own.
-            group = replicas.current()
+            group = distributed.current()
             alone = group is None
             y = ops.arange(ops.shape(y_pred)[0], dtype="int32") if alone else group.places(y_pred)
         check_target(self.loss, y, y_pred, self)

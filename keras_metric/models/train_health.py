@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_metric import replicas
+from keras_metric import distributed
 from keras_metric.models.training_warnings import spread_and_length
 
 PAIRS_OF = {"positive_distance": "positives", "negative_distance": "negatives"}
@@ -39,7 +39,7 @@ class TrainHealth(keras.layers.Layer):
 
     def update(self, seen, embeddings):
         """Take in the `seen` of a `watch` around the loss, and the embeddings it was given."""
-        spread, _ = spread_and_length(embeddings, replicas.current())
+        spread, _ = spread_and_length(embeddings, distributed.current())
         values = {**seen, "embedding_spread": spread}
         for name, tracker in self.trackers.items():
             if name not in values:

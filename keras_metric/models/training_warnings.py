@@ -5,7 +5,7 @@ import warnings
 import keras
 from keras import ops
 
-from keras_metric import replicas
+from keras_metric import distributed
 
 # Embeddings have collapsed where their spread in one epoch of training is below the first fraction
 # of their length, or below the second one in two epochs: an untrained network may begin there.
@@ -37,7 +37,7 @@ class TrainingWarnings(keras.layers.Layer):
         Embeddings count in training alone: in evaluation, batch normalisation uses statistics that
         may still be those of its first steps.
         """
-        group = replicas.current()
+        group = distributed.current()
         several = ops.logical_and(training, total(group, _rows(embeddings)) > 1)
         spread, length = spread_and_length(embeddings, group)
         found = ops.ones(())

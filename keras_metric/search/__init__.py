@@ -1,6 +1,7 @@
 """Search finds: enrolled items by embedding, in this process or in Milvus."""
 
-from keras_metric.search.answers import (
+from keras_metric.search.index import Index
+from keras_metric.search.results import (
     Identity,
     Item,
     Match,
@@ -8,7 +9,6 @@ from keras_metric.search.answers import (
     StagedMatches,
     Verification,
 )
-from keras_metric.search.index import Index
 
 __all__ = [
     "Identity",

@@ -5,7 +5,7 @@ import numbers
 
 import numpy as np
 
-from keras_metric._checks import shown
+from keras_metric._validation import shown
 
 # Stands where an item lacks an attribute; None could be a value that somebody means.
 MISSING = object()

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from keras_metric.search.answers import OperatingPoint
 from keras_metric.search.identification import by_centroids, by_matches
-from keras_metric.search.vectors import across, stored
+from keras_metric.search.results import OperatingPoint
+from keras_metric.search.stores.vectors import across, stored
 
 
 def operating_point(rule, impostors, genuine, false_match_rate):

@@ -6,7 +6,7 @@ import json
 import numpy as np
 from keras import ops
 
-from keras_metric._checks import shown
+from keras_metric._validation import shown
 
 # Keys of a Keras config that say how a model came to be, not what it computes.
 _BOOKKEEPING = {"name", "build_config", "compile_config", "inbound_nodes", "input_layers"}

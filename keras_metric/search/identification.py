@@ -4,7 +4,7 @@ from collections import Counter
 
 import numpy as np
 
-from keras_metric.search.vectors import across, stored
+from keras_metric.search.stores.vectors import across, stored
 
 RULES = ("centroid", "nearest", "vote")
 

@@ -5,7 +5,7 @@ import numbers
 import numpy as np
 from keras import ops
 
-from keras_metric._checks import rows_hint, shown
+from keras_metric._validation import rows_hint, shown
 
 
 def as_names(name, value, count=None):

@@ -2,19 +2,19 @@
 
 import numpy as np
 
-from keras_metric._checks import as_array, check_choice, check_count, check_number, shown
-from keras_metric.search import folder
-from keras_metric.search.answers import Identity, StagedMatches, Verification
+from keras_metric._validation import as_array, check_choice, check_count, check_number, shown
 from keras_metric.search.attributes import as_table
 from keras_metric.search.calibration import measure
-from keras_metric.search.coarse import SETTINGS, check_settings
-from keras_metric.search.faiss_store import FaissStore
 from keras_metric.search.fingerprint import check_fingerprint, encoder_width, fingerprint
 from keras_metric.search.identification import RULES, by_centroids, by_matches
 from keras_metric.search.ids import as_name, as_names, check_distinct
 from keras_metric.search.read_write_lock import ReadWriteLock
-from keras_metric.search.vectors import METRICS, as_vectors, paired, stored
-from keras_metric.search.where import as_clauses
+from keras_metric.search.results import Identity, StagedMatches, Verification
+from keras_metric.search.storage import folder
+from keras_metric.search.stores.coarse import SETTINGS, check_settings
+from keras_metric.search.stores.faiss_store import FaissStore
+from keras_metric.search.stores.vectors import METRICS, as_vectors, paired, stored
+from keras_metric.search.stores.where import as_clauses
 
 _STORES = ("faiss", "milvus")
 _PAGE = 1000
@@ -136,7 +136,7 @@ class Index:
                 )
             self._store = FaissStore(self.dim, metric, kind, self.settings)
         else:
-            from keras_metric.search.milvus_store import MilvusStore
+            from keras_metric.search.stores.milvus_store import MilvusStore
 
             self._store = MilvusStore(self.dim, metric, kind, self.settings, uri, token, collection)
 

@@ -1,6 +1,6 @@
 """Error curves of one or several lists of scores."""
 
-from keras_metric.roc import roc_curve
+from keras_metric.evaluation.roc import roc_curve
 
 LINES = ("-", "--", "-.", ":")
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_metric import pair_draws
+from keras_metric.evaluation import pair_samples
 
 
 def draw_pairs(labels, most, seed):
@@ -41,4 +41,4 @@ def _pairs(sizes, same, most, rng):
                 first + np.stack(np.triu_indices(size, 1)) for first, size in zip(start, sizes)
             ]
         return np.concatenate(pairs, axis=1)
-    return pair_draws.draw(sizes, most, same, rng)
+    return pair_samples.draw(sizes, most, same, rng)

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from PIL import Image
 
-from keras_metric._checks import as_array, is_numeric
+from keras_metric._validation import as_array, is_numeric
 
 
 def looks_like_images(value):

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from keras_metric._checks import as_array, is_numeric, rows_hint
 from keras_metric._text import visible
+from keras_metric._validation import as_array, is_numeric, rows_hint
 
 # Okabe and Ito's colours, told apart with every common kind of colour blindness, but for their
 # yellow, which is too faint on white; and three dark ones of Paul Tol's that stand off from them.

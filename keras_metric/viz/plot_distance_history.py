@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from keras_metric import distances, pair_draws
-from keras_metric._checks import check_choice, check_count
+from keras_metric import distances
+from keras_metric._validation import check_choice, check_count
+from keras_metric.evaluation import pair_samples
 from keras_metric.viz._pair_draws import draw_pairs
 from keras_metric.viz._style import RIGHT, WRONG, as_labels, as_matrix, new_figure, tidy
 
@@ -62,7 +63,7 @@ def plot_distance_history(
         )
     labels = as_labels("labels", labels, len(arrays[0]))
     pairs = draw_pairs(labels, max_pairs, seed)
-    rows = [[pair_draws.measure(array, kind, metric) for kind in pairs] for array in arrays]
+    rows = [[pair_samples.measure(array, kind, metric) for kind in pairs] for array in arrays]
     low = min(float(kind.min()) for row in rows for kind in row)
     high = max(float(kind.max()) for row in rows for kind in row)
     edges = np.linspace(low, high if high > low else low + 1.0, _BINS + 1)

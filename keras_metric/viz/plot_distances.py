@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from keras_metric import distances, pair_draws
-from keras_metric._checks import check_choice, check_count
+from keras_metric import distances
+from keras_metric._validation import check_choice, check_count
+from keras_metric.evaluation import pair_samples
 from keras_metric.viz._pair_draws import draw_pairs
 from keras_metric.viz._style import RIGHT, WRONG, as_labels, as_matrix, new_figure, tidy
 
@@ -45,7 +46,7 @@ def plot_distances(embeddings, labels, metric="euclidean", max_pairs=100_000, se
     embeddings = as_matrix("embeddings", embeddings)
     labels = as_labels("labels", labels, len(embeddings))
     kinds = [
-        pair_draws.measure(embeddings, pairs, metric)
+        pair_samples.measure(embeddings, pairs, metric)
         for pairs in draw_pairs(labels, max_pairs, seed)
     ]
     everything = np.concatenate(kinds)

@@ -3,7 +3,7 @@
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from keras_metric._checks import check_choice, check_count
+from keras_metric._validation import check_choice, check_count
 from keras_metric.viz._pixels import as_pixels, channels_last, shrink
 from keras_metric.viz._style import (
     GREY,

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_metric._checks import check_count
+from keras_metric._validation import check_count
 from keras_metric.viz._nearness import as_items, closest_pairs
 from keras_metric.viz._pixels import as_pixels, channels_last
 from keras_metric.viz._style import RIGHT, WRONG, as_labels, new_figure, readable, sample, shorten

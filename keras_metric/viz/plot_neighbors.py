@@ -4,7 +4,7 @@ import numpy as np
 from keras import ops
 
 from keras_metric import distances as measures
-from keras_metric._checks import as_array, check_choice, check_count
+from keras_metric._validation import as_array, check_choice, check_count
 from keras_metric.viz._pixels import as_pixels, channels_last
 from keras_metric.viz._style import (
     RIGHT,

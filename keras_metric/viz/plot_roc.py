@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_metric._checks import check_flag
+from keras_metric._validation import check_flag
 from keras_metric.viz._curves import LINES, as_curves
 from keras_metric.viz._style import PALETTE, new_figure, shorten, tidy
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_metric._checks import check_count
+from keras_metric._validation import check_count
 from keras_metric.viz._nearness import as_items
 from keras_metric.viz._style import new_figure, readable, shorten
 

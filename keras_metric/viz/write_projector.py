@@ -5,8 +5,8 @@ import re
 import numpy as np
 from PIL import Image
 
-from keras_metric._checks import as_array, as_path, check_count
 from keras_metric._text import visible
+from keras_metric._validation import as_array, as_path, check_count
 from keras_metric.viz._pixels import as_pixels, shrink
 from keras_metric.viz._projector_config import replace_file, update_config
 from keras_metric.viz._style import as_labels, as_matrix, readable, sample

@@ -3,9 +3,9 @@
 import keras
 from keras import ops
 
-from keras_metric._checks import as_tensor, check_choice
+from keras_metric._validation import as_tensor, check_choice
 from keras_metric.addons.losses.addons_loss import REDUCTIONS, as_margin, drop_in
-from keras_metric.losses.rows import bounded_square, reduce_rows, single_terms
+from keras_metric.losses.reductions import bounded_square, reduce_rows, single_terms
 
 
 @drop_in

@@ -1,10 +1,10 @@
 """The lifted structure loss of tensorflow-addons."""
 
-from keras_metric import pairs
 from keras_metric.addons.losses.addons_loss import AddonsLoss, as_margin, drop_in
 from keras_metric.addons.losses.metric_learning import pairwise_distance
-from keras_metric.losses.lifted_structure_loss import lifted_structure_rows
+from keras_metric.losses.pair.lifted_structure_loss import lifted_structure_rows
 from keras_metric.losses.train_reports import report
+from keras_metric.pairwise import class_pairs
 
 
 @drop_in
@@ -48,7 +48,7 @@ class LiftedStructLoss(AddonsLoss):
 
     def batch_parts(self, labels, embeddings):
         distance = pairwise_distance(embeddings)
-        partners = pairs.from_labels(labels)
+        partners = class_pairs.from_labels(labels)
         report(distance, distance, partners.positive, partners.negative)
         return [lifted_structure_rows(distance, partners, self.margin, 0.0, smooth=True)]
 

@@ -7,7 +7,7 @@ and its strict comparison of a negative with a positive goes the same way.
 
 from keras import ops
 
-from keras_metric._checks import check_matrix
+from keras_metric._validation import check_matrix
 
 # Larger components count as this large: the squares of a batch of them stay in float32.
 _LARGEST = 1e14

@@ -2,9 +2,9 @@
 
 from keras import ops
 
-from keras_metric._checks import as_tensor
+from keras_metric._validation import as_tensor
 from keras_metric.addons.losses.addons_loss import AddonsLoss, drop_in
-from keras_metric.losses.n_pairs_loss import n_pairs_rows
+from keras_metric.losses.pair.n_pairs_loss import n_pairs_rows
 
 
 class _NPairsLoss(AddonsLoss):

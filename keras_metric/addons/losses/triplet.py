@@ -2,14 +2,15 @@
 
 from keras import ops
 
-from keras_metric import distances, pairs
-from keras_metric._checks import check_choice, check_flag
+from keras_metric import distances
+from keras_metric._validation import check_choice, check_flag
 from keras_metric.addons.losses.addons_loss import AddonsLoss, as_margin, drop_in
 from keras_metric.addons.losses.metric_learning import METRICS
-from keras_metric.losses.row_blocks import rows_in_blocks
-from keras_metric.losses.rows import Rows, single_terms
+from keras_metric.losses.reductions import Rows, single_terms
 from keras_metric.losses.train_reports import report
-from keras_metric.pairs import FAR
+from keras_metric.pairwise import class_pairs
+from keras_metric.pairwise.blockwise import rows_in_blocks
+from keras_metric.pairwise.class_pairs import FAR
 
 
 class _TripletLoss(AddonsLoss):
@@ -24,7 +25,7 @@ class _TripletLoss(AddonsLoss):
 
     def batch_parts(self, labels, embeddings):
         distance = _measured(embeddings, self.distance_metric)
-        partners = pairs.from_labels(labels)
+        partners = class_pairs.from_labels(labels)
         report(distance, distance, partners.positive, partners.negative)
         return [self.triplet_rows(distance, partners)]
 

@@ -1,0 +1,1 @@
+"""Batch sources: balanced batches, pairs, triplets, quadruplets, views and streams."""

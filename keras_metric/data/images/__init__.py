@@ -1,0 +1,1 @@
+"""Image folders, image decoding and augmentation."""

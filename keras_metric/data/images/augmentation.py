@@ -1,0 +1,99 @@
+"""Random changes to a batch that depend on nothing but a seed."""
+
+import inspect
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_metric.data.images.layer_augmentation import LayerAugmentation
+
+
+def check_augment(augment):
+    """Raise unless `augment` is a layer, a function, None, or a dict of layers and functions."""
+    parts = augment.values() if isinstance(augment, dict) and augment else [augment]
+    if augment is not None and not all(map(callable, parts)):
+        raise TypeError(
+            "`augment` must be a keras layer, a function of a batch, or a dict of these by the "
+            f"names of x. Received: augment={augment!r}"
+        )
+
+
+class Augmentation:
+    """Applies `augment` to a batch; the same seed gives the same result in any thread.
+
+    Keras keeps the random state of a layer inside the layer, where threads take it from each
+    other. Here each call hands the layers a state made from the seed.
+    """
+
+    def __init__(self, augment, example):
+        """`example` is a batch of one row: its shape builds layers, functions are tried on it."""
+        check_augment(augment)
+        if isinstance(augment, dict):
+            _check_names(augment, example)
+            self._parts = {name: Augmentation(augment[name], example[name]) for name in augment}
+            self._apply = self._apply_parts
+        elif isinstance(augment, keras.layers.Layer):
+            if keras.tree.is_nested(example):
+                raise TypeError(
+                    "`augment` must say which part of x a layer is for. Received: "
+                    f"augment={type(augment).__name__} and x of several parts. Pass a dict such as "
+                    'augment={"image": layer}, or a function of the whole batch.'
+                )
+            self._apply = LayerAugmentation(augment, example)
+        else:
+            self._function = augment
+            self._wants_rng = "rng" in _parameters(augment)
+            self._apply = self._apply_function
+            self(example, (0,))  # A function that does not fit fails here, not inside fit.
+
+    def __call__(self, x, words):
+        """Return `x` changed; `words` are integers, and each sequence of them is another seed."""
+        rows = len(keras.tree.flatten(x)[0])
+        result = keras.tree.map_structure(_returned, self._apply(x, words))
+        if any(len(part) != rows for part in keras.tree.flatten(result)):
+            lengths = [len(part) for part in keras.tree.flatten(result)]
+            raise ValueError(
+                f"`augment` must return one row for each row. Received: {rows} rows in, "
+                f"{lengths} rows out. For several views of a sample use views=2."
+            )
+        return result
+
+    def _apply_parts(self, x, words):
+        changed = {
+            # The position of the name tells apart parts that share a layer.
+            name: part(x[name], (*words, place))
+            for place, (name, part) in enumerate(sorted(self._parts.items()))
+        }
+        return {**x, **changed}
+
+    def _apply_function(self, x, words):
+        if self._wants_rng:
+            return self._function(x, rng=np.random.default_rng(words))
+        return self._function(x)
+
+
+def _returned(part):
+    array = ops.convert_to_numpy(part)
+    if array.ndim == 0:
+        raise ValueError(
+            "`augment` must return the batch, changed. Received: a function or layer that returned "
+            f"{part!r}"
+        )
+    return array
+
+
+def _parameters(function):
+    try:
+        return inspect.signature(function).parameters
+    except (TypeError, ValueError):  # Some built-in functions have no signature.
+        return ()
+
+
+def _check_names(augment, example):
+    if not isinstance(example, dict) or not set(augment) <= set(example):
+        parts = sorted(example) if isinstance(example, dict) else type(example).__name__
+        raise ValueError(
+            "`augment` as a dict must name parts of x. Received: "
+            f"augment for {sorted(augment)}, x={parts}"
+        )

@@ -1,0 +1,1 @@
+"""Transformations of embeddings and distances after training."""

@@ -1,0 +1,96 @@
+"""ProxyNCALoss: neighbourhood components with one learned proxy a class for a neighbour."""
+
+from keras import ops
+
+from keras_metric import distances
+from keras_metric._export import export
+from keras_metric._validation import check_choice, check_number
+from keras_metric.losses.classification.class_loss import (
+    ClassLoss,
+    bounded,
+    class_terms,
+    cross_entropy_rows,
+)
+from keras_metric.losses.train_reports import report
+from keras_metric.pairwise.class_pairs import FAR
+
+DENOMINATORS = ("all", "others")
+
+
+@export
+class ProxyNCALoss(ClassLoss):
+    """Pulls items to the proxy of their class, away from the proxies of all others.
+
+    The first of the proxy losses: it converges fast, needs no mining, and batches need no two items
+    of a class. `EmbeddingModel` trains and saves the proxies, which count with length 1.
+
+        loss = mean over items of -log( e(x, p_y) / sum_c e(x, p_c) )
+        e(x, p) = exp(-softmax_scale |x - p|^2)
+
+    with p_c the proxy of class c, y the item's class. `ProxyNCALoss(C, softmax_scale=9)` is the
+    loss of ProxyNCA++ with its temperature of 1/9.
+
+    Args:
+        num_classes: number of classes; ids run from 0 to num_classes - 1.
+        softmax_scale: above 0. Default 1, as in the first paper; 9 in ProxyNCA++, and rather 10 and
+            more for many classes.
+        denominator: which proxies the sum is over, "all" (default, as in ProxyNCA++ and
+            pytorch-metric-learning) or the "others" (the first paper; the loss may then be
+            negative).
+        embedding_dim: length of an embedding. Default None: `EmbeddingModel` tells it. Give it to
+            use the loss in a step of your own.
+        initializer: Keras initializer of the class vectors, (num_classes, dim). Default None:
+            normal, of length about 1, so that a step turns them neither too little nor too far.
+        reduction: default "mean_valid", the mean over items.
+        name: name of the loss.
+        dtype: dtype of the result. It is computed in float32 at least.
+
+    Raises:
+        TypeError: for an argument of another type.
+        ValueError: for a number out of its range, an id outside 0 to num_classes - 1, or outside an
+            `EmbeddingModel` as long as `embedding_dim` is not given.
+
+    Example:
+    >>> import numpy as np
+    >>> import keras_metric
+    >>> loss = keras_metric.losses.ProxyNCALoss(2, embedding_dim=2, initializer="identity")
+    >>> x, y = np.array([[1.0, 0.5], [0.8, 1.0]], "float32"), np.array([0, 1])
+    >>> round(float(loss(y, x)), 3)
+    0.413
+
+    Reference:
+        Movshovitz-Attias, Toshev, Leung, Ioffe and Singh, "No Fuss Distance Metric Learning using
+        Proxies", 2017, https://arxiv.org/abs/1703.07464. ProxyNCA++: Teh, DeVries and Taylor, 2020,
+        https://arxiv.org/abs/2004.01113
+    """
+
+    def __init__(
+        self,
+        num_classes,
+        softmax_scale=1.0,
+        denominator="all",
+        embedding_dim=None,
+        initializer=None,
+        reduction="mean_valid",
+        name="proxy_nca_loss",
+        dtype=None,
+    ):
+        super().__init__(num_classes, embedding_dim, initializer, reduction, name, dtype)
+        check_number("softmax_scale", softmax_scale, above=0)
+        check_choice("denominator", denominator, DENOMINATORS)
+        self.softmax_scale = softmax_scale
+        self.denominator = denominator
+
+    def class_parts(self, embeddings, vectors, own):
+        unit = distances.unit(vectors)
+        distance = distances.pairwise(embeddings, unit, "squared_euclidean")
+        report(distance, distance, own, ops.logical_not(own))
+        logits = -self.softmax_scale * distance
+        if self.denominator == "all":
+            return [cross_entropy_rows(logits, own)]
+        logits = bounded(logits)
+        others = ops.logsumexp(ops.where(own, -FAR, logits), axis=1)
+        mine = ops.sum(ops.where(own, logits, 0), axis=1)
+        rows = class_terms(others - mine, own)
+        # Terms may be negative here: all of them count as active.
+        return [rows._replace(active=rows.valid)]

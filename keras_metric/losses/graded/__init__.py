@@ -1,0 +1,1 @@
+"""Losses on pairs with a graded similarity."""

@@ -1,0 +1,91 @@
+"""CircleLoss: each pair is weighed by how far it is from where it should be."""
+
+from keras import ops
+
+from keras_metric._export import export
+from keras_metric._validation import check_number
+from keras_metric.losses.pair.pair_loss import PairLoss, similarity
+from keras_metric.losses.reductions import single_terms
+from keras_metric.pairwise.class_pairs import FAR
+
+
+def circle_rows(cosine, partners, m, gamma):
+    """One term an anchor: a soft hinge on its hardest negative and positive, each weighed."""
+    # The paper differentiates the similarities, and takes their weights as constants.
+    still = ops.stop_gradient(cosine)
+    pull = -gamma * ops.relu(1 + m - still) * (cosine - (1 - m))
+    push = gamma * ops.relu(still + m) * (cosine - m)
+    positives = ops.logsumexp(ops.where(partners.positive, pull, -FAR), axis=1)
+    negatives = ops.logsumexp(ops.where(partners.negative, push, -FAR), axis=1)
+    return single_terms(ops.softplus(positives + negatives), partners.has_both)
+
+
+@export
+class CircleLoss(PairLoss):
+    """Pulls the pairs most that are farthest from their optimum, so that all arrive together.
+
+    Reach for it where positives and negatives converge at unequal speed: a triplet or softmax
+    loss pulls at both alike, even when one of them is solved.
+
+        loss = mean over a of log(1 + sum_n exp(gamma * w_n * (s_an - m))
+                                      * sum_p exp(-gamma * w_p * (s_ap - (1 - m))))
+        w_n  = max(s_an + m, 0),  w_p = max(1 + m - s_ap, 0)
+
+    with s the cosine, p over the positives of the anchor a and n over its negatives. The
+    weights w are taken as constants: they get no gradient. Anchors without a positive or
+    without a negative have no term.
+
+    `keras.losses.Circle(gamma, margin=m)` gives the same value for unit vectors, and another
+    gradient: it differentiates the weights too. It has no miners, no shared labels, and takes
+    vectors as unit vectors whatever their length.
+
+    Args:
+        m: margin, in cosines: positives are to come above 1 - m, negatives below m. Default
+            0.4, the paper's for fine-grained retrieval; 0.25 for faces and persons.
+        gamma: scale, above 0. Default 80, the paper's for fine-grained retrieval; 256 for
+            faces, 128 for persons.
+        mining: which pairs count: "all" (default), the name of a strategy of
+            `layers.PairMiner`, or a miner.
+        labels: "ids" (default), or "multi_hot" for y of 0 and 1 `(batch, classes)`, where
+            sharing a label makes a positive pair.
+        memory: a `layers.CrossBatchMemory`, to compare with past batches as well. Default None.
+        reduction: default "mean_active", the mean over anchors whose term is greater than zero.
+        name: name of the loss.
+        dtype: dtype of the result. Cosines are taken in float32 at least.
+
+    Raises:
+        TypeError: for an argument of another type.
+        ValueError: for an unknown name, a scale of 0 or less, or labels of another kind.
+
+    Example:
+    >>> import numpy as np
+    >>> import keras_metric
+    >>> points = np.array([[1.0, 0.0], [1.0, 1.0], [0.0, 1.0], [0.1, 1.0]], "float32")
+    >>> loss = keras_metric.losses.CircleLoss(gamma=2)
+    >>> round(float(loss(np.array([0, 0, 1, 1]), points)), 3)
+    1.164
+
+    Reference:
+        Sun et al., "Circle Loss: A Unified Perspective of Pair Similarity Optimization", 2020,
+        https://arxiv.org/abs/2002.10857
+    """
+
+    def __init__(
+        self,
+        m=0.4,
+        gamma=80,
+        mining="all",
+        labels="ids",
+        memory=None,
+        reduction="mean_active",
+        name="circle_loss",
+        dtype=None,
+    ):
+        super().__init__("cosine", mining, labels, reduction, name, dtype, memory)
+        check_number("m", m)
+        check_number("gamma", gamma, above=0)
+        self.m = m
+        self.gamma = gamma
+
+    def pair_parts(self, distance, partners):
+        return [circle_rows(similarity(distance, "cosine"), partners, self.m, self.gamma)]

@@ -1,0 +1,89 @@
+"""GeneralizedLiftedStructureLoss: all positives of an anchor against all its negatives."""
+
+from keras import ops
+
+from keras_metric._export import export
+from keras_metric._validation import check_number
+from keras_metric.losses.pair.pair_loss import PairLoss
+from keras_metric.losses.reductions import single_terms
+from keras_metric.pairwise.class_pairs import FAR
+
+
+def generalized_lifted_structure_rows(distance, partners, margin, positive_margin):
+    """One term an anchor: its smooth farthest positive and its smooth nearest negative."""
+
+    def reach(values, mask, number):
+        most = ops.logsumexp(ops.where(mask, values, -FAR), axis=1)
+        return ops.where(number > 0, most, 0)
+
+    pull = reach(distance - positive_margin, partners.positive, partners.num_positives)
+    push = reach(margin - distance, partners.negative, partners.num_negatives)
+    return single_terms(ops.relu(pull + push), partners.num_positives + partners.num_negatives > 0)
+
+
+@export
+class GeneralizedLiftedStructureLoss(PairLoss):
+    """Lifted structure that weighs all positives of an anchor too, not each of them alone.
+
+    Reach for it where `LiftedStructureLoss` serves: a smooth form of batch-hard triplets, in
+    which every item of a batch takes part and the hardest weigh most.
+
+        loss = mean over a of max( log sum_p exp(d_ap - positive_margin)
+                                   + log sum_n exp(margin - d_an), 0 )
+
+    with p over the positives of the anchor a and n over its negatives. An anchor that has
+    partners of one kind only gives the logarithm of that kind.
+
+    Args:
+        margin: in units of `distance`; default 1.
+        positive_margin: distance a positive pair may keep. Default 0.
+        distance: metric name; default "euclidean".
+        mining: which pairs count: "all" (default), the name of a strategy of
+            `layers.PairMiner`, or a miner.
+        labels: "ids" (default), or "multi_hot" for y of 0 and 1 `(batch, classes)`, where
+            sharing a label makes a positive pair.
+        memory: a `layers.CrossBatchMemory`, to compare with past batches as well. Default None.
+        reduction: default "sum_over_batch_size", the mean over all anchors. "mean_valid" leaves
+            out those that have no partner, as a miner may leave them.
+        name: name of the loss.
+        dtype: dtype of the result. Distances are taken in float32 at least.
+
+    Raises:
+        TypeError: for an argument of another type.
+        ValueError: for an unknown name or labels of another kind.
+
+    Example:
+    >>> import numpy as np
+    >>> import keras_metric
+    >>> points = np.array([[0.0], [1.0], [2.0], [4.0]], "float32")
+    >>> loss = keras_metric.losses.GeneralizedLiftedStructureLoss()
+    >>> round(float(loss(np.array([0, 0, 1, 1]), points)), 3)
+    0.97
+
+    Reference:
+        Hermans, Beyer and Leibe, "In Defense of the Triplet Loss for Person Re-Identification",
+        2017, https://arxiv.org/abs/1703.07737
+    """
+
+    def __init__(
+        self,
+        margin=1.0,
+        positive_margin=0.0,
+        distance="euclidean",
+        mining="all",
+        labels="ids",
+        memory=None,
+        reduction="sum_over_batch_size",
+        name="generalized_lifted_structure_loss",
+        dtype=None,
+    ):
+        super().__init__(distance, mining, labels, reduction, name, dtype, memory)
+        check_number("margin", margin)
+        check_number("positive_margin", positive_margin)
+        self.margin = margin
+        self.positive_margin = positive_margin
+
+    def pair_parts(self, distance, partners):
+        return [
+            generalized_lifted_structure_rows(distance, partners, self.margin, self.positive_margin)
+        ]

@@ -1,0 +1,95 @@
+"""MultiSimilarityLoss: pairs weighed by their own similarity and by that of their neighbours."""
+
+from keras import ops
+
+from keras_metric._export import export
+from keras_metric._validation import check_number
+from keras_metric.losses.pair.pair_loss import PairLoss, similarity
+from keras_metric.losses.reductions import single_terms
+from keras_metric.pairwise.class_pairs import FAR
+
+
+def multi_similarity_rows(similarity, partners, alpha, beta, base):
+    """One term an anchor: soft hinges of its positives below `base` and its negatives above."""
+
+    def hinge(scale, mask):
+        logits = ops.where(mask, scale * (similarity - base), -FAR)
+        return ops.softplus(ops.logsumexp(logits, axis=1))
+
+    pull = hinge(-alpha, partners.positive) / alpha
+    push = hinge(beta, partners.negative) / beta
+    return single_terms(pull + push, partners.num_positives + partners.num_negatives > 0)
+
+
+@export
+class MultiSimilarityLoss(PairLoss):
+    """Pulls positives above a similarity and pushes negatives below it, the hardest most.
+
+    A strong choice for fine-grained classes, and one that wants little tuning. The paper trains
+    it on the pairs that its own miner leaves: `mining="multi-similarity"`.
+
+        loss = mean over a of 1/alpha * log(1 + sum_p exp(-alpha * (s_ap - base)))
+                            + 1/beta * log(1 + sum_n exp(beta * (s_an - base)))
+
+    with p over the positives of the anchor a, n over its negatives, and the similarity s the
+    cosine. Anchors without a positive give their negative part.
+
+    Args:
+        alpha: steepness for positives, above 0. Default 2, as in the paper.
+        beta: steepness for negatives, above 0. Default 50, as in the paper: hard negatives
+            are few, hard positives are not.
+        base: similarity that parts positives from negatives. Default 0.5, for cosines.
+        distance: metric name, default "cosine", with s = 1 - distance, as for "pearson". For
+            other metrics s = -distance, so that `base` is a distance with its sign turned
+            (pytorch-metric-learning takes it without).
+        mining: which pairs count: "all" (default), the name of a strategy of
+            `layers.PairMiner`, or a miner.
+        labels: "ids" (default), or "multi_hot" for y of 0 and 1 `(batch, classes)`, where
+            sharing a label makes a positive pair.
+        memory: a `layers.CrossBatchMemory`, to compare with past batches as well. Default None.
+        reduction: default "sum_over_batch_size", the mean over all anchors, as in the paper.
+            "mean_valid" leaves out those that have no partner, as a miner may leave them.
+        name: name of the loss.
+        dtype: dtype of the result. Distances are taken in float32 at least.
+
+    Raises:
+        TypeError: for an argument of another type.
+        ValueError: for an unknown name, a steepness of 0 or less, or labels of another kind.
+
+    Example:
+    >>> import numpy as np
+    >>> import keras_metric
+    >>> points = np.array([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]], "float32")
+    >>> loss = keras_metric.losses.MultiSimilarityLoss()
+    >>> round(float(loss(np.array([0, 0, 1, 1]), points)), 3)
+    0.158
+
+    Reference:
+        Wang, Han, Huang, Dong and Scott, "Multi-Similarity Loss with General Pair Weighting for
+        Deep Metric Learning", 2019, https://arxiv.org/abs/1904.06627
+    """
+
+    def __init__(
+        self,
+        alpha=2,
+        beta=50,
+        base=0.5,
+        distance="cosine",
+        mining="all",
+        labels="ids",
+        memory=None,
+        reduction="sum_over_batch_size",
+        name="multi_similarity_loss",
+        dtype=None,
+    ):
+        super().__init__(distance, mining, labels, reduction, name, dtype, memory)
+        check_number("alpha", alpha, above=0)
+        check_number("beta", beta, above=0)
+        check_number("base", base)
+        self.alpha = alpha
+        self.beta = beta
+        self.base = base
+
+    def pair_parts(self, distance, partners):
+        similar = similarity(distance, self.distance)
+        return [multi_similarity_rows(similar, partners, self.alpha, self.beta, self.base)]

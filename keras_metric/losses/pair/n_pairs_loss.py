@@ -1,0 +1,141 @@
+"""NPairsLoss: each anchor against one positive of every class at once."""
+
+from keras import ops
+
+from keras_metric import distances
+from keras_metric._export import export
+from keras_metric._validation import check_choice, check_number, check_one_each
+from keras_metric.losses.metric_loss import MetricLoss, check_branches
+from keras_metric.losses.reductions import Rows, single_terms
+from keras_metric.losses.train_reports import report
+from keras_metric.pairwise import class_pairs
+from keras_metric.pairwise.class_pairs import FAR
+
+# Products of larger components leave float32: one huge vector is no infinite loss.
+_LARGEST = 1e14
+
+
+def n_pairs_rows(logits, targets):
+    """One term a row: the cross-entropy of a softmax over `logits` with `targets` (rows, columns).
+
+    `targets` weigh the right columns of a row, in proportion; a row of zeros has no term. Where a
+    column is to be left out, its logit is -FAR.
+    """
+    mass = ops.sum(targets, axis=1)
+    # The logarithm of a softmax in two sums: a matrix of logarithms would be one pass more.
+    shifted = logits - ops.stop_gradient(ops.max(logits, axis=1, keepdims=True))
+    of_all = ops.log(ops.sum(ops.exp(shifted), axis=1))
+    of_right = ops.sum(targets * shifted, axis=1) / ops.where(mass > 0, mass, 1)
+    return single_terms(of_all - of_right, mass > 0)
+
+
+@export
+class NPairsLoss(MetricLoss):
+    """Contrasts each anchor with its positive and with the positives of all other classes.
+
+    Reach for it with many classes and few items of each: one pair a class gives every anchor as
+    many negatives as there are other classes. A labelled batch (integer labels, embeddings
+    (batch, dim)) takes the first two items of each class as anchor and positive, and leaves
+    out the rest: `NTXentLoss` uses them all. Ready-made pairs, embeddings (batch, 2, dim), are
+    all taken.
+
+        loss = mean over pairs i of -log( exp(a_i.p_i) / sum_j exp(a_i.p_j) )
+               + l2 / 4 * (|a_i|**2 + |p_i|**2)
+
+    with a the anchors and p the positives, as they come: give the model `normalize=False`, and
+    the loss an `l2` that keeps the vectors short. Where ready-made pairs share a label, each
+    of their positives is as right as the other: the first term is the mean over them, as in
+    tensorflow-addons.
+
+    Args:
+        l2: weight of the squared lengths, 0 or more. Default 0; TensorFlow 1 had 0.002, and the
+            same factor of a quarter.
+        distance: metric name, default "dot". Logits are minus the distances.
+        reduction: default "mean_valid", the mean over all pairs.
+        name: name of the loss.
+        dtype: dtype of the result. Distances are taken in float32 at least.
+
+    Raises:
+        TypeError: for an argument of another type.
+        ValueError: for an unknown name, labels that are not integers, another number of
+            branches, or a reference set.
+
+    Example:
+    >>> import numpy as np
+    >>> import keras_metric
+    >>> points = np.array([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0], [0.0, 2.0]], "float32")
+    >>> loss = keras_metric.losses.NPairsLoss()
+    >>> round(float(loss(np.array([0, 0, 1, 1]), points)), 3)
+    0.127
+
+    Reference:
+        Sohn, "Improved Deep Metric Learning with Multi-class N-pair Loss Objective", 2016,
+        https://papers.nips.cc/paper/6200-improved-deep-metric-learning-with-multi-class-n-pair-loss-objective
+    """
+
+    num_branches = (2,)
+
+    def __init__(
+        self, l2=0.0, distance="dot", reduction="mean_valid", name="n_pairs_loss", dtype=None
+    ):
+        super().__init__(reduction=reduction, name=name, dtype=dtype)
+        check_number("l2", l2, at_least=0)
+        check_choice("distance", distance, distances.METRICS)
+        self.l2 = l2
+        self.distance = distance
+
+    def batch_parts(self, labels, embeddings, references=None, reference_labels=None):
+        if references is not None:
+            raise ValueError(
+                "NPairsLoss takes its pairs from one batch: no reference set. "
+                "Use NTXentLoss, which contrasts every anchor with a reference set."
+            )
+        partners = class_pairs.from_labels(labels)
+        # The first item of a class is the anchor, the second its positive. Such pairs are at most
+        # half as many as the items: all that follows is a quarter of the batch's matrix.
+        is_anchor = ops.logical_and(ops.equal(partners.own_rank, 0), partners.num_positives > 0)
+        columns = partners.columns[0]
+        batch = ops.shape(labels)[0]
+        places = ops.argsort(ops.where(is_anchor, columns, columns + batch))[: (batch + 1) // 2]
+        exists = ops.take(is_anchor, places)
+        positives = ops.take(partners.column(0)[0], places)
+        anchors, positives = (
+            ops.take(_bounded(embeddings), rows, axis=0) for rows in (places, positives)
+        )
+        distance = distances.pairwise(anchors, positives, metric=self.distance)
+        mates = ops.equal(places[:, None], places[None, :])
+        right = ops.logical_and(mates, exists[:, None])
+        both = ops.logical_and(exists[:, None], exists[None, :])
+        report(distance, distance, right, ops.logical_and(both, ops.logical_not(mates)))
+        logits = ops.where(exists[None, :], -distance, -FAR)
+        rows = n_pairs_rows(logits, ops.cast(right, distance.dtype))
+        lengths = (ops.sum(ops.square(x), axis=1) for x in (anchors, positives))
+        rows = self._shortened(rows, *lengths)
+        # Each item's own row again: the anchors come in their order.
+        number = ops.maximum(ops.cumsum(ops.cast(is_anchor, "int32")) - 1, 0)
+        return [Rows(*(ops.where(is_anchor, ops.take(part, number), 0) for part in rows))]
+
+    def reads_ids(self, num_branches):
+        return True
+
+    def tuple_parts(self, y_true, branches):
+        check_branches(branches, 2, "anchor, positive")
+        anchors, positives = (_bounded(branch) for branch in branches)
+        labels = self._checked_labels(y_true, "y_true")
+        check_one_each(labels, anchors, "y_true", "y_pred")
+        distance = distances.pairwise(anchors, positives, metric=self.distance)
+        partners = class_pairs.from_labels(labels, labels)
+        report(distance, distance, partners.positive, partners.negative)
+        rows = n_pairs_rows(-distance, ops.cast(partners.positive, distance.dtype))
+        lengths = (ops.sum(ops.square(x), axis=1) for x in (anchors, positives))
+        return [self._shortened(rows, *lengths)]
+
+    def _shortened(self, rows, anchors, positives):
+        """`rows` with the squared lengths of both items of a pair added."""
+        if not self.l2:
+            return rows
+        return single_terms(rows.total + 0.25 * self.l2 * (anchors + positives), rows.valid)
+
+
+def _bounded(x):
+    return ops.clip(x, -_LARGEST, _LARGEST)

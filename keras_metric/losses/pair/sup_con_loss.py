@@ -1,0 +1,88 @@
+"""SupConLoss: all positives of an anchor at once against everything else."""
+
+from keras import ops
+
+from keras_metric._export import export
+from keras_metric._validation import check_number
+from keras_metric.losses.ranking.listwise_loss import ListwiseLoss
+from keras_metric.pairwise.class_pairs import FAR
+
+
+def sup_con_terms(distance, partners, temperature):
+    """Minus the mean log-softmax of an anchor's positives among all partners, and its slopes.
+
+    Both mean nothing for an anchor without a positive.
+    """
+    positive, logits = partners.positive, -distance / temperature
+    wanted = 1 / ops.cast(ops.maximum(partners.num_positives, 1), logits.dtype)
+    logits = ops.where(ops.logical_or(positive, partners.negative), logits, -FAR)
+    highest = ops.max(logits, axis=1)
+    shares = ops.exp(logits - highest[:, None])
+    total = ops.sum(shares, axis=1)
+    near = wanted * ops.sum(ops.where(positive, logits, 0), axis=1)
+    wanted = ops.where(positive, wanted[:, None], 0)
+    slopes = (wanted - shares / total[:, None]) / temperature
+    return highest + ops.log(total) - near, slopes
+
+
+@export
+class SupConLoss(ListwiseLoss):
+    """Supervised contrastive loss: an anchor's positives share one softmax over the batch.
+
+    Reach for it with labels and large batches, or with several views of labelled items:
+    embeddings (batch, views, dim) and integer labels.
+
+        loss = mean over a of -1/|P(a)| sum over p of log( exp(s_ap / t) / sum_j exp(s_aj / t) )
+
+    with s = -distance, t the temperature, P(a) the positives of a, and j over all its positives
+    and negatives. This is the form L_out of the paper.
+
+    Args:
+        temperature: t, above 0. Default 0.1, as in the paper.
+        distance: metric name, default "cosine".
+        mining: which pairs count: "all" (default), the name of a strategy of
+            `layers.PairMiner`, or a miner.
+        labels: "ids" (default), or "multi_hot" for y of 0 and 1 `(batch, classes)`, where
+            sharing a label makes a positive pair.
+        memory: a `layers.CrossBatchMemory`, to compare with past batches as well. Default None.
+        reduction: default "mean_active", the mean over anchors with a positive whose term is
+            greater than zero.
+        name: name of the loss.
+        dtype: dtype of the result. Distances are taken in float32 at least.
+
+    Raises:
+        TypeError: for an argument of another type.
+        ValueError: for an unknown name, a temperature of 0 or less, or labels of another kind.
+
+    Example:
+    >>> import numpy as np
+    >>> import keras_metric
+    >>> points = np.array([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]], "float32")
+    >>> loss = keras_metric.losses.SupConLoss(temperature=0.5)
+    >>> round(float(loss(np.array([0, 0, 1, 1]), points)), 3)
+    0.29
+
+    Reference:
+        Khosla et al., "Supervised Contrastive Learning", 2020, https://arxiv.org/abs/2004.11362
+    """
+
+    # Its passes over a block are few and cheap: larger blocks are faster than for rankings.
+    block = 2**20
+
+    def __init__(
+        self,
+        temperature=0.1,
+        distance="cosine",
+        mining="all",
+        labels="ids",
+        memory=None,
+        reduction="mean_active",
+        name="sup_con_loss",
+        dtype=None,
+    ):
+        super().__init__(distance, mining, labels, reduction, name, dtype, memory)
+        check_number("temperature", temperature, above=0)
+        self.temperature = temperature
+
+    def block_terms(self, distance, partners):
+        return sup_con_terms(distance, partners, self.temperature)

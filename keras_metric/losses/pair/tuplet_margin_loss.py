@@ -1,0 +1,87 @@
+"""TupletMarginLoss: each positive against all negatives of its anchor, an angle ahead."""
+
+import math
+
+from keras import ops
+
+from keras_metric._export import export
+from keras_metric._validation import check_number
+from keras_metric.losses.pair.pair_loss import PairLoss
+from keras_metric.losses.reductions import masked_terms
+from keras_metric.pairwise.class_pairs import FAR
+
+# Beyond this cosine an angle has no slope: that of the root is infinite at 1.
+_LARGEST = 1 - 1e-7
+
+
+def tuplet_margin_rows(distance, partners, margin, scale):
+    """Rows over the positive pairs; `distance` is 1 - cosine, `margin` in radians."""
+    negative = ops.where(partners.negative, scale * (1 - distance), -FAR)
+    others = ops.logsumexp(negative, axis=1, keepdims=True)
+    cosine = ops.clip(1 - distance, -_LARGEST, _LARGEST)
+    sine = ops.sqrt(1 - ops.square(cosine))
+    eased = math.cos(margin) * cosine + math.sin(margin) * sine
+    return masked_terms(ops.softplus(others - scale * eased), partners.positive)
+
+
+@export
+class TupletMarginLoss(PairLoss):
+    """Contrasts each positive pair with the anchor's negatives, the angle of the pair eased.
+
+    Reach for it in place of NTXentLoss where classes vary within themselves: a positive need only
+    come near by all but a margin, so that no class is pressed into a point.
+
+        loss = mean over (a, p) of log(1 + sum_n exp(scale * (cos t_an - cos(t_ap - margin))))
+
+    with t the angle of two embeddings and n over the negatives of a.
+
+    Args:
+        margin: angle in degrees by which a positive pair is eased. Default 5.73 (0.1 radians), as
+            in pytorch-metric-learning.
+        scale: above 0; higher weighs the nearest negatives more. Default 64, as in the paper.
+        mining: which pairs count: "all" (default), the name of a strategy of
+            `layers.PairMiner`, or a miner.
+        labels: "ids" (default), or "multi_hot" for y of 0 and 1 `(batch, classes)`, where
+            sharing a label makes a positive pair.
+        memory: a `layers.CrossBatchMemory`, to compare with past batches as well. Default None.
+        reduction: default "mean_valid", the mean over all positive pairs.
+        name: name of the loss.
+        dtype: dtype of the result. Angles are taken in float32 at least.
+
+    Raises:
+        TypeError: for an argument of another type.
+        ValueError: for an unknown name, a scale of 0 or less, or labels of another kind.
+
+    Example:
+    >>> import numpy as np
+    >>> import keras_metric
+    >>> points = np.array([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8], [0.8, 0.6]], "float32")
+    >>> loss = keras_metric.losses.TupletMarginLoss()
+    >>> round(float(loss(np.array([0, 1, 0, 1]), points)), 3)
+    13.0
+
+    Reference:
+        Yu and Tao, "Deep Metric Learning with Tuplet Margin Loss", 2019,
+        https://doi.org/10.1109/ICCV.2019.00659
+    """
+
+    def __init__(
+        self,
+        margin=5.73,
+        scale=64,
+        mining="all",
+        labels="ids",
+        memory=None,
+        reduction="mean_valid",
+        name="tuplet_margin_loss",
+        dtype=None,
+    ):
+        super().__init__("cosine", mining, labels, reduction, name, dtype, memory)
+        check_number("margin", margin)
+        check_number("scale", scale, above=0)
+        self.margin = margin
+        self.scale = scale
+
+    def pair_parts(self, distance, partners):
+        margin = math.radians(self.margin)
+        return [tuplet_margin_rows(distance, partners, margin, self.scale)]

@@ -1,0 +1,1 @@
+"""Losses on the ranked list of an anchor's references."""

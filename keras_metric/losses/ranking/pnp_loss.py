@@ -1,0 +1,140 @@
+"""PNPLoss: the negatives that stand before each positive of an anchor."""
+
+from typing import NamedTuple
+
+from keras import ops
+
+from keras_metric._export import export
+from keras_metric._validation import check_choice, check_number
+from keras_metric.losses.ranking.listwise_loss import ListwiseLoss, smooth_steps, with_anchor
+
+VARIANTS = ("Ds", "Dq", "Iu", "Ib", "O")
+
+
+class Penalty(NamedTuple):
+    """What R negatives before a positive cost, and the derivative of that."""
+
+    value: object
+    slope: object
+
+
+def penalty(variant, b, alpha):
+    """The `Penalty` of a variant of the paper."""
+    if variant == "Ds":
+        return Penalty(ops.log1p, lambda r: 1 / (1 + r))
+    if variant == "Dq":
+        return Penalty(lambda r: 1 - (1 + r) ** -alpha, lambda r: alpha * (1 + r) ** (-alpha - 1))
+    if variant == "Iu":
+        return Penalty(lambda r: (1 + r) * ops.log1p(r), lambda r: 1 + ops.log1p(r))
+    if variant == "Ib":
+        return Penalty(lambda r: (b * r - ops.log1p(b * r)) / b**2, lambda r: r / (1 + b * r))
+    return Penalty(lambda r: r, ops.ones_like)
+
+
+def pnp_terms(distance, partners, cost, temperature):
+    """Mean `Penalty` over the positives of some anchors, and its derivatives."""
+    step_at = smooth_steps(distance, partners.negative, temperature)
+    number = ops.cast(ops.maximum(partners.num_positives, 1), distance.dtype)
+
+    def body(rank, column, exists, total, slopes):
+        step = step_at(column)
+        before = ops.sum(step.before, -1)
+        share = ops.where(exists, 1 / number, 0)
+        slopes = step.added(slopes, (share * cost.slope(before))[:, None])
+        return total + share * cost.value(before), slopes
+
+    zero = ops.zeros_like(distance[:, 0])
+    return partners.for_each_positive(body, (zero, ops.zeros_like(distance)))
+
+
+@export
+class PNPLoss(ListwiseLoss):
+    """Penalises the negatives that stand before each positive in an anchor's list.
+
+    Reach for it in place of SmoothAPLoss, where positives of a list compete with each other: here
+    only negatives count against a positive.
+
+        R(p) = sum over n of sigmoid((d(a, p) - d(a, n)) / anneal)
+        loss = mean over a of the mean over p of f(R(p))
+
+    | variant | f(R) | gradient |
+    | --- | --- | --- |
+    | `O` | R | the same for every R |
+    | `Iu` | (1 + R) log(1 + R) | grows with R, without a bound |
+    | `Ib` | (b R - log(1 + b R)) / b**2 | grows with R up to 1/b |
+    | `Ds` | log(1 + R) | falls slowly with R |
+    | `Dq` | 1 - 1 / (1 + R)**alpha | falls quickly with R: hopeless positives are left alone |
+
+    As in the authors' code an anchor is one of its own positives; but an anchor without another has
+    no term.
+
+    Args:
+        b: of the variant "Ib" alone, above 0. Default 2, as in pytorch-metric-learning.
+        alpha: of the variant "Dq" alone, above 0. Default 1, as in pytorch-metric-learning;
+            the paper does best with "Dq" and 8.
+        anneal: width of the step from one place to the next, in units of `distance`, above 0.
+            Default 0.01, as in the paper.
+        variant: a name of the table. Default "O", as in pytorch-metric-learning.
+        distance: metric name, default "cosine".
+        mining: which pairs count: "all" (default), the name of a strategy of
+            `layers.PairMiner`, or a miner.
+        labels: "ids" (default), or "multi_hot" for y of 0 and 1 `(batch, classes)`, where
+            sharing a label makes a positive pair.
+        memory: a `layers.CrossBatchMemory`, to compare with past batches as well. Default None.
+        reduction: default "mean_valid", the mean over anchors that have a positive.
+        name: name of the loss.
+        dtype: dtype of the result. Distances are taken in float32 at least.
+
+    Raises:
+        TypeError: for an argument of another type.
+        ValueError: for an unknown name, a number of 0 or less, labels of another kind, or another
+            `b` or `alpha` than the default for a variant that does not read it.
+
+    Example:
+    >>> import numpy as np
+    >>> import keras_metric
+    >>> points = np.array([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8], [0.8, 0.6]], "float32")
+    >>> loss = keras_metric.losses.PNPLoss()
+    >>> round(float(loss(np.array([0, 1, 0, 1]), points)), 3)
+    0.754
+
+    Reference:
+        Li et al., "Rethinking the Optimization of Average Precision: Only Penalizing Negative
+        Instances before Positive Ones is Enough", 2021, https://arxiv.org/abs/2102.04640
+    """
+
+    def __init__(
+        self,
+        b=2,
+        alpha=1,
+        anneal=0.01,
+        variant="O",
+        distance="cosine",
+        mining="all",
+        labels="ids",
+        memory=None,
+        reduction="mean_valid",
+        name="pnp_loss",
+        dtype=None,
+    ):
+        super().__init__(distance, mining, labels, reduction, name, dtype, memory)
+        check_number("anneal", anneal, above=0)
+        check_choice("variant", variant, VARIANTS)
+        for setting, value, default, reader in (("b", b, 2, "Ib"), ("alpha", alpha, 1, "Dq")):
+            check_number(setting, value, above=0)
+            if value != default and variant != reader:
+                raise ValueError(
+                    f"Only the variant {reader!r} reads `{setting}`; with another it would be "
+                    f"ignored. Received: variant={variant!r}, {setting}={value!r}"
+                )
+        self.b = b
+        self.alpha = alpha
+        self.anneal = anneal
+        self.variant = variant
+
+    def block_terms(self, distance, partners):
+        cost = penalty(self.variant, self.b, self.alpha)
+        return pnp_terms(distance, partners, cost, self.anneal)
+
+    def list_of(self, partners, own=None):
+        return with_anchor(partners, own)

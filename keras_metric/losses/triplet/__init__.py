@@ -1,0 +1,1 @@
+"""Losses on triplets and quadruplets of embeddings."""

@@ -1,0 +1,219 @@
+"""QuadrupletLoss: a triplet, and a second negative or a second anchor."""
+
+from keras import ops
+
+from keras_metric import distances
+from keras_metric._export import export
+from keras_metric._validation import check_choice, check_number
+from keras_metric.losses.metric_loss import MetricLoss, check_branches, measured_pairs
+from keras_metric.losses.pair.pair_loss import among_references, chosen_pairs
+from keras_metric.losses.reductions import Rows, masked_terms, single_terms
+from keras_metric.losses.train_reports import report
+from keras_metric.losses.triplet.triplet_loss import as_miner
+from keras_metric.losses.triplet_rows import triplet_rows
+from keras_metric.mining import argmin
+from keras_metric.mining.pair_miner import PairMiner
+from keras_metric.pairwise.class_pairs import FAR
+
+QUADRUPLETS = ("second_negative", "two_anchors")
+SECOND_PAIRS = ("hardest", "nearest")
+
+
+@export
+class QuadrupletLoss(MetricLoss):
+    """A triplet loss with a fourth item: positive pairs also against pairs of other classes.
+
+    Reach for it where triplets order well around each anchor but classes overlap across the
+    data set: its second term asks every positive pair to be closer than negative pairs that
+    the anchor has no part in, which shrinks classes absolutely.
+
+    `form="second_negative"` (Chen et al.), quadruplets (anchor, positive, negative,
+    second_negative), the two negatives of two further classes:
+
+        max(d(a, p) - d(a, n) + margin, 0) + max(d(a, p) - d(n, n2) + second_margin, 0)
+
+    `form="two_anchors"`, quadruplets (anchor, second_anchor, positive, negative): both anchors
+    are pulled to the positive and to each other, and pushed from the negative; five distances
+    in four hinges:
+
+        max(d(a, p) - d(a, n) + margin, 0)         + max(d(a2, p) - d(a2, n) + margin, 0)
+      + max(d(a, a2) - d(a, n) + second_margin, 0) + max(d(a, a2) - d(a2, n) + second_margin, 0)
+
+    A labelled batch (integer labels, embeddings (batch, dim)) gives its quadruplets without a
+    list of them. Two anchors: all of them, exactly; a class needs three items. Second negative:
+    the first term over the triplets of `mining`, the second over every positive pair against
+    one pair (n, n2) of classes other than the anchor's, chosen by `second_pair`.
+
+    Args:
+        margin: of the first term, in units of `distance`. Default 1, as in the paper.
+        second_margin: of the second, weaker term; default 0.5, as in the paper.
+        distance: metric name or a `layers.Mahalanobis`; default "squared_euclidean", as in the
+            paper.
+        form: "second_negative" (default) or "two_anchors".
+        mining: triplets of a labelled batch: a name or a `layers.TripletMiner`; default "all". A
+            `layers.PairMiner` gives every triplet of the pairs it chooses.
+        second_pair: "hardest" (default): the closest pair of two other classes in the batch.
+            "nearest": the anchor's nearest negative and the item of a third class nearest to
+            that, which spreads the gradient over more pairs. For "second_negative" only.
+        reduction: default "mean_active": each hinge is averaged over its terms greater than
+            zero, then the averages are added. "sum_over_batch_size" on ready-made quadruplets
+            is the formula above, averaged over the batch.
+        name: name of the loss.
+        dtype: dtype of the result. Distances are taken in float32 at least.
+
+    Raises:
+        TypeError: for an argument of another type.
+        ValueError: for an unknown name, float labels, or another number of branches.
+
+    Example:
+    >>> import numpy as np
+    >>> import keras_metric
+    >>> quadruplet = np.array([[[0.0], [1.0], [1.5], [2.5]]], "float32")
+    >>> loss = keras_metric.losses.QuadrupletLoss(distance="euclidean")
+    >>> round(float(loss(np.array([0]), quadruplet)), 3)
+    1.0
+
+    Reference:
+        Chen, Chen, Zhang and Huang, "Beyond triplet loss: a deep quadruplet network for person
+        re-identification", 2017, https://arxiv.org/abs/1704.01719
+    """
+
+    num_branches = (4,)
+
+    def __init__(
+        self,
+        margin=1.0,
+        second_margin=0.5,
+        distance="squared_euclidean",
+        form="second_negative",
+        mining="all",
+        second_pair="hardest",
+        reduction="mean_active",
+        name="quadruplet_loss",
+        dtype=None,
+    ):
+        super().__init__(reduction=reduction, name=name, dtype=dtype)
+        check_number("margin", margin)
+        check_number("second_margin", second_margin)
+        distances.check_metric("distance", distance)
+        check_choice("form", form, QUADRUPLETS)
+        check_choice("second_pair", second_pair, SECOND_PAIRS)
+        if form == "two_anchors" and second_pair != "hardest":
+            raise ValueError(
+                '`second_pair` is for form="second_negative": two anchors have no second pair. '
+                f"Received: form={form!r}, second_pair={second_pair!r}"
+            )
+        self.margin = margin
+        self.second_margin = second_margin
+        self.distance = distance
+        self.form = form
+        self.mining = mining
+        self.second_pair = second_pair
+        self.pair_miner = mining if isinstance(mining, PairMiner) else None
+        self.miner = as_miner(mining, margin)
+
+    @property
+    def layers(self):
+        return (self.pair_miner or self.miner, *distances.layers_of(self.distance))
+
+    def batch_parts(self, labels, embeddings, references=None, reference_labels=None):
+        if references is not None and self.form == "two_anchors":
+            raise ValueError(
+                'form="two_anchors" compares the items of a batch with each other: it has no '
+                'reference set. Use form="second_negative", or put the references into the batch.'
+            )
+        distance, partners = measured_pairs(
+            labels, embeddings, self.distance, references, reference_labels
+        )
+
+        chosen = chosen_pairs(self.pair_miner, distance, partners)
+        between = None
+        if self.miner.needs_among:
+            between = among_references(distance, self.distance, references)
+
+        def triplets(margin):
+            return triplet_rows(
+                distances.finished(distance),
+                chosen,
+                self.miner,
+                margin,
+                "hinge",
+                metric=distances.name_of(self.distance),
+                dim=embeddings.shape[1],
+                among=between,
+            )
+
+        if self.form == "two_anchors":
+            # In all quadruplets of a batch each triplet occurs once for every further item of
+            # the class, and either anchor stands in either place.
+            further = ops.maximum(partners.num_positives - 1, 0)
+            times = ops.cast(further, distance.dtype)
+            first, second = (
+                Rows(*(times * count for count in triplets(margin)))
+                for margin in (self.margin, self.second_margin)
+            )
+            return [first, first, second, second]
+        among = distance
+        if references is not None and self.second_pair == "nearest":
+            among = distances.pairwise(embeddings, metric=self.distance)
+        other, exists = second_pair_distance(distance, partners, among, self.second_pair)
+        gap = distance - other[:, None] + self.second_margin
+        mask = ops.logical_and(partners.positive, exists[:, None])
+        return [triplets(self.margin), masked_terms(ops.relu(gap), mask)]
+
+    def tuple_parts(self, y_true, branches):
+        def measure(i, j):
+            return distances.elementwise(branches[i], branches[j], self.distance)
+
+        if self.form == "two_anchors":
+            check_branches(branches, 4, "anchor, second_anchor, positive, negative")
+            anchors, near, second_near = measure(0, 1), measure(0, 2), measure(1, 2)
+            far, second_far = measure(0, 3), measure(1, 3)
+            gaps = [
+                near - far + self.margin,
+                second_near - second_far + self.margin,
+                anchors - far + self.second_margin,
+                anchors - second_far + self.second_margin,
+            ]
+        else:
+            check_branches(branches, 4, "anchor, positive, negative, second_negative")
+            near, far, others = measure(0, 1), measure(0, 2), measure(2, 3)
+            gaps = [near - far + self.margin, near - others + self.second_margin]
+        report(near, far)
+        return [single_terms(ops.relu(gap)) for gap in gaps]
+
+
+def second_pair_distance(distance, partners, among, second_pair):
+    """Distance of one pair of two further classes for each anchor, and whether there is one.
+
+    The first of the pair is an item of the batch, the second a reference (of a batch alone, an
+    item as well). `distance` (batch, references); `among` (batch, batch) ranks the batch around
+    an anchor for "nearest". No class is looped over: for each item its nearest reference of
+    another class, and the nearest of a class other than those two, are enough to leave any
+    anchor's class out.
+    """
+    labels, columns = partners.labels, partners.columns
+    still, among = (ops.stop_gradient(matrix) for matrix in (distance, among))
+    others = ops.where(partners.negative, still, FAR)
+    nearest, nearest_distance = argmin(others, columns)
+    their_class = ops.take(partners.reference_labels, nearest)
+    same = ops.equal(partners.reference_labels[None, :], their_class[:, None])
+    nearest_third, third_distance = argmin(ops.where(same, FAR, others), columns)
+
+    foreign = ops.not_equal(labels[:, None], labels[None, :])
+    if second_pair == "nearest":
+        reach = among
+    else:
+        # For anchor i and item j: how near j is to any class that is neither i's nor its own.
+        clash = ops.equal(their_class[None, :], labels[:, None])
+        reach = ops.where(clash, third_distance[None, :], nearest_distance[None, :])
+    items = ops.arange(ops.shape(labels)[0], dtype="int32")[None, :]
+    row, _ = argmin(ops.where(foreign, reach, FAR), items)
+    clash = ops.equal(ops.take(their_class, row), labels)
+    column = ops.where(clash, ops.take(nearest_third, row), ops.take(nearest, row))
+    values = ops.take_along_axis(ops.take(distance, row, axis=0), column[:, None], axis=1)[:, 0]
+    first, second = ops.take(labels, row), ops.take(partners.reference_labels, column)
+    exists = ops.not_equal(first, second)
+    for label in (first, second):
+        exists = ops.logical_and(exists, ops.not_equal(label, labels))
+    return values, exists

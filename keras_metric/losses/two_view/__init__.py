@@ -1,0 +1,1 @@
+"""Losses on two views or two modalities of each item."""

@@ -1,0 +1,127 @@
+"""ClipLoss: each item finds its own partner among those of the batch, in both directions."""
+
+from keras import ops
+
+from keras_metric import distances
+from keras_metric._export import export
+from keras_metric._validation import check_choice, check_flag, check_number, check_one_each
+from keras_metric.losses.metric_loss import MetricLoss, check_branches
+from keras_metric.losses.pair.pair_loss import LABELS
+from keras_metric.losses.reductions import Rows, single_terms
+from keras_metric.losses.train_reports import report
+from keras_metric.losses.two_view.logit_scale import LogitScale
+from keras_metric.pairwise import class_pairs
+
+
+def measured_branches(labels, branches):
+    """Cosine distances of all first to all second branches, and which of them belong together.
+
+    An item belongs to itself, and to those that it shares a label with.
+    """
+    check_branches(branches, 2, "first, second")
+    check_one_each(labels, branches[0], "y_true", "y_pred")
+    distance = distances.pairwise(*branches, "cosine")
+    same = class_pairs.from_labels(labels, labels).positive
+    same = ops.logical_or(same, ops.cast(ops.eye(ops.shape(labels)[0]), "bool"))
+    report(distance, distance, same, ops.logical_not(same))
+    return distance, same
+
+
+def clip_rows(distance, same, factor):
+    """Two terms an item: the first branch among all second ones, and the other way round.
+
+    `same`: boolean (batch, batch) and symmetric, which pairs belong together. `factor` of the
+    cosines: 1 / temperature.
+    """
+    logits = -distance * factor
+    near = ops.where(same, logits, 0)
+    number = ops.sum(ops.cast(same, logits.dtype), axis=1)
+    ahead, back = (
+        single_terms(ops.logsumexp(logits, axis=axis) - ops.sum(near, axis=axis) / number)
+        for axis in (1, 0)
+    )
+    return Rows(*(a + b for a, b in zip(ahead, back)))
+
+
+@export
+class ClipLoss(MetricLoss):
+    """Brings the two sides of each pair together: pictures and captions, questions and answers.
+
+    Reach for it where pairs belong together and there is nothing else to go by; the other pairs
+    of the batch are the negatives, so take batches as large as fit. Embeddings have shape
+    (batch, 2, dim), and no y is needed.
+
+        loss = -1 / (2 * batch) * sum_i log( exp(s_ii / t) / sum_j exp(s_ij / t) )
+                                      + log( exp(s_ii / t) / sum_j exp(s_ji / t) )
+
+    with s_ij the cosine of the first item of pair i and the second of pair j, t the temperature.
+
+    Where several pairs of a batch show the same thing (one picture, five captions), hand over a
+    number for each as y: pairs of one number are positives of each other, and the logarithm is
+    averaged over an item's positives. Without that they would be pushed apart.
+
+    Args:
+        temperature: t, above 0. Default 0.07, where the authors begin; they learn it, and it
+            ends at 0.01.
+        learn_temperature: True learns t, from `temperature` on and never below 0.01;
+            `EmbeddingModel` and `TwoTowerModel` train and save it. Default False.
+        labels: "ids" (default), or "multi_hot" for y of 0 and 1 `(batch, classes)`, where
+            pairs that share a label are positives of each other.
+        reduction: default "mean_valid", the mean over items and both directions.
+        name: name of the loss.
+        dtype: dtype of the result. Distances are taken in float32 at least.
+
+    Raises:
+        TypeError: for an argument of another type.
+        ValueError: for a temperature of 0 or less, an unknown name, labels of another kind, or
+            another number of branches.
+
+    Example:
+    >>> import numpy as np
+    >>> import keras_metric
+    >>> pairs = np.array([[[1.0, 0.0], [1.0, 0.1]], [[0.0, 1.0], [0.1, 1.0]]], "float32")
+    >>> loss = keras_metric.losses.ClipLoss(temperature=0.5)
+    >>> round(float(loss(np.arange(2), pairs)), 3)
+    0.154
+
+    Reference:
+        Radford et al., "Learning Transferable Visual Models From Natural Language Supervision",
+        2021, https://arxiv.org/abs/2103.00020. Several positives: Yang et al., "Unified
+        Contrastive Learning in Image-Text-Label Space", 2022, https://arxiv.org/abs/2204.03610
+    """
+
+    num_branches = (2,)
+    distance = "cosine"
+
+    def __init__(
+        self,
+        temperature=0.07,
+        learn_temperature=False,
+        labels="ids",
+        reduction="mean_valid",
+        name="clip_loss",
+        dtype=None,
+    ):
+        super().__init__(reduction=reduction, name=name, dtype=dtype)
+        check_number("temperature", temperature, above=0)
+        check_flag("learn_temperature", learn_temperature)
+        check_choice("labels", labels, LABELS)
+        self.temperature = temperature
+        self.learn_temperature = bool(learn_temperature)
+        self.labels = labels
+        self.logit_scale = None
+        if learn_temperature:
+            self.logit_scale = LogitScale(1 / temperature, name=name)
+
+    @property
+    def layers(self):
+        return () if self.logit_scale is None else (self.logit_scale,)
+
+    def reads_ids(self, num_branches):
+        return True
+
+    def tuple_parts(self, y_true, branches):
+        distance, same = measured_branches(self._checked_labels(y_true, "y_true"), branches)
+        if self.logit_scale is None:
+            return [clip_rows(distance, same, 1 / self.temperature)]
+        return [clip_rows(distance, same, ops.cast(self.logit_scale.factor, distance.dtype))]

@@ -1,0 +1,1 @@
+"""Files of a saved index: manifest, arrays, journal and lock."""

@@ -1,0 +1,1 @@
+"""Vector stores: FAISS in this process, or Milvus."""

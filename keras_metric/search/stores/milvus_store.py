@@ -1,0 +1,369 @@
+"""The store outside the process: Milvus, embedded in a file, or a server or cluster at a URL."""
+
+import contextlib
+import uuid
+from pathlib import Path
+
+import numpy as np
+
+from keras_metric.search.attributes import MISSING, check_kind, kind_of, rows_of
+from keras_metric.search.results import Item, Match
+from keras_metric.search.stores.columns import unknown_attribute
+from keras_metric.search.stores.milvus_language import (
+    LONGEST,
+    among,
+    condition,
+    key_of,
+    name_of,
+    quoted,
+)
+from keras_metric.search.stores.vectors import paired, stored
+
+# Milvus's own limit: matches of one search.
+_MOST = 16384
+# Rows in one message; gRPC ends a message at 64 MB.
+_PAGE = 1000
+# Candidates beyond k, as for FAISS: Milvus ranks in float32.
+_SPARE = 6
+
+# Milvus's name of each kind.
+_KINDS = {"flat": "FLAT", "hnsw": "HNSW", "ivf": "IVF_FLAT", "ivf-pq": "IVF_PQ"}
+
+
+class MilvusStore:
+    """The same verbs as `FaissStore`, over a collection of Milvus.
+
+    Every call asks the server for strong consistency: what was added is found by the next search,
+    from whatever process.
+    """
+
+    def __init__(self, dim, metric, kind, settings, uri, token, collection):
+        if kind not in _KINDS:
+            raise ValueError(
+                f"Milvus has the kinds {sorted(_KINDS)}. Received: kind={kind!r}. Leave it out, or "
+                'use store="faiss".'
+            )
+        self.metric, self.kind, self.settings = metric, kind, settings
+        self.uri, self.collection = _checked_uri(uri), collection
+        self._client = _connect(self.uri, token)
+        self._known_kinds = {}
+        if self._client.has_collection(collection):
+            self._check_collection(dim)
+            self._client.load_collection(collection)
+            self._check_lengths()
+        else:
+            self._create(dim)
+
+    def __len__(self):
+        answer = self._client.query(self.collection, filter="", output_fields=["count(*)"])
+        return int(answer[0]["count(*)"])
+
+    def close(self):
+        self._client.close()
+
+    def address(self):
+        return {"uri": self.uri, "collection": self.collection}
+
+    def summary(self):
+        return {"items": f"{len(self):,}", "collection": f"{self.collection} at {self.uri}"}
+
+    def known(self, ids):
+        keys = [key_of(name) for name in ids]
+        found = {row["id"] for row in self._rows(keys, ["id"])}
+        return [name for name, key in zip(ids, keys, strict=True) if key in found]
+
+    def all_ids(self):
+        return [name_of(row["id"]) for row in self._scan("", ["id"])]
+
+    def new_ids(self, count):
+        """Integers that no process will draw again: 62 random bits each."""
+        return [uuid.uuid4().int >> 66 for _ in range(count)]
+
+    def label_counts(self):
+        counts = {}
+        for row in self._scan("", ["label"]):
+            label = name_of(row["label"])
+            counts[label] = counts.get(label, 0) + 1
+        return counts
+
+    def ids_of(self, labels):
+        wanted = quoted([key_of(label) for label in labels])
+        return [name_of(row["id"]) for row in self._scan(f"label in {wanted}", ["id"])]
+
+    def check_attributes(self, table):
+        for name, (kind, values) in table.items():
+            check_kind(name, kind, self._kind(name) or kind)
+            if kind == "string":
+                quoted([value for value in values if value is not MISSING])
+
+    def add(self, ids, vectors, labels, table):
+        rows = self._entities(ids, vectors, labels, table)
+        try:
+            for start in range(0, len(rows), _PAGE):
+                self._client.insert(self.collection, rows[start : start + _PAGE])
+            self._note_kinds(table)
+        except BaseException:
+            # All or none: what came before the error goes again.
+            with contextlib.suppress(Exception):
+                self.remove(ids)
+            raise
+
+    def replace(self, ids, vectors, labels, table):
+        rows = self._entities(ids, vectors, labels, table)
+        for start in range(0, len(rows), _PAGE):
+            self._client.upsert(self.collection, rows[start : start + _PAGE])
+        self._note_kinds(table)
+
+    def remove(self, ids):
+        keys = [key_of(name) for name in ids]
+        for start in range(0, len(keys), _PAGE):
+            self._client.delete(self.collection, filter=among(keys[start : start + _PAGE]))
+
+    def get(self, ids):
+        keys = [key_of(name) for name in ids]
+        found = {row["id"]: row for row in self._rows(keys, ["label", "vector", "attributes"])}
+        return [_item(found[key]) for key in keys if key in found]
+
+    def sample(self, count, rng):
+        ids = self.all_ids()
+        if count < len(ids):
+            ids = [ids[place] for place in rng.choice(len(ids), count, replace=False)]
+        return self.get(ids)
+
+    def search(self, queries, k, clauses=(), label=None, other_than=None):
+        empty = [[] for _ in queries]
+        expression = self._expression(clauses)
+        if expression is None or not len(queries):
+            return empty
+        parts = [f"({expression})"] if expression else []
+        for wanted, sign in ((label, "=="), (other_than, "!=")):
+            if wanted is not None:
+                parts.append(f"label {sign} {quoted(key_of(wanted[0]))}")
+        limit = k + _SPARE
+        if limit > _MOST:
+            size = len(self)
+            if min(k, size) + _SPARE > _MOST:
+                raise ValueError(
+                    f"Milvus gives at most {_MOST - _SPARE:,} matches. Received: k={k}"
+                )
+            limit = _MOST
+        queries = np.ascontiguousarray(stored(queries, self.metric))
+        # A message holds so many queries and answers.
+        page = max(1, min(_PAGE, 10**6 // limit))
+        result = []
+        for start in range(0, len(queries), page):
+            block = queries[start : start + page]
+            found = self._client.search(
+                self.collection,
+                data=list(block),
+                filter=" and ".join(parts),
+                limit=limit,
+                output_fields=["label", "vector", "attributes"],
+                search_params={"params": self._search_settings(limit)},
+                anns_field="vector",
+            )
+            result += [
+                self._matches(query, hits, k) for query, hits in zip(block, found, strict=True)
+            ]
+        return result
+
+    def centroids(self, clauses=()):
+        expression = self._expression(clauses)
+        sums, counts = {}, {}
+        if expression is not None:
+            for row in self._scan(expression, ["label", "vector"]):
+                label = name_of(row["label"])
+                sums[label] = sums.get(label, 0) + np.array(row["vector"], "float64")
+                counts[label] = counts.get(label, 0) + 1
+        return list(sums), np.array(list(sums.values())), np.array(list(counts.values()), int)
+
+    def _matches(self, query, hits, k):
+        if not hits:
+            return []
+        items = [_item({"id": hit["id"], **hit["entity"]}) for hit in hits]
+        vectors = np.array([item.embedding for item in items])
+        distances = paired(query[None], vectors[None], self.metric)[0]
+        order = np.argsort(distances, kind="stable")[:k]
+        return [
+            Match(items[i].id, items[i].label, float(distances[i]), items[i].attributes)
+            for i in order
+        ]
+
+    def _search_settings(self, limit):
+        if self.kind == "hnsw":
+            return {"ef": max(self.settings["search_effort"], limit)}
+        if self.kind == "flat":
+            return {}
+        return {"nprobe": self.settings["probes"] or max(1, self._lists() // 16)}
+
+    def _lists(self):
+        return self.settings["lists"] or 1024
+
+    def _note_kinds(self, table):
+        self._known_kinds.update({name: kind for name, (kind, _) in table.items()})
+
+    def _entities(self, ids, vectors, labels, table):
+        parts = zip(
+            [key_of(name) for name in ids],
+            list(stored(vectors, self.metric)),
+            [key_of(label) for label in labels],
+            rows_of(table, len(ids)),
+            strict=True,
+        )
+        return [dict(zip(("id", "vector", "label", "attributes"), row)) for row in parts]
+
+    def _rows(self, keys, fields):
+        for start in range(0, len(keys), _PAGE):
+            yield from self._client.query(
+                self.collection,
+                filter=among(keys[start : start + _PAGE]),
+                output_fields=fields,
+                limit=_PAGE,
+            )
+
+    def _scan(self, expression, fields):
+        """Yield the items that fit, in the order of their keys, a page at a time."""
+        # The client's iterator puts the last id of a page into the next expression without
+        # escaping it, so an id could select any item. These are the iterator's own options.
+        options = {"limit": _PAGE, "iterator": "True", "reduce_stop_for_best": "True"}
+        page = [{"id": ""}]
+        while page:
+            rest = f"id > {quoted(page[-1]['id'])}"
+            page = self._client.query(
+                self.collection,
+                filter=f"{rest} and ({expression})" if expression else rest,
+                output_fields=fields,
+                **options,
+            )
+            # A server gives the time of the first page; later pages read the state at that time.
+            if moment := page.extra.get("iterator_session_ts"):
+                options.setdefault("guarantee_timestamp", moment)
+            yield from page
+
+    def _kind(self, name):
+        """The kind of an attribute, from the first item that has it; None if none has."""
+        if name not in self._known_kinds:
+            found = self._client.query(
+                self.collection,
+                filter=f"exists attributes[{quoted(name)}]",
+                output_fields=["attributes"],
+                limit=1,
+            )
+            if not found:
+                return None
+            self._known_kinds[name] = kind_of(found[0]["attributes"][name])
+        return self._known_kinds[name]
+
+    def _expression(self, clauses):
+        """The clauses in Milvus's language, "" for none; None if no item can fit."""
+        parts = []
+        for clause in clauses:
+            known = self._kind(clause.name)
+            if known is None:
+                if len(self):
+                    raise ValueError(unknown_attribute(clause.name, self._known_kinds))
+                return None
+            if clause.kind is None:
+                return None
+            check_kind(clause.name, clause.kind, known)
+            parts.append(condition(clause))
+        return " and ".join(f"({part})" for part in parts)
+
+    def _create(self, dim):
+        from pymilvus import DataType, MilvusClient
+
+        schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
+        names = {"datatype": DataType.VARCHAR, "max_length": LONGEST}
+        schema.add_field("id", is_primary=True, **names)
+        schema.add_field("vector", DataType.FLOAT_VECTOR, dim=dim)
+        schema.add_field("label", **names)
+        schema.add_field("attributes", DataType.JSON)
+        structure = self._client.prepare_index_params()
+        structure.add_index(
+            "vector",
+            index_type=_KINDS[self.kind],
+            metric_type=_metric(self.metric),
+            params=self._build_settings(),
+        )
+        self._client.create_collection(
+            self.collection, schema=schema, index_params=structure, consistency_level="Strong"
+        )
+
+    def _build_settings(self):
+        settings = self.settings
+        if self.kind == "hnsw":
+            return {"M": settings["links"], "efConstruction": settings["build_effort"]}
+        if self.kind == "flat":
+            return {}
+        params = {"nlist": self._lists()}
+        if self.kind == "ivf-pq":
+            params |= {"m": settings["codes"], "nbits": settings["bits"]}
+        return params
+
+    def _check_collection(self, dim):
+        fields = {f["name"]: f for f in self._client.describe_collection(self.collection)["fields"]}
+        if not {"id", "vector", "label", "attributes"} <= set(fields):
+            raise ValueError(
+                f"The collection {self.collection!r} at {self.uri!r} is of another program. Pass "
+                "another collection=."
+            )
+        length = fields["vector"]["params"]["dim"]
+        if int(length) != dim:
+            raise ValueError(
+                f"The collection {self.collection!r} at {self.uri!r} holds vectors of length "
+                f"{length}. Received: dim={dim}"
+            )
+        metric = self._client.describe_index(self.collection, "vector")["metric_type"]
+        if metric != _metric(self.metric):
+            raise ValueError(
+                f"The collection {self.collection!r} at {self.uri!r} ranks by {metric}. Received: "
+                f"metric={self.metric!r}, which needs {_metric(self.metric)}"
+            )
+
+    def _check_lengths(self):
+        """Raise where "cosine", which stores vectors of length 1, is asked of those of "dot"."""
+        if self.metric != "cosine":
+            return
+        some = self._client.query(self.collection, filter="", limit=10, output_fields=["vector"])
+        lengths = [float(np.linalg.norm(row["vector"])) for row in some]
+        if any(abs(length - 1) > 1e-3 and length for length in lengths):
+            raise ValueError(
+                f"The collection {self.collection!r} at {self.uri!r} was made with "
+                'metric="dot": vectors have other lengths than 1. Received: metric="cosine"'
+            )
+
+
+def _metric(metric):
+    return "IP" if metric in ("cosine", "dot") else "L2"
+
+
+def _checked_uri(uri):
+    if not isinstance(uri, (str, Path)) or not str(uri):
+        raise ValueError(
+            'store="milvus" needs `uri`: a file name that ends in .db, or a URL such as '
+            f"http://localhost:19530. Received: uri={uri!r}"
+        )
+    uri = str(uri)
+    if "://" not in uri:
+        if not uri.endswith(".db"):
+            raise ValueError(f"A file for Milvus must end in .db. Received: uri={uri!r}")
+        # The manifest shall find it from another working folder too.
+        path = Path(uri).resolve()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        uri = str(path)
+    return uri
+
+
+def _connect(uri, token):
+    try:
+        from pymilvus import MilvusClient
+    except ImportError as error:
+        raise ImportError(
+            'store="milvus" needs Milvus\'s client: pip install "keras_metric[milvus]"'
+        ) from error
+    return MilvusClient(uri, token=token or "")
+
+
+def _item(row):
+    vector = np.array(row["vector"], "float32")
+    return Item(name_of(row["id"]), name_of(row["label"]), vector, row["attributes"])

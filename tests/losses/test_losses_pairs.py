@@ -1,0 +1,596 @@
+"""Losses on the pairs of a batch, beside loops of their papers' formulas and published numbers."""
+
+import functools
+
+import keras
+import numpy as np
+import pytest
+import reference
+from autodiff import value_and_gradient
+
+from keras_metric import distances, losses
+from keras_metric.layers import PairMiner, TripletMiner
+from keras_metric.losses.pair.n_pairs_loss import n_pairs_rows
+from keras_metric.pairwise import triplets_by_sorting
+
+# float64 stays float64 on TensorFlow alone: JAX truncates it, and keras.ops on torch do too.
+DOUBLE = keras.backend.backend() == "tensorflow"
+DTYPE = "float64" if DOUBLE else "float32"
+CLOSE = {"rtol": 1e-9, "atol": 1e-9} if DOUBLE else {"rtol": 1e-4, "atol": 1e-4}
+# Central differences of a float64 loop are good to about 1e-8.
+CLOSE_SLOPE = {"rtol": 1e-5, "atol": 1e-6} if DOUBLE else {"rtol": 1e-3, "atol": 2e-3}
+
+# Classes of 1 to 6 in no order: inputs that tell formulas apart.
+LABELS = np.array([3, 0, 3, 7, 1, 1, 3, 0, 3, 9, 1, 3, 0, 3, 7])
+REFERENCE_LABELS = np.array([0, 3, 3, 8, 1, 0, 3, 1, 7, 8, 3, 0])
+
+
+def rows(seed, number, dim=5):
+    return 0.7 * np.random.default_rng(seed).normal(size=(number, dim)) + 0.1
+
+
+def unit(x):
+    return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+
+def agrees(run, oracle, x):
+    """Value and gradient of `run(tensor)` equal those of the loop `oracle(array)`."""
+    value, slope = value_and_gradient(run, x.astype(DTYPE))
+    np.testing.assert_allclose(value, oracle(x), **CLOSE)
+    # Random directions: a wrong element of the gradient shows in each of them.
+    directions = np.random.default_rng(0).normal(size=(3, *x.shape))
+    along = (directions * slope).reshape(3, -1).sum(1)
+    np.testing.assert_allclose(along, reference.slopes(oracle, x, directions), **CLOSE_SLOPE)
+
+
+def rows_of(metric, x, y, others, labels):
+    """(distances, positives, negatives) of each anchor."""
+    d = reference.matrix(x, metric, others)
+    for i in range(len(y)):
+        P, N = reference.positives(y, i, labels), reference.negatives(y, i, labels)
+        yield d[i], P, N
+
+
+def lse(values):
+    return np.logaddexp.reduce(np.array(values))
+
+
+def mean(terms):
+    return sum(terms) / len(terms)
+
+
+def generalized_lifted(x, y, others=None, labels=None, margin=1, positive_margin=0, metric=None):
+    terms = []
+    for d, P, N in rows_of(metric or "euclidean", x, y, others, labels):
+        pull = lse(d[P] - positive_margin) if P else 0
+        push = lse(margin - d[N]) if N else 0
+        terms.append(max(pull + push, 0))
+    return mean(terms)
+
+
+def multi_similarity(x, y, others=None, labels=None, alpha=2, beta=50, base=0.5, metric="cosine"):
+    terms = []
+    for d, P, N in rows_of(metric, x, y, others, labels):
+        s = 1 - d if metric == "cosine" else -d
+        pull = np.log(1 + np.exp(-alpha * (s[P] - base)).sum()) / alpha
+        push = np.log(1 + np.exp(beta * (s[N] - base)).sum()) / beta
+        terms.append(pull + push)
+    return mean(terms)
+
+
+def circle(x, y, others=None, labels=None, m=0.4, gamma=80, still=None):
+    """`still`: the vectors whose cosines weigh the pairs, by default `x` and `others`."""
+    weighing = still or (x, others)
+    terms = []
+    for (d, P, N), (fixed, _, _) in zip(
+        rows_of("cosine", x, y, others, labels),
+        rows_of("cosine", weighing[0], y, weighing[1], labels),
+    ):
+        if not P or not N:
+            continue
+        s, fixed = 1 - d, 1 - fixed
+        pull = [-gamma * max(1 + m - fixed[p], 0) * (s[p] - (1 - m)) for p in P]
+        push = [gamma * max(fixed[n] + m, 0) * (s[n] - m) for n in N]
+        terms.append(np.logaddexp(0, lse(pull) + lse(push)))
+    return mean([term for term in terms if term > 0])
+
+
+def nca(x, y, others=None, labels=None, scale=1.0, metric="squared_euclidean"):
+    terms = []
+    for d, P, N in rows_of(metric, x, y, others, labels):
+        if P:
+            weights = np.exp(-scale * d)
+            terms.append(-np.log(weights[P].sum() / weights[P + N].sum()))
+    return mean(terms)
+
+
+def ranked_list(x, y, others=None, labels=None, margin=0.4, Tn=10, imbalance=0.5, alpha=1.2, Tp=0):
+    terms = []
+    for d, P, N in rows_of("euclidean", x, y, others, labels):
+        both = []
+        for offences, temperature in ((d[P] - (alpha - margin), Tp), (alpha - d[N], Tn)):
+            offences = offences[offences > 0]
+            weights = np.exp(temperature * offences)
+            both.append((weights * offences).sum() / (weights.sum() + 1e-5 * len(y)))
+        terms.append((1 - imbalance) * both[0] + imbalance * both[1])
+    return mean(terms)
+
+
+def margin_triplets(
+    x, y, others=None, labels=None, margin=0.2, beta=1.2, mining="all", band=0.2, chosen=None
+):
+    d = reference.matrix(x, "euclidean", others)
+    terms = []
+    for a, p, n in chosen or reference.triplets(d, y, mining, band, labels):
+        terms += [max(d[a, p] - beta + margin, 0), max(beta - d[a, n] + margin, 0)]
+    return mean([term for term in terms if term > 0])
+
+
+def margin_pairs(x, y, others=None, labels=None, margin=0.2, beta=1.2):
+    terms = []
+    for d, P, N in rows_of("euclidean", x, y, others, labels):
+        terms += [max(d[p] - beta + margin, 0) for p in P]
+        terms += [max(beta - d[n] + margin, 0) for n in N]
+    return mean([term for term in terms if term > 0])
+
+
+def instance(x, y, others=None, labels=None, gamma=64):
+    cosines = 1 - reference.matrix(x, "cosine", others)
+    # Among the batch itself an anchor is of its own class.
+    columns = y if labels is None else labels
+    terms = []
+    for i, s in enumerate(gamma * cosines):
+        own = [j for j in range(len(columns)) if columns[j] == y[i]]
+        if own:
+            terms.append(-mean([s[j] - lse(s) for j in own]))
+    return mean(terms)
+
+
+def first_two(y):
+    """The first two items of each class that has two."""
+    mates = [[i for i in range(len(y)) if y[i] == label] for label in np.unique(y)]
+    return [m[:2] for m in mates if len(m) > 1]
+
+
+def n_pairs(x, y, l2=0.0, metric="dot"):
+    pairs, terms = first_two(y), []
+    for a, p in pairs:
+        logits = np.array([-reference.distance(x[a], x[q], metric) for _, q in pairs])
+        own = -reference.distance(x[a], x[p], metric)
+        terms.append(lse(logits) - own + l2 / 4 * ((x[a] ** 2).sum() + (x[p] ** 2).sum()))
+    return mean(terms)
+
+
+def n_pairs_ready(views, y, l2=0.0):
+    a, p = views[:, 0], views[:, 1]
+    logits, terms = a @ p.T, []
+    for i in range(len(y)):
+        same = [j for j in range(len(y)) if y[j] == y[i]]
+        term = -mean([logits[i, j] - lse(logits[i]) for j in same])
+        terms.append(term + l2 / 4 * ((a[i] ** 2).sum() + (p[i] ** 2).sum()))
+    return mean(terms)
+
+
+def instance_views(views, y, gamma):
+    terms = []
+    for one, two in ((views[:, 0], views[:, 1]), (views[:, 1], views[:, 0])):
+        terms.append(instance(one, y, two, y, gamma))
+    return mean(terms)
+
+
+# Name: (loss, settings, loop). The loops take (x, y) and a reference set.
+CASES = {
+    "generalized lifted": (
+        losses.GeneralizedLiftedStructureLoss,
+        {"margin": 0.8, "positive_margin": 0.1},
+        functools.partial(generalized_lifted, margin=0.8, positive_margin=0.1),
+    ),
+    "generalized lifted, some inactive": (
+        losses.GeneralizedLiftedStructureLoss,
+        {"margin": -2.2, "positive_margin": 1.2, "distance": "cosine"},
+        functools.partial(generalized_lifted, margin=-2.2, positive_margin=1.2, metric="cosine"),
+    ),
+    "multi-similarity": (losses.MultiSimilarityLoss, {}, multi_similarity),
+    "multi-similarity, Euclidean": (
+        losses.MultiSimilarityLoss,
+        {"alpha": 1.5, "beta": 4, "base": -1.2, "distance": "euclidean"},
+        functools.partial(multi_similarity, alpha=1.5, beta=4, base=-1.2, metric="euclidean"),
+    ),
+    "circle": (losses.CircleLoss, {}, circle),
+    "circle, small": (
+        losses.CircleLoss,
+        {"m": 0.25, "gamma": 3},
+        functools.partial(circle, m=0.25, gamma=3),
+    ),
+    "NCA": (losses.NCALoss, {"softmax_scale": 1.3}, functools.partial(nca, scale=1.3)),
+    "NCA, cosine": (
+        losses.NCALoss,
+        {"softmax_scale": 5, "distance": "cosine"},
+        functools.partial(nca, scale=5, metric="cosine"),
+    ),
+    "soft nearest neighbour": (
+        losses.SoftNearestNeighborLoss,
+        {"temperature": 0.7},
+        functools.partial(nca, scale=1 / 0.7),
+    ),
+    "ranked list": (losses.RankedListLoss, {}, ranked_list),
+    "ranked list, all settings": (
+        losses.RankedListLoss,
+        {"margin": 0.3, "Tn": 2.5, "imbalance": 0.3, "alpha": 1.9, "Tp": 1.5},
+        functools.partial(ranked_list, margin=0.3, Tn=2.5, imbalance=0.3, alpha=1.9, Tp=1.5),
+    ),
+    "ranked list, another margin": (
+        losses.RankedListLoss,
+        {"margin": 0.8, "Tn": 1},
+        functools.partial(ranked_list, margin=0.8, Tn=1, alpha=1.4),
+    ),
+    "margin": (losses.MarginLoss, {}, margin_triplets),
+    "margin, another boundary": (
+        losses.MarginLoss,
+        {"margin": 0.4, "beta": 1.7},
+        functools.partial(margin_triplets, margin=0.4, beta=1.7),
+    ),
+    "margin, by pairs": (losses.MarginLoss, {"count": "pairs"}, margin_pairs),
+    **{
+        f"margin, {mining}": (
+            losses.MarginLoss,
+            {"mining": mining},
+            functools.partial(margin_triplets, mining=mining),
+        )
+        for mining in ("hard", "semi-hard", "semi-hard-all", "easy-positive")
+    },
+    "instance": (losses.InstanceLoss, {"gamma": 4}, functools.partial(instance, gamma=4)),
+}
+
+
+def made(case):
+    loss_class, settings, oracle = CASES[case]
+    return loss_class(dtype=DTYPE, **settings), oracle
+
+
+def with_fixed_weights(oracle, *vectors):
+    """The loop of the circle loss, whose weights its slopes are to take as constants."""
+    if getattr(oracle, "func", oracle) is circle:
+        return functools.partial(oracle, still=vectors)
+    return oracle
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_equals_its_loop(case):
+    loss, oracle = made(case)
+    x = rows(1, len(LABELS))
+    oracle = with_fixed_weights(oracle, x, None)
+    agrees(lambda z: loss(LABELS, z), lambda z: oracle(z, LABELS), x)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_against_a_reference_set_equals_its_loop(case):
+    loss, oracle = made(case)
+    batch = len(LABELS)
+    both = rows(2, batch + len(REFERENCE_LABELS))
+    oracle = with_fixed_weights(oracle, both[:batch], both[batch:])
+    agrees(
+        lambda z: loss.against(LABELS, z[:batch], REFERENCE_LABELS, z[batch:]),
+        lambda z: oracle(z[:batch], LABELS, z[batch:], REFERENCE_LABELS),
+        both,
+    )
+
+
+# Five points at 0, 20, .., 80 degrees, labels 0, 0, 1, 1, 2: numbers of pytorch-metric-learning
+# 2.9.0 (value, sum of the squared gradient).
+ANGLES = np.radians([0, 20, 40, 60, 80])
+ELLIPSE = np.stack([2 * np.cos(ANGLES), 0.5 * np.sin(ANGLES)], axis=1)
+ELLIPSE_LABELS = np.array([0, 0, 1, 1, 2])
+PUBLISHED = [
+    (losses.GeneralizedLiftedStructureLoss(), 1.8069794139, 0.7429270072),
+    (losses.GeneralizedLiftedStructureLoss(0.5), 1.3069794139, 0.7429270072),
+    (losses.MultiSimilarityLoss(), 0.5846771409, 0.0415710297),
+    (losses.MultiSimilarityLoss(0.1, 40, 0.5), 5.8109821134, 0.0450321244),
+    (losses.CircleLoss(), 51.1102669164, 200.1018511248),
+    (losses.CircleLoss(0.25, 256), 213.3890857080, 1569.9754450972),
+    (losses.NCALoss(), 1.2443404402, 0.1720207332),
+    (losses.NCALoss(10), 0.8379415450, 3.1398254471),
+    (losses.RankedListLoss(0.4, 3), 0.4152227787, 0.0744375681),
+    (losses.MarginLoss(), 0.9731432043, 0.4253358385),
+    (losses.MarginLoss(0.1, 1), 0.6731431566, 0.4253358385),
+    (losses.NPairsLoss(), 0.6773804687, 0.0063757321),
+]
+
+
+@pytest.mark.parametrize(("loss", "value", "slope"), PUBLISHED)
+def test_published_numbers(loss, value, slope):
+    ours, gradient = value_and_gradient(
+        lambda x: loss(ELLIPSE_LABELS, distances.unit(x)), ELLIPSE.astype(DTYPE)
+    )
+    np.testing.assert_allclose(ours, value, rtol=1e-6)
+    np.testing.assert_allclose((gradient**2).sum(), slope, rtol=1e-4)
+
+
+def test_generalized_lifted_structure_has_inactive_anchors():
+    """The case above tests what it says: some sums are below 0, of parts of either sign."""
+    loss, _ = made("generalized lifted, some inactive")
+    loss.reduction = "none"
+    each = np.asarray(loss(LABELS, rows(1, len(LABELS)).astype(DTYPE)))
+    assert 3 < (each > 0).sum() < len(LABELS) - 3
+
+
+class TestMultiSimilarity:
+    def test_the_miner_of_the_paper(self):
+        """Equations 7 and 8 choose the pairs; anchors that lose all of them stay in the mean."""
+        x = rows(3, len(LABELS))
+        s = 1 - reference.matrix(x, "cosine")
+        kept = []
+        for i in range(len(LABELS)):
+            P, N = reference.positives(LABELS, i), reference.negatives(LABELS, i)
+            hardest = max(s[i, n] for n in N)
+            kept.append(
+                (
+                    [p for p in P if s[i, p] - 0.1 < hardest],
+                    [n for n in N if P and s[i, n] + 0.1 > min(s[i, p] for p in P)],
+                )
+            )
+
+        def oracle(z):
+            s = 1 - reference.matrix(z, "cosine")
+            return mean(
+                [
+                    np.log(1 + np.exp(-2 * (s[i, P] - 0.5)).sum()) / 2
+                    + np.log(1 + np.exp(50 * (s[i, N] - 0.5)).sum()) / 50
+                    for i, (P, N) in enumerate(kept)
+                ]
+            )
+
+        # A number of anchors is left with nothing, or the mean over the rest would do as well.
+        assert 0 < sum(not P and not N for P, N in kept) < len(LABELS) - 5
+        loss = losses.MultiSimilarityLoss(mining="multi-similarity", dtype=DTYPE)
+        agrees(lambda z: loss(LABELS, z), oracle, x)
+
+
+class TestCircle:
+    def test_value_of_keras_on_unit_vectors(self):
+        x = unit(rows(4, len(LABELS))).astype("float32")
+        theirs = float(keras.losses.Circle(gamma=7, margin=0.3)(LABELS, x))
+        np.testing.assert_allclose(losses.CircleLoss(0.3, 7)(LABELS, x), theirs, rtol=1e-5)
+
+    def test_anchors_without_both_kinds_do_not_count(self):
+        x = rows(16, len(LABELS))
+        loss = losses.CircleLoss(0.3, 4, reduction="none", dtype=DTYPE)
+        each = np.asarray(loss(LABELS, x.astype(DTYPE)))
+        # Label 9 has one item.
+        assert np.array_equal(each == 0, LABELS == 9)
+        loss = losses.CircleLoss(0.3, 4, reduction="mean_valid", dtype=DTYPE)
+        np.testing.assert_allclose(loss(LABELS, x.astype(DTYPE)), each.sum() / 14, **CLOSE)
+
+    def test_does_not_overflow(self):
+        angles = np.radians(np.arange(180))
+        x = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype("float32")
+        y = np.random.default_rng(0).integers(0, 10, 180)
+        value, slope = value_and_gradient(lambda z: losses.CircleLoss(0.4, 300)(y, z), x)
+        assert np.isfinite(value) and value > 0
+        assert np.isfinite(slope).all() and slope.any()
+
+
+class TestRankedList:
+    def test_a_negative_at_no_distance_counts(self):
+        """pytorch-metric-learning leaves it out: there a distance of 0 stands for "no pair"."""
+        x = np.array([[0.0], [0.0], [5.0], [9.0]], "float32")
+        loss = losses.RankedListLoss(imbalance=1, reduction="none")
+        offence = loss(np.array([0, 1, 2, 2]), x)
+        np.testing.assert_allclose(offence, [1.2, 1.2, 0, 0], rtol=1e-4)
+
+    def test_one_partner_is_enough(self):
+        loss = losses.RankedListLoss(imbalance=0, reduction="mean_valid")
+        x = np.array([[0.0], [3.0]], "float32")
+        assert float(loss(np.array([0, 0]), x)) == pytest.approx(3 - (1.2 - 0.4), rel=1e-4)
+
+    def test_high_temperatures_do_not_overflow(self):
+        # The hardest pair takes all: 1.2 - 1 of anchor 0, 3 - 0.8.
+        x = np.array([[0.0], [1.0], [1.1], [3.0]], "float32")
+        loss = losses.RankedListLoss(Tn=1e5, Tp=1e5, reduction="none")
+        y = np.array([0, 1, 1, 0])
+        value, slope = value_and_gradient(lambda z: keras.ops.sum(loss(y, z)), x)
+        np.testing.assert_allclose(loss(y, x)[0], (3 - 0.8) / 2 + (1.2 - 1) / 2, rtol=1e-5)
+        assert np.isfinite(value) and np.isfinite(slope).all()
+
+
+class TestMargin:
+    @pytest.mark.parametrize("strategy", ["distance-weighted", "random", "soft-hard", "all"])
+    @pytest.mark.parametrize("count", ["triplets", "pairs"])
+    def test_the_triplets_of_a_miner(self, strategy, count):
+        """A twin of the miner, with the same seed, says what triplets are meant."""
+        x = unit(rows(5, len(LABELS)))
+        if strategy == "all":
+            chosen = reference.triplets(reference.matrix(x), LABELS, "all")
+        else:
+            twin = TripletMiner(strategy, seed=3)
+            negative, weight = (np.asarray(m) for m in twin(x.astype("float32"), LABELS))
+            chosen = [(i, j, int(negative[i, j])) for i, j in np.argwhere(weight)]
+            # Some negative is drawn twice by one anchor, or both ways of counting would agree.
+            drawn = [(a, n) for a, _, n in chosen]
+            assert strategy == "soft-hard" or len(set(drawn)) < len(drawn)
+        miner = TripletMiner(strategy, seed=3)
+        loss = losses.MarginLoss(beta=0.9, count=count, mining=miner, dtype=DTYPE)
+
+        def by_pairs(z):
+            d = reference.matrix(z)
+            terms = [max(d[pair] - 0.7, 0) for pair in {(a, p) for a, p, _ in chosen}]
+            terms += [max(1.1 - d[pair], 0) for pair in {(a, n) for a, _, n in chosen}]
+            return mean([term for term in terms if term > 0])
+
+        by_triplets = functools.partial(margin_triplets, y=LABELS, beta=0.9, chosen=chosen)
+        # A miner that draws is called once: the value and its slope are of one draw.
+        oracle = by_triplets if count == "triplets" else by_pairs
+        agrees(lambda z: loss(LABELS, z), oracle, x)
+
+    def test_every_triplet_of_a_pair_miner(self):
+        x = rows(6, len(LABELS))
+        miner = PairMiner("multi-similarity", epsilon=0.05)
+        d = distances.pairwise(x.astype("float32"))
+        twin = PairMiner("multi-similarity", epsilon=0.05, distance="euclidean")
+        positive, negative = (np.asarray(m) > 0 for m in twin(x.astype("float32"), LABELS))
+        chosen = [
+            (a, p, n)
+            for a in range(len(LABELS))
+            for p in np.flatnonzero(positive[a])
+            for n in np.flatnonzero(negative[a])
+        ]
+        assert 0 < len(chosen) < len(reference.triplets(np.asarray(d), LABELS, "all"))
+        loss = losses.MarginLoss(mining=miner, dtype=DTYPE)
+        agrees(lambda z: loss(LABELS, z), lambda z: margin_triplets(z, LABELS, chosen=chosen), x)
+
+    @pytest.mark.parametrize("mining", ["semi-hard", "semi-hard-all"])
+    def test_sorted_rows_count_alike(self, mining, monkeypatch):
+        # From no positive on, so that every anchor goes the way of those with many.
+        monkeypatch.setattr(triplets_by_sorting, "MANY", 0)
+        x = rows(7, len(LABELS))
+        loss = losses.MarginLoss(mining=mining, dtype=DTYPE)
+        agrees(lambda z: loss(LABELS, z), lambda z: margin_triplets(z, LABELS, mining=mining), x)
+
+    def test_a_schedule_of_strategies(self):
+        x = rows(8, len(LABELS)).astype("float32")
+        miner = TripletMiner(("all", "hard"))
+        loss = losses.MarginLoss(mining=miner)
+        assert loss.layers == (miner,)
+        np.testing.assert_allclose(loss(LABELS, x), margin_triplets(x, LABELS), rtol=1e-5)
+        miner.use("hard")
+        expected = margin_triplets(x, LABELS, mining="hard")
+        np.testing.assert_allclose(loss(LABELS, x), expected, rtol=1e-5)
+
+    @pytest.mark.parametrize("reduction", ["mean_active", "mean_valid", "sum"])
+    @pytest.mark.parametrize("solved", [True, False])
+    def test_a_learned_boundary_is_added_once(self, reduction, solved):
+        """Also where nothing is left to learn; to a sum, once for each anchor."""
+        x = np.array([[0, 0], [0, 0.1], [50, 0], [50, 0.1]] if solved else rows(10, 4))
+        y = np.array([0, 0, 1, 1])
+        values = []
+        for nu in (0.0, 0.5):
+            loss = losses.MarginLoss(learn_beta=True, nu=nu, reduction=reduction, dtype=DTYPE)
+            loss.boundaries.build((None, 2))
+            values.append(float(loss(y, x.astype("float32"))))
+        assert solved == (values[0] == 0)
+        added = 0.5 * 1.2 * (4 if reduction == "sum" else 1)
+        assert values[1] - values[0] == pytest.approx(added, rel=1e-4)
+
+    @pytest.mark.parametrize("count", ["triplets", "pairs"])
+    def test_mean_over_all_terms(self, count):
+        x = rows(9, len(LABELS))
+        d = reference.matrix(x)
+        pulls = np.maximum(d - 1, 0)
+        pushes = np.maximum(1.4 - d, 0)
+        if count == "triplets":
+            terms = [
+                term
+                for a, p, n in reference.triplets(d, LABELS, "all")
+                for term in (pulls[a, p], pushes[a, n])
+            ]
+        else:
+            batch = range(len(LABELS))
+            terms = [pulls[i, j] for i in batch for j in reference.positives(LABELS, i)]
+            terms += [pushes[i, j] for i in batch for j in reference.negatives(LABELS, i)]
+        loss = losses.MarginLoss(count=count, reduction="mean_valid", dtype=DTYPE)
+        np.testing.assert_allclose(loss(LABELS, x.astype(DTYPE)), mean(terms), **CLOSE)
+
+    def test_wrong_mining_says_what_is_right(self):
+        with pytest.raises(ValueError, match="must be one of.*distance-weighted.*multi-similarity"):
+            losses.MarginLoss(mining="hardest")
+        with pytest.raises(ValueError, match="TripletMiner"):
+            losses.MarginLoss(mining=None)
+
+
+class TestNPairs:
+    @pytest.mark.parametrize("settings", [{}, {"l2": 0.3}, {"distance": "euclidean"}])
+    def test_two_items_of_each_class(self, settings):
+        loss = losses.NPairsLoss(dtype=DTYPE, **settings)
+        metric = settings.get("distance", "dot")
+        agrees(
+            lambda z: loss(LABELS, z),
+            lambda z: n_pairs(z, LABELS, settings.get("l2", 0), metric),
+            rows(10, len(LABELS)),
+        )
+
+    @pytest.mark.parametrize("l2", [0.0, 0.2])
+    @pytest.mark.parametrize("labels", [np.arange(15), LABELS])
+    def test_ready_made_pairs(self, labels, l2):
+        loss = losses.NPairsLoss(l2, dtype=DTYPE)
+        agrees(
+            lambda z: loss(labels, z),
+            lambda z: n_pairs_ready(z, labels, l2),
+            rows(11, 30).reshape(15, 2, 5),
+        )
+
+    # tensorflow-addons 0.23 on RandomState(s).rand(16, 6), randint(0, 4, 16): loss, gradient norm.
+    @pytest.mark.parametrize(
+        ("seed", "value", "slope"),
+        [(0, 2.791870, 0.197320), (1, 2.735346, 0.153485), (2, 2.772005, 0.111524)],
+    )
+    def test_numbers_of_tensorflow_addons(self, seed, value, slope):
+        random = np.random.RandomState(seed)
+        x, y = random.rand(16, 6).astype("float32"), random.randint(0, 4, 16)
+        loss = losses.NPairsLoss()
+        ours, gradient = value_and_gradient(lambda z: loss(y, keras.ops.stack([z, z], axis=1)), x)
+        np.testing.assert_allclose(ours, value, rtol=2e-6)
+        np.testing.assert_allclose(np.linalg.norm(gradient), slope, rtol=2e-5)
+
+    def test_targets_of_several_labels(self):
+        """The number of tensorflow-addons' own test of its loss for several labels."""
+        x = np.array([[1, 1], [1, -1], [-1, 1], [-1, -1]], "float32")
+        y = np.array([[1, 1, 0, 0], [0, 1, 1, 0], [0, 0, 1, 1], [0, 0, 0, 1]], "float32")
+        terms = n_pairs_rows(*map(keras.ops.convert_to_tensor, (x @ x.T, y @ y.T)))
+        np.testing.assert_allclose(float(keras.ops.mean(terms.total)), 1.420522, rtol=1e-6)
+
+    def test_a_huge_vector_in_both_items_of_a_pair(self):
+        x = rows(12, 12).reshape(6, 2, 5).astype("float32")
+        x[2] *= 1e20
+        for l2 in (0.0, 0.1):
+            loss = losses.NPairsLoss(l2)
+            value, slope = value_and_gradient(lambda z, loss=loss: loss(np.arange(6), z), x)
+            assert np.isfinite(value) and np.isfinite(slope).all()
+
+    def test_wrong_input_says_the_way_out(self):
+        x = np.ones((4, 2), "float32")
+        with pytest.raises(ValueError, match="no reference set.*NTXentLoss"):
+            losses.NPairsLoss().against(np.arange(4), x, np.arange(4), x)
+        with pytest.raises(ValueError, match=r"\(batch, 2, dim\)"):
+            losses.NPairsLoss()(np.arange(4), np.ones((4, 3, 2), "float32"))
+
+
+class TestInstance:
+    @pytest.mark.parametrize("labels", [np.arange(15), LABELS])
+    def test_two_views(self, labels):
+        loss = losses.InstanceLoss(gamma=5, dtype=DTYPE)
+        agrees(
+            lambda z: loss(labels, z),
+            lambda z: instance_views(z, labels, 5),
+            rows(13, 30).reshape(15, 2, 5),
+        )
+
+    def test_several_labels(self):
+        """An item is of its own class, even one without any label."""
+        y = (np.random.default_rng(0).random((9, 5)) < 0.3).astype(int)
+        y[4] = 0
+        same = (y @ y.T > 0) | np.eye(9, dtype=bool)
+        x = rows(14, 9)
+        s = 6 * (1 - reference.matrix(x, "cosine"))
+        expected = mean(
+            [lse(s[i]) - mean([s[i, j] for j in np.flatnonzero(same[i])]) for i in range(9)]
+        )
+        loss = losses.InstanceLoss(gamma=6, labels="multi_hot", dtype=DTYPE)
+        np.testing.assert_allclose(loss(y, x.astype(DTYPE)), expected, **CLOSE)
+
+    def test_labels_that_all_differ_warn_of_nothing(self):
+        x = rows(15, 6).astype("float32")
+        loss = losses.InstanceLoss(gamma=4)
+        np.testing.assert_allclose(
+            loss(np.arange(6), x), instance(x, np.arange(6), gamma=4), rtol=1e-5
+        )
+
+    def test_where_the_peer_differs(self):
+        """pytorch-metric-learning's number: there the right column is the class's own number."""
+        x = unit(ELLIPSE)
+        s = 64 * (1 - reference.matrix(x, "cosine"))
+        theirs = mean([lse(row) - row[label] for row, label in zip(s, ELLIPSE_LABELS)])
+        np.testing.assert_allclose(theirs, 4.7447643129, rtol=1e-6)
+        # Column 1 holds another item of class 0, not one of class 1.
+        ours = float(losses.InstanceLoss()(ELLIPSE_LABELS, x.astype("float32")))
+        assert ours == pytest.approx(instance(x, ELLIPSE_LABELS), rel=1e-5)
+        assert abs(ours - theirs) > 1

@@ -1,0 +1,281 @@
+"""Losses with weights of their own, live beside pytorch-metric-learning: value, both gradients, ten
+steps of SGD, and a queue over many batches."""
+
+import keras
+import numpy as np
+import pytest
+from autodiff import differentiated, value_and_gradient
+from keras import ops
+from peers import SEED, TOLD, batch, plain, torch
+from pytorch_metric_learning import losses as pml_losses
+
+from keras_metric import losses
+from keras_metric.layers import CrossBatchMemory
+from keras_metric.losses.running_state import listening
+
+pytestmark = [
+    pytest.mark.parity,
+    # Of NumPy functions that the peer applies to PyTorch tensors.
+    pytest.mark.filterwarnings("ignore:__array_wrap__ must accept context"),
+]
+
+CLASSES, DIM = 9, 12
+
+
+class Case:
+    """Our loss and the peer's, with the name of its weights and how they lie beside ours."""
+
+    def __init__(self, ours, theirs, weights="W", columns=True, unit=False):
+        self.ours, self.theirs, self.weights = ours, theirs, weights
+        self.columns, self.unit = columns, unit
+
+
+CASES = {
+    "normalized softmax": Case(
+        lambda: losses.NormalizedSoftmaxLoss(CLASSES, 0.3),
+        lambda: pml_losses.NormalizedSoftmaxLoss(CLASSES, DIM, 0.3),
+    ),
+    "ArcFace": Case(
+        lambda: losses.ArcFaceLoss(CLASSES, 30, 8),
+        lambda: pml_losses.ArcFaceLoss(CLASSES, DIM, 30, 8),
+    ),
+    "ArcFace beyond 180 degrees": Case(
+        lambda: losses.ArcFaceLoss(CLASSES, 110, 8),
+        lambda: pml_losses.ArcFaceLoss(CLASSES, DIM, 110, 8),
+    ),
+    "CosFace": Case(
+        lambda: losses.CosFaceLoss(CLASSES, 0.3, 8),
+        lambda: pml_losses.CosFaceLoss(CLASSES, DIM, margin=0.3, scale=8),
+    ),
+    "SphereFace": Case(
+        lambda: losses.SphereFaceLoss(CLASSES),
+        lambda: pml_losses.SphereFaceLoss(CLASSES, DIM),
+    ),
+    "large margin softmax": Case(
+        lambda: losses.LargeMarginSoftmaxLoss(CLASSES, 3),
+        lambda: pml_losses.LargeMarginSoftmaxLoss(CLASSES, DIM, 3),
+    ),
+    "sub-centre ArcFace": Case(
+        lambda: losses.SubCenterArcFaceLoss(CLASSES, 30, 8, 3),
+        lambda: pml_losses.SubCenterArcFaceLoss(
+            num_classes=CLASSES, embedding_size=DIM, margin=30, scale=8, sub_centers=3
+        ),
+    ),
+    "SoftTriple": Case(
+        lambda: losses.SoftTripleLoss(CLASSES, 4, 5, 0.2, 0.03),
+        lambda: pml_losses.SoftTripleLoss(CLASSES, DIM, 4, 5, 0.2, 0.03),
+        weights="fc",
+    ),
+    # The peer scales embeddings to length 1, so here they have it.
+    "Proxy-NCA": Case(
+        lambda: losses.ProxyNCALoss(CLASSES, 3.0),
+        lambda: pml_losses.ProxyNCALoss(CLASSES, DIM, softmax_scale=3),
+        weights="proxies",
+        columns=False,
+        unit=True,
+    ),
+    "Proxy-Anchor": Case(
+        lambda: losses.ProxyAnchorLoss(CLASSES),
+        lambda: pml_losses.ProxyAnchorLoss(CLASSES, DIM),
+        weights="proxies",
+        columns=False,
+    ),
+    "P2SGrad": Case(
+        lambda: losses.P2SGradLoss(CLASSES),
+        lambda: pml_losses.P2SGradLoss(DIM, CLASSES),
+        weights="weight",
+    ),
+}
+
+
+def both(case, extra):
+    """Our loss and the peer's with the same random vectors, and these."""
+    ours, theirs = case.ours(), case.theirs()
+    ours.proxies.build((None, DIM))
+    shape = tuple(ours.proxies.vectors.shape)
+    vectors = np.random.default_rng([SEED, 77, extra]).normal(size=shape).astype("float32")
+    if case.weights == "weight":
+        # The peer brings these to length 1 itself, outside of its gradient.
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    ours.proxies.vectors.assign(vectors)
+    with torch.no_grad():
+        getattr(theirs, case.weights).copy_(torch.tensor(vectors.T if case.columns else vectors))
+    return ours, theirs, vectors
+
+
+def inputs(case, extra):
+    x, y = batch(extra, dim=DIM, classes=CLASSES)
+    return (x / np.linalg.norm(x, axis=1, keepdims=True) if case.unit else x), y
+
+
+def along_the_sphere(slope, x):
+    return slope - (slope * x).sum(1, keepdims=True) * x
+
+
+@pytest.mark.parametrize("extra", range(2))
+@pytest.mark.parametrize("name", CASES)
+def test_value_and_both_gradients(name, extra):
+    case = CASES[name]
+    x, y = inputs(case, extra)
+    ours, theirs, vectors = both(case, extra)
+    value, slope = value_and_gradient(lambda z: ours(y, z), x)
+
+    def of_vectors(w):
+        with keras.StatelessScope([(ours.proxies.vectors, w)]):
+            return ours(y, x)
+
+    _, slope_of_vectors = value_and_gradient(of_vectors, vectors)
+    tensor = torch.tensor(x, requires_grad=True)
+    expected = theirs(tensor, torch.tensor(y))
+    expected.backward()
+    weights = getattr(theirs, case.weights).grad.numpy()
+    weights = weights.T if case.columns else weights
+    wanted = tensor.grad.numpy()
+    if case.unit:
+        slope, wanted = along_the_sphere(slope, x), along_the_sphere(wanted, x)
+    if case.weights == "weight":
+        # The peer's gradient points off the sphere that it then throws its vectors back to.
+        weights = along_the_sphere(weights, vectors)
+    np.testing.assert_allclose(value, expected.item(), rtol=1e-4, err_msg=TOLD)
+    for found, other in ((slope, wanted), (slope_of_vectors, weights)):
+        limit = 2e-5 * np.abs(other).max()
+        np.testing.assert_allclose(found, other, rtol=2e-3, atol=limit, err_msg=TOLD)
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name != "P2SGrad"])
+def test_ten_steps_of_sgd(name):
+    """A linear map and the class vectors, trained side by side."""
+    case = CASES[name]
+    ours, theirs, vectors = both(case, 5)
+    kernel = np.random.default_rng([SEED, 88]).normal(size=(DIM, DIM)).astype("float32") / 3
+    peer = torch.nn.Parameter(torch.tensor(kernel))
+    optimizer = torch.optim.SGD([peer, *theirs.parameters()], lr=0.02)
+    # What is trained, as one row of numbers.
+    mine = np.concatenate([kernel.ravel(), vectors.ravel()])
+
+    def parts(row):
+        of_map, of_classes = row[: DIM * DIM], row[DIM * DIM :]
+        return ops.reshape(of_map, (DIM, DIM)), ops.reshape(of_classes, vectors.shape)
+
+    def value_of(row, x, y):
+        mapped, own = parts(row)
+        z = ops.matmul(x, mapped)
+        z = z / ops.norm(z, axis=1, keepdims=True) if case.unit else z
+        with keras.StatelessScope([(ours.proxies.vectors, own)]):
+            return ours(y, z)
+
+    # JAX is slow step by step.
+    step_of = differentiated(value_of, jit=keras.backend.backend() == "jax")
+    for step in range(10):
+        x, y = inputs(case, 100 + step)
+        mine = mine - 0.02 * step_of(mine, x, y)[1]
+        optimizer.zero_grad()
+        z = torch.tensor(x) @ peer
+        z = z / z.norm(dim=1, keepdim=True) if case.unit else z
+        theirs(z, torch.tensor(y)).backward()
+        optimizer.step()
+    weights = getattr(theirs, case.weights).detach().numpy()
+    weights = weights.T if case.columns else weights
+    mapped, own = map(ops.convert_to_numpy, parts(mine))
+    for found, other in ((mapped, peer.detach().numpy()), (own, weights)):
+        limit = 1e-3 * np.abs(other).max()
+        np.testing.assert_allclose(found, other, rtol=5e-3, atol=limit, err_msg=TOLD)
+    assert np.abs(mapped - kernel).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("settings", "theirs"),
+    [
+        ({"learn_beta": True, "nu": 0.2}, {"learn_beta": True, "nu": 0.2}),
+        (
+            {"learn_beta": True, "num_classes": CLASSES, "nu": 0.1},
+            {"learn_beta": True, "num_classes": CLASSES, "nu": 0.1},
+        ),
+    ],
+)
+def test_a_learned_boundary(settings, theirs):
+    x, y = batch(30, dim=DIM, classes=CLASSES)
+    ours = losses.MarginLoss(0.3, 4.0, **settings)
+    ours.boundaries.build((None, DIM))
+    peer = pml_losses.MarginLoss(0.3, beta=4.0, distance=plain(), **theirs)
+    value, slope = value_and_gradient(lambda z: ours(y, z), x)
+    start = np.full(ours.boundaries.beta.shape, 4.0, "float32")
+
+    def of_beta(beta):
+        with keras.StatelessScope([(ours.boundaries.beta, beta)]):
+            return ours(y, x)
+
+    _, of_boundaries = value_and_gradient(of_beta, start)
+    tensor = torch.tensor(x, requires_grad=True)
+    expected = peer(tensor, torch.tensor(y))
+    expected.backward()
+    np.testing.assert_allclose(value, expected.item(), rtol=1e-4, err_msg=TOLD)
+    np.testing.assert_allclose(slope, tensor.grad.numpy(), rtol=2e-3, atol=1e-5, err_msg=TOLD)
+    np.testing.assert_allclose(
+        of_boundaries, peer.beta.grad.numpy(), rtol=2e-3, atol=1e-5, err_msg=TOLD
+    )
+
+
+def test_dynamic_soft_margin_of_a_first_batch():
+    """Later the peer adds counts of a batch to shares of all others; ours adds its shares."""
+    x, y = batch(40, dim=DIM, classes=CLASSES)
+    x = x / np.linalg.norm(x, axis=1, keepdims=True)
+    ours = losses.DynamicSoftMarginLoss()
+    ours.histogram.build((None, DIM))
+    expected = pml_losses.DynamicSoftMarginLoss()(torch.tensor(x), torch.tensor(y))
+    np.testing.assert_allclose(float(ours(y, x)), expected.item(), rtol=1e-3, err_msg=TOLD)
+
+
+# Not NCA: the peer compares an item with its own copy in the queue there.
+QUEUED = {
+    "contrastive": (
+        lambda memory: losses.ContrastiveLoss(4.0, 0.2, memory=memory),
+        lambda: pml_losses.ContrastiveLoss(0.2, 4.0, distance=plain()),
+    ),
+    "triplet": (
+        lambda memory: losses.TripletLoss(0.3, mining="all", memory=memory),
+        lambda: pml_losses.TripletMarginLoss(0.3, distance=plain()),
+    ),
+    "multi-similarity": (
+        lambda memory: losses.MultiSimilarityLoss(memory=memory),
+        pml_losses.MultiSimilarityLoss,
+    ),
+    "circle": (lambda memory: losses.CircleLoss(memory=memory), pml_losses.CircleLoss),
+    "NT-Xent": (
+        lambda memory: losses.NTXentLoss(0.3, memory=memory),
+        lambda: pml_losses.NTXentLoss(0.3),
+    ),
+    "SupCon": (
+        lambda memory: losses.SupConLoss(0.3, memory=memory),
+        lambda: pml_losses.SupConLoss(0.3),
+    ),
+    "tuplet margin": (
+        lambda memory: losses.TupletMarginLoss(memory=memory),
+        pml_losses.TupletMarginLoss,
+    ),
+    "margin": (
+        lambda memory: losses.MarginLoss(0.3, 4.0, memory=memory),
+        lambda: pml_losses.MarginLoss(0.3, beta=4.0, distance=plain()),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", QUEUED)
+def test_a_queue_over_many_batches(name):
+    """The peer's queue gives the same value in each batch, also after it went round twice."""
+    make, make_peer = QUEUED[name]
+    memory = CrossBatchMemory(50)
+    memory.build((None, DIM))
+    ours = make(memory)
+    for layer in ours.layers:
+        if not layer.built:
+            layer.build((None, DIM))
+    peer = pml_losses.CrossBatchMemory(make_peer(), DIM, 50)
+    for step in range(7):
+        x, y = batch(50 + step, size=20, dim=DIM, classes=CLASSES)
+        with listening() as told:
+            value = ours(y, x)
+        for variable, new in told.kept:
+            variable.assign(new)
+        expected = peer(torch.tensor(x), torch.tensor(y)).item()
+        np.testing.assert_allclose(float(value), expected, rtol=1e-4, err_msg=f"{step}, {TOLD}")

@@ -1,0 +1,510 @@
+"""examples/serve.py as a process of its own, over HTTP with a real client."""
+
+import asyncio
+import contextlib
+import importlib.util
+import io
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from urllib.parse import quote
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_metric.data import ImageLoader
+from keras_metric.search import Index
+
+httpx = pytest.importorskip("httpx", reason='needs pip install "keras_metric[dev]"')
+pytest.importorskip("fastapi", reason='needs pip install "keras_metric[serve]"')
+pytest.importorskip("uvicorn", reason='needs pip install "keras_metric[serve]"')
+
+SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "serve.py"
+PNG, JPEG = {"Content-Type": "image/png"}, {"Content-Type": "image/jpeg"}
+
+
+def picture(seed, size=(16, 16), kind="PNG"):
+    pixels = np.random.default_rng(seed).integers(256, size=(*size, 3)).astype("uint8")
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, kind)
+    return file.getvalue()
+
+
+def start(folder, *more):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    arguments = ["--encoder", folder / "encoder.keras", "--index", folder / "people"]
+    arguments += ["--threshold", "1e-4", "--port", str(port), "--max-bytes", "100000", *more]
+    process = subprocess.Popen(
+        [sys.executable, SCRIPT, *arguments],
+        stderr=subprocess.PIPE,
+        env={**os.environ, "KERAS_BACKEND": "tensorflow"},
+    )
+    client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30)
+    for _ in range(600):
+        if process.poll() is not None:
+            raise AssertionError(process.stderr.read().decode())
+        try:
+            client.get("/")
+            return process, client
+        except httpx.TransportError:
+            time.sleep(0.1)
+    raise AssertionError("the service did not start in a minute")
+
+
+def stop(process, client, how):
+    client.close()
+    process.send_signal(how)
+    process.wait(30)
+    process.stderr.close()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("serve")
+    keras.utils.set_random_seed(0)
+    encoder = keras.Sequential(
+        [
+            keras.Input((16, 16, 3)),
+            keras.layers.Rescaling(1 / 255, offset=-0.5),
+            keras.layers.Flatten(),
+            keras.layers.Dense(16),
+        ]
+    )
+    encoder.save(folder / "encoder.keras")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def service(folder):
+    process, client = start(folder)
+    yield client
+    stop(process, client, signal.SIGTERM)
+    # On its way out it folded its journal in.
+    index = Index.load(folder / "people")
+    assert index.dim == 16 and not list((folder / "people").glob("*.new"))
+
+
+@contextlib.contextmanager
+def in_process(folder, index, **thresholds):
+    """A client of the application itself, for an index that a test made."""
+    from starlette.testclient import TestClient
+
+    spec = importlib.util.spec_from_file_location("serve", SCRIPT)
+    serve = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(serve)
+    encoder = keras.saving.load_model(folder / "encoder.keras")
+    uploads = serve.Uploads(100_000, 1_000_000, 30.0)
+    found = serve.thresholds_of(index, thresholds.get("threshold"), thresholds.get("verify"))
+    app = serve.make_app(encoder, index, folder / "other", found, 8, uploads)
+    index.keep(folder / "other")
+    with TestClient(app) as client:
+        yield client
+
+
+def embedded(folder, *pictures):
+    encoder = keras.saving.load_model(folder / "encoder.keras")
+    load = ImageLoader((16, 16))
+    return encoder.predict(np.stack([load(data) for data in pictures]), verbose=0)
+
+
+def test_enrol_identify_verify_forget(service):
+    enrolled = service.post("/enrol?label=ann", content=picture(1), headers=PNG)
+    assert enrolled.status_code == 201 and enrolled.json()["label"] == "ann"
+    key = enrolled.json()["id"]
+    jpeg = {"Content-Type": "image/jpeg; charset=binary"}
+    named = {"label": "bob", "id": "b/1"}
+    bob = service.post("/enrol", params=named, content=picture(2, kind="JPEG"), headers=jpeg)
+    assert bob.json() == {"id": "b/1", "label": "bob"}
+    found = service.post("/identify", content=picture(1), headers=PNG).json()
+    assert found["label"] == "ann" and found["distance"] == pytest.approx(0, abs=1e-6)
+    stranger = service.post("/identify", content=picture(3), headers=PNG).json()
+    assert stranger["label"] is None and stranger["distance"] > 1e-4
+    verify = f"/verify?id={key}"
+    assert service.post(verify, content=picture(1), headers=PNG).json()["same"] is True
+    assert service.post(verify, content=picture(2), headers=PNG).json()["same"] is False
+    assert service.delete(f"/items/{key}").status_code == 204
+    assert service.post("/identify", content=picture(1), headers=PNG).json()["label"] is None
+    assert service.delete("/labels/bob").status_code == 204
+    assert service.post("/enrol?label=carl", content=picture(4), headers=PNG).status_code == 201
+
+
+def test_what_is_wrong_is_the_clients(service):
+    before = service.get("/").json()
+
+    def post(path, content, kind="image/png"):
+        return service.post(path, content=content, headers={"Content-Type": kind}).status_code
+
+    good = picture(5)
+    assert post("/enrol", good) == 422
+    assert post("/enrol?label=", good) == 422
+    assert post(f"/enrol?label={'x' * 201}", good) == 422
+    assert post("/identify", good, "text/plain") == 415
+    assert post("/identify", good, "image/jpeg") == 422
+    assert post("/identify", b"not a picture") == 422
+    assert post("/identify", b"") == 422
+    assert post("/identify", good[: len(good) // 2]) == 422
+    assert post("/identify", b"x" * 100_001) == 413
+    assert post("/verify?id=nobody", good) == 404
+    assert post("/enrol?label=x&kind=integer", good) == 422
+    assert post("/enrol?label=x&kind=float", good) == 422
+    # Sent in pieces, without a length that could be refused at once.
+    assert post("/identify", (b"x" * 1000 for _ in range(200))) == 413
+    huge = io.BytesIO()
+    Image.new("1", (6000, 6000)).save(huge, "PNG")
+    assert len(huge.getvalue()) < 100_000
+    refused = service.post("/identify", content=huge.getvalue(), headers=PNG)
+    assert refused.status_code == 422 and "25,000,000" in refused.json()["detail"]
+    assert service.delete("/items/nobody").status_code == 404
+    assert service.delete("/labels/nobody").status_code == 404
+    assert service.get("/enrol").status_code == 405
+    service.post("/enrol?label=dora&id=d", content=good, headers=PNG)
+    assert post("/enrol?label=dora&id=d", good) == 409
+    service.delete("/items/d")
+    assert service.get("/").json() == before
+
+
+def test_many_at_once_get_their_own_answers(service):
+    pictures = [picture(100 + n) for n in range(40)]
+
+    async def work():
+        async with httpx.AsyncClient(base_url=service.base_url, timeout=60) as client:
+            await asyncio.gather(
+                *[
+                    client.post(f"/enrol?label=p{n}", content=data, headers=PNG)
+                    for n, data in enumerate(pictures)
+                ]
+            )
+            found = await asyncio.gather(
+                *[client.post("/identify", content=data, headers=PNG) for data in pictures]
+            )
+            return [answer.json()["label"] for answer in found]
+
+    assert asyncio.run(work()) == [f"p{n}" for n in range(40)]
+
+
+def test_a_burst_is_answered_or_asked_to_come_back(service):
+    async def work():
+        limits = httpx.Limits(max_connections=None)
+        async with httpx.AsyncClient(
+            base_url=service.base_url, timeout=120, limits=limits
+        ) as client:
+            posts = [
+                client.post("/identify", content=picture(1, (400, 400), "JPEG"), headers=JPEG)
+                for _ in range(600)
+            ]
+            return [answer.status_code for answer in await asyncio.gather(*posts)]
+
+    assert set(asyncio.run(work())) <= {200, 503}
+    assert service.post("/identify", content=picture(1), headers=PNG).status_code == 200
+
+
+@pytest.mark.slow
+def test_a_kill_loses_nobody(folder):
+    other = folder / "killed"
+    other.mkdir()
+    (other / "encoder.keras").symlink_to(folder / "encoder.keras")
+    process, client = start(other)
+    answered = []
+    for n in range(20):
+        answered.append(client.post(f"/enrol?label=p{n}", content=picture(n), headers=PNG).json())
+    client.delete("/labels/p3")
+    stop(process, client, signal.SIGKILL)
+    index = Index.load(other / "people")
+    assert {item.id: item.label for item in index} == {
+        answer["id"]: answer["label"] for answer in answered if answer["label"] != "p3"
+    }
+    process, client = start(other)
+    assert client.post("/identify", content=picture(7), headers=PNG).json()["label"] == "p7"
+    stop(process, client, signal.SIGTERM)
+    assert len(Index.load(other / "people")) == 19
+
+
+# Every character that JSON allows in a string, a few at a time, and names that a path would change.
+NAMES = [
+    "Sales/Ann",
+    "/",
+    "a//b/",
+    ".",
+    "..",
+    "a/../b",
+    "%2F",
+    "%",
+    "?label=x&id=y#z",
+    "+ +",
+    " ",
+    "7",
+    "-1",
+    'zz" or id < "',
+    "\\",
+    "".join(map(chr, range(32))),
+    "".join(map(chr, range(127, 161))),
+    "\u2028\ufeff\ufffd\uffff",
+    "\U0001f600 \u0301 \u202e \u4e2d",
+]
+
+
+def test_every_name_that_is_enrolled_can_be_found_and_forgotten(service):
+    before = service.get("/").json()
+    for name in NAMES:
+        named = {"label": name, "id": name}
+        enrolled = service.post("/enrol", params=named, content=picture(7), headers=PNG)
+        assert enrolled.status_code == 201 and enrolled.json() == {"id": name, "label": name}
+        found = service.post("/identify", content=picture(7), headers=PNG).json()
+        assert found["label"] == name
+        same = service.post("/verify", params={"id": name}, content=picture(7), headers=PNG)
+        assert same.json()["same"] is True, name
+        assert service.delete("/items", params={"id": name}).status_code == 204, name
+        service.post("/enrol", params=named, content=picture(7), headers=PNG)
+        assert service.delete("/labels", params={"label": name}).status_code == 204, name
+        assert service.delete("/labels", params={"label": name}).status_code == 404
+        if {".", ".."} & set(name.split("/")) or "\n" in name:
+            continue  # Clients take dots out of a path, and the router ends at a line break.
+        service.post("/enrol", params=named, content=picture(7), headers=PNG)
+        assert service.delete(f"/items/{quote(name, safe='')}").status_code == 204, name
+        service.post("/enrol", params=named, content=picture(7), headers=PNG)
+        assert service.delete(f"/labels/{quote(name, safe='')}").status_code == 204, name
+    assert service.get("/").json() == before
+
+
+def test_an_index_with_integers(folder):
+    index = Index(16)
+    index.add(embedded(folder, *[picture(n) for n in range(4)]), [10, 11, 12, -13])
+    with in_process(folder, index, threshold=1e-4) as client:
+        found = client.post("/identify", content=picture(1), headers=PNG).json()
+        assert found["label"] == 11
+        assert client.post("/verify?id=1", content=picture(1), headers=PNG).json()["same"] is True
+        assert client.post("/verify?id=2", content=picture(1), headers=PNG).json()["same"] is False
+        assert client.post("/verify?id=01", content=picture(1), headers=PNG).status_code == 404
+        assert client.delete("/items/3").status_code == 204
+        assert client.delete("/labels/12").status_code == 204
+        made = client.post("/enrol?label=14", content=picture(5), headers=PNG).json()
+        assert made == {"id": 4, "label": 14}
+        made = client.post("/enrol?label=10&id=99", content=picture(6), headers=PNG).json()
+        assert made == {"id": 99, "label": 10}
+        text = client.post("/enrol?label=10&kind=string&id=x", content=picture(8), headers=PNG)
+        assert text.json() == {"id": "x", "label": "10"}
+        # Both are there now, so the text alone is not enough.
+        assert client.delete("/labels/10").status_code == 409
+        assert client.delete("/labels/10?kind=string").status_code == 204
+        assert client.delete("/labels/10").status_code == 204
+        assert {(item.id, item.label) for item in index} == {(1, 11), (4, 14)}
+
+
+@pytest.mark.parametrize("rules", [("nearest",), ("verify",), ("nearest", "verify")])
+def test_each_rule_has_its_own_threshold(folder, rules):
+    index = Index(16)
+    vectors = embedded(folder, *[picture(n) for n in range(20)])
+    index.add(vectors, [f"p{n % 10}" for n in range(20)])
+    probe = picture(30)
+    nearest = index.search(embedded(folder, probe))[0][0]
+    for rule in rules:
+        index.calibrate(rule=rule, false_match_rate=0.5)
+    # Distances around that of the probe: the two rules must differ on the same picture.
+    limits = {"nearest": nearest.distance * 0.9, "verify": nearest.distance * 1.1}
+    for rule in rules:
+        point = index.operating_points[rule]
+        index.operating_points[rule] = point._replace(threshold=limits[rule])
+    with in_process(folder, index) as client:
+        assert client.get("/").json()["thresholds"] == {rule: limits[rule] for rule in rules}
+        identified = client.post("/identify", content=probe, headers=PNG)
+        verified = client.post(f"/verify?id={nearest.id}", content=probe, headers=PNG)
+        if "nearest" in rules:
+            assert identified.json()["label"] is None
+        else:
+            assert identified.status_code == 409 and "calibrate" in identified.json()["detail"]
+        if "verify" in rules:
+            assert verified.json()["same"] is True
+        else:
+            assert verified.status_code == 409 and "calibrate" in verified.json()["detail"]
+
+
+def test_infinite_thresholds_are_null(folder):
+    index = Index(16)
+    with in_process(folder, index, threshold=float("inf")) as client:
+        answer = client.get("/")
+        assert json.loads(answer.text)["thresholds"] == {"nearest": None, "verify": None}
+        assert client.post("/identify", content=picture(1), headers=PNG).json() == {
+            "label": None,
+            "distance": None,
+        }
+        client.post("/enrol?label=ann", content=picture(2), headers=PNG)
+        assert client.post("/identify", content=picture(1), headers=PNG).json()["label"] == "ann"
+
+
+def test_images_are_read_as_the_loader_reads_them(service, folder):
+    grey = np.random.default_rng(3).integers(256, size=(16, 16)).astype("uint8")
+
+    def saved(image, kind="PNG", **saving):
+        file = io.BytesIO()
+        image.save(file, kind, **saving)
+        return file.getvalue()
+
+    service.post("/enrol?label=grey", content=saved(Image.fromarray(grey)), headers=PNG)
+    deep = saved(Image.fromarray(grey.astype("uint16") * 257))
+    found = service.post("/identify", content=deep, headers=PNG).json()
+    assert found["label"] == "grey" and found["distance"] < 1e-6
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = saved(Image.fromarray(np.ascontiguousarray(np.rot90(grey))), exif=exif)
+    found = service.post("/identify", content=turned, headers=PNG).json()
+    assert found["label"] == "grey" and found["distance"] < 1e-6
+    for data, kind in ((picture(50, (40, 24)), "png"), (picture(51, (9, 30), "JPEG"), "jpeg")):
+        label = {"label": kind, "id": kind}
+        head = {"Content-Type": f"image/{kind}"}
+        service.post("/enrol", params=label, content=data, headers=head)
+        index = Index(16)
+        index.add(embedded(folder, data), [kind])
+        found = service.post("/identify", content=data, headers=head).json()
+        assert found["label"] == kind and found["distance"] < 1e-6
+    for label in ("grey", "png", "jpeg"):
+        service.delete(f"/labels/{label}")
+
+
+def test_no_answer_shows_an_address(service):
+    for data in (b"", b"x", picture(1)[:60], picture(1)[:-100]):
+        answer = service.post("/identify", content=data, headers=PNG)
+        assert answer.status_code == 422
+        assert "0x" not in answer.text and "BytesIO" not in answer.text
+
+
+def test_changes_at_once_lose_nothing(service):
+    pictures = [picture(200 + n) for n in range(24)]
+    wrong = []
+
+    def one(n):
+        with httpx.Client(base_url=service.base_url, timeout=60) as client:
+            for _ in range(3):
+                client.post(f"/enrol?label=q{n}&id=q{n}", content=pictures[n], headers=PNG)
+                found = client.post("/identify", content=pictures[n], headers=PNG).json()["label"]
+                gone = client.delete(f"/items/q{n}").status_code
+                if found != f"q{n}" or gone != 204:
+                    wrong.append((n, found, gone))
+
+    before = service.get("/").json()
+    threads = [threading.Thread(target=one, args=(n,)) for n in range(24)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong and service.get("/").json() == before
+
+
+def open_upload(service, length, sent):
+    """A client that begins an upload and never ends it."""
+    client = socket.create_connection((service.base_url.host, service.base_url.port))
+    client.sendall(
+        b"POST /identify HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+        + b"Content-Length: %d\r\n\r\n" % length
+        + b"x" * sent
+    )
+    return client
+
+
+def answer_of(client, seconds=30):
+    client.settimeout(seconds)
+    with contextlib.suppress(ConnectionError):
+        return client.recv(1000).split(b"\r\n")[0]
+    return b""
+
+
+def resident(process):
+    pages = Path(f"/proc/{process.pid}/statm").read_text().split()[1]
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the memory of a process from /proc")
+def test_slow_clients(folder):
+    """Uploads that never end: bounded memory, an answer in time, and a server that stops."""
+    other = folder / "slow"
+    other.mkdir()
+    (other / "encoder.keras").symlink_to(folder / "encoder.keras")
+    limits = ["--max-bytes", "5000000", "--max-total-bytes", "30000000", "--read-seconds", "3"]
+    limits += ["--stop-seconds", "1"]
+    process, client = start(other, *limits)
+    lines = []
+    reading = threading.Thread(target=lambda: lines.extend(process.stderr))
+    reading.start()
+    try:
+        client.post("/enrol?label=ann", content=picture(1), headers=PNG)
+        before = resident(process)
+        # Without a bound these would take 490 MB.
+        uploads = [open_upload(client, 4_950_000, 4_900_000) for _ in range(100)]
+        assert resident(process) - before < 120e6
+        answers = [answer_of(upload) for upload in uploads]
+        # Those within the bound run into the time limit; others are refused at once.
+        assert {answer.split(b" ")[1] for answer in answers if answer} <= {b"408", b"503"}
+        assert any(b"408" in answer for answer in answers)
+        for upload in uploads:
+            upload.close()
+        # A header that never ends, and a connection that sends nothing.
+        half = socket.create_connection((client.base_url.host, client.base_url.port))
+        half.sendall(b"GET / HTTP/1.1\r\nHost:")
+        silent = socket.create_connection((client.base_url.host, client.base_url.port))
+        assert answer_of(half) == b"" and answer_of(silent) == b""
+        half.close()
+        silent.close()
+        assert client.post("/identify", content=picture(1), headers=PNG).json()["label"] == "ann"
+        # A client that hangs up leaves no traceback.
+        open_upload(client, 1000, 10).close()
+        time.sleep(0.5)
+        # With an upload open, the server stops all the same, and loses nothing.
+        uploads = [open_upload(client, 4_950_000, 10) for _ in range(5)]
+        client.post("/enrol?label=bob", content=picture(2), headers=PNG)
+        client.close()
+        asked = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        process.wait(20)
+        assert time.monotonic() - asked < 15
+        for upload in uploads:
+            upload.close()
+    finally:
+        process.kill()
+        process.wait()
+        reading.join()
+        process.stderr.close()
+    text = b"".join(lines).decode()
+    assert "Traceback" not in text, text
+    assert sorted(Index.load(other / "people").labels) == ["ann", "bob"]
+
+
+@pytest.mark.parametrize("given", ["nan", "NaN", "-nan", "x"])
+def test_a_threshold_must_be_a_number(folder, given):
+    done = subprocess.run(
+        [sys.executable, SCRIPT, "--encoder", "e", "--index", "i", f"--threshold={given}"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2 and "--threshold" in done.stderr
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (16, 16, 1), (16, 16, 4), (12, 20, 3)])
+def test_encoders_of_other_images(tmp_path, shape):
+    encoder = keras.Sequential([keras.Input(shape), keras.layers.Flatten(), keras.layers.Dense(16)])
+    encoder.save(tmp_path / "encoder.keras")
+    with in_process(tmp_path, Index(16), threshold=0.0001) as client:
+        assert client.post("/enrol?label=a", content=picture(1), headers=PNG).status_code == 201
+        assert client.post("/identify", content=picture(1), headers=PNG).json()["label"] == "a"
+
+
+@pytest.mark.parametrize("shape", [(None, None, 3), (16, 16, 2), (16,), (4, 16, 16, 3)])
+def test_encoders_that_no_image_fits(tmp_path, shape):
+    image = keras.Input(shape)
+    flat = keras.layers.GlobalAveragePooling2D()(image) if len(shape) == 3 else image
+    flat = keras.layers.Flatten()(flat)
+    keras.Model(image, keras.layers.Dense(16)(flat)).save(tmp_path / "encoder.keras")
+    expected = "one image of a fixed size.*Received: input_shape="
+    with (
+        pytest.raises(ValueError, match=expected),
+        in_process(tmp_path, Index(16), threshold=0.1),
+    ):
+        pass

@@ -1,0 +1,526 @@
+"""The pictures say what they should, and the projector's files are what TensorBoard reads."""
+
+import io
+import sys
+import tracemalloc
+
+import keras
+import numpy as np
+import pytest
+from matplotlib import cbook
+from matplotlib.text import Text
+from PIL import Image
+from scipy.spatial.distance import cdist
+
+from keras_metric import viz
+from keras_metric.evaluation import pair_samples
+from keras_metric.viz._pair_draws import draw_pairs
+from keras_metric.viz._pixels import as_pixels, looks_like_images
+from keras_metric.viz._style import PALETTE, RIGHT, SYMBOLS, WRONG
+
+# Names that a folder may have: formulas, codes, halves of characters, HTML, nothing.
+STRANGE = (
+    *("$", "$x$", r"$\bad{$", "a\tb", "a\nb\r", "\x1b[31m", "a\0b", "a\x0b\x0c\x1c\x85b"),
+    *("a\u2028b", "latin\udce9", "<b>|`", "_under", "", "  ", "x" * 500),
+)
+
+
+def texts(figure):
+    return [axes.get_title() for axes in figure.axes]
+
+
+class TestNeighbors:
+    def test_right_and_wrong_by_colour_and_symbol(self):
+        x = np.array([[0.0], [1.0], [3.0], [7.0]])
+        images = np.zeros((4, 8, 8))
+        figure = viz.plot_neighbors(images, ["a", "b", "a", "a"], x, queries=[0, 3], k=2)
+        assert texts(figure) == ["a", "✗ b", "✓ a", "a", "✓ a", "✗ b"]
+        colours = [axes.title.get_color() for axes in figure.axes]
+        assert colours == ["black", WRONG, RIGHT, "black", RIGHT, WRONG]
+        assert [axes.get_xlabel() for axes in figure.axes[1:3]] == ["1", "3"]
+
+    def test_the_metric_orders_the_neighbors_and_is_named(self, rng):
+        x, images = rng.normal(size=(6, 4)), np.zeros((6, 8, 8))
+        for metric in ("cosine", "euclidean", "squared_euclidean", "manhattan"):
+            peers = {"manhattan": "cityblock", "squared_euclidean": "sqeuclidean"}
+            wanted = np.sort(cdist(x[:1], x[1:], peers.get(metric, metric))[0])
+            figure = viz.plot_neighbors(images, np.arange(6), x, queries=[0], k=5, metric=metric)
+            shown = [float(axes.get_xlabel()) for axes in figure.axes[1:]]
+            np.testing.assert_allclose(shown, wanted, rtol=5e-3)
+            name = metric.replace("_", " ")
+            assert figure.get_suptitle() == f"below each neighbour: its {name} distance"
+        assert "euclidean" in viz.plot_neighbors(images, np.arange(6), x).get_suptitle()
+        with pytest.raises(ValueError, match="`metric`"):
+            viz.plot_neighbors(images, np.arange(6), x, metric="hamming")
+
+    def test_without_labels_titles_stand_above_and_nothing_is_marked(self):
+        neighbors, names = np.array([[1, 2]]), ["a.png", "b.png", "c.png"]
+        shared = {"neighbors": neighbors, "queries": [0], "distances": neighbors / 4}
+        figure = viz.plot_neighbors(np.zeros((3, 8, 8)), None, titles=names, **shared)
+        assert texts(figure) == names and figure.get_suptitle() == ""
+        assert {axes.title.get_color() for axes in figure.axes} == {"black"}
+        with pytest.raises(ValueError, match="`titles`"):
+            viz.plot_neighbors(np.zeros((3, 8, 8)), None, titles=names[1:], **shared)
+
+    def test_copies_of_the_query_are_neighbors_and_it_is_not(self):
+        figure = viz.plot_neighbors(np.zeros((3, 8, 8)), [0, 1, 2], np.ones((3, 2)), queries=[1])
+        assert texts(figure) == ["1", "✗ 0", "✗ 2"]
+
+    def test_neighbors_of_an_index(self, digits):
+        images, labels = digits
+        neighbors = np.array([[5, 6, 7], [8, 9, 10]])
+        figure = viz.plot_neighbors(
+            images, labels, neighbors=neighbors, queries=[0, 1], k=2, class_names="ABCDEFGHIJ"
+        )
+        assert texts(figure) == ["A", "✗ F", "✗ G", "B", "✗ I", "✗ J"]
+
+    def test_the_choice_of_queries_is_seeded(self, digits):
+        images, labels = digits[0][:50], digits[1][:50]
+        x = images.reshape(50, -1)
+        first, again, other = (
+            texts(viz.plot_neighbors(images, labels, x, queries=4, seed=seed)) for seed in (0, 0, 1)
+        )
+        assert first == again != other
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (dict(), "either"),
+            (dict(embeddings=np.zeros((4, 2)), neighbors=np.zeros((1, 1))), "either"),
+            (dict(neighbors=np.zeros((1, 1), int), queries=3), "list the index"),
+            (dict(neighbors=np.zeros((2, 1), int), queries=[1]), "one row for each"),
+            (dict(embeddings=np.zeros((4, 2)), labels=[0]), "one label for each"),
+            (dict(embeddings=np.zeros((5, 2))), "one row for each of 4"),
+            (dict(embeddings=np.zeros((4, 2)), queries=[4]), "indices of items, 0 to 3"),
+            (dict(embeddings=np.zeros((4, 2)), queries=[[1]]), "a number or a list"),
+            # What an index finds nothing for is -1; that is no item, not the last one either.
+            (dict(neighbors=np.array([[1, -1]]), queries=[0]), "indices of items"),
+            (
+                dict(neighbors=np.array([[1]]), queries=[0], distances=np.zeros((1, 2))),
+                "shape of `neighbors`",
+            ),
+            (dict(embeddings=np.zeros((4, 2)), images=np.zeros((4, 2))), "height"),
+        ],
+    )
+    def test_errors(self, arguments, message):
+        arguments = {"images": np.zeros((4, 8, 8)), "labels": [0, 0, 1, 1], **arguments}
+        with pytest.raises(ValueError, match=message):
+            viz.plot_neighbors(**arguments)
+
+
+class TestEmbeddings:
+    def legend(self, figure):
+        return [text.get_text() for text in figure.legends[0].get_texts()]
+
+    def test_two_classes(self, rng):
+        figure = viz.plot_embeddings(rng.normal(size=(40, 5)), np.arange(40) % 2)
+        assert self.legend(figure) == ["0", "1"]
+
+    def test_two_thousand_classes(self, rng):
+        """Nine large classes and one of the small ones are named, the others counted."""
+        labels = np.concatenate([np.repeat(np.arange(9), 20), np.arange(2000)])
+        figure = viz.plot_embeddings(rng.normal(size=(len(labels), 3)), labels)
+        assert self.legend(figure) == ["1,990 other classes", *map(str, range(10))]
+
+    def test_points_are_the_widest_directions(self, rng):
+        """Against an eigendecomposition: coordinates up to sign, shares of variance."""
+        x = rng.normal(size=(50, 4)) * [1.0, 9.0, 3.0, 0.1]
+        figure = viz.plot_embeddings(x, np.zeros(50))
+        points = figure.axes[0].collections[0].get_offsets()
+        values, vectors = np.linalg.eigh(np.cov(x.T))
+        wanted = (x - x.mean(axis=0)) @ vectors[:, [3, 2]]
+        np.testing.assert_allclose(np.abs(points), np.abs(wanted), atol=1e-6)
+        assert figure.axes[0].get_xlabel() == f"PCA 1 ({values[3] / values.sum():.0%} of variance)"
+
+    def test_panels_share_their_points(self, rng):
+        before, labels = rng.normal(size=(90, 4)), np.arange(90) % 3
+        figure = viz.plot_embeddings({"a": before, "b": 2 * before}, labels, max_points=30)
+        assert texts(figure) == ["a", "b"]
+        a, b = ([c.get_offsets() for c in axes.collections] for axes in figure.axes)
+        assert sum(map(len, a)) == 30
+        np.testing.assert_allclose(2 * np.concatenate(a), np.concatenate(b), atol=1e-6)
+
+    def test_tsne_keeps_groups(self, rng):
+        labels = np.arange(30) % 3
+        x = 30 * np.eye(6)[labels] + rng.normal(size=(30, 6))
+        figure = viz.plot_embeddings(x, labels, method="tsne")
+        groups = [collection.get_offsets() for collection in figure.axes[0].collections]
+        inside = max(cdist(group, group).max() for group in groups)
+        between = min(cdist(groups[i], groups[j]).min() for i, j in ((0, 1), (0, 2), (1, 2)))
+        assert between > inside
+
+    def test_umap_is_given_what_it_needs_or_asked_for(self, rng, monkeypatch):
+        monkeypatch.setitem(sys.modules, "umap", None)
+        x = rng.normal(size=(6, 3))
+        with pytest.raises(ImportError, match=r"pip install .keras_metric\[umap\]"):
+            viz.plot_embeddings(x, np.zeros(6), method="umap")
+
+        class Double:
+            def __init__(self, n_neighbors, init, random_state, n_jobs):
+                assert (n_neighbors, init.shape, random_state) == (5, (6, 2), 7)
+
+            def fit_transform(self, given):
+                return given[:, :2]
+
+        monkeypatch.setitem(sys.modules, "umap", type(sys)("umap"))
+        sys.modules["umap"].UMAP = Double
+        figure = viz.plot_embeddings(x, np.zeros(6), method="umap", seed=7)
+        np.testing.assert_allclose(figure.axes[0].collections[0].get_offsets(), x[:, :2], 1e-5)
+
+    def test_thumbnails_do_not_cover_each_other(self, digits):
+        images, labels = digits[0][:300], digits[1][:300]
+        figure = viz.plot_embeddings(images.reshape(300, -1), labels, images=images)
+        axes = figure.axes[0]
+        figure.draw_without_rendering()
+        boxes = [artist.get_window_extent() for artist in axes.artists]
+        assert len(boxes) > 20
+        corners = np.array([[box.x0, box.y0] for box in boxes])
+        gaps = np.abs(corners[:, None] - corners).max(axis=2) + 1e9 * np.eye(len(boxes))
+        assert gaps.min() >= max(box.width for box in boxes)
+
+    @pytest.mark.parametrize(
+        ("method", "shape"),
+        [("pca", (1, 3)), ("pca", (2, 1)), ("pca", (5, 4)), ("tsne", (1, 3)), ("tsne", (5, 1))],
+    )
+    def test_collapsed_and_tiny_sets(self, method, shape):
+        figure = viz.plot_embeddings(np.ones(shape), np.arange(shape[0]), method=method)
+        assert len(figure.axes[0].collections) == shape[0]
+
+    def test_pictures_of_other_items_are_refused(self):
+        with pytest.raises(ValueError, match="one image for each of 4 embeddings. Received: 3"):
+            viz.plot_embeddings(np.eye(4), [0, 0, 1, 1], np.zeros((3, 8, 8)))
+
+    def test_errors(self):
+        with pytest.raises(ValueError, match="one of"):
+            viz.plot_embeddings(np.ones((2, 2)), [0, 1], method="mds")
+        with pytest.raises(ValueError, match="same items"):
+            viz.plot_embeddings({"a": np.ones((2, 2)), "b": np.ones((3, 2))}, [0, 1])
+        with pytest.raises(ValueError, match="finite"):
+            viz.plot_embeddings([[np.nan, 0.0]], [0])
+
+
+@pytest.mark.touches_keras
+class TestDistances:
+    def drawn(self, figure):
+        """The shares of both histograms, from their outlines."""
+        return [patch.get_data().values for patch in figure.axes[0].patches[1::2]]
+
+    def test_all_pairs_of_a_small_set(self, rng):
+        x, labels = rng.normal(size=(30, 3)).astype("float32"), rng.integers(0, 4, 30)
+        figure = viz.plot_distances(x, labels)
+        matrix, upper = cdist(x, x), np.triu(np.ones((30, 30), bool), 1)
+        same = labels[:, None] == labels
+        edges = figure.axes[0].patches[0].get_data().edges
+        for share, kind in zip(self.drawn(figure), (same, ~same)):
+            wanted = np.histogram(matrix[upper & kind], edges)[0] / (upper & kind).sum()
+            # A distance that rounds across an edge moves by one bin.
+            np.testing.assert_allclose(share.cumsum(), wanted.cumsum(), atol=0.02)
+
+    def test_a_draw_is_like_all_pairs(self, rng):
+        """Unequal classes: each pair must be as likely as every other."""
+        labels = np.repeat([0, 1, 2], [200, 30, 5])
+        x = rng.normal(size=(235, 2)) * np.array([1.0, 4.0, 20.0])[labels][:, None]
+        few, all_pairs = (viz.plot_distances(x, labels, max_pairs=n) for n in (15_000, 10**6))
+        for mine, wanted in zip(self.drawn(few), self.drawn(all_pairs)):
+            assert np.abs(mine.cumsum() - wanted.cumsum()).max() < 0.02
+
+    def test_overlap(self):
+        apart = viz.plot_distances(np.array([[0.0], [0.1], [9.0], [9.1]]), [0, 0, 1, 1])
+        assert texts(apart) == ["overlap of the two: 0%"]
+        collapsed = viz.plot_distances(np.ones((6, 2)), [0, 0, 0, 1, 1, 1])
+        assert texts(collapsed) == ["overlap of the two: 100%"]
+
+    def test_blocks_of_pairs_are_joined(self, rng, monkeypatch):
+        x, labels = rng.normal(size=(40, 3)), rng.integers(0, 4, 40)
+        pairs = draw_pairs(labels, 300, 0)
+        monkeypatch.setattr("keras_metric.evaluation.pair_samples._VALUES", 50)
+        for first, second in pairs:
+            wanted = np.linalg.norm(x[first] - x[second], axis=1)
+            measured = pair_samples.measure(x, (first, second), "euclidean")
+            np.testing.assert_allclose(measured, wanted, rtol=1e-5)
+
+    def test_few_pairs_of_two_classes_among_many_items(self, rng):
+        """All of them, each once, without a mask of items by items."""
+        labels = rng.permutation(np.repeat([0, 1, 2], [4000, 1, 2]))
+        tracemalloc.start()
+        _, (first, second) = draw_pairs(labels, 20_000, 0)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert (labels[first] != labels[second]).all() and peak < 5e6
+        pairs = set(map(frozenset, zip(first.tolist(), second.tolist())))
+        assert len(first) == len(pairs) == 4000 * 3 + 2
+
+    @pytest.mark.parametrize("labels", [[0, 0, 0], [0, 1, 2]])
+    def test_needs_both_kinds_of_pairs(self, labels):
+        with pytest.raises(ValueError, match="two classes"):
+            viz.plot_distances(np.ones((3, 2)), labels)
+
+
+class TestRoc:
+    def test_the_curve_is_the_counts(self, rng):
+        same = np.arange(60) % 2
+        scores = rng.normal(1.0 - same)
+        figure = viz.plot_roc(scores, same, log=False)
+        line = figure.axes[0].lines[0]
+        for far, tar in zip(line.get_xdata(), line.get_ydata()):
+            thresholds = [-np.inf, *scores]
+            pairs = [((scores[same == 0] <= t).mean(), (scores[same == 1] <= t).mean())
+                     for t in thresholds]  # fmt: skip
+            assert any(np.allclose((far, tar), pair) for pair in pairs)
+        assert len(line.get_xdata()) == 61
+
+    def test_several_curves_have_names_and_looks_of_their_own(self, rng):
+        same = np.arange(60) % 2
+        scores = {"raw": rng.normal(size=60), "trained": rng.normal(size=60) + 3 * same}
+        figure = viz.plot_roc(scores, same, larger_is_closer=True)
+        first, second = figure.axes[0].lines[:2]
+        assert [t.get_text().split(":")[0] for t in figure.legends[0].get_texts()] == [*scores]
+        assert first.get_color() != second.get_color()
+        assert first.get_linestyle() != second.get_linestyle()
+        assert figure.axes[0].get_xscale() == "log" and first.get_xdata().min() > 0
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (([0.1, 0.2], [1, 1]), "same and different"),
+            (({}, [1, 0]), "at least one"),
+            (([0.1], [1, 0]), "one number for each pair"),
+        ],
+    )
+    def test_errors_name_the_way_out(self, arguments, message):
+        with pytest.raises(ValueError, match=message):
+            viz.plot_roc(*arguments)
+
+
+class TestProjector:
+    def config(self, folder):
+        """The file as TensorBoard's own protocol buffer reads it."""
+        from google.protobuf import text_format
+        from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
+
+        text = (folder / "projector_config.pbtxt").read_text()
+        return text_format.Parse(text, ProjectorConfig())
+
+    def test_files(self, tmp_path, rng):
+        x = rng.normal(size=(10, 3)).astype("float32")
+        images = rng.integers(0, 256, (10, 12, 20, 3)).astype("uint8")
+        viz.write_projector(tmp_path, x, np.arange(10) % 3, images, name="a")
+        (entry,) = self.config(tmp_path).embeddings
+        assert (entry.tensor_name, list(entry.tensor_shape)) == ("a", [10, 3])
+        stored = np.fromfile(tmp_path / entry.tensor_path, "<f4").reshape(10, 3)
+        np.testing.assert_array_equal(stored, x)
+        assert (tmp_path / entry.metadata_path).read_text().split() == list("0120120120")
+        assert list(entry.sprite.single_image_dim) == [20, 12]  # width, height
+        with Image.open(tmp_path / entry.sprite.image_path) as picture:
+            sheet = np.asarray(picture)
+        assert sheet.shape == (48, 80, 3)  # four by four
+        np.testing.assert_array_equal(sheet[12:24, 20:40], images[5])
+        assert not sheet[24:36, 40:60].any()
+
+    def test_names_stand_side_by_side(self, tmp_path):
+        (tmp_path / "projector_config.pbtxt").write_text(
+            '# "embeddings {" in a comment\nmodel_checkpoint_path: "w"\n'
+            'embeddings {\n tensor_name: "old } {"\n tensor_path: "x"\n'
+            ' sprite { image_path: "}" }\n}\n'
+        )
+        for name, rows in (("a", 2), ("b", 3), ("a", 4)):
+            viz.write_projector(tmp_path, np.ones((rows, 2)) / 3, name=name)
+        config = self.config(tmp_path)
+        assert config.model_checkpoint_path == "w"
+        found = {entry.tensor_name: list(entry.tensor_shape) for entry in config.embeddings}
+        assert found == {"old } {": [], "b": [3, 2], "a": [4, 2]}
+
+    def test_metadata_is_escaped_and_has_a_header_only_with_columns(self, tmp_path):
+        labels = ["a\tb", "c\nd", "", "ünder"]
+        viz.write_projector(tmp_path, np.eye(4), labels)
+        lines = (tmp_path / "embeddings_metadata.tsv").read_text("utf-8").split("\n")
+        assert lines == ["a\\tb", "c\\nd", "(empty)", "ünder", ""]
+        viz.write_projector(tmp_path, np.eye(4), labels, metadata={"age": [1, 2, 3, 4]})
+        lines = (tmp_path / "embeddings_metadata.tsv").read_text("utf-8").split("\n")
+        assert lines[:2] == ["label\tage", "a\\tb\t1"]
+        assert len(lines) == 6
+
+    @pytest.mark.parametrize("text", STRANGE)
+    def test_one_line_for_each_item_whatever_the_text(self, tmp_path, text):
+        config = viz.write_projector(
+            tmp_path, np.eye(3), [text, "b", text], metadata={"c": [1, 2, 3]}
+        )
+        rows = (config.parent / "embeddings_metadata.tsv").read_text("utf-8").splitlines()
+        assert [len(row.split("\t")) for row in rows] == [2] * 4
+
+    def test_a_list_that_is_no_text_is_named(self, tmp_path):
+        (tmp_path / "projector_config.pbtxt").write_bytes(b"\xff")
+        with pytest.raises(ValueError, match="projector_config.pbtxt.*Remove the file"):
+            viz.write_projector(tmp_path, np.eye(3))
+        with pytest.raises(TypeError, match="`metadata` must be a dict"):
+            viz.write_projector(tmp_path, np.eye(3), metadata=["a"])
+        with pytest.raises(TypeError, match="`log_dir` must be a path"):
+            viz.write_projector(None, np.eye(3))
+
+    def test_names_of_classes(self, tmp_path):
+        viz.write_projector(tmp_path, np.eye(2), [7, 9], class_names={7: "cat", 9: "dog"})
+        assert (tmp_path / "embeddings_metadata.tsv").read_text() == "cat\ndog\n"
+
+    @pytest.mark.parametrize("first", [0.0, 1.0, np.float32(1e-40), 2.3509886e-38])
+    def test_numbers_that_are_valid_text_go_into_a_table(self, tmp_path, first):
+        """TensorBoard would read the bytes of zeros as text, and fail."""
+        from tensorboard.plugins.projector import projector_plugin as plugin
+
+        x = np.full((3, 2), first, "float32")
+        viz.write_projector(tmp_path, x)
+        (entry,) = self.config(tmp_path).embeddings
+        path = str(tmp_path / entry.tensor_path)
+        try:
+            stored = plugin._read_tensor_tsv_file(path)
+        except UnicodeDecodeError:
+            stored = plugin._read_tensor_binary_file(path, entry.tensor_shape)
+        np.testing.assert_array_equal(stored, x)
+
+    def test_which_points_are_kept(self, tmp_path, rng):
+        x, labels = rng.normal(size=(100, 2)), np.arange(100)
+        kept = []
+        for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+            viz.write_projector(tmp_path, x, labels, name=name, max_points=20, seed=seed)
+            kept.append([int(i) for i in (tmp_path / f"{name}_metadata.tsv").read_text().split()])
+        assert kept[0] == kept[1] == sorted(kept[0])
+        assert kept[0] != kept[2]
+        stored = np.fromfile(tmp_path / "a_tensor.bytes", "<f4").reshape(-1, 2)
+        np.testing.assert_allclose(stored, x[kept[0]], rtol=1e-6)
+
+    def test_the_sheet_has_a_largest_size(self, tmp_path):
+        images = np.zeros((200, 100, 200), "uint8")
+        viz.write_projector(tmp_path, np.eye(200), images=images)
+        (entry,) = self.config(tmp_path).embeddings
+        assert list(entry.sprite.single_image_dim) == [64, 32]
+        many = np.broadcast_to(np.uint8(3), (20_000, 58, 58))
+        viz.write_projector(tmp_path, np.ones((20_000, 1)), images=many, max_points=20_000)
+        with Image.open(tmp_path / "embeddings_sprite.png") as sheet:
+            assert sheet.size == (142 * 57, 142 * 57)
+
+    def test_a_failure_leaves_the_old_files(self, tmp_path, monkeypatch):
+        viz.write_projector(tmp_path, np.eye(2), ["a", "b"])
+        before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+        monkeypatch.setattr("os.replace", lambda *paths: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            viz.write_projector(tmp_path, np.eye(3), ["a", "b", "c"])
+        assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def test_pictures_that_are_none_leave_the_old_files(self, tmp_path):
+        viz.write_projector(tmp_path, np.eye(2), ["a", "b"])
+        before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+        with pytest.raises(ValueError, match="height, width"):
+            viz.write_projector(tmp_path, np.eye(3), ["a", "b", "c"], np.zeros((3, 8)))
+        assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def test_bytes_are_texts(self, tmp_path):
+        viz.write_projector(tmp_path, np.eye(2), np.array([b"ant", b"bee"]))
+        assert (tmp_path / "embeddings_metadata.tsv").read_text() == "ant\nbee\n"
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (dict(labels=[1, 2], metadata={"label": [1, 2]}), "names of its own"),
+            (dict(labels=[1.0, np.nan]), "without a label"),
+            (dict(name="a/b"), "letters"),
+            (dict(name=""), "letters"),
+            (dict(labels=[1]), "one label for each"),
+            (dict(images=np.zeros((3, 8, 8))), "one image for each"),
+            (dict(metadata={"age": [1, 2, 3]}), "age"),
+            (dict(max_points=0), "at least 1"),
+        ],
+    )
+    def test_errors(self, tmp_path, arguments, message):
+        with pytest.raises(ValueError, match=message):
+            viz.write_projector(tmp_path, np.eye(2), **arguments)
+
+    def test_numbers_beyond_float32(self, tmp_path):
+        with pytest.raises(ValueError, match="float32.*1e\\+39"):
+            viz.write_projector(tmp_path, 1e39 * np.eye(2))
+        assert not list(tmp_path.iterdir())
+
+
+class TestPixels:
+    def test_ranges(self):
+        """Bytes and shares of white stay; anything else is stretched as a whole."""
+        ramp = np.linspace(0, 1, 128).reshape(2, 8, 8)
+        assert as_pixels(ramp).max() == 255
+        assert as_pixels(0.5 * ramp).max() == 128
+        np.testing.assert_array_equal(as_pixels(2 * ramp - 1), as_pixels(ramp))
+        np.testing.assert_array_equal(as_pixels((200 * ramp).astype("uint8")).max(), 200)
+        assert as_pixels(np.zeros((1, 8, 8, 4))).shape == (1, 8, 8, 3)
+        assert as_pixels(np.zeros((1, 8, 9, 1))).shape == (1, 8, 9)
+        np.testing.assert_array_equal(as_pixels(100 + 10 * ramp), as_pixels(ramp))
+        assert as_pixels(np.full((1, 8, 8), 150.0)).max() == 0
+
+    def test_some_rows_are_drawn_in_the_range_of_all(self, rng):
+        images = rng.normal(size=(20, 8, 8))
+        np.testing.assert_array_equal(as_pixels(images, rows=[7, 3]), as_pixels(images)[[7, 3]])
+        images[5, 2, 2], images[6, 0, 0], images[7, 1, 1] = np.nan, np.inf, -np.inf
+        pixels = as_pixels(images)
+        assert [pixels[5, 2, 2], pixels[6, 0, 0], pixels[7, 1, 1]] == [0, 255, 0]
+        assert len(np.unique(pixels)) > 100
+
+    def test_channels_first(self):
+        before = keras.config.image_data_format()
+        try:
+            keras.config.set_image_data_format("channels_first")
+            assert as_pixels(np.zeros((2, 3, 8, 9))).shape == (2, 8, 9, 3)
+            assert looks_like_images(np.zeros((2, 3, 8, 9)))
+        finally:
+            keras.config.set_image_data_format(before)
+
+    @pytest.mark.touches_keras
+    def test_what_looks_like_images(self):
+        assert looks_like_images(np.zeros((2, 8, 8), "uint8"))
+        assert looks_like_images(keras.ops.zeros((2, 8, 8, 3)))
+        for other in (np.zeros((2, 64)), np.zeros((2, 100, 4)), {"a": 1}, ["a"], np.array(["a"])):
+            assert not looks_like_images(other)
+
+
+@pytest.mark.parametrize("text", STRANGE)
+def test_names_of_classes_are_drawn_as_they_are(rng, text):
+    """No formula between dollar signs, no error and no warning of the font, nothing left out."""
+    x, labels, names = rng.normal(size=(8, 3)), np.arange(8) % 2, [text, f"b{text}"]
+    for figure in (
+        viz.plot_embeddings(x, labels, class_names=names),
+        viz.plot_confusions(x, labels, class_names=names),
+        viz.plot_neighbors(np.zeros((8, 8, 8)), labels, x, class_names=names),
+        viz.plot_roc({name: np.arange(8.0) for name in names}, labels),
+    ):
+        figure.savefig(io.BytesIO())
+        for legend in figure.legends:
+            assert len(legend.get_texts()) == 2
+        for drawn in figure.findobj(Text):
+            # The numbers of an axis are formulas of matplotlib's own.
+            assert not cbook.is_math_text(drawn.get_text()) or "mathdefault" in drawn.get_text()
+
+
+def test_palette_has_a_symbol_for_each_colour():
+    assert len(set(PALETTE)) == len(PALETTE) == len(set(SYMBOLS)) == len(SYMBOLS)
+
+
+def test_figures_do_not_touch_the_global_state_of_matplotlib(rng):
+    """A script may draw in a thread, and nothing pops up or stays open."""
+    from matplotlib import pyplot
+
+    x, y = rng.random((20, 4)), np.arange(20) % 4
+    viz.plot_embeddings(x, y).savefig("embeddings.png")
+    viz.plot_distances(x, y).savefig("distances.png")
+    viz.plot_neighbors(rng.random((20, 8, 8)), y, x).savefig("neighbors.png")
+    assert pyplot.get_fignums() == []
+
+
+def test_a_missing_tensorboard_is_named(monkeypatch, tmp_path):
+    from keras_metric.viz.event_file import EventFile
+
+    monkeypatch.setitem(sys.modules, "tensorboard.summary.writer.event_file_writer", None)
+    with pytest.raises(ImportError, match="pip install tensorboard"):
+        EventFile(tmp_path)
+
+
+def test_a_list_of_names_has_none_for_labels_below_zero():
+    with pytest.raises(ValueError, match="none for .*-1"):
+        viz.plot_similarity(np.eye(4), [0, 0, -1, -1], class_names=["ant", "bee"])
+    figure = viz.plot_similarity(np.eye(4), [0, 0, -1, -1], class_names={0: "ant", -1: "none"})
+    texts = [text.get_text() for text in figure.axes[0].get_xticklabels()]
+    assert texts == ["none", "ant"]
