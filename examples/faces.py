@@ -50,7 +50,7 @@ def parse_arguments():
     parser.add_argument("--network", choices=("linear", "conv"), help="default: by the data")
     parser.add_argument("--steps", type=int, help="default: 300; of the convolutions 1,000")
     parser.add_argument("--splits", type=int, default=1)
-    parser.add_argument("--false-match-rate", type=float, default=0.01)
+    parser.add_argument("--false-accept-rate", type=float, default=0.01)
     parser.add_argument("--out", type=Path, default=Path("runs/faces"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--short", action="store_true", help="a few batches, to see that it runs")
@@ -242,7 +242,7 @@ def play_the_door(encoder, x, people, rate, path):
             f"\n{len(tuned)} pictures cannot show a rate of {rate:g}; taken: {1 / len(tuned):.3f}"
         )
         rate = 1 / len(tuned)
-    point = index.calibrate(z[tuned], people[tuned], false_match_rate=rate)
+    point = index.calibrate(z[tuned], people[tuned], false_accept_rate=rate)
     answers = index.identify(z[later])
     right = np.mean([a.label == name for a, name in zip(answers, people[later])])
     wrong = np.mean([a.label not in (None, n) for a, n in zip(answers, people[later])])
@@ -321,11 +321,11 @@ def main():
     )
     encoder, x_test, seen, z, judged = first
     arguments.out.mkdir(parents=True, exist_ok=True)
-    play_the_door(encoder, x_test, seen, arguments.false_match_rate, arguments.out / "index")
+    play_the_door(encoder, x_test, seen, arguments.false_accept_rate, arguments.out / "index")
     if arguments.groups:
         pairs = np.triu_indices(len(seen), 1)
         scores = judged["trained"][1]
-        print_groups(arguments.groups, scores, seen, pairs, arguments.false_match_rate)
+        print_groups(arguments.groups, scores, seen, pairs, arguments.false_accept_rate)
 
     encoder.save(arguments.out / "encoder.keras")
     curves = {name: scores for name, (_, (scores, _)) in judged.items()}

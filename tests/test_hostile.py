@@ -190,7 +190,7 @@ def searched(queries, embeddings, labels):
     index = search.Index(DIM, metric="euclidean")
     index.add(embeddings, labels)
     found = index.search(queries, k=2)
-    index.calibrate(embeddings, labels, false_match_rate=0.5)
+    index.calibrate(embeddings, labels, false_accept_rate=0.5)
     index.identify(queries, rule="vote", threshold=1.0)
     return [[match.distance for match in line] for line in found]
 

@@ -9,7 +9,7 @@ from keras import ops
 from keras_metric._validation import check_choice, check_count, check_number
 from keras_metric.data import BalancedBatches
 from keras_metric.evaluation._progress import check_progress, watched
-from keras_metric.search.stores.flat import nearest_rows
+from keras_metric.search.stores.exact_search import nearest_rows
 
 # Neighbours asked for beyond those wanted, at most: all items of the class may be nearer.
 _OWN = 128

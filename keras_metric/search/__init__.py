@@ -1,4 +1,4 @@
-"""Search finds: enrolled items by embedding, in this process or in Milvus."""
+"""Index of labelled embeddings: search, verification, identification and threshold calibration."""
 
 from keras_metric.search.index import Index
 from keras_metric.search.results import (
@@ -10,12 +10,4 @@ from keras_metric.search.results import (
     Verification,
 )
 
-__all__ = [
-    "Identity",
-    "Index",
-    "Item",
-    "Match",
-    "OperatingPoint",
-    "StagedMatches",
-    "Verification",
-]
+__all__ = ["Identity", "Index", "Item", "Match", "OperatingPoint", "StagedMatches", "Verification"]

@@ -1,131 +1,153 @@
-"""From measured distances to a threshold."""
+"""Calibration: the threshold for a false accept rate, from measured distances."""
 
 import numpy as np
 
-from keras_metric.search.identification import by_centroids, by_matches
+from keras_metric._validation import shown
+from keras_metric.search.identify_rules import by_centroids, by_matches
 from keras_metric.search.results import OperatingPoint
-from keras_metric.search.stores.vectors import across, stored
+from keras_metric.search.stores.exact_distances import across, stored
 
 
-def operating_point(rule, impostors, genuine, false_match_rate):
-    """The largest threshold that keeps the false-match rate, and what it misses.
-
-    `impostors` are the distances of comparisons that should fail; `genuine` those that should
-    succeed, infinite where another label came first.
-    """
-    impostors = np.sort(np.asarray(impostors, "float64"))
-    # A share that is a whole number of comparisons must not be lost to rounding.
-    allowed = int(np.floor(false_match_rate * len(impostors) * (1 + 1e-12)))
-    if allowed < 1:
-        raise ValueError(
-            f"{len(impostors)} impostor comparisons cannot show a false-match rate of "
-            f"{false_match_rate:g}: it takes {np.ceil(1 / false_match_rate):.0f}. Give more "
-            f"queries, or ask for a higher rate. Received: false_match_rate={false_match_rate!r}"
-        )
-    if not len(genuine):
-        raise ValueError(
-            "The miss rate needs queries whose label is enrolled (without `embeddings`: labels "
-            "with at least two items). Received none."
-        )
-    if allowed >= len(impostors):
-        threshold, matched = impostors[-1], len(impostors)
-    else:
-        # Ties with the first impostor too many stay outside; halfway to it, rounding does no harm.
-        matched = int(np.searchsorted(impostors, impostors[allowed], side="left"))
-        threshold = np.nextafter(impostors[0], -np.inf)
-        if matched:
-            threshold = (impostors[matched - 1] + impostors[allowed]) / 2
-            # Between two neighbours among the floats there is no middle.
-            if threshold >= impostors[allowed]:
-                threshold = impostors[matched - 1]
-    missed = int(np.count_nonzero(np.asarray(genuine) > threshold))
-    return OperatingPoint(
-        rule,
-        float(threshold),
-        matched / len(impostors),
-        missed / len(genuine),
-        len(impostors),
-        len(genuine),
-        float(false_match_rate),
-    )
-
-
-def measure(store, metric, embeddings, labels, false_match_rate, rule, k, sample, rng):
-    """Compare queries with what a store holds, and find the operating point of a rule."""
-    own_ids = [None] * len(labels) if labels is not None else None
+def calibrated(store, metric, embeddings, labels, false_accept_rate, rule, k, sample, seed):
+    """Compare queries with the items of a store and return the `OperatingPoint` of a rule."""
+    rng = np.random.default_rng(seed)
+    own_ids = None
     if embeddings is None:
         items = store.sample(sample, rng)
         embeddings = np.array([item.embedding for item in items], "float32")
         labels = [item.label for item in items]
         own_ids = [item.id for item in items]
     if not len(labels) or not len(store):
-        raise ValueError("Calibration needs enrolled items, and queries to compare them with.")
+        raise ValueError("Calibration needs enrolled items, and queries to compare with them.")
     if rule == "verify":
         others = store.sample(sample, rng)
-        parts = _pairs(store, metric, embeddings, labels, own_ids, others)
+        impostors, genuine = _pair_distances(store, metric, embeddings, labels, own_ids, others)
     elif rule == "centroid":
-        parts = _centroids(store, metric, embeddings, labels, own_ids)
+        impostors, genuine = _centroid_distances(store, metric, embeddings, labels, own_ids)
     else:
-        parts = _neighbours(store, embeddings, labels, own_ids, rule, k)
-    impostors, genuine = parts
+        voters = k if rule == "vote" else 1
+        impostors, genuine = _match_distances(store, embeddings, labels, own_ids, rule, voters)
     return operating_point(
-        rule, [d for d in impostors if np.isfinite(d)], genuine, false_match_rate
+        rule, [d for d in impostors if np.isfinite(d)], genuine, false_accept_rate
     )
 
 
-def _pairs(store, metric, embeddings, labels, own_ids, others):
+def operating_point(rule, impostors, genuine, false_accept_rate):
+    """Return the largest threshold that keeps the false accept rate, with its error rates.
+
+    `impostors` are the distances of comparisons that should be rejected; `genuine` those that
+    should be accepted, infinite where another label was closer.
+    """
+    impostors = np.sort(np.asarray(impostors, "float64"))
+    # The factor corrects rounding where the rate is a whole number of comparisons.
+    allowed = int(np.floor(false_accept_rate * len(impostors) * (1 + 1e-12)))
+    if allowed < 1:
+        raise ValueError(
+            f"{len(impostors)} impostor comparisons cannot resolve a false accept rate of "
+            f"{false_accept_rate:g}: it needs {np.ceil(1 / false_accept_rate):.0f}. Pass more "
+            f"queries or a higher rate. Received: false_accept_rate={false_accept_rate!r}"
+        )
+    if not len(genuine):
+        raise ValueError(
+            "The false reject rate needs queries whose label is enrolled (without `embeddings`: "
+            "labels with at least two items). Received none."
+        )
+    if allowed >= len(impostors):
+        threshold, accepted = impostors[-1], len(impostors)
+    else:
+        # Distances equal to the first one beyond the quota stay outside. The threshold lies halfway
+        # to it, so that rounding of distances does not matter.
+        accepted = int(np.searchsorted(impostors, impostors[allowed], side="left"))
+        threshold = np.nextafter(impostors[0], -np.inf)
+        if accepted:
+            threshold = (impostors[accepted - 1] + impostors[allowed]) / 2
+            # Two adjacent floats have no middle.
+            if threshold >= impostors[allowed]:
+                threshold = impostors[accepted - 1]
+    rejected = int(np.count_nonzero(np.asarray(genuine) > threshold))
+    return OperatingPoint(
+        rule,
+        float(threshold),
+        accepted / len(impostors),
+        rejected / len(genuine),
+        len(impostors),
+        len(genuine),
+        float(false_accept_rate),
+    )
+
+
+def as_threshold(value):
+    """Return a threshold as a float, which may be infinite."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
+        raise TypeError(f"`threshold` must be a number. Received: threshold={shown(value)}")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = float("nan")
+    if number != number:
+        raise ValueError(
+            "`threshold` must not be NaN, nor an integer beyond the largest float. "
+            f"Received: threshold={shown(value)}"
+        )
+    return number
+
+
+def _pair_distances(store, metric, embeddings, labels, own_ids, others):
+    """Distances of queries to items of other labels, and to the other items of their own label."""
     impostors, genuine = [], []
     other_vectors = np.array([item.embedding for item in others])
     other_labels = np.array([item.label for item in others], object)
-    for label, rows in _by_label(labels):
+    for label, rows in _rows_by_label(labels):
         queries = stored(embeddings[rows], metric)
-        strangers = other_vectors[other_labels != label]
-        impostors.append(across(queries, strangers, metric).ravel())
-        own = store.get(store.ids_of([label]))
-        if own:
-            distances = across(queries, np.array([item.embedding for item in own]), metric)
-            ids = np.array([item.id for item in own], object)
+        impostors.append(across(queries, other_vectors[other_labels != label], metric).ravel())
+        same = store.get(store.ids_of([label]))
+        if same:
+            distances = across(queries, np.array([item.embedding for item in same]), metric)
+            ids = np.array([item.id for item in same], object)
             for row, line in zip(rows, distances, strict=True):
-                genuine.append(line[ids != own_ids[row]])
+                genuine.append(line if own_ids is None else line[ids != own_ids[row]])
     empty = [np.empty(0)]
     return np.concatenate(impostors or empty), np.concatenate(genuine or empty)
 
 
-def _neighbours(store, embeddings, labels, own_ids, rule, k):
-    voters = k if rule == "vote" else 1
+def _match_distances(store, embeddings, labels, own_ids, rule, voters):
     impostors, genuine = [], []
-    for label, rows in _by_label(labels):
+    for label, rows in _rows_by_label(labels):
         found = store.search(embeddings[rows], voters, other_than=(label,))
         impostors += [by_matches(line, rule)[1] for line in found]
-    counts = store.label_counts()
-    own = own_ids[0] is not None
-    rows = [row for row, label in enumerate(labels) if counts.get(label, 0) >= 1 + own]
-    # One more, in case the query itself is among them.
-    found = store.search(embeddings[rows], voters + own)
+    rows = _rows_with_genuine(labels, store.label_counts(), own_ids)
+    # An enrolled query finds itself: search for one more match and remove that one.
+    found = store.search(embeddings[rows], voters + (own_ids is not None))
     for row, line in zip(rows, found, strict=True):
-        line = [match for match in line if match.id != own_ids[row]][:voters]
+        if own_ids is not None:
+            line = [match for match in line if match.id != own_ids[row]][:voters]
         label, distance = by_matches(line, rule)
         genuine.append(distance if label == labels[row] else np.inf)
     return impostors, genuine
 
 
-def _centroids(store, metric, embeddings, labels, own_ids):
+def _centroid_distances(store, metric, embeddings, labels, own_ids):
     parts = store.centroids()
-    impostors = by_centroids(embeddings, *parts, metric, without=labels)
+    impostors = by_centroids(embeddings, *parts, metric, hidden=labels)
     counts = dict(zip(parts[0], parts[2].tolist(), strict=True))
-    own = own_ids[0] is not None
-    rows = [row for row, label in enumerate(labels) if counts.get(label, 0) >= 1 + own]
-    wanted = [labels[row] for row in rows]
-    left_out = wanted if own else None
-    found = by_centroids(embeddings[rows], *parts, metric, left_out=left_out)
+    rows = _rows_with_genuine(labels, counts, own_ids)
+    expected = [labels[row] for row in rows]
+    own = None if own_ids is None else expected
+    found = by_centroids(embeddings[rows], *parts, metric, own=own)
     genuine = [
-        distance if label == label_wanted else np.inf
-        for (label, distance), label_wanted in zip(found, wanted, strict=True)
+        distance if label == wanted else np.inf
+        for (label, distance), wanted in zip(found, expected, strict=True)
     ]
     return [distance for _, distance in impostors], genuine
 
 
-def _by_label(labels):
+def _rows_with_genuine(labels, counts, own_ids):
+    """The queries that have an item of their label in the index, other than themselves."""
+    least = 1 if own_ids is None else 2
+    return [row for row, label in enumerate(labels) if counts.get(label, 0) >= least]
+
+
+def _rows_by_label(labels):
     rows = {}
     for row, label in enumerate(labels):
         rows.setdefault(label, []).append(row)

@@ -1,39 +1,42 @@
-"""Index: who is this, among all that were enrolled."""
-
-import numpy as np
+"""Index of labelled embeddings: search, verify and identify; add and remove items at any time."""
 
 from keras_metric._validation import as_array, check_choice, check_count, check_number, shown
-from keras_metric.search.attributes import as_table
-from keras_metric.search.calibration import measure
+from keras_metric.search.calibration import as_threshold, calibrated
 from keras_metric.search.fingerprint import check_fingerprint, encoder_width, fingerprint
-from keras_metric.search.identification import RULES, by_centroids, by_matches
-from keras_metric.search.ids import as_name, as_names, check_distinct
+from keras_metric.search.identify_rules import RULES, by_centroids, by_matches, search_stages
+from keras_metric.search.index_inputs import (
+    as_clauses,
+    as_name,
+    as_names,
+    as_table,
+    as_vectors,
+    check_distinct,
+)
 from keras_metric.search.read_write_lock import ReadWriteLock
-from keras_metric.search.results import Identity, StagedMatches, Verification
-from keras_metric.search.storage import folder
-from keras_metric.search.stores.coarse import SETTINGS, check_settings
+from keras_metric.search.results import Identity, Verification
+from keras_metric.search.storage import index_folder
+from keras_metric.search.stores.approximate_search import SETTINGS, check_settings
+from keras_metric.search.stores.exact_distances import METRICS, paired, stored
 from keras_metric.search.stores.faiss_store import FaissStore
-from keras_metric.search.stores.vectors import METRICS, as_vectors, paired, stored
-from keras_metric.search.stores.where import as_clauses
 
 _STORES = ("faiss", "milvus")
 _PAGE = 1000
-# Far beyond any encoder, and few enough for every array and every structure of FAISS.
-_MOST_DIMS = 2**24
+# Far more than any encoder has, and few enough for every array and FAISS structure.
+_MAX_DIM = 2**24
 
 
 class Index:
-    """Enrolled items, found by distance: search, verify, identify; enrol and forget while it runs.
+    """Index of labelled embeddings: search, verify and identify; add and remove items at any time.
 
-    Reach for it when training is over: a person enrolled a minute ago is recognised without
-    retraining, because all that is compared is embeddings. Every item has an id, a label, an
-    embedding, and attributes by which a search can be narrowed before it begins.
+    An index recognizes a person enrolled a minute ago without retraining, because it compares
+    embeddings only. Every item has an id, a label, an embedding, and attributes that can restrict
+    a search.
 
     Any number of threads may read and write. Readers run while a change is written to the disk and
-    wait only while it is applied; writers run in the order in which they arrive. What fails changes
-    nothing.
+    wait only while it is applied in memory. Writers run in the order in which they arrive. A call
+    that raises changes nothing.
 
-    Distances are exact, in float64 from the stored float32 vectors, and smaller is closer:
+    Distances are computed in float64 from the stored float32 vectors; smaller is closer:
 
     | metric | formula | range |
     | --- | --- | --- |
@@ -43,30 +46,31 @@ class Index:
     | `dot` | `-a.b` | all reals |
 
     Args:
-        dim: integer: length of the embeddings. None takes that of `encoder`.
-        metric: one of the table. The default suits every encoder that normalises, as those of
-            this package do.
-        store: `"faiss"` (default) keeps everything in this process. `"milvus"` keeps it at `uri`;
-            needs `pip install keras_metric[milvus]`.
-        kind: `"flat"` (default) measures every item and is exact. `"short"`, `"hnsw"`, `"ivf"`,
-            `"pq"` and `"ivf-pq"` find candidates coarsely and order them by exact distance:
-            filters hold without exception, distances are exact, but a neighbour can be missed.
-            They begin at 10,000 items; fewer are measured one by one.
-        settings: dict for the kind, or None for its defaults. `short`: `dims` (a quarter),
-            `rerank` (candidates for each match, 10). `hnsw`: `links` (32), `build_effort` (80),
-            `search_effort` (64), `rerank` (2). `ivf`: `lists` (about 4 sqrt(items)), `probes`
-            (a sixteenth of the lists), `rerank` (2). `pq`: `codes` (one for 8 dimensions), `bits`
-            (8), `rerank` (20). `ivf-pq`: those of both. All: `train_at` (10,000 items).
+        dim: integer: length of the embeddings. None takes it from `encoder`.
+        metric: a metric of the table. The default suits encoders that normalize their output, as
+            those of this package do.
+        store: `"faiss"` (default) keeps the items in this process. `"milvus"` keeps them at `uri`;
+            it needs `pip install keras_metric[milvus]`.
+        kind: `"flat"` (default) compares every item and is exact. `"short"`, `"hnsw"`, `"ivf"`,
+            `"pq"` and `"ivf-pq"` find candidates approximately and order them by exact distance.
+            Filters hold without exception and distances are exact, but a neighbour can be missed.
+            Below 10,000 items these kinds are exact as well.
+        settings: dict for the kind, named as in FAISS, or None for the defaults. `short`: `dims`
+            (a quarter of `dim`), `rerank` (candidates for each match, 10). `hnsw`: `M` (32),
+            `ef_construction` (80), `ef_search` (64), `rerank` (2). `ivf`: `nlist` (about
+            4 sqrt(items)), `nprobe` (a sixteenth of `nlist`), `rerank` (2). `pq`: `m` (one code for
+            8 dimensions), `nbits` (8), `rerank` (20). `ivf-pq`: those of both. All: `train_at`
+            (10,000 items).
         uri: for Milvus: a file name (embedded, one process) or a URL (server or cluster).
         token: for Milvus: `"user:password"` or a token, or None. Never saved.
-        collection: for Milvus: name of the collection. Other stores have none and ignore it.
-        encoder: the Keras model that makes the embeddings, or None. Its fingerprint is kept, and
-            `load(path, encoder=...)` and `check_encoder` refuse another one.
-        description: text for the index card: what data are in here, and from where.
+        collection: for Milvus: name of the collection. Ignored by other stores.
+        encoder: the Keras model that computes the embeddings, or None. The index stores its
+            fingerprint, and `load(path, encoder=...)` and `check_encoder` reject another encoder.
+        description: text for the index card: which data the index contains, and their source.
 
     Raises:
         TypeError: for an argument of another type.
-        ValueError: for a name that is not in its list, or neither `dim` nor `encoder`.
+        ValueError: for an unknown name, or if both `dim` and `encoder` are None.
         ImportError: if the store is not installed, with the command that installs it.
 
     Example:
@@ -104,8 +108,8 @@ class Index:
         if dim is None:
             dim = encoder_width(encoder)
         check_count("dim", dim)
-        if dim > _MOST_DIMS:
-            raise ValueError(f"`dim` must be at most {_MOST_DIMS:,}. Received: dim={shown(dim)}")
+        if dim > _MAX_DIM:
+            raise ValueError(f"`dim` must be at most {_MAX_DIM:,}. Received: dim={shown(dim)}")
         check_choice("metric", metric, METRICS)
         check_choice("store", store, _STORES)
         check_choice("kind", kind, SETTINGS)
@@ -114,7 +118,7 @@ class Index:
                 raise TypeError(f"`{name}` must be a string. Received: {name}={shown(value)}")
         if encoder is not None and encoder_width(encoder) != dim:
             raise ValueError(
-                f"The encoder gives embeddings of length {encoder_width(encoder)}. Received: "
+                f"The encoder computes embeddings of length {encoder_width(encoder)}. Received: "
                 f"dim={dim}. Leave `dim` out."
             )
         self.dim = int(dim)
@@ -126,12 +130,12 @@ class Index:
         self.fingerprint = None if encoder is None else fingerprint(encoder)
         self.operating_points = {}
         self._lock = ReadWriteLock()
-        self._journal = None
+        self._kept = None
         if store == "faiss":
             if uri is not None or token is not None:
                 given = "token" if uri is None else f"uri={shown(uri)}"
                 raise ValueError(
-                    'The store "faiss" lives in this process and has no address. Received: '
+                    'The store "faiss" is in this process and has no address. Received: '
                     f'{given}. Pass store="milvus", or leave it out.'
                 )
             self._store = FaissStore(self.dim, metric, kind, self.settings)
@@ -149,7 +153,7 @@ class Index:
             return bool(self._store.known([as_name("id", id)]))
 
     def __iter__(self):
-        """Every item, read page by page; what is removed meanwhile is left out."""
+        """Iterate over the items, page by page; items removed meanwhile are left out."""
         with self._lock.read():
             ids = self._store.all_ids()
         for start in range(0, len(ids), _PAGE):
@@ -165,20 +169,20 @@ class Index:
 
     def __getstate__(self):
         raise TypeError(
-            "An Index holds locks and open files, so it is neither copied nor pickled. `save` it, "
-            "and call Index.load(path) where it is needed, as in a worker process."
+            "An Index has locks and open files, so it is neither copied nor pickled. `save` it, "
+            "and call Index.load(path) in the other process."
         )
 
     @property
     def labels(self):
-        """The labels that are enrolled, integers before strings."""
+        """The enrolled labels, sorted, integers before strings."""
         with self._lock.read():
             return sorted(
                 self._store.label_counts(), key=lambda name: (isinstance(name, str), name)
             )
 
     def ids(self, label=None):
-        """The ids of all items, or of those with one label, as a list."""
+        """The ids of all items, or of the items of one label, as a list."""
         with self._lock.read():
             if label is None:
                 return self._store.all_ids()
@@ -189,18 +193,18 @@ class Index:
         ids = as_names("ids", ids)
         with self._lock.read():
             items = self._store.get(ids)
-            # Asked for after the fact: in a cluster another process may remove between two calls.
+            # Check after reading: in a cluster another process may remove items between two calls.
             if len(items) < len(ids):
-                self._check_known(ids)
+                self._check_existing(ids)
         return items
 
     def add(self, embeddings, labels, ids=None, attributes=None):
-        """Enrol items; all of them, or on any error none.
+        """Enrol items; after an error none of them is enrolled.
 
         Args:
             embeddings: finite array `(rows, dim)`.
             labels: a string or an integer for each row.
-            ids: a string or an integer for each row, none of them known yet; None counts on.
+            ids: a string or an integer for each row, all of them new; None continues the count.
             attributes: list of dicts, or None. Values are strings, finite numbers, True or False,
                 of one kind for each name.
 
@@ -216,21 +220,20 @@ class Index:
         with self._lock.write():
             if ids is None:
                 ids = self._store.new_ids(len(vectors))
-            known = self._store.known(ids)
-            if known:
+            existing = self._store.known(ids)
+            if existing:
                 raise ValueError(
-                    f"`ids` must be new. Received {len(known)} that the index has, the first "
-                    f"{shown(known[0])}. Nothing was changed. `replace` overwrites items."
+                    f"`ids` must be new. Received {len(existing)} that the index has, the first "
+                    f"{shown(existing[0])}. Nothing was changed. `replace` overwrites items."
                 )
             self._store.check_attributes(table)
             self._write("add", ids, vectors, labels, table)
         return list(ids)
 
     def replace(self, embeddings, labels, ids, attributes=None):
-        """Overwrite items that the index has: embedding, label and all attributes.
+        """Overwrite embedding, label and all attributes of items that the index has.
 
-        Takes what `add` takes; all ids must be known. A reader sees an item as it was or as it
-        will be, never without it.
+        The arguments are those of `add`. Replacement is atomic for concurrent readers.
         """
         vectors = as_vectors("embeddings", embeddings, self.dim, "replace")
         labels = as_names("labels", labels, len(vectors))
@@ -238,21 +241,20 @@ class Index:
         ids = as_names("ids", ids, len(vectors))
         check_distinct(ids)
         with self._lock.write():
-            self._check_known(ids)
+            self._check_existing(ids)
             self._store.check_attributes(table)
             self._write("replace", ids, vectors, labels, table)
 
     def remove(self, ids=None, labels=None):
-        """Remove items, by id or by label; all of them, or on any error none.
+        """Remove items by id or by label; after an error none of them is removed.
 
-        Their ids, labels, embeddings and attribute values are gone from the index when this
-        returns, and from its folder with the next `save` there. The approximate kinds keep a coarse
-        copy of the embeddings until most of their entries are of removed items.
+        Their ids, labels, embeddings and attribute values are deleted from the index before this
+        returns, and from its folder by the next `save` there. The approximate kinds retain a coarse
+        copy of the embeddings until more than half of their entries belong to removed items.
         """
         if (ids is None) == (labels is None):
             raise ValueError(
-                f"Pass `ids` or `labels`, one of the two. Received: ids={shown(ids)}, "
-                f"labels={shown(labels)}"
+                f"Pass either `ids` or `labels`. Received: ids={shown(ids)}, labels={shown(labels)}"
             )
         if ids is not None:
             ids = as_names("ids", ids)
@@ -268,19 +270,19 @@ class Index:
                             "changed."
                         )
                 ids = self._store.ids_of(labels)
-            self._check_known(ids)
+            self._check_existing(ids)
             self._write("remove", ids)
 
     def enrol(self, embeddings, label, id=None, attributes=None):
-        """Enrol several shots of one label as one item, their centroid.
+        """Enrol several embeddings of one label as one item, their centroid.
 
-        Less memory and time than all of them, and less noise than any of them; under the cosine
-        metric each shot counts alike, whatever its length.
+        A centroid needs less memory and time than the embeddings and has less noise. Under the
+        cosine metric each embedding has the same weight, whatever its length.
 
         Args:
-            embeddings: array `(shots, dim)`, at least one.
+            embeddings: array `(shots, dim)`, at least one row.
             label: string or integer.
-            id: string or integer, or None to count on.
+            id: string or integer, or None to continue the count.
             attributes: dict, or None.
 
         Returns:
@@ -302,10 +304,10 @@ class Index:
 
         Args:
             queries: finite array `(queries, dim)`.
-            k: integer of at least 1. Fewer matches come back if fewer items fit.
-            where: dict of conditions, all of which hold for what is found: a value (equal), a
-                tuple (closed range; None is an open end), or a list (any of its values). An item
-                without the attribute never fits. Only what fits is searched.
+            k: integer of at least 1. Fewer matches are returned if fewer items fit.
+            where: dict of conditions that every match fulfils: a value (equal), a tuple (closed
+                range; None is an open end), or a list (any of its values). An item without the
+                attribute never fits. Only items that fit are searched.
 
         Returns:
             For each query a list of `Match`, closest first.
@@ -317,17 +319,17 @@ class Index:
             return self._store.search(queries, k, clauses)
 
     def staged_search(self, queries, stages, k=5, threshold=None):
-        """Search in stages and stop at the first that answers: own history, then region, then all.
+        """Search in stages from narrow to wide, until a stage has a match within the threshold.
 
         Args:
             queries: finite array `(queries, dim)`.
-            stages: list of `where` conditions from narrow to wide; None is everything.
+            stages: list of `where` conditions, such as the own items, then a region, then None for
+                all items.
             k: integer of at least 1.
-            threshold: distance within which a match is an answer; None takes that of
-                `calibrate(rule="nearest")`.
+            threshold: largest distance of a match; None takes that of `calibrate(rule="nearest")`.
 
         Returns:
-            For each query a `StagedMatches`: the stage's number and its matches within the
+            For each query a `StagedMatches`: the number of the stage and its matches within the
             threshold, or None and an empty list.
         """
         queries = as_vectors("queries", queries, self.dim, "staged_search")
@@ -339,22 +341,11 @@ class Index:
                 f'[{{"owner": "ann"}}, {{"region": "r3"}}, None]. Received: stages={shown(stages)}'
             )
         stages = [as_clauses(where) for where in stages]
-        answers = [StagedMatches(None, [])] * len(queries)
-        open_rows = np.arange(len(queries))
         with self._lock.read():
-            for number, clauses in enumerate(stages):
-                if not len(open_rows):
-                    break
-                found = self._store.search(queries[open_rows], k, clauses)
-                for row, matches in zip(open_rows.tolist(), found, strict=True):
-                    close = [match for match in matches if match.distance <= threshold]
-                    if close:
-                        answers[row] = StagedMatches(number, close)
-                open_rows = np.array([row for row in open_rows if answers[row].stage is None], int)
-        return answers
+            return search_stages(self._store.search, queries, stages, k, threshold)
 
     def verify(self, query, id, threshold=None):
-        """Compare one query with one enrolled item: is it who it claims to be?
+        """Compare one query with the one enrolled item that it claims to be.
 
         Args:
             query: finite array `(dim,)` or `(1, dim)`.
@@ -379,21 +370,21 @@ class Index:
         return Verification(distance <= threshold, distance)
 
     def identify(self, queries, rule="nearest", k=5, threshold=None, where=None):
-        """Name each query, or say that nobody enrolled is close enough.
+        """Assign a label to each query, or None if no enrolled item is close enough.
 
         Args:
             queries: finite array `(queries, dim)`.
             rule: `"nearest"` (default): the label of the nearest item. `"vote"`: the most frequent
-                label of the `k` nearest, of equals the closer one, at the distance of its closest
-                item. `"centroid"`: the label whose mean embedding is nearest; better than single
-                items where each label has several noisy ones.
-            k: integer of at least 1: voters. Only for the rule `"vote"`.
+                label of the `k` nearest items, among equally frequent ones the closest, at the
+                distance of its closest item. `"centroid"`: the label whose mean embedding is
+                nearest; more accurate than single items where a label has several noisy ones.
+            k: integer of at least 1: number of voting items. Only for the rule `"vote"`.
             threshold: largest distance of a match; None takes that of `calibrate(rule=rule)`;
-                `float("inf")` names everybody.
-            where: as in `search`; centroids then are of what fits.
+                `float("inf")` accepts every query.
+            where: as in `search`; centroids are then of the items that fit.
 
         Returns:
-            For each query an `Identity`; its label is None for an unknown.
+            For each query an `Identity`; its label is None for an unknown query.
         """
         queries = as_vectors("queries", queries, self.dim, "identify")
         check_choice("rule", rule, RULES)
@@ -416,40 +407,42 @@ class Index:
         self,
         embeddings=None,
         labels=None,
-        false_match_rate=0.001,
+        false_accept_rate=0.001,
         rule="nearest",
         k=5,
         sample=2000,
         seed=0,
     ):
-        """Find the threshold for a false-match rate, and the miss rate to expect with it.
+        """Find the threshold for a false accept rate (FAR), and its false reject rate (FRR).
 
-        The queries are compared with what is enrolled now, so enrol first. For `identify` a query
-        counts as a stranger once its own label is hidden from it: the rate is the share of
-        strangers that would be named, which grows with the number of labels enrolled. A miss is a
-        query that is not named, or wrongly. For `"verify"` every query meets items of other
-        labels one to one.
+        The queries are compared with the items enrolled now, so enrol first.
 
-        The threshold is kept in `operating_points[rule]`, saved with the index, and used by
+        For the rules of `identify`, FAR is the fraction of queries that would get a label if their
+        own label were not enrolled; it grows with the number of enrolled labels. FRR is the
+        fraction of queries of enrolled labels that get no label or a wrong one. For `"verify"`,
+        every query is compared with single items: FAR is the fraction of accepted pairs of two
+        labels, FRR the fraction of rejected pairs of one label.
+
+        The result is stored in `operating_points[rule]`, saved with the index, and used by
         `identify` and `verify`.
 
         Args:
-            embeddings: array `(queries, dim)` of items that are not in the index, best of labels
-                the encoder never trained on. None takes the enrolled items themselves, each
+            embeddings: array `(queries, dim)` of items that are not in the index, preferably of
+                labels that the encoder was not trained on. None takes the enrolled items, each
                 compared with all the others.
-            labels: a label for each query. Those that are enrolled tell the miss rate.
-            false_match_rate: above 0 and at most 1. It takes 1 / rate comparisons to see it.
+            labels: a label for each query. FRR is measured on the queries of enrolled labels.
+            false_accept_rate: above 0 and at most 1. It needs at least 1 / rate comparisons.
             rule: a rule of `identify`, or `"verify"`.
-            k: integer of at least 1: voters of the rule `"vote"`.
-            sample: integer: how many enrolled items are queries when `embeddings` is None; for
-                `"verify"` also how many are impostors.
-            seed: integer: which of them are drawn.
+            k: integer of at least 1: number of voting items of the rule `"vote"`.
+            sample: integer: number of enrolled items that are queries if `embeddings` is None; for
+                `"verify"` also the number that are impostors.
+            seed: integer: seed of the sample.
 
         Returns:
-            `OperatingPoint`: threshold, rates, numbers of comparisons.
+            `OperatingPoint`: threshold, rates and numbers of comparisons.
         """
         check_choice("rule", rule, (*RULES, "verify"))
-        check_number("false_match_rate", false_match_rate, above=0, at_most=1)
+        check_number("false_accept_rate", false_accept_rate, above=0, at_most=1)
         check_count("k", k)
         check_count("sample", sample)
         check_count("seed", seed, at_least=0)
@@ -458,70 +451,70 @@ class Index:
         if embeddings is not None:
             embeddings = as_vectors("embeddings", embeddings, self.dim, "calibrate")
             labels = as_names("labels", labels, len(embeddings))
+        store = self._store
         with self._lock.read():
-            point = measure(
-                self._store, self.metric, embeddings, labels, false_match_rate, rule, k, sample,
-                np.random.default_rng(seed),
-            )  # fmt: skip
+            point = calibrated(
+                store, self.metric, embeddings, labels, false_accept_rate, rule, k, sample, seed
+            )
         self.operating_points[rule] = point
         return point
 
     def check_encoder(self, encoder):
-        """Raise unless this is the encoder that the index was made with."""
+        """Raise unless the encoder has the fingerprint that the index stores."""
         check_fingerprint(encoder, self.fingerprint, self.dim)
 
     def save(self, path):
-        """Write the index into the folder `path`; a kill at any moment leaves the old or the new.
+        """Write the index to the folder `path`; a kill at any time leaves the old or the new state.
 
-        Data go into new files, which are flushed to the disk; then one rename of `manifest.json`
-        makes them the index. Beside them lies `card.md`, the index card. Of a Milvus store only
-        the manifest is written: the vectors stay in Milvus.
+        Data are written to new files and flushed to the disk; then one rename of `manifest.json`
+        makes them the index. The folder also contains `card.md`, the index card. For a Milvus store
+        only the manifest is written: the vectors stay in Milvus.
         """
         with self._lock.write():
-            folder.save(self, path)
+            index_folder.save(self, path)
 
     @classmethod
     def load(cls, path, encoder=None, uri=None, token=None):
-        """Read an index that `save` wrote, or that `keep` kept.
+        """Read an index from a folder written by `save` or `keep`, also of earlier versions.
 
         Args:
             path: the folder.
-            encoder: the encoder that queries will come from; raises if it is not the one that
-                the index was made with.
-            uri: for Milvus: where the data are. None takes the address in the manifest if that is
-                a file that exists; a server has to be named.
+            encoder: the encoder that computes the queries, or None. Raises unless it has the
+                fingerprint that the index stores.
+            uri: for Milvus: address of the data. None takes the address in the manifest if that is
+                an existing file; the URL of a server must be passed.
             token: for Milvus.
 
         Raises:
-            ValueError: for a file that is missing, truncated or altered, another encoder, or a
-                newer version. Nothing on the disk is changed.
+            ValueError: for a missing, truncated or altered file, another encoder, or a newer
+                version. Nothing on the disk is changed.
         """
-        return folder.load(cls, path, encoder, uri, token)
+        return index_folder.load(cls, path, encoder, uri, token)
 
     def keep(self, path):
-        """Save, and from now on write each change to the disk before the call returns.
+        """Save, and write every later change to the disk before its call returns.
 
-        For a service: whoever was enrolled before a kill is there after `load(path)`, which reads
-        the saved index and the changes since. `save` of the same path folds them in, and writes
-        the operating points of a `calibrate` since. One process at a time may keep a folder: after
-        `os.fork` the child can search, and a change there raises RuntimeError. A change raises
-        FileNotFoundError once the folder was deleted, moved or replaced.
+        For a service: after a kill, `load(path)` reads the saved index and all changes since.
+        `save` to the same path merges them into the saved index, and writes the operating points of
+        later calls of `calibrate`. One process at a time may keep a folder. After `os.fork` the
+        child can search, but a change raises RuntimeError. A change raises FileNotFoundError if the
+        folder was deleted, moved or replaced.
         """
         with self._lock.write():
-            folder.keep(self, path)
+            index_folder.keep(self, path)
 
     def close(self):
-        """Let go of the journal's folder and of Milvus; the index is not used after."""
-        with self._lock.write(), self._lock.alone():
-            if self._journal is not None:
-                self._journal.close()
+        """Release the folder of `keep` and the connection to Milvus; the index becomes unusable."""
+        with self._lock.write(), self._lock.exclusive():
+            if self._kept is not None:
+                self._kept.close()
             self._store.close()
 
     def _write(self, change, ids, vectors=None, labels=None, table=None):
-        """Carry out a change that was checked; the disk first, where the index is kept."""
-        if self._journal is not None:
-            self._journal.append(change, ids, vectors, labels, table)
-        with self._lock.alone():
+        """Carry out a checked change; if the index is kept, write it to the disk first."""
+        if self._kept is not None:
+            self._kept.append(change, ids, vectors, labels, table)
+        with self._lock.exclusive():
             self._apply(change, ids, vectors, labels, table)
 
     def _apply(self, change, ids, vectors=None, labels=None, table=None):
@@ -532,28 +525,14 @@ class Index:
         else:
             self._store.add(ids, vectors, labels, table)
 
-    def _check_known(self, ids):
-        if len(known := set(self._store.known(ids))) < len(set(ids)):
-            missing = next(key for key in ids if key not in known)
+    def _check_existing(self, ids):
+        if len(existing := set(self._store.known(ids))) < len(set(ids)):
+            missing = next(key for key in ids if key not in existing)
             raise ValueError(f"The index has no item with this id. Received: {shown(missing)}")
 
     def _threshold(self, rule, threshold):
         if threshold is not None:
-            if isinstance(threshold, bool) or not isinstance(threshold, (int, float, np.number)):
-                raise TypeError(
-                    f"`threshold` must be a number. Received: threshold={shown(threshold)}"
-                )
-            try:
-                number = float(threshold)
-            except OverflowError:
-                # An integer that no float can hold.
-                number = float("nan")
-            if number != number:
-                raise ValueError(
-                    "`threshold` must not be NaN, nor an integer beyond the largest float. "
-                    f"Received: threshold={shown(threshold)}"
-                )
-            return number
+            return as_threshold(threshold)
         if rule not in self.operating_points:
             raise ValueError(
                 f"This index has no threshold for rule={rule!r}. Run calibrate(..., "

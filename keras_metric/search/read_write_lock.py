@@ -1,32 +1,33 @@
-"""A fair lock: a writer excludes readers only to apply its change, and neither side starves."""
+"""A fair lock: a writer excludes readers only while it applies its change."""
 
 import contextlib
 import threading
 
 
 class ReadWriteLock:
-    """Many readers and one writer at a time; only the part inside `alone` excludes readers.
+    """Allows many readers and one writer; only the part inside `exclusive` excludes readers.
 
-    Writers run in the order in which they arrive. A reader that arrives while a writer is alone,
-    or waits to be alone, waits for this writer only: it is admitted before the next writer.
+    Writers run in the order in which they arrive. A reader that arrives while a writer is
+    exclusive, or waits to be, waits for this writer only: it is admitted before the next one.
 
-    Not reentrant: a reader that enters again could wait for a writer that waits for the reader.
+    Not reentrant: a nested reader could wait for a writer that waits for the outer reader.
     """
 
     def __init__(self):
         self._changed = threading.Condition()
         # One entry for each writer; the first one runs.
         self._writers = []
-        # True while the running writer is alone or waits to be alone.
+        # True while the running writer is exclusive or waits to be.
         self._closed = False
         self._readers = 0
-        # Readers that wait for the end of the phase with this number.
+        # Number of readers that wait for the end of the current phase.
         self._waiting = 0
+        # Number of exclusive parts that have ended.
         self._phase = 0
 
     @contextlib.contextmanager
     def read(self):
-        """Read next to other readers; nothing changes meanwhile."""
+        """Read concurrently with other readers; no change is applied meanwhile."""
         with self._changed:
             self._enter()
         try:
@@ -37,24 +38,24 @@ class ReadWriteLock:
 
     @contextlib.contextmanager
     def write(self):
-        """Be the only writer, next to readers: check a change, and write it to the disk."""
-        place = object()
+        """Be the only writer, concurrently with readers, to check and log a change."""
+        ticket = object()
         with self._changed:
-            self._writers.append(place)
+            self._writers.append(ticket)
         try:
             with self._changed:
-                self._changed.wait_for(lambda: self._writers[0] is place)
+                self._changed.wait_for(lambda: self._writers[0] is ticket)
             yield
         finally:
             with self._changed:
-                self._writers.remove(place)
+                self._writers.remove(ticket)
                 self._changed.notify_all()
 
     @contextlib.contextmanager
-    def alone(self):
+    def exclusive(self):
         """Exclude readers, inside `write`, to apply a change.
 
-        An interrupt during the wait is raised after the change: the disk may have the change.
+        An interrupt during the wait is raised after the change, which may be on the disk already.
         """
         interrupt, free = None, False
         while not free:
@@ -70,7 +71,7 @@ class ReadWriteLock:
             with self._changed:
                 self._closed = False
                 self._phase += 1
-                # Count the waiting readers here: a next writer could otherwise be faster.
+                # Admit the waiting readers here; otherwise the next writer could precede them.
                 self._readers += self._waiting
                 self._waiting = 0
                 self._changed.notify_all()

@@ -1,14 +1,14 @@
-"""What an index answers with: small named tuples that print well and compare by value."""
+"""Return values of `Index`, as named tuples."""
 
 from collections import namedtuple
 
 
 class Match(namedtuple("Match", ["id", "label", "distance", "attributes"])):
-    """One item that a search found.
+    """One item found by a search.
 
     Args:
         id: string or integer: the item's id.
-        label: string or integer: what the item shows.
+        label: string or integer: the item's label.
         distance: float in the index's metric; smaller is closer.
         attributes: dict of the item's attributes, empty if it has none.
 
@@ -22,12 +22,12 @@ class Match(namedtuple("Match", ["id", "label", "distance", "attributes"])):
 
 
 class Identity(namedtuple("Identity", ["label", "distance"])):
-    """Who a query is.
+    """The label assigned to a query.
 
     Args:
-        label: the label found, or None: nobody within the threshold, an unknown.
-        distance: float: distance to the closest candidate, also when it is too far; infinity
-            if there was none to compare with.
+        label: the label found, or None if no candidate is within the threshold.
+        distance: float: distance to the closest candidate, also beyond the threshold; infinity
+            if there was no candidate.
 
     Example:
     >>> from keras_metric.search import Identity
@@ -39,7 +39,7 @@ class Identity(namedtuple("Identity", ["label", "distance"])):
 
 
 class Verification(namedtuple("Verification", ["same", "distance"])):
-    """Whether a query is who it claims to be.
+    """Result of comparing a query with the one item that it claims to be.
 
     Args:
         same: True if the distance is within the threshold.
@@ -55,7 +55,7 @@ class Verification(namedtuple("Verification", ["same", "distance"])):
 
 
 class Item(namedtuple("Item", ["id", "label", "embedding", "attributes"])):
-    """One item of an index, as iteration and `get` give it.
+    """One item of an index, as returned by iteration and `get`.
 
     Args:
         id: string or integer.
@@ -74,10 +74,10 @@ class Item(namedtuple("Item", ["id", "label", "embedding", "attributes"])):
 
 
 class StagedMatches(namedtuple("StagedMatches", ["stage", "matches"])):
-    """What a staged search found for one query.
+    """Result of a staged search for one query.
 
     Args:
-        stage: number of the stage that answered, from 0, or None if none did.
+        stage: number of the first stage with a match, from 0, or None if no stage has one.
         matches: list of `Match` within the threshold, closest first.
 
     Example:
@@ -89,35 +89,28 @@ class StagedMatches(namedtuple("StagedMatches", ["stage", "matches"])):
     __slots__ = ()
 
 
-class OperatingPoint(
-    namedtuple(
-        "OperatingPoint",
-        [
-            "rule",
-            "threshold",
-            "false_match_rate",
-            "miss_rate",
-            "num_impostors",
-            "num_genuine",
-            "target",
-        ],
-    )
-):
-    """A threshold and what it costs: the answer of `Index.calibrate`.
+_FIELDS = ["rule", "threshold", "false_accept_rate", "false_reject_rate"]
+_FIELDS += ["num_impostors", "num_genuine", "target"]
+
+
+class OperatingPoint(namedtuple("OperatingPoint", _FIELDS)):
+    """A threshold and its error rates, as returned by `Index.calibrate`.
+
+    `keras_metric.evaluation` reports the same rates of pairs as `far` and `frr`.
 
     Args:
-        rule: `"verify"`, or the rule of `identify` that it was measured for.
-        threshold: float: distances up to it count as a match.
-        false_match_rate: share of the impostor comparisons (strangers, or pairs of two labels)
-            that fell within the threshold; never above the target.
-        miss_rate: share of the genuine comparisons that it turned away, the expected miss rate.
-        num_impostors: number of impostor comparisons measured.
-        num_genuine: number of genuine comparisons measured.
-        target: the false-match rate that was asked for.
+        rule: `"verify"`, or the rule of `identify` that was calibrated.
+        threshold: float: distances up to it are accepted.
+        false_accept_rate: float (FAR): fraction of the impostor comparisons (queries whose own
+            label is hidden, or pairs of two labels) that are accepted; at most the target.
+        false_reject_rate: float (FRR): fraction of the genuine comparisons that are rejected.
+        num_impostors: number of impostor comparisons.
+        num_genuine: number of genuine comparisons.
+        target: the false accept rate passed to `calibrate`.
 
     Example:
     >>> from keras_metric.search import OperatingPoint
-    >>> OperatingPoint("verify", 0.4, 0.001, 0.02, 10_000, 500, 0.001).miss_rate
+    >>> OperatingPoint("verify", 0.4, 0.001, 0.02, 10_000, 500, 0.001).false_reject_rate
     0.02
     """
 

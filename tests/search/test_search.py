@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from keras_metric.search import Identity, Index, Match, StagedMatches
+from keras_metric.search.stores.exact_search import nearest_rows
 
 DIM = 8
 METRICS = ["cosine", "dot", "euclidean", "squared_euclidean"]
@@ -173,17 +174,17 @@ def test_filters_are_exact(make, items, rng, name, queries):
     check_matches(index.search(queries, k=4, where=where), wanted, items, 4)
 
 
-def test_a_selection_of_many_blocks(items, rng, monkeypatch):
-    """Rows that fit are gathered block by block; a million would be too many at once."""
-    monkeypatch.setattr("keras_metric.search.stores.flat.BLOCK", 16)
-    index = Index(DIM, "euclidean")
-    fill(index, items)
+@pytest.mark.parametrize("count", [10, 60])
+@pytest.mark.parametrize("k", [1, 4, 50])
+def test_selected_rows_are_searched_block_by_block(rng, count, k):
+    vectors = rng.normal(size=(90, DIM)).astype("float32")
     queries = rng.normal(size=(30, DIM)).astype("float32")
-    for name in ("closed range", "any string"):
-        where, fits = CONDITIONS[name]
-        for k in (1, 4, 50):
-            wanted = neighbours(queries, items, "euclidean", fits)
-            check_matches(index.search(queries, k, where), wanted, items, k)
+    rows = np.sort(rng.permutation(90)[:count])
+    largest = np.square(vectors).sum(axis=1).max()
+    found, distances = nearest_rows(queries, vectors, k, "euclidean", largest, rows, block=16)
+    expected = np.linalg.norm(queries[:, None].astype("float64") - vectors[rows], axis=2)
+    assert (found == rows[np.argsort(expected, axis=1)[:, :k]]).all()
+    np.testing.assert_allclose(distances, np.sort(expected, axis=1)[:, :k], rtol=1e-12)
 
 
 def test_faiss_finds_its_settings_as_they_were(items, rng, monkeypatch):
@@ -208,11 +209,11 @@ def test_faiss_finds_its_settings_as_they_were(items, rng, monkeypatch):
 @pytest.mark.parametrize(
     ("where", "error", "message"),
     [
-        ({"regoin": "r3"}, ValueError, "'regoin'; known are"),
+        ({"regoin": "r3"}, ValueError, "'regoin'; the attributes are"),
         ({"region": 3}, TypeError, "kind 'string'"),
         ({"age": "3"}, TypeError, "kind 'number'"),
         ({"wears hat": 1}, TypeError, "kind 'flag'"),
-        ({"age": (40, 20)}, ValueError, "must rise"),
+        ({"age": (40, 20)}, ValueError, "must not exceed"),
         ({"age": (20,)}, ValueError, "closed range"),
         ({"age": (None, None)}, ValueError, "closed range"),
         ({"age": [1, "a"]}, TypeError, "of one kind"),
@@ -720,14 +721,14 @@ class TestCalibrate:
         queries, labels = self.classes(np.random.default_rng(0), [6, 3, 4, 2, 7, 5])
         index = make(metric="euclidean")
         index.add(x, y, ids=np.arange(len(x)))
-        point = index.calibrate(queries, labels, false_match_rate=0.05, rule="verify")
+        point = index.calibrate(queries, labels, false_accept_rate=0.05, rule="verify")
         distances = np.array([[distance(q, v, "euclidean") for v in x] for q in queries])
         same = labels[:, None] == y
         assert (point.num_genuine, point.num_impostors) == (same.sum(), (~same).sum())
         rates, hits, _ = roc_curve(same.ravel(), -distances.ravel(), drop_intermediate=False)
         best = np.flatnonzero(rates <= 0.05)[-1]
-        assert point.false_match_rate == pytest.approx(rates[best])
-        assert point.miss_rate == pytest.approx(1 - hits[best])
+        assert point.false_accept_rate == pytest.approx(rates[best])
+        assert point.false_reject_rate == pytest.approx(1 - hits[best])
         assert np.mean(distances[~same] <= point.threshold) == pytest.approx(rates[best])
         assert index.verify(x[0], 0) == (True, 0) and not index.verify(x[0], 4).same
 
@@ -735,7 +736,7 @@ class TestCalibrate:
         x, y = self.classes(rng, [3, 8, 1])
         index = make(metric="euclidean")
         index.add(x, y)
-        point = index.calibrate(false_match_rate=0.1, rule="verify")
+        point = index.calibrate(false_accept_rate=0.1, rule="verify")
         assert point.num_genuine == 3 * 2 + 8 * 7
         assert point.num_impostors == 3 * 9 + 8 * 4 + 1 * 11
 
@@ -761,14 +762,16 @@ class TestCalibrate:
                 found = identify_by_hand(query, rest, "euclidean", rule, 3)
                 genuine.append(found[1] if found[0] == label else np.inf)
         given = () if own else (queries, labels)
-        point = index.calibrate(*given, false_match_rate=0.2, rule=rule, k=3)
+        point = index.calibrate(*given, false_accept_rate=0.2, rule=rule, k=3)
         allowed = int(0.2 * len(impostors))
         assert sum(d <= point.threshold for d in impostors) == allowed
-        assert point.false_match_rate == pytest.approx(allowed / len(impostors))
-        assert point.miss_rate == pytest.approx(np.mean(np.array(genuine) > point.threshold))
+        assert point.false_accept_rate == pytest.approx(allowed / len(impostors))
+        assert point.false_reject_rate == pytest.approx(
+            np.mean(np.array(genuine) > point.threshold)
+        )
         assert (point.num_impostors, point.num_genuine) == (len(impostors), len(genuine))
         assert index.operating_points[rule] == point
-        assert 0 < point.miss_rate < 1, "the data should have misses and hits"
+        assert 0 < point.false_reject_rate < 1, "the data should have misses and hits"
         # Without `threshold` the calibrated one counts, for this rule alone.
         found = index.identify(queries, rule=rule, k=3)
         told = index.identify(queries, rule=rule, k=3, threshold=point.threshold)
@@ -782,17 +785,17 @@ class TestCalibrate:
         queries = np.array([[1.0], [2.0], [2.0], [2.0], [3.0]])
         point = index.calibrate(queries, ["x"] * 4 + ["a"], 0.5, "nearest")
         # Strangers stand 1, 2, 2, 2 from "a", and the one "a" stands 6 from "b".
-        assert point.false_match_rate == 0.2 and point.threshold == 1.5
-        assert point.miss_rate == 1
+        assert point.false_accept_rate == 0.2 and point.threshold == 1.5
+        assert point.false_reject_rate == 1
 
     @pytest.mark.parametrize(
         ("change", "error", "message"),
         [
-            ({"false_match_rate": 1e-6}, ValueError, "it takes 1000000"),
-            ({"false_match_rate": 0}, ValueError, "greater than 0"),
+            ({"false_accept_rate": 1e-6}, ValueError, "it needs 1000000"),
+            ({"false_accept_rate": 0}, ValueError, "greater than 0"),
             ({"rule": "best"}, ValueError, "rule"),
             ({"labels": None}, ValueError, "both"),
-            ({"labels": ["nobody"] * 30}, ValueError, "miss rate needs"),
+            ({"labels": ["nobody"] * 30}, ValueError, "false reject rate needs"),
             ({"embeddings": np.empty((0, DIM)), "labels": []}, ValueError, "needs enrolled items"),
         ],
     )
@@ -800,7 +803,7 @@ class TestCalibrate:
         x, y = self.classes(rng, [6] * 5)
         index = make()
         index.add(x, y)
-        good = {"embeddings": x, "labels": y, "false_match_rate": 0.5}
+        good = {"embeddings": x, "labels": y, "false_accept_rate": 0.5}
         with pytest.raises(error, match=message):
             index.calibrate(**{**good, **change})
         assert index.operating_points == {}
@@ -869,11 +872,11 @@ def test_near_ties_far_from_zero_are_ranked_exactly(rng, monkeypatch, threshold)
         ({"dim": 4, "store": "redis"}, ValueError, "store='redis'"),
         ({"dim": 4, "kind": "annoy"}, ValueError, "kind='annoy'"),
         ({"dim": 4, "uri": "a.db"}, ValueError, 'store="milvus"'),
-        ({"dim": 4, "settings": {"links": 3}}, ValueError, "links=3"),
-        ({"dim": 4, "kind": "hnsw", "settings": {"links": 0}}, ValueError, "at least 1"),
+        ({"dim": 4, "settings": {"M": 3}}, ValueError, "M=3"),
+        ({"dim": 4, "kind": "hnsw", "settings": {"M": 0}}, ValueError, "at least 1"),
         ({"dim": 4, "kind": "short", "settings": {"dims": 5}}, ValueError, "at most dim=4"),
-        ({"dim": 4, "kind": "pq", "settings": {"codes": 3}}, ValueError, "divide dim=4"),
-        ({"dim": 4, "kind": "pq", "settings": {"bits": 3}}, ValueError, "from 4 to 12"),
+        ({"dim": 4, "kind": "pq", "settings": {"m": 3}}, ValueError, "divide dim=4"),
+        ({"dim": 4, "kind": "pq", "settings": {"nbits": 3}}, ValueError, "from 4 to 12"),
     ],
 )
 def test_false_settings_are_named(arguments, error, message):
@@ -895,7 +898,7 @@ CALLS = {
     "staged_search": lambda index, x: index.staged_search(x, [None], threshold=1.0),
     "verify": lambda index, x: index.verify(x if isinstance(x, dict) else x[0], "a", threshold=1.0),
     "identify": lambda index, x: index.identify(x, threshold=1.0),
-    "calibrate": lambda index, x: index.calibrate(x, [0, 1, 2], false_match_rate=0.5),
+    "calibrate": lambda index, x: index.calibrate(x, [0, 1, 2], false_accept_rate=0.5),
 }
 
 

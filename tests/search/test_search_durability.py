@@ -20,7 +20,7 @@ import pytest
 
 from keras_metric._validation import shown
 from keras_metric.search import Index
-from keras_metric.search.storage import folder, journal
+from keras_metric.search.storage import index_folder, journal, kept_folder
 
 DIM = 6
 
@@ -73,7 +73,7 @@ class Disk:
         self.interrupt, self.steps, self.stop_at = interrupt, 0, 0
         for name in steps:
             patch.setattr(os, name, self._counted(getattr(os, name)))
-        for module in (folder, journal):
+        for module in (index_folder, journal, kept_folder):
             patch.setattr(module, "open", self._open, raising=False)
 
     def step(self):
@@ -216,7 +216,7 @@ class TestFullDisk:
         index = filled(rng)
         index.keep("here")
         for failed in interrupted(lambda: index.keep("index"), disk):
-            where = "here" if index._journal.folder.name == "here" else "index"
+            where = "here" if index._kept.path.name == "here" else "index"
             assert where == "here" or not failed or len(list(Path("index").glob("data-*"))) == 1
             check_kept(index, where, rng)
             if where == "index":
@@ -472,7 +472,7 @@ class TestForks:
         # As a child has one for a moment after a fork.
         index = filled(rng)
         index.keep("index")
-        copy = os.dup(index._journal.lock.file.fileno())
+        copy = os.dup(index._kept.lock.file.fileno())
         index.close()
         again = Index.load("index")
         again.keep("index")
@@ -713,7 +713,7 @@ class TestForgotten:
         arrays = [store.vectors, store.labels]
         arrays += [getattr(c, a) for c in store.columns._columns.values() for a in c.arrays]
         for array in arrays:
-            assert len(array) == len(index) and not array._room[len(array) :].any()
+            assert len(array) == len(index) and not array._capacity[len(array) :].any()
         # The remaining state is as if the item had never been there.
         index.keep("kept")
         assert not any(self.NAME.encode() in path.read_bytes() for path in stored("kept"))
@@ -806,16 +806,16 @@ MESSAGES = {
     "a threshold of digits": lambda i: i.identify(np.ones((1, DIM)), threshold=10**5000),
     "a rule": lambda i: i.identify(np.ones((1, DIM)), LONG),
     "k": lambda i: i.search(np.ones((1, DIM)), LONG),
-    "a rate": lambda i: i.calibrate(false_match_rate=LONG),
-    "a rate of digits": lambda i: i.calibrate(false_match_rate=10**5000),
-    "a tiny rate": lambda i: i.calibrate(false_match_rate=5e-324),
+    "a rate": lambda i: i.calibrate(false_accept_rate=LONG),
+    "a rate of digits": lambda i: i.calibrate(false_accept_rate=10**5000),
+    "a tiny rate": lambda i: i.calibrate(false_accept_rate=5e-324),
     "a metric": lambda i: Index(DIM, LONG),
     "a dim": lambda i: Index(10**5000),
     "a description": lambda i: Index(DIM, description=LONG.encode()),
     "an encoder": lambda i: Index(encoder=LONG),
     "settings": lambda i: Index(DIM, kind="hnsw", settings=LONG),
     "a setting": lambda i: Index(DIM, kind="hnsw", settings={LONG: 1}),
-    "a setting of digits": lambda i: Index(DIM, kind="hnsw", settings={"links": 10**5000}),
+    "a setting of digits": lambda i: Index(DIM, kind="hnsw", settings={"M": 10**5000}),
     "a uri": lambda i: Index(DIM, uri=LONG),
     "no path to load": lambda i: Index.load(LONG),
     "no path to save": lambda i: i.save(LONG),

@@ -15,17 +15,16 @@ import pytest
 
 from keras_metric.search import Index
 from keras_metric.search.fingerprint import fingerprint
-from keras_metric.search.storage import folder, manifest
-from keras_metric.search.storage.contents import read_array
+from keras_metric.search.storage.file_checks import read_array
 
 DIM = 6
 KINDS = {
     "flat": {},
     "short": {"dims": 3},
-    "hnsw": {"links": 8},
-    "ivf": {"lists": 4, "probes": 2},
-    "pq": {"codes": 3, "bits": 4},
-    "ivf-pq": {"lists": 4, "codes": 3, "bits": 4},
+    "hnsw": {"M": 8},
+    "ivf": {"nlist": 4, "nprobe": 2},
+    "pq": {"m": 3, "nbits": 4},
+    "ivf-pq": {"nlist": 4, "m": 3, "nbits": 4},
 }
 
 
@@ -52,7 +51,7 @@ def filled(rng, count=40, **arguments):
 def test_what_is_saved_comes_back(rng, kind):
     settings = {**KINDS[kind], "train_at": 30} if kind != "flat" else None
     index = filled(rng, 200, kind=kind, settings=settings)
-    index.calibrate(false_match_rate=0.1, rule="centroid")
+    index.calibrate(false_accept_rate=0.1, rule="centroid")
     queries = rng.normal(size=(9, DIM))
     wanted = index.search(queries, 3, where={"by": ["é1", "é2"]})
     named = index.identify(queries, "centroid")
@@ -78,7 +77,7 @@ def test_what_is_saved_comes_back(rng, kind):
 
 def test_the_card_says_what_is_in_there(rng):
     index = filled(rng)
-    index.calibrate(false_match_rate=0.1)
+    index.calibrate(false_accept_rate=0.1)
     index.save("faces")
     card = Path("faces/card.md").read_text("utf-8")
     assert "Faces of é." in card and "| items | 38 |" in card and "| labels | 7 |" in card
@@ -156,7 +155,7 @@ def test_a_failed_save_leaves_the_old(rng, monkeypatch):
 
     for name in ("fsync", "replace"):
         with monkeypatch.context() as patch:
-            patch.setattr(folder.os, name, full)
+            patch.setattr(os, name, full)
             with pytest.raises(OSError, match="No space"):
                 index.save("index")
         assert content(Index.load("index")) == before
@@ -209,7 +208,7 @@ def edited_manifest(change):
 
 def test_a_manifest_edited_by_hand_is_found(rng):
     index = filled(rng)
-    index.calibrate(false_match_rate=0.1)
+    index.calibrate(false_accept_rate=0.1)
     index.save("index")
     edited_manifest(lambda body: body["operating_points"][0].__setitem__(1, 99.0))
     with pytest.raises(ValueError, match=r"manifest\.json .* edited"):
@@ -218,8 +217,8 @@ def test_a_manifest_edited_by_hand_is_found(rng):
 
 def test_a_newer_version_is_refused(rng):
     filled(rng).save("index")
-    edited_manifest(lambda body: body.update(version=2))
-    with pytest.raises(ValueError, match="version 2 .* Install a newer"):
+    edited_manifest(lambda body: body.update(version=3))
+    with pytest.raises(ValueError, match="version 3 .* Install a newer"):
         Index.load("index")
 
 
@@ -236,23 +235,8 @@ def test_headers_of_arrays_that_python_cannot_parse(tmp_path):
     file = tmp_path / "vectors.npy"
     for text in (b"(" * 500, b"{'descr': '<f4', 'shape': (", b"\x00" * 20):
         file.write_bytes(b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text)
-        with pytest.raises(ValueError, match="is no array of numbers"):
+        with pytest.raises(ValueError, match="is not an array of numbers"):
             read_array(file)
-
-
-def test_pickled_arrays_are_refused(rng, monkeypatch):
-    filled(rng).save("index")
-    path = next(Path("index").glob("data-*/labels.npy"))
-    np.save(path, np.array([{"evil": 1}], object), allow_pickle=True)
-    monkeypatch.setattr(folder, "_digest", lambda path: None)
-    body = json.loads(Path("index/manifest.json").read_text())["body"]
-    body["files"] = {
-        name: {"bytes": (path.parent / name).stat().st_size, "sha256": None}
-        for name in body["files"]
-    }
-    Path("index/manifest.json").write_text(manifest.written(body))
-    with pytest.raises(ValueError, match="labels.npy.* no array of numbers"):
-        Index.load("index")
 
 
 def test_other_places_are_refused(rng, tmp_path):
@@ -375,7 +359,7 @@ class TestKept:
             raise OSError("No space left on device")
 
         with monkeypatch.context() as patch:
-            patch.setattr("keras_metric.search.storage.journal.os.fsync", full)
+            patch.setattr(os, "fsync", full)
             for call in (
                 lambda: index.add(rng.normal(size=(1, DIM)), [0]),
                 lambda: index.remove([3]),
@@ -436,13 +420,13 @@ class TestEncoder:
         with pytest.raises(ValueError, match="width of this index, dim=6"):
             loaded.search(np.ones((1, 4)))
         Index(DIM).save("nameless")
-        with pytest.raises(ValueError, match="does not know its encoder"):
+        with pytest.raises(ValueError, match="no fingerprint of an encoder"):
             Index.load("nameless", encoder=encoder)
 
     def test_what_is_no_encoder_is_named(self):
         with pytest.raises(TypeError, match="Keras model"):
             Index(encoder=np.zeros)
-        with pytest.raises(ValueError, match="does not know the length"):
+        with pytest.raises(ValueError, match="embeddings is not defined"):
             Index(encoder=keras.Sequential([keras.layers.Dense(3)]))
         with pytest.raises(ValueError, match="length 6.*dim=5"):
             Index(5, encoder=self.encoder())
@@ -521,7 +505,7 @@ def test_a_milvus_index_is_found_again(rng):
     index = Index(DIM, store="milvus", uri="faces.db", collection="faces")
     x = rng.normal(size=(30, DIM))
     index.add(x, np.arange(30) % 3, attributes=[{"age": n} for n in range(30)])
-    index.calibrate(false_match_rate=0.2)
+    index.calibrate(false_accept_rate=0.2)
     index.save("index")
     wanted = index.search(x[:2], 3, where={"age": (10, 20)})
     index.close()
@@ -531,7 +515,7 @@ def test_a_milvus_index_is_found_again(rng):
     assert index.operating_points["nearest"].target == 0.2
     with pytest.raises(TypeError, match="kind 'number'"):
         index.search(x[:1], where={"age": "old"})
-    with pytest.raises(ValueError, match="keeps every change itself"):
+    with pytest.raises(ValueError, match="saves every change itself"):
         index.keep("index")
     for arguments, message in (
         ({"dim": DIM + 1}, "length 6"),

@@ -1,4 +1,4 @@
-"""Random histories of an index beside a plain dict and NumPy, on every store."""
+"""Random sequences of calls of an index, compared with a plain dict and NumPy."""
 
 import shutil
 import tempfile
@@ -11,13 +11,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from keras_metric.search import Index
-from keras_metric.search.stores import faiss_store
 
 DIM = 3
 # Few values, so that ties, replaced ids and shared attributes are frequent.
 COORDINATES = st.integers(-4, 4).map(float)
 VECTORS = st.tuples(*[COORDINATES] * DIM)
-# Strings that read as a part of an expression stand for untrusted names.
+# Untrusted names: strings that could be parsed as a part of an expression.
 ODD = ['zz" or id < "', '" or label != "', "\\", "\x00"]
 IDS = st.one_of(st.integers(-3, 20), st.sampled_from(["a", "b", "1", "é", *ODD]))
 LABELS = st.sampled_from([0, 1, 2, "1", "ann", *ODD[:2]])
@@ -46,24 +45,21 @@ CONDITIONS = st.fixed_dictionaries(
 
 
 def fits(attributes, where):
-    for name, wanted in where.items():
+    for name, condition in where.items():
         if name not in attributes:
             return False
         value = attributes[name]
-        if isinstance(wanted, tuple):
-            low, high = wanted
+        if isinstance(condition, tuple):
+            low, high = condition
             if (low is not None and value < low) or (high is not None and value > high):
                 return False
-        elif isinstance(wanted, list):
-            if value not in wanted:
-                return False
-        elif value != wanted:
+        elif value not in (condition if isinstance(condition, list) else [condition]):
             return False
     return True
 
 
-class Histories(RuleBasedStateMachine):
-    """The model is `self.items`: id -> (vector, label, attributes)."""
+class Calls(RuleBasedStateMachine):
+    """The expected state is `self.items`: id -> (vector, label, attributes)."""
 
     arguments = {}
     number = 0
@@ -77,6 +73,9 @@ class Histories(RuleBasedStateMachine):
 
     def new_index(self):
         return Index(DIM, "euclidean", **self.arguments)
+
+    def loaded(self):
+        return Index.load(self.folder / "index")
 
     def teardown(self):
         if hasattr(self, "index"):
@@ -131,14 +130,12 @@ class Histories(RuleBasedStateMachine):
             del self.items[key]
 
     @rule(
-        queries=st.lists(VECTORS, min_size=1, max_size=25),
-        k=st.integers(1, 12),
-        where=CONDITIONS,
+        queries=st.lists(VECTORS, min_size=1, max_size=25), k=st.integers(1, 12), where=CONDITIONS
     )
     def search(self, queries, k, where):
-        # A store may forget, or remember, an attribute that only removed items had.
-        known = {name for item in self.items.values() for name in item[2]}
-        where = {name: wanted for name, wanted in where.items() if name in known}
+        # For an attribute that only removed items had, a store may raise or find nothing.
+        present = {name for item in self.items.values() for name in item[2]}
+        where = {name: condition for name, condition in where.items() if name in present}
         found = self.index.search(np.array(queries), k, where)
         rows = {key: item for key, item in self.items.items() if fits(item[2], where)}
         for query, matches in zip(queries, found, strict=True):
@@ -166,10 +163,10 @@ class Histories(RuleBasedStateMachine):
     def save_and_load(self):
         self.index.save(self.folder / "index")
         self.index.close()
-        self.index = Index.load(self.folder / "index")
+        self.index = self.loaded()
 
     @invariant()
-    def is_the_model(self):
+    def has_the_expected_items(self):
         if not hasattr(self, "index"):
             return
         assert len(self.index) == len(self.items)
@@ -181,8 +178,8 @@ class Histories(RuleBasedStateMachine):
             assert (found[key].label, found[key].attributes) == (label, attributes)
 
 
-class KeptHistories(Histories):
-    """The same, with every change in the journal and no save before loading."""
+class CallsWithJournal(Calls):
+    """Every change is in the journal, and loading is not preceded by a save."""
 
     def new_index(self):
         index = super().new_index()
@@ -192,25 +189,33 @@ class KeptHistories(Histories):
     @rule()
     def save_and_load(self):
         self.index.close()
-        self.index = Index.load(self.folder / "index")
+        self.index = self.loaded()
         self.index.keep(self.folder / "index")
 
 
-class CoarseHistories(Histories):
-    """Over a structure that is built at once; every list is probed and every code re-ranked."""
+class CallsOfApproximateKind(Calls):
+    """An IVF structure that is built at once, with one list and exact distances of all its items."""
 
-    arguments = {
-        "kind": "ivf",
-        "settings": {"lists": 1, "probes": 1, "train_at": 4, "rerank": 100},
-    }
+    settings = {"nlist": 1, "nprobe": 1, "train_at": 4, "rerank": 100}
+    arguments = {"kind": "ivf", "settings": settings}
+
+    def new_index(self):
+        index = super().new_index()
+        index._store.exact_up_to = 1
+        return index
+
+    def loaded(self):
+        index = super().loaded()
+        index._store.exact_up_to = 1
+        return index
 
 
-class MilvusHistories(Histories):
+class CallsOnMilvus(Calls):
     uri = None
 
     @property
     def arguments(self):
-        return {"store": "milvus", "uri": self.uri, "collection": f"history{self.number}"}
+        return {"store": "milvus", "uri": self.uri, "collection": f"calls{self.number}"}
 
 
 COMMON = {
@@ -221,19 +226,18 @@ COMMON = {
 }
 
 
-@pytest.mark.parametrize("histories", [Histories, KeptHistories, CoarseHistories])
-def test_histories(histories, monkeypatch):
-    monkeypatch.setattr(faiss_store, "_FEW", 1)
-    case = histories.TestCase
+@pytest.mark.parametrize("calls", [Calls, CallsWithJournal, CallsOfApproximateKind])
+def test_random_calls(calls):
+    case = calls.TestCase
     case.settings = settings(max_examples=50, stateful_step_count=20, **COMMON)
     case().runTest()
 
 
 @pytest.mark.milvus
-def test_histories_on_milvus(tmp_path):
+def test_random_calls_on_milvus(tmp_path):
     pytest.importorskip("pymilvus", reason="needs pip install keras_metric[milvus]")
     pytest.importorskip("milvus_lite", reason="needs pip install keras_metric[milvus]")
-    MilvusHistories.uri = str(tmp_path / "milvus.db")
-    case = MilvusHistories.TestCase
+    CallsOnMilvus.uri = str(tmp_path / "milvus.db")
+    case = CallsOnMilvus.TestCase
     case.settings = settings(max_examples=12, stateful_step_count=15, **COMMON)
     case().runTest()

@@ -183,7 +183,7 @@ def test_readers_see_whole_changes(threads):
         for _ in range(200):
             with lock.write():
                 before = pair[0]
-                with lock.alone():
+                with lock.exclusive():
                     pair[0] += 1
                     time.sleep(0)
                     pair[1] = before + 1
@@ -214,7 +214,7 @@ def test_an_interrupted_wait_leaves_the_lock_usable(threads, monkeypatch, side, 
     started, gate = threading.Event(), threading.Event()
 
     def write(key):
-        with lock.write(), lock.alone():
+        with lock.write(), lock.exclusive():
             started.set()
             assert gate.wait(LONGEST)
             order.append(key)
@@ -241,7 +241,7 @@ def test_an_interrupted_wait_leaves_the_lock_usable(threads, monkeypatch, side, 
 def test_an_interrupt_comes_after_a_change_that_is_on_the_disk(monkeypatch, tmp_path):
     index = Index(DIM)
     index.keep(tmp_path / "index")
-    alone, append = [], index._journal.append
+    alone, append = [], index._kept.append
     real = index._lock._changed.wait_for
 
     def wait_for(condition):
@@ -254,7 +254,7 @@ def test_an_interrupt_comes_after_a_change_that_is_on_the_disk(monkeypatch, tmp_
         append(*change)
         alone.append("written")
 
-    monkeypatch.setattr(index._journal, "append", recorded)
+    monkeypatch.setattr(index._kept, "append", recorded)
     monkeypatch.setattr(index._lock._changed, "wait_for", wait_for)
     with pytest.raises(KeyboardInterrupt):
         item(index, "a")

@@ -308,7 +308,7 @@ def test_each_rule_has_its_own_threshold(folder, rules):
     probe = picture(30)
     nearest = index.search(embedded(folder, probe))[0][0]
     for rule in rules:
-        index.calibrate(rule=rule, false_match_rate=0.5)
+        index.calibrate(rule=rule, false_accept_rate=0.5)
     # Distances around that of the probe: the two rules must differ on the same picture.
     limits = {"nearest": nearest.distance * 0.9, "verify": nearest.distance * 1.1}
     for rule in rules:
@@ -503,8 +503,5 @@ def test_encoders_that_no_image_fits(tmp_path, shape):
     flat = keras.layers.Flatten()(flat)
     keras.Model(image, keras.layers.Dense(16)(flat)).save(tmp_path / "encoder.keras")
     expected = "one image of a fixed size.*Received: input_shape="
-    with (
-        pytest.raises(ValueError, match=expected),
-        in_process(tmp_path, Index(16), threshold=0.1),
-    ):
+    with pytest.raises(ValueError, match=expected), in_process(tmp_path, Index(16), threshold=0.1):
         pass

@@ -1,4 +1,4 @@
-"""The journal: every change since the last save, on the disk before the call returns."""
+"""The journal: a file of the changes since the last save, each flushed before the call returns."""
 
 import contextlib
 import json
@@ -9,34 +9,34 @@ import zlib
 import numpy as np
 
 from keras_metric._validation import shown
-from keras_metric.search.attributes import as_table, rows_of
-from keras_metric.search.ids import as_names, check_distinct
-from keras_metric.search.stores.vectors import as_vectors
+from keras_metric.search.index_inputs import as_names, as_table, as_vectors, check_distinct, rows_of
 
 # Length of the JSON part, length of the vectors, checksum of both, checksum of this header.
 _HEADER = struct.Struct("<IQII")
 # Bytes of the smallest block that a disk writes.
 _BLOCK = 512
+# What reading damaged data can raise.
+_OF_DAMAGE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
 class Journal:
-    """A file of changes, each flushed to the disk as it is appended."""
+    """A file of changes, each flushed to the disk when it is appended."""
 
     def __init__(self, path):
         self._path = path
-        # Unbuffered: what was written is the operating system's, whatever becomes of us.
+        # Unbuffered, so that a kill of this process loses no written data.
         self._file = open(path, "ab", buffering=0)  # noqa: SIM115
         self._broken = False
 
     def append(self, change, ids, vectors, labels, table):
-        """Write one change; on an error nothing of it stays."""
+        """Write one change completely, or raise and leave the file as it was."""
         if self._file.closed:
             raise ValueError("This index was closed. Load it again from its folder.")
         if self._broken:
-            raise OSError("The journal could not be repaired after an error. Save the index anew.")
+            raise OSError("The journal could not be repaired after an error. Save the index again.")
         end = self._file.seek(0, os.SEEK_END)
         try:
-            data = memoryview(_encode(change, ids, vectors, labels, table))
+            data = memoryview(encode_change(change, ids, vectors, labels, table))
             while data:
                 data = data[self._file.write(data) :]
             os.fsync(self._file.fileno())
@@ -58,7 +58,7 @@ class Journal:
 
 
 def is_at(file, path):
-    """Whether an open file is the one that `path` names now."""
+    """Whether `path` currently names this open file."""
     try:
         return not file.closed and os.path.samestat(os.fstat(file.fileno()), os.stat(path))
     except (FileNotFoundError, NotADirectoryError):
@@ -66,34 +66,69 @@ def is_at(file, path):
 
 
 def read_journal(path, dim):
-    """Yield where each change of a journal stands, and `(change, ids, vectors, labels, table)`.
+    """Yield the position of each change and `(change, ids, vectors, labels, table)`.
 
-    A last change that is incomplete, or whose last blocks a power failure left as zeros, was never
-    answered for, and is left out.
+    An incomplete last change is left out, and so is one whose last blocks a power failure left as
+    zeros: its call has not returned.
     """
     with open(path, "rb") as file:
         data = file.read()
-    place = 0
-    while len(data) - place >= _HEADER.size:
-        header = data[place : place + _HEADER.size]
-        text_size, vector_size, checksum, own = _HEADER.unpack(header)
-        if zlib.crc32(header[:-4]) != own:
-            if _ends_in_zeros(data, place, place + _HEADER.size):
+    start = 0
+    while len(data) - start >= _HEADER.size:
+        header = data[start : start + _HEADER.size]
+        text_size, vector_size, checksum, header_checksum = _HEADER.unpack(header)
+        if zlib.crc32(header[:-4]) != header_checksum:
+            if _ends_in_zeros(data, start, start + _HEADER.size):
                 return
-            raise _damaged(path, place)
-        body = data[place + _HEADER.size : place + _HEADER.size + text_size + vector_size]
+            raise _damaged(path, start)
+        body = data[start + _HEADER.size : start + _HEADER.size + text_size + vector_size]
         if len(body) < text_size + vector_size:
             return
         if zlib.crc32(body) != checksum:
-            if _ends_in_zeros(data, place, place + _HEADER.size + len(body)):
+            if _ends_in_zeros(data, start, start + _HEADER.size + len(body)):
                 return
-            raise _damaged(path, place)
-        with damage_named(path, place):
+            raise _damaged(path, start)
+        with reports_damage(path, start):
             change, ids, labels, attributes = json.loads(body[:text_size])
             vectors = np.frombuffer(body[text_size:], "<f4").reshape(-1, dim)
             table = None if attributes is None else as_table(attributes, len(ids))
-        yield place, (change, ids, vectors, labels, table)
-        place += _HEADER.size + len(body)
+        yield start, (change, ids, vectors, labels, table)
+        start += _HEADER.size + len(body)
+
+
+@contextlib.contextmanager
+def reports_damage(path, position):
+    """Turn any exception of a damaged change into one that names the journal and the position."""
+    try:
+        yield
+    except _OF_DAMAGE as error:
+        raise _damaged(path, position) from error
+
+
+def check_change(index, change):
+    """Raise unless `Index` could have written a change: the journal may be untrusted input."""
+    kind, ids, vectors, labels, table = change
+    if kind not in ("add", "replace", "remove") or not isinstance(ids, list):
+        raise ValueError(f"A change is add, replace or remove. Received: {shown(kind)}")
+    ids = as_names("ids", ids)
+    check_distinct(ids)
+    if len(index._store.known(ids)) != (0 if kind == "add" else len(ids)):
+        raise ValueError(f"The ids of {kind!r} do not fit the index.")
+    if kind != "remove":
+        as_vectors("vectors", vectors, index.dim)
+        as_names("labels", labels, len(vectors))
+        if len(ids) != len(vectors) or table is None:
+            raise ValueError("A change has an id and attributes for each vector.")
+        index._store.check_attributes(table)
+
+
+def encode_change(change, ids, vectors, labels, table):
+    """The bytes of one change."""
+    attributes = None if table is None else rows_of(table, len(ids))
+    text = json.dumps([change, ids, labels, attributes]).encode()
+    numbers = b"" if vectors is None else np.asarray(vectors, "<f4").tobytes()
+    sizes = struct.pack("<IQI", len(text), len(numbers), zlib.crc32(numbers, zlib.crc32(text)))
+    return b"".join([sizes, struct.pack("<I", zlib.crc32(sizes)), text, numbers])
 
 
 def _ends_in_zeros(data, start, end):
@@ -105,45 +140,8 @@ def _ends_in_zeros(data, start, end):
     return zeros <= start or start < -(-zeros // _BLOCK) * _BLOCK < min(end, len(data))
 
 
-@contextlib.contextmanager
-def damage_named(path, place):
-    """Turn whatever a change raises into an error that names the journal and the place."""
-    try:
-        yield
-    except (ArithmeticError, AttributeError, LookupError, RecursionError) as error:
-        raise _damaged(path, place) from error
-    except (TypeError, ValueError) as error:
-        raise _damaged(path, place) from error
-
-
-def check_change(index, change):
-    """Raise unless a change is one that `Index` wrote: it may come from a stranger."""
-    kind, ids, vectors, labels, table = change
-    if kind not in ("add", "replace", "remove") or not isinstance(ids, list):
-        raise ValueError(f"A change is add, replace or remove. Received: {shown(kind)}")
-    ids = as_names("ids", ids)
-    check_distinct(ids)
-    known = len(index._store.known(ids))
-    if known != (0 if kind == "add" else len(ids)):
-        raise ValueError(f"The ids of {kind!r} do not fit the index.")
-    if kind != "remove":
-        as_vectors("vectors", vectors, index.dim)
-        as_names("labels", labels, len(vectors))
-        if len(ids) != len(vectors) or table is None:
-            raise ValueError("A change has an id and attributes for each vector.")
-        index._store.check_attributes(table)
-
-
-def _encode(change, ids, vectors, labels, table):
-    attributes = None if table is None else rows_of(table, len(ids))
-    text = json.dumps([change, ids, labels, attributes]).encode()
-    numbers = b"" if vectors is None else np.asarray(vectors, "<f4").tobytes()
-    sizes = struct.pack("<IQI", len(text), len(numbers), zlib.crc32(numbers, zlib.crc32(text)))
-    return b"".join([sizes, struct.pack("<I", zlib.crc32(sizes)), text, numbers])
-
-
-def _damaged(path, place):
+def _damaged(path, position):
     return ValueError(
-        f"The journal {str(path)!r} is damaged at byte {place}. Restore the folder from a copy; "
+        f"The journal {str(path)!r} is damaged at byte {position}. Restore the folder from a copy; "
         "nothing was changed."
     )

@@ -1,4 +1,4 @@
-"""The manifest of an index on the disk: what it says, and whether it may be believed."""
+"""The manifest of a saved index: what it contains, and checks of it as untrusted input."""
 
 import hashlib
 import json
@@ -8,12 +8,22 @@ from keras_metric._validation import shown
 from keras_metric.search.results import OperatingPoint
 
 FORMAT = "keras_metric index"
-VERSION = 1
+VERSION = 2
 MANIFEST = "manifest.json"
-# The names that a manifest may give: whoever wrote it, they lead nowhere but into the folder.
+# Names of settings in manifests of version 1, written by keras_metric 0.1.0.
+_RENAMED_SETTINGS = {
+    "links": "M",
+    "build_effort": "ef_construction",
+    "search_effort": "ef_search",
+    "lists": "nlist",
+    "probes": "nprobe",
+    "codes": "m",
+    "bits": "nbits",
+}
+# The names of files that a manifest may contain. They cannot lead out of the folder.
 _DATA, _JOURNAL = re.compile(r"data-[0-9a-f]{32}"), re.compile(r"journal-[0-9a-f]{32}")
 _FILE = re.compile(r"names\.json|[a-z0-9-]+\.npy")
-# What a manifest says, and of what type.
+# The entries of a manifest and their types.
 _BODY = {
     "version": int,
     "dim": int,
@@ -32,7 +42,7 @@ _BODY = {
 
 
 def describe(index):
-    """What a manifest says of an index, apart from its files."""
+    """The entries of a manifest that describe an index; the names of its files are not included."""
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -49,15 +59,15 @@ def describe(index):
     }
 
 
-def written(body):
-    """The text of a manifest."""
+def manifest_text(body):
+    """The text of a manifest with the given entries."""
     return json.dumps({"checksum": _checksum(body), "body": body}, indent=1)
 
 
 def read_manifest(path):
-    """The sound body of the manifest in the folder `path`, or an error."""
+    """Return the checked entries of the manifest in the folder `path`, with current names."""
     try:
-        text = inside(path / MANIFEST).read_text("utf-8")
+        text = not_a_link(path / MANIFEST).read_text("utf-8")
     except (FileNotFoundError, NotADirectoryError):
         raise ValueError(
             f"There is no index at {str(path)!r}: {MANIFEST} is missing. Received: path={path!r}"
@@ -73,7 +83,7 @@ def read_manifest(path):
         intact = newer = False
     if newer:
         raise ValueError(
-            f"The index {str(path)!r} has the version {shown(body['version'])} of the format; this "
+            f"The index {str(path)!r} has version {shown(body['version'])} of the format; this "
             f"keras_metric reads up to {VERSION}. Install a newer one."
         )
     if not intact:
@@ -82,59 +92,62 @@ def read_manifest(path):
             "from a copy; nothing was changed."
         )
     _check_body(path, body)
+    if body["version"] == 1:
+        settings = body["settings"].items()
+        body["settings"] = {_RENAMED_SETTINGS.get(name, name): value for name, value in settings}
     return body
 
 
+def not_a_link(path):
+    """Return a path inside the folder; raise for a link, which could lead out of it."""
+    if path.is_symlink():
+        raise ValueError(
+            f"The index has a link at {str(path)!r}, which leads out of its folder. If you trust "
+            "the target, copy it there."
+        )
+    return path
+
+
 def _check_body(path, body):
-    """Raise unless every part of a manifest is what `save` writes: it may come from a stranger."""
+    """Raise unless every entry of a manifest is one that `save` writes."""
     for name, kind in _BODY.items():
         value = body.get(name)
         if not isinstance(value, kind) or isinstance(value, bool):
-            raise _foreign(path, name, value)
+            raise _invalid(path, name, value)
     if not _DATA.fullmatch(body["data"]):
-        raise _foreign(path, "data", body["data"])
+        raise _invalid(path, "data", body["data"])
     if body["journal"] is not None and not _JOURNAL.fullmatch(body["journal"]):
-        raise _foreign(path, "journal", body["journal"])
+        raise _invalid(path, "journal", body["journal"])
     for name, entry in body["files"].items():
         if not _FILE.fullmatch(name) or not isinstance(entry, dict):
-            raise _foreign(path, "files", name)
+            raise _invalid(path, "files", name)
         if not {"bytes", "sha256"} <= set(entry):
-            raise _foreign(path, f"files[{name!r}]", entry)
+            raise _invalid(path, f"files[{name!r}]", entry)
     if body["store"] == "faiss" and "names.json" not in body["files"]:
-        raise _foreign(path, "files", sorted(body["files"]))
+        raise _invalid(path, "files", sorted(body["files"]))
     for point in body["operating_points"]:
-        sound = isinstance(point, list) and len(point) == len(OperatingPoint._fields)
-        if not sound or not isinstance(point[0], str):
-            raise _foreign(path, "operating_points", point)
-        if not all(map(_is_number, point[1:])):
-            raise _foreign(path, "operating_points", point)
-    strange = set(body["address"]) - {"uri", "collection"}
-    if strange or not all(isinstance(value, str) for value in body["address"].values()):
-        raise _foreign(path, "address", body["address"])
+        valid = isinstance(point, list) and len(point) == len(OperatingPoint._fields)
+        if not valid or not isinstance(point[0], str) or not all(map(_is_number, point[1:])):
+            raise _invalid(path, "operating_points", point)
+    address = body["address"]
+    if set(address) - {"uri", "collection"} or not all(
+        isinstance(v, str) for v in address.values()
+    ):
+        raise _invalid(path, "address", address)
 
 
 def _is_number(value):
-    """Whether a value is a number; JSON also has NaN, and integers that no float can hold."""
+    """Whether a value is a number. JSON also has NaN, and integers that no float can represent."""
     if type(value) is float:
         return value == value
     return type(value) is int and abs(value) <= 2**53
 
 
-def _foreign(path, part, value):
+def _invalid(path, part, value):
     return ValueError(
         f"{MANIFEST} of the index {str(path)!r} was not written by keras_metric: `{part:.200}` is "
-        f"none of its own. Received: {part:.200}={shown(value)}. Nothing was read."
+        f"invalid. Received: {part:.200}={shown(value)}. Nothing was read."
     )
-
-
-def inside(path):
-    """Return a path of the folder; a link would lead out of it."""
-    if path.is_symlink():
-        raise ValueError(
-            f"The index has a link in the place of {str(path)!r}, which leads out of its folder. "
-            "Copy what it points to, if you trust it."
-        )
-    return path
 
 
 def _checksum(body):

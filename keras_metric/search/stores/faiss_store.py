@@ -1,52 +1,55 @@
-"""The store inside the process: rows in memory, FAISS to find them."""
+"""Store in this process: vectors, labels and attributes in memory, searched by FAISS."""
 
 import numpy as np
 
 from keras_metric.search.results import Item, Match
-from keras_metric.search.stores.coarse import Coarse
-from keras_metric.search.stores.columns import Codes, Columns, compacted
-from keras_metric.search.stores.flat import nearest_rows
-from keras_metric.search.stores.growing_array import GrowingArray
-from keras_metric.search.stores.label_sums import LabelSums
-from keras_metric.search.stores.vectors import BLOCK, paired, stored
-
-# Where a filter leaves so few rows, the approximate kinds measure each of them.
-_FEW = 10_000
+from keras_metric.search.stores.approximate_search import ApproximateSearch
+from keras_metric.search.stores.attribute_columns import AttributeColumns
+from keras_metric.search.stores.exact_distances import BLOCK, paired, stored
+from keras_metric.search.stores.exact_search import nearest_rows
+from keras_metric.search.stores.row_storage import GrowingArray, LabelSums, ValueCodes, compacted
 
 
 class FaissStore:
-    """Vectors, labels and attributes as columns; rows are dense, so removing moves the last one.
+    """Vectors, labels and attributes as columns of dense rows: a removal moves the last row.
 
-    Whatever the kind, the vectors themselves are kept: the final order is always by exact
-    distance, and an approximate kind only proposes candidates.
+    Every kind stores the vectors themselves: matches are ordered by exact distance, and an
+    approximate kind only proposes candidates.
+
+    Args:
+        dim, metric, kind, settings: as for `Index`; the settings are checked and complete.
+        exact_up_to: integer: the approximate kinds search exactly among at most this many rows, as
+            a filter can leave.
     """
 
-    def __init__(self, dim, metric, kind, settings):
-        self.metric = metric
+    def __init__(self, dim, metric, kind, settings, exact_up_to=10_000):
+        self.metric, self.exact_up_to = metric, exact_up_to
         self.ids = []
         self.row_of = {}
         self.next_id = 0
-        # Squared length of the longest vector that was ever here.
+        # Squared length of the longest vector ever added.
         self.largest = 0.0
         self.vectors = GrowingArray("float32", dim)
         self.labels = GrowingArray("int32")
-        self.label_names = Codes()
-        self.columns = Columns()
+        self.label_names = ValueCodes()
+        self.columns = AttributeColumns()
         self.sums = LabelSums(dim)
-        self.coarse = None if kind == "flat" else Coarse(dim, metric, kind, settings)
+        self.approximate = None
+        if kind != "flat":
+            self.approximate = ApproximateSearch(dim, metric, kind, settings)
 
     def __len__(self):
         return len(self.ids)
 
     def known(self, ids):
-        """Those of the ids that are in the store."""
+        """The ids that are in the store, among those given."""
         return [key for key in ids if key in self.row_of]
 
     def all_ids(self):
         return list(self.ids)
 
     def new_ids(self, count):
-        """Integers that no item has: counted on from the largest that any item ever had."""
+        """Integers that follow the largest integer id that any item ever had."""
         return list(range(self.next_id, self.next_id + count))
 
     def label_counts(self):
@@ -59,10 +62,10 @@ class FaissStore:
         """The ids of all items with one of the labels."""
         codes = [self.label_names.code_of.get(label, -1) for label in labels]
         rows = np.flatnonzero(np.isin(self.labels.rows, codes))
-        return [self.ids[row] for row in rows.tolist()]
+        return self._ids(rows)
 
     def summary(self):
-        """What the index card says of the data."""
+        """The data part of the index card."""
         kinds = [f"{name} ({kind})" for name, kind in sorted(self.columns.kinds.items())]
         return {
             "items": f"{len(self):,}",
@@ -71,14 +74,14 @@ class FaissStore:
         }
 
     def close(self):
-        """Nothing is open."""
+        """There is nothing to close."""
 
     def address(self):
-        """Where the data are, if elsewhere."""
+        """The address of the data, empty for a store in this process."""
         return {}
 
     def check_attributes(self, table):
-        """Raise if attributes do not fit those that are here; change nothing."""
+        """Raise if the kinds of attributes differ from those of the store; change nothing."""
         self.columns.check(table)
 
     def add(self, ids, vectors, labels, table):
@@ -86,7 +89,7 @@ class FaissStore:
         fresh = self.vectors.grow(len(ids))
         for block in range(0, len(ids), BLOCK):
             fresh[block : block + BLOCK] = stored(vectors[block : block + BLOCK], self.metric)
-            self._measure(fresh[block : block + BLOCK])
+            self._note_lengths(fresh[block : block + BLOCK])
         codes = self.label_names.encode(labels)
         self.labels.grow(len(ids))[:] = codes
         self.columns.append(table, len(ids))
@@ -95,24 +98,23 @@ class FaissStore:
         largest = max((key for key in ids if isinstance(key, int)), default=-1)
         self.next_id = max(self.next_id, largest + 1)
         self.sums.add(codes, fresh)
-        if self.coarse is not None:
-            self.coarse.add(start, self.vectors.rows)
+        if self.approximate is not None:
+            self.approximate.add(start, self.vectors.rows)
 
     def replace(self, ids, vectors, labels, table):
         rows = np.array([self.row_of[key] for key in ids], "int64")
         for row in rows.tolist():
             self.sums.subtract(self.labels.rows[row], self.vectors.rows[row])
         self.vectors.rows[rows] = fresh = stored(vectors, self.metric)
-        self._measure(fresh)
+        self._note_lengths(fresh)
         codes = self.label_names.encode(labels)
         self.label_names.release(self.labels.rows[rows])
         self.labels.rows[rows] = codes
         self.columns.replace(rows, table)
         self.sums.add(codes, self.vectors.rows[rows])
+        if self.approximate is not None:
+            self.approximate.replace(rows, self.vectors.rows)
         self._tidy()
-        if self.coarse is not None:
-            self.coarse.replace(rows, self.vectors.rows)
-            self.coarse.tidy(self.vectors.rows)
 
     def remove(self, ids):
         rows = np.array([self.row_of[key] for key in ids], "int64")
@@ -121,8 +123,8 @@ class FaissStore:
         for key in ids:
             row, last = self.row_of.pop(key), len(self.ids) - 1
             self.sums.subtract(self.labels.rows[row], self.vectors.rows[row])
-            if self.coarse is not None:
-                self.coarse.remove(row, last)
+            if self.approximate is not None:
+                self.approximate.remove(row, last)
             self.vectors.fill_hole(row)
             self.labels.fill_hole(row)
             self.columns.fill_hole(row)
@@ -131,15 +133,13 @@ class FaissStore:
                 self.ids[row] = moved
                 self.row_of[moved] = row
         self._tidy()
-        if self.coarse is not None:
-            self.coarse.tidy(self.vectors.rows)
 
     def get(self, ids):
-        """The items with these ids, in that order; without those that are not here."""
+        """The items with these ids, in that order; unknown ids are left out."""
         return self._items(np.array([self.row_of[key] for key in self.known(ids)], "int64"))
 
     def sample(self, count, rng):
-        """Items drawn without replacement, all of them if there are no more."""
+        """`count` random items without replacement, or all items if there are no more."""
         if count >= len(self):
             return self._items(np.arange(len(self)))
         return self._items(rng.choice(len(self), count, replace=False))
@@ -147,13 +147,13 @@ class FaissStore:
     def search(self, queries, k, clauses=(), label=None, other_than=None):
         """Up to `k` matches for each query, closest first.
 
-        `label` narrows to the items of one label, `other_than` to those of all others; each is
-        None or a tuple of one.
+        `label` restricts the search to the items of one label, `other_than` to those of all other
+        labels; each is None or a tuple of one label.
         """
         queries = np.ascontiguousarray(stored(queries, self.metric))
         rows = self._selection(clauses, label, other_than)
-        if len(queries) and self._uses_coarse(k, rows):
-            found, distances = self._from_coarse(queries, k, rows)
+        if len(queries) and self._is_approximate(k, rows):
+            found, distances = self._nearest_candidates(queries, k, rows)
         else:
             found, distances = self._nearest(queries, k, rows)
         return self._matches(found, distances.tolist())
@@ -169,9 +169,11 @@ class FaissStore:
         return [self.label_names.values[code] for code in codes.tolist()], sums, counts
 
     def to_arrays(self):
-        """What `from_arrays` needs: a JSON-ready description and arrays by name."""
+        """Return a JSON-ready description and arrays by name, for `from_arrays`."""
         columns, arrays = self.columns.to_arrays()
-        coarse, coarse_arrays = (None, {}) if self.coarse is None else self.coarse.to_arrays()
+        coarse, coarse_arrays = None, {}
+        if self.approximate is not None:
+            coarse, coarse_arrays = self.approximate.to_arrays()
         codes, labels = compacted(self.labels.rows, self.label_names.values)
         description = {
             "ids": self.ids,
@@ -184,27 +186,29 @@ class FaissStore:
         return description, {**rows, **arrays, **coarse_arrays}
 
     def from_arrays(self, description, arrays):
-        """Take over what `to_arrays` gave, into an empty store."""
+        """Restore the state of `to_arrays` into an empty store."""
         self.ids = description["ids"]
         self.row_of = {key: row for row, key in enumerate(self.ids)}
         self.next_id = description["next_id"]
         self.vectors = GrowingArray.of(arrays["vectors"])
         for start in range(0, len(self.ids), BLOCK):
-            self._measure(self.vectors.rows[start : start + BLOCK])
+            self._note_lengths(self.vectors.rows[start : start + BLOCK])
         self.labels = GrowingArray.of(arrays["labels"])
-        self.label_names = Codes(description["labels"], self.labels.rows)
-        self.columns = Columns.from_arrays(description["columns"], arrays, len(self.ids))
+        self.label_names = ValueCodes(description["labels"], self.labels.rows)
+        self.columns = AttributeColumns.from_arrays(description["columns"], arrays, len(self.ids))
         if description["coarse"] is not None:
-            self.coarse.from_arrays(description["coarse"], arrays, self.vectors.rows)
+            self.approximate.from_arrays(description["coarse"], arrays, self.vectors.rows)
 
     def _tidy(self):
-        """Free the tables of names where most of them were removed."""
+        """Compact tables and structures in which most entries belong to removed items."""
         used = self.label_names.compact(self.labels.rows)
         if used is not None:
             self.sums.keep(used)
         self.columns.tidy()
+        if self.approximate is not None:
+            self.approximate.tidy(self.vectors.rows)
 
-    def _measure(self, rows):
+    def _note_lengths(self, rows):
         if len(rows):
             lengths = np.einsum("ij,ij->i", rows, rows, dtype="float64")
             self.largest = max(self.largest, float(lengths.max()))
@@ -212,26 +216,26 @@ class FaissStore:
     def _nearest(self, queries, k, rows):
         return nearest_rows(queries, self.vectors.rows, k, self.metric, self.largest, rows)
 
-    def _uses_coarse(self, k, rows):
-        if self.coarse is None or not self.coarse.ready:
+    def _is_approximate(self, k, rows):
+        if self.approximate is None or not self.approximate.ready:
             return False
-        return (len(self) if rows is None else len(rows)) > max(_FEW, k)
+        return (len(self) if rows is None else len(rows)) > max(self.exact_up_to, k)
 
-    def _from_coarse(self, queries, k, rows):
-        candidates = self.coarse.nearest_rows(queries, k, rows)
+    def _nearest_candidates(self, queries, k, rows):
+        candidates = self.approximate.nearest_rows(queries, k, rows)
         exact = paired(queries, self.vectors.rows[candidates], self.metric)
         exact[candidates < 0] = np.inf
         order = np.argsort(exact, axis=1, kind="stable")[:, :k]
         found = np.take_along_axis(candidates, order, axis=1)
         distances = np.take_along_axis(exact, order, axis=1)
-        short = (found < 0).any(axis=1)
-        if short.any():
-            # A graph or a list can end before k are found; the promise is k answers.
-            found[short], distances[short] = self._nearest(queries[short], k, rows)
+        incomplete = (found < 0).any(axis=1)
+        if incomplete.any():
+            # A graph or a list can end before `k` items are found: search these queries exactly.
+            found[incomplete], distances[incomplete] = self._nearest(queries[incomplete], k, rows)
         return found, distances
 
     def _selection(self, clauses, label, other_than):
-        """The rows that a search may find, in rising order; None for all."""
+        """The rows to search, in rising order; None for all."""
         mask = self.columns.mask(clauses)
         for wanted, equal in ((label, True), (other_than, False)):
             if wanted is not None:
@@ -244,33 +248,28 @@ class FaissStore:
         if not found.size:
             return [[] for _ in found]
         rows = found.ravel()
-        labels = self._labels(rows)
-        attributes = self.columns.read(rows)
-        ids, width = self.ids, found.shape[1]
-        matches = list(
-            map(
-                Match._make,
-                zip(
-                    [ids[row] for row in rows.tolist()],
-                    labels,
-                    [distance for line in distances for distance in line],
-                    attributes,
-                    strict=True,
-                ),
-            )
+        parts = zip(
+            self._ids(rows),
+            self._labels(rows),
+            [distance for line in distances for distance in line],
+            self.columns.read(rows),
+            strict=True,
         )
+        matches, width = list(map(Match._make, parts)), found.shape[1]
         return [matches[start : start + width] for start in range(0, len(matches), width)]
 
     def _items(self, rows):
-        ids = [self.ids[row] for row in rows.tolist()]
         parts = zip(
-            ids,
+            self._ids(rows),
             self._labels(rows),
             self.vectors.rows[rows],
             self.columns.read(rows),
             strict=True,
         )
         return list(map(Item._make, parts))
+
+    def _ids(self, rows):
+        return [self.ids[row] for row in rows.tolist()]
 
     def _labels(self, rows):
         names = self.label_names.values

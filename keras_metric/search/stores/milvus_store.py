@@ -1,29 +1,30 @@
-"""The store outside the process: Milvus, embedded in a file, or a server or cluster at a URL."""
+"""Store in Milvus: embedded in a file, or a server or cluster at a URL."""
 
 import contextlib
 import uuid
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 
-from keras_metric.search.attributes import MISSING, check_kind, kind_of, rows_of
+from keras_metric.search.index_inputs import MISSING, check_kind, kind_of, rows_of
 from keras_metric.search.results import Item, Match
-from keras_metric.search.stores.columns import unknown_attribute
-from keras_metric.search.stores.milvus_language import (
+from keras_metric.search.stores.attribute_columns import unknown_attribute
+from keras_metric.search.stores.exact_distances import paired, stored
+from keras_metric.search.stores.milvus_expressions import (
     LONGEST,
-    among,
     condition,
     key_of,
     name_of,
     quoted,
+    with_keys,
 )
-from keras_metric.search.stores.vectors import paired, stored
 
-# Milvus's own limit: matches of one search.
-_MOST = 16384
-# Rows in one message; gRPC ends a message at 64 MB.
+# Milvus's own limit of matches of one search.
+_MAX_MATCHES = 16384
+# Rows in one message; gRPC limits a message to 64 MB.
 _PAGE = 1000
-# Candidates beyond k, as for FAISS: Milvus ranks in float32.
+# Candidates beyond k: Milvus ranks in float32, and exact distances may reverse near-ties.
 _SPARE = 6
 
 # Milvus's name of each kind.
@@ -31,10 +32,9 @@ _KINDS = {"flat": "FLAT", "hnsw": "HNSW", "ivf": "IVF_FLAT", "ivf-pq": "IVF_PQ"}
 
 
 class MilvusStore:
-    """The same verbs as `FaissStore`, over a collection of Milvus.
+    """The methods of `FaissStore` for a Milvus collection.
 
-    Every call asks the server for strong consistency: what was added is found by the next search,
-    from whatever process.
+    Every call uses strong consistency: a search finds all earlier additions of every process.
     """
 
     def __init__(self, dim, metric, kind, settings, uri, token, collection):
@@ -46,7 +46,7 @@ class MilvusStore:
         self.metric, self.kind, self.settings = metric, kind, settings
         self.uri, self.collection = _checked_uri(uri), collection
         self._client = _connect(self.uri, token)
-        self._known_kinds = {}
+        self._attribute_kinds = {}
         if self._client.has_collection(collection):
             self._check_collection(dim)
             self._client.load_collection(collection)
@@ -76,19 +76,15 @@ class MilvusStore:
         return [name_of(row["id"]) for row in self._scan("", ["id"])]
 
     def new_ids(self, count):
-        """Integers that no process will draw again: 62 random bits each."""
+        """Random integers of 62 bits, so that processes do not create the same id."""
         return [uuid.uuid4().int >> 66 for _ in range(count)]
 
     def label_counts(self):
-        counts = {}
-        for row in self._scan("", ["label"]):
-            label = name_of(row["label"])
-            counts[label] = counts.get(label, 0) + 1
-        return counts
+        return Counter(name_of(row["label"]) for row in self._scan("", ["label"]))
 
     def ids_of(self, labels):
-        wanted = quoted([key_of(label) for label in labels])
-        return [name_of(row["id"]) for row in self._scan(f"label in {wanted}", ["id"])]
+        keys = quoted([key_of(label) for label in labels])
+        return [name_of(row["id"]) for row in self._scan(f"label in {keys}", ["id"])]
 
     def check_attributes(self, table):
         for name, (kind, values) in table.items():
@@ -103,7 +99,7 @@ class MilvusStore:
                 self._client.insert(self.collection, rows[start : start + _PAGE])
             self._note_kinds(table)
         except BaseException:
-            # All or none: what came before the error goes again.
+            # Undo the pages before the error, so that all items are added or none.
             with contextlib.suppress(Exception):
                 self.remove(ids)
             raise
@@ -117,7 +113,7 @@ class MilvusStore:
     def remove(self, ids):
         keys = [key_of(name) for name in ids]
         for start in range(0, len(keys), _PAGE):
-            self._client.delete(self.collection, filter=among(keys[start : start + _PAGE]))
+            self._client.delete(self.collection, filter=with_keys(keys[start : start + _PAGE]))
 
     def get(self, ids):
         keys = [key_of(name) for name in ids]
@@ -127,7 +123,7 @@ class MilvusStore:
     def sample(self, count, rng):
         ids = self.all_ids()
         if count < len(ids):
-            ids = [ids[place] for place in rng.choice(len(ids), count, replace=False)]
+            ids = [ids[row] for row in rng.choice(len(ids), count, replace=False)]
         return self.get(ids)
 
     def search(self, queries, k, clauses=(), label=None, other_than=None):
@@ -136,19 +132,19 @@ class MilvusStore:
         if expression is None or not len(queries):
             return empty
         parts = [f"({expression})"] if expression else []
-        for wanted, sign in ((label, "=="), (other_than, "!=")):
-            if wanted is not None:
-                parts.append(f"label {sign} {quoted(key_of(wanted[0]))}")
+        for names, sign in ((label, "=="), (other_than, "!=")):
+            if names is not None:
+                parts.append(f"label {sign} {quoted(key_of(names[0]))}")
         limit = k + _SPARE
-        if limit > _MOST:
+        if limit > _MAX_MATCHES:
             size = len(self)
-            if min(k, size) + _SPARE > _MOST:
+            if min(k, size) + _SPARE > _MAX_MATCHES:
                 raise ValueError(
-                    f"Milvus gives at most {_MOST - _SPARE:,} matches. Received: k={k}"
+                    f"Milvus returns at most {_MAX_MATCHES - _SPARE:,} matches. Received: k={k}"
                 )
-            limit = _MOST
+            limit = _MAX_MATCHES
         queries = np.ascontiguousarray(stored(queries, self.metric))
-        # A message holds so many queries and answers.
+        # The number of queries whose matches fit into one message.
         page = max(1, min(_PAGE, 10**6 // limit))
         result = []
         for start in range(0, len(queries), page):
@@ -191,16 +187,16 @@ class MilvusStore:
 
     def _search_settings(self, limit):
         if self.kind == "hnsw":
-            return {"ef": max(self.settings["search_effort"], limit)}
+            return {"ef": max(self.settings["ef_search"], limit)}
         if self.kind == "flat":
             return {}
-        return {"nprobe": self.settings["probes"] or max(1, self._lists() // 16)}
+        return {"nprobe": self.settings["nprobe"] or max(1, self._lists() // 16)}
 
     def _lists(self):
-        return self.settings["lists"] or 1024
+        return self.settings["nlist"] or 1024
 
     def _note_kinds(self, table):
-        self._known_kinds.update({name: kind for name, (kind, _) in table.items()})
+        self._attribute_kinds.update({name: kind for name, (kind, _) in table.items()})
 
     def _entities(self, ids, vectors, labels, table):
         parts = zip(
@@ -216,15 +212,15 @@ class MilvusStore:
         for start in range(0, len(keys), _PAGE):
             yield from self._client.query(
                 self.collection,
-                filter=among(keys[start : start + _PAGE]),
+                filter=with_keys(keys[start : start + _PAGE]),
                 output_fields=fields,
                 limit=_PAGE,
             )
 
     def _scan(self, expression, fields):
-        """Yield the items that fit, in the order of their keys, a page at a time."""
-        # The client's iterator puts the last id of a page into the next expression without
-        # escaping it, so an id could select any item. These are the iterator's own options.
+        """Yield the items that fit an expression, in the order of their keys, page by page."""
+        # The client's own iterator inserts the last id of a page into the next expression without
+        # escaping it, so an id could select any item. The options are those of that iterator.
         options = {"limit": _PAGE, "iterator": "True", "reduce_stop_for_best": "True"}
         page = [{"id": ""}]
         while page:
@@ -235,14 +231,14 @@ class MilvusStore:
                 output_fields=fields,
                 **options,
             )
-            # A server gives the time of the first page; later pages read the state at that time.
+            # A server returns the time of the first page; later pages read the state of that time.
             if moment := page.extra.get("iterator_session_ts"):
                 options.setdefault("guarantee_timestamp", moment)
             yield from page
 
     def _kind(self, name):
         """The kind of an attribute, from the first item that has it; None if none has."""
-        if name not in self._known_kinds:
+        if name not in self._attribute_kinds:
             found = self._client.query(
                 self.collection,
                 filter=f"exists attributes[{quoted(name)}]",
@@ -251,21 +247,21 @@ class MilvusStore:
             )
             if not found:
                 return None
-            self._known_kinds[name] = kind_of(found[0]["attributes"][name])
-        return self._known_kinds[name]
+            self._attribute_kinds[name] = kind_of(found[0]["attributes"][name])
+        return self._attribute_kinds[name]
 
     def _expression(self, clauses):
-        """The clauses in Milvus's language, "" for none; None if no item can fit."""
+        """The Milvus expression of conditions, "" for none; None if no item can fit."""
         parts = []
         for clause in clauses:
-            known = self._kind(clause.name)
-            if known is None:
+            kind = self._kind(clause.name)
+            if kind is None:
                 if len(self):
-                    raise ValueError(unknown_attribute(clause.name, self._known_kinds))
+                    raise ValueError(unknown_attribute(clause.name, self._attribute_kinds))
                 return None
             if clause.kind is None:
                 return None
-            check_kind(clause.name, clause.kind, known)
+            check_kind(clause.name, clause.kind, kind)
             parts.append(condition(clause))
         return " and ".join(f"({part})" for part in parts)
 
@@ -292,20 +288,20 @@ class MilvusStore:
     def _build_settings(self):
         settings = self.settings
         if self.kind == "hnsw":
-            return {"M": settings["links"], "efConstruction": settings["build_effort"]}
+            return {"M": settings["M"], "efConstruction": settings["ef_construction"]}
         if self.kind == "flat":
             return {}
         params = {"nlist": self._lists()}
         if self.kind == "ivf-pq":
-            params |= {"m": settings["codes"], "nbits": settings["bits"]}
+            params |= {"m": settings["m"], "nbits": settings["nbits"]}
         return params
 
     def _check_collection(self, dim):
         fields = {f["name"]: f for f in self._client.describe_collection(self.collection)["fields"]}
         if not {"id", "vector", "label", "attributes"} <= set(fields):
             raise ValueError(
-                f"The collection {self.collection!r} at {self.uri!r} is of another program. Pass "
-                "another collection=."
+                f"The collection {self.collection!r} at {self.uri!r} was not created by "
+                "keras_metric. Pass another collection=."
             )
         length = fields["vector"]["params"]["dim"]
         if int(length) != dim:
@@ -321,7 +317,7 @@ class MilvusStore:
             )
 
     def _check_lengths(self):
-        """Raise where "cosine", which stores vectors of length 1, is asked of those of "dot"."""
+        """Raise if the metric is "cosine" and the stored vectors do not have length 1."""
         if self.metric != "cosine":
             return
         some = self._client.query(self.collection, filter="", limit=10, output_fields=["vector"])
@@ -329,7 +325,7 @@ class MilvusStore:
         if any(abs(length - 1) > 1e-3 and length for length in lengths):
             raise ValueError(
                 f"The collection {self.collection!r} at {self.uri!r} was made with "
-                'metric="dot": vectors have other lengths than 1. Received: metric="cosine"'
+                'metric="dot": its vectors do not have length 1. Received: metric="cosine"'
             )
 
 
@@ -347,7 +343,7 @@ def _checked_uri(uri):
     if "://" not in uri:
         if not uri.endswith(".db"):
             raise ValueError(f"A file for Milvus must end in .db. Received: uri={uri!r}")
-        # The manifest shall find it from another working folder too.
+        # An absolute path, which the manifest can use from any working folder.
         path = Path(uri).resolve()
         path.parent.mkdir(parents=True, exist_ok=True)
         uri = str(path)

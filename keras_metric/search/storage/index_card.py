@@ -1,10 +1,11 @@
-"""The index card: what is in an index, for those who open the folder."""
+"""The index card: a summary of an index in Markdown, for a person who opens the folder."""
 
 from keras_metric._text import as_markdown, visible
 
 
-def card(index, saved):
-    """The card as Markdown."""
+def index_card(index, saved):
+    """The card as Markdown; `saved` is the time of the save."""
+    settings = ", ".join(f"{name}={value}" for name, value in index.settings.items())
     lines = [
         "# Index card",
         "",
@@ -21,21 +22,18 @@ def card(index, saved):
         f"| dim | {index.dim} |",
         f"| metric | {index.metric} |",
         f"| store | {index.store} |",
-        f"| kind | {index.kind} {_settings(index)} |",
+        f"| kind | {index.kind} {settings} |",
         "",
-        "| rule | threshold | false-match rate | target | impostors | miss rate | genuine |",
+        "| rule | threshold | false accept rate | target | impostors | false reject rate "
+        "| genuine |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for point in index.operating_points.values():
         lines.append(
-            f"| {as_markdown(point.rule)} | {point.threshold:.6g} | {point.false_match_rate:.3g} | "
-            f"{point.target:.3g} | {point.num_impostors:,} | {point.miss_rate:.3g} | "
-            f"{point.num_genuine:,} |"
+            f"| {as_markdown(point.rule)} | {point.threshold:.6g} | "
+            f"{point.false_accept_rate:.3g} | {point.target:.3g} | {point.num_impostors:,} | "
+            f"{point.false_reject_rate:.3g} | {point.num_genuine:,} |"
         )
     if not index.operating_points:
         lines.append("| not calibrated | | | | | | |")
     return "\n".join(lines) + "\n"
-
-
-def _settings(index):
-    return ", ".join(f"{name}={value}" for name, value in index.settings.items())

@@ -1,70 +1,20 @@
-"""Attribute columns: a million rows filtered in milliseconds, values back as they were given."""
+"""Attribute columns: values as NumPy arrays, filtered by `where` conditions in milliseconds."""
 
 import numpy as np
 
 from keras_metric._validation import shown
-from keras_metric.search.attributes import MISSING, check_kind
-from keras_metric.search.stores.growing_array import GrowingArray
-from keras_metric.search.stores.where import AnyOf
-
-# Unused codes that a table may have, however small it is.
-_FEW_UNUSED = 1000
-
-
-class Codes:
-    """Values numbered from 0 up, in the order of their first appearance.
-
-    A value that no row has any more is dropped at once; its code stays unused until `compact`.
-    """
-
-    def __init__(self, values=(), codes=()):
-        self.values = list(values)
-        self.code_of = {value: code for code, value in enumerate(self.values)}
-        codes = np.asarray(codes, "int64")
-        self._counts = np.bincount(codes[codes >= 0], minlength=len(self.values)).tolist()
-        self._unused = 0
-
-    def encode(self, values):
-        """Number the values, one row each; new ones get new codes."""
-        code_of, known, counts = self.code_of, self.values, self._counts
-        codes = np.empty(len(values), "int32")
-        for place, value in enumerate(values):
-            code = code_of.get(value)
-            if code is None:
-                code = code_of[value] = len(known)
-                known.append(value)
-                counts.append(0)
-            counts[code] += 1
-            codes[place] = code
-        return codes
-
-    def release(self, codes):
-        """Count one row less for each of the codes; -1 is none."""
-        for code in codes[codes >= 0].tolist():
-            self._counts[code] -= 1
-            if not self._counts[code]:
-                del self.code_of[self.values[code]]
-                self.values[code] = None
-                self._unused += 1
-
-    def compact(self, codes):
-        """If most codes are unused, number the others again in `codes`; return their old codes."""
-        if self._unused <= max(_FEW_UNUSED, len(self.values) // 2):
-            return None
-        used = np.flatnonzero(self._counts)
-        codes[:], values = compacted(codes, self.values)
-        self.__init__(values, codes)
-        return used
+from keras_metric.search.index_inputs import MISSING, AnyOf, check_kind
+from keras_metric.search.stores.row_storage import GrowingArray, ValueCodes, compacted
 
 
 class StringColumn:
     """Strings as int32 codes; -1 where an item lacks the attribute."""
 
-    arrays = ("codes",)
+    arrays = {"codes": "int32"}
 
     def __init__(self):
         self.codes = GrowingArray("int32")
-        self.names = Codes()
+        self.names = ValueCodes()
 
     def encode(self, values):
         if MISSING not in values:
@@ -80,30 +30,30 @@ class StringColumn:
 
     def mask(self, clause):
         if isinstance(clause, AnyOf):
-            wanted = [self.names.code_of.get(value, -2) for value in clause.values]
-            if len(wanted) == 1:
-                return self.codes.rows == wanted[0]
+            codes = [self.names.code_of.get(value, -2) for value in clause.values]
+            if len(codes) == 1:
+                return self.codes.rows == codes[0]
             chosen = np.zeros(len(self.names.values) + 1, bool)
-            chosen[[code for code in wanted if code >= 0]] = True
+            chosen[[code for code in codes if code >= 0]] = True
         else:
             low = "" if clause.low is None else clause.low
             chosen = [
                 name is not None and low <= name and (clause.high is None or name <= clause.high)
                 for name in self.names.values
             ]
-            # The last place is that of the code -1, missing.
+            # The last entry is that of the code -1, missing.
             chosen = np.array([*chosen, False])
         return chosen[self.codes.rows]
 
 
 class NumberColumn:
-    """Numbers as float64, which holds integers up to 2**53; NaN where the attribute is missing."""
+    """Numbers as float64, which represents integers up to 2**53 exactly; NaN where missing."""
 
-    arrays = ("numbers", "whole")
+    arrays = {"numbers": "float64", "whole": "bool"}
 
     def __init__(self):
         self.numbers = GrowingArray("float64")
-        # 20 comes back as 20, and 20.0 as 20.0.
+        # Whether the value was an integer: 20 is returned as 20, and 20.0 as 20.0.
         self.whole = GrowingArray("bool")
 
     def encode(self, values):
@@ -120,7 +70,7 @@ class NumberColumn:
             if len(clause.values) == 1:
                 return numbers == clause.values[0]
             return np.isin(numbers, np.array(clause.values, "float64"))
-        # NaN fails either comparison.
+        # Comparisons with NaN are False.
         if clause.low is None:
             return numbers <= clause.high
         if clause.high is None:
@@ -129,9 +79,9 @@ class NumberColumn:
 
 
 class FlagColumn:
-    """True and False as 1 and 0; -1 where the attribute is missing."""
+    """True and False as 1 and 0; -1 where an item lacks the attribute."""
 
-    arrays = ("flags",)
+    arrays = {"flags": "int8"}
 
     def __init__(self):
         self.flags = GrowingArray("int8")
@@ -149,7 +99,7 @@ class FlagColumn:
 KINDS = {"string": StringColumn, "number": NumberColumn, "flag": FlagColumn}
 
 
-class Columns:
+class AttributeColumns:
     """The attributes of all rows, one column for each name."""
 
     def __init__(self):
@@ -163,20 +113,21 @@ class Columns:
         return {name: names[type(column)] for name, column in self._columns.items()}
 
     def check(self, table):
-        """Raise if a table does not fit; change nothing."""
-        known = self.kinds
+        """Raise if the kinds of a table differ from those of the columns; change nothing."""
+        kinds = self.kinds
         for name, (kind, _) in table.items():
-            check_kind(name, kind, known.get(name, kind))
+            check_kind(name, kind, kinds.get(name, kind))
 
     def append(self, table, count):
-        self._begin(table)
+        """Append `count` rows."""
+        self._add_columns(table)
         for name, column in self._columns.items():
             self._fill(column, table[name][1] if name in table else [MISSING] * count)
         self._size += count
 
     def replace(self, rows, table):
         """Overwrite all the attributes of some rows."""
-        self._begin(table)
+        self._add_columns(table)
         for name, column in self._columns.items():
             values = table[name][1] if name in table else [MISSING] * len(rows)
             encoded = column.encode(values)
@@ -186,23 +137,21 @@ class Columns:
                 getattr(column, array).rows[rows] = encoded[array]
 
     def release(self, rows):
-        """Forget the strings of some rows, which `fill_hole` then removes."""
-        for column in self._columns.values():
-            if isinstance(column, StringColumn):
-                column.names.release(column.codes.rows[rows])
+        """Release the strings of some rows, before `fill_hole` removes the rows."""
+        for column in self._string_columns():
+            column.names.release(column.codes.rows[rows])
 
     def fill_hole(self, row):
-        """Remove a row: the last one takes its place."""
+        """Remove a row: the last row moves to its position."""
         for column in self._columns.values():
             for array in column.arrays:
                 getattr(column, array).fill_hole(row)
         self._size -= 1
 
     def tidy(self):
-        """Free the table of a column where most of its strings were removed."""
-        for column in self._columns.values():
-            if isinstance(column, StringColumn):
-                column.names.compact(column.codes.rows)
+        """Compact the string tables in which most codes are unused."""
+        for column in self._string_columns():
+            column.names.compact(column.codes.rows)
 
     def read(self, rows):
         """The attributes of some rows, as a list of dicts."""
@@ -214,7 +163,7 @@ class Columns:
         return result
 
     def mask(self, clauses):
-        """A boolean for each row, True where all clauses hold; None for no clause at all."""
+        """A boolean for each row, True where all conditions hold; None without conditions."""
         mask = None
         for clause in clauses:
             column = self._column(clause)
@@ -223,7 +172,7 @@ class Columns:
         return mask
 
     def to_arrays(self):
-        """What `from_arrays` needs: a JSON-ready description and arrays by name."""
+        """Return a JSON-ready description and arrays by name, for `from_arrays`."""
         description, arrays = [], {}
         for number, (name, column) in enumerate(self._columns.items()):
             kind, values = self.kinds[name], []
@@ -244,8 +193,11 @@ class Columns:
             for array in column.arrays:
                 setattr(column, array, GrowingArray.of(arrays[f"column-{number}-{array}"]))
             if isinstance(column, StringColumn):
-                column.names = Codes(entry["values"], column.codes.rows)
+                column.names = ValueCodes(entry["values"], column.codes.rows)
         return result
+
+    def _string_columns(self):
+        return [column for column in self._columns.values() if isinstance(column, StringColumn)]
 
     def _column(self, clause):
         if clause.name in self._columns:
@@ -256,7 +208,7 @@ class Columns:
             raise ValueError(unknown_attribute(clause.name, self._columns))
         return None
 
-    def _begin(self, table):
+    def _add_columns(self, table):
         for name, (kind, _) in table.items():
             if name not in self._columns:
                 self._columns[name] = KINDS[kind]()
@@ -267,18 +219,9 @@ class Columns:
             getattr(column, array).grow(len(values))[:] = encoded
 
 
-def compacted(codes, values):
-    """Codes and values without those values that no row has any more: forgotten is forgotten."""
-    used = np.unique(codes[codes >= 0])
-    # The last place is that of -1, missing.
-    new = np.full(len(values) + 1, -1, codes.dtype)
-    new[used] = np.arange(len(used))
-    return new[codes], [values[code] for code in used.tolist()]
-
-
 def unknown_attribute(name, known):
     """The message for a name in `where` that no item has."""
     return (
-        f"`where` asks for an attribute that no item of this index has. Received: {shown(name)}; "
-        f"known are {shown(sorted(known))}"
+        f"`where` names an attribute that no item of this index has. Received: {shown(name)}; "
+        f"the attributes are {shown(sorted(known))}"
     )

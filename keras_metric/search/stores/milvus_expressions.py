@@ -1,27 +1,27 @@
-"""Ids, labels and conditions in the language of Milvus."""
+"""Milvus expressions: ids, labels and `where` conditions, escaped."""
 
 import json
 
-from keras_metric.search.stores.where import AnyOf
+from keras_metric.search.index_inputs import AnyOf
 
-LONGEST = 1024  # bytes of an id or label as Milvus keeps it: its own limit
-# Milvus accepts only these escape sequences, and every other character as it is.
+LONGEST = 1024  # Milvus's own limit, in bytes, for a stored id or label.
+# Milvus accepts only these escape sequences, and every other character unescaped.
 _ESCAPES = str.maketrans({c: f"\\{e}" for c, e in zip('\\"\n\r\t', '\\"nrt', strict=True)})
 
 
 def key_of(name):
-    """An id or label as Milvus keeps it: the integer 1 and the string "1" stay apart."""
+    """The stored form of an id or label; it distinguishes the integer 1 from the string "1"."""
     text = str(name)
     if len(encoded(text)) >= LONGEST:
         raise ValueError(
-            f"Milvus takes ids and labels of up to {LONGEST - 1} bytes. Received one of "
+            f"Milvus accepts ids and labels of up to {LONGEST - 1} bytes. Received one of "
             f"{len(text)} characters: {text[:20]!r}..."
         )
     return f"i{text}" if isinstance(name, int) else f"s{text}"
 
 
 def name_of(key):
-    """The id or label that `key_of` made a key of."""
+    """The id or label of a stored form."""
     return int(key[1:]) if key[0] == "i" else key[1:]
 
 
@@ -37,7 +37,7 @@ def encoded(text):
 
 
 def quoted(value):
-    """A value, or a list of them, as a literal of an expression."""
+    """A value, or a list of values, as a literal of an expression."""
     if isinstance(value, list):
         return f"[{', '.join(map(quoted, value))}]"
     if isinstance(value, str):
@@ -46,17 +46,17 @@ def quoted(value):
     return json.dumps(value)
 
 
-def among(keys):
+def with_keys(keys):
     """The expression for the items with these keys."""
-    # Not the `ids=` of the client, which puts ids into an expression without escaping them.
+    # The client's own `ids=` argument inserts ids into an expression without escaping them.
     return f"id in {quoted(keys)}"
 
 
 def condition(clause):
-    """The expression for one clause of `where`."""
+    """The expression for one condition of `where`."""
     field = f"attributes[{quoted(clause.name)}]"
     if isinstance(clause, AnyOf):
-        # `in` after a JSON path is for servers only; this is for the embedded one too.
+        # Embedded Milvus has no `in` after a JSON path.
         return " or ".join(f"{field} == {quoted(value)}" for value in clause.values)
     ends = []
     if clause.low is not None:
