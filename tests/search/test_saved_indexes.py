@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from expected_results import content
 
 from keras_metric.search import Index
 
@@ -22,10 +23,6 @@ SETTINGS = {
 
 def ids(index):
     return [[match.id for match in matches] for matches in index.search(EXPECTED["queries"], k=5)]
-
-
-def content(index):
-    return {item.id: (item.label, item.embedding.tolist(), item.attributes) for item in index}
 
 
 @pytest.mark.parametrize("kind", EXPECTED["results"])

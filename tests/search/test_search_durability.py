@@ -1,4 +1,4 @@
-"""An index on the disk through full disks, kills, forks, power failures and deleted folders."""
+"""Full disks, kills, forks, power failures and deleted folders leave a complete index."""
 
 import copy
 import errno
@@ -17,16 +17,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from expected_results import content
 
 from keras_metric._validation import shown
 from keras_metric.search import Index
 from keras_metric.search.storage import index_folder, journal, kept_folder
 
 DIM = 6
-
-
-def content(index):
-    return {item.id: (item.label, item.embedding.tolist(), item.attributes) for item in index}
 
 
 def filled(rng, count=5):
@@ -51,7 +48,7 @@ def add(index, rng, count=1, **arguments):
 
 
 def check_kept(index, path, rng):
-    """Each change is in the folder when the call returns."""
+    """Check that each change is in the folder when its call returns."""
     add(index, rng, ids=["fits"])
     assert content(Index.load(path)) == content(index)
     index.remove(["fits"])
@@ -67,7 +64,7 @@ def die():
 
 
 class Disk:
-    """Counts the steps in which an index changes the disk, and interrupts one of them."""
+    """Counts the calls by which an index changes the disk, and interrupts one of them."""
 
     def __init__(self, patch, interrupt=lambda: None, steps=("fsync", "mkdir", "replace")):
         self.interrupt, self.steps, self.stop_at = interrupt, 0, 0
@@ -103,7 +100,7 @@ class Disk:
 
 
 class File:
-    """A file in which an interrupted write leaves the first half."""
+    """A file that an interrupted write leaves with the first half of the data."""
 
     def __init__(self, file, disk):
         self._file, self._disk = file, disk
@@ -131,11 +128,11 @@ def disk(monkeypatch):
 
 
 def interrupted(call, disk):
-    """Run `call` once for each of its steps, which fails, and yield whether the call did."""
+    """Run `call` once for each of its steps, let that step fail, and yield if the call failed."""
     for step in itertools.count(1):
         disk.stop(at=step)
         with warnings.catch_warnings():
-            # A card that cannot be written is a warning: the index is saved.
+            # A failed write of the card is a warning only.
             warnings.filterwarnings("ignore", "The index is saved", UserWarning)
             try:
                 call()
@@ -152,7 +149,7 @@ def interrupted(call, disk):
 
 
 class TestFullDisk:
-    def test_a_first_save_leaves_nothing(self, rng, disk):
+    def test_a_failed_first_save_leaves_no_files(self, rng, disk):
         index = filled(rng)
         outcomes = []
         for failed in interrupted(lambda: index.save("index"), disk):
@@ -165,7 +162,7 @@ class TestFullDisk:
         assert outcomes.count(True) > 20
 
     @pytest.mark.parametrize("kept", [False, True])
-    def test_a_save_leaves_the_old_state_and_its_files(self, rng, disk, kept):
+    def test_a_failed_save_leaves_the_old_state(self, rng, disk, kept):
         index = filled(rng)
         add(index, rng, ids=["late"])
         (index.keep if kept else index.save)("index")
@@ -182,8 +179,8 @@ class TestFullDisk:
                 assert found == (new if kept else old)
                 outcomes.append("old")
                 continue
-            # The new state is there: only the card failed, or the flush of the folder. Then a
-            # power failure could still bring the old manifest back, so that its files stay.
+            # The new state is saved: only the card or the flush of the folder failed. In the second
+            # case a power failure could restore the old manifest, so its files must remain.
             assert found == new and (not failed or set(before) < set(files()))
             outcomes.append("flush" if failed else "card")
             index.save("index")
@@ -195,7 +192,7 @@ class TestFullDisk:
         assert len(list(Path("index").glob("data-*"))) == 1
         index.close()
 
-    def test_a_change_that_does_not_fit_is_undone(self, rng, disk):
+    def test_a_failed_change_is_undone(self, rng, disk):
         index = filled(rng)
         index.keep("index")
         vectors = rng.normal(size=(1, DIM))
@@ -212,7 +209,7 @@ class TestFullDisk:
             assert content(Index.load("index")) == content(index) != before
         index.close()
 
-    def test_a_folder_that_is_full_leaves_the_other_kept(self, rng, disk):
+    def test_a_failed_keep_leaves_the_earlier_folder_kept(self, rng, disk):
         index = filled(rng)
         index.keep("here")
         for failed in interrupted(lambda: index.keep("index"), disk):
@@ -224,7 +221,7 @@ class TestFullDisk:
         check_kept(index, "index", rng)
         index.close()
 
-    def test_what_a_kill_left_makes_room(self, rng, disk):
+    def test_files_left_by_a_kill_are_removed(self, rng, disk):
         index = filled(rng)
         index.save("index")
         left = [Path("index", f"{kind}-{'0' * 32}") for kind in ("data", "journal")]
@@ -237,7 +234,7 @@ class TestFullDisk:
         with pytest.raises(OSError, match="No space"):
             index.save("index")
         assert not any(path.exists() for path in left)
-        # While another index holds the folder, its unfinished files stay.
+        # While another index keeps the folder, unfinished files are not removed.
         other = Index.load("index")
         other.keep("index")
         left[0].mkdir()
@@ -246,7 +243,7 @@ class TestFullDisk:
         assert left[0].exists()
         other.close()
 
-    def test_a_damaged_manifest_removes_nothing(self, rng, disk):
+    def test_a_damaged_manifest_removes_no_files(self, rng, disk):
         index = filled(rng)
         index.save("index")
         before = files()
@@ -271,12 +268,12 @@ class TestFullDisk:
             before = files("disk/index")
             for calls in range(4):
                 if calls == 2:
-                    # One copy fits, a second one next to it does not.
+                    # The disk has space for one copy of the index, but not for two.
                     add(index, rng, 3000)
-                wanted = content(index)
+                expected = content(index)
                 with pytest.raises(OSError, match="No space"):
                     add(index, rng, 9000) if calls < 2 else index.save("disk/index")
-                assert content(index) == wanted == content(Index.load("disk/index"))
+                assert content(index) == expected == content(Index.load("disk/index"))
                 assert files("disk/index") == before
                 add(index, rng)
             assert content(Index.load("disk/index")) == content(index)
@@ -299,22 +296,22 @@ def forked(work):
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-# Every call by which an index changes the disk, and those that remove what is in the way.
+# Every call by which an index changes the disk, and those that remove files.
 STEPS = ("fsync", "mkdir", "replace", "unlink", "rmdir")
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 class TestKills:
-    """A child kills itself before, or in the middle of, one step of its changes to the disk."""
+    """A child process kills itself before, or in the middle of, one change of the disk."""
 
     def sweep(self, work, check):
-        """Kill `work` at up to 60 steps spread over all of them, each time in a new folder."""
+        """Kill `work` at 60 of its steps, each time in a new folder."""
         with pytest.MonkeyPatch.context() as patch:
             disk = Disk(patch, die, STEPS)
             shutil.copytree("start", "index")
             disk.stop(at=0)
-            with open(os.devnull, "wb") as nobody:
-                work(nobody.fileno())
+            with open(os.devnull, "wb") as unread:
+                work(unread.fileno())
             kills = np.unique(np.linspace(1, disk.steps, 60).astype(int))
             for step in kills.tolist():
                 shutil.rmtree("index")
@@ -327,27 +324,27 @@ class TestKills:
 
                 assert forked(killed) == -signal.SIGKILL
                 os.close(write)
-                with open(read, "rb") as answers:
-                    check(len(answers.read()), content(Index.load("index")))
+                with open(read, "rb") as written:
+                    check(len(written.read()), content(Index.load("index")))
         return len(kills)
 
-    def test_a_save_leaves_the_old_or_the_new(self, rng):
+    def test_a_killed_save_leaves_the_old_or_the_new_state(self, rng):
         states, indexes = [], []
         for count in range(3, 8):
             indexes.append(filled(rng, count))
             states.append(content(indexes[-1]))
         indexes[0].save("start")
-        met = set()
+        outcomes = set()
 
-        def work(answers):
+        def work(written):
             for index in indexes[1:]:
                 index.save("index")
-                os.write(answers, b".")
+                os.write(written, b".")
 
-        def check(answered, found):
-            assert found in states[answered : answered + 2]
-            met.add(states.index(found) - answered)
-            # The next save removes what the kill left.
+        def check(completed, found):
+            assert found in states[completed : completed + 2]
+            outcomes.add(states.index(found) - completed)
+            # The next save removes the files left by the kill.
             indexes[0].save("index")
             assert {name.split("-")[0] for name in os.listdir("index")} <= {
                 *("card.md", "data", "lock", "manifest.json")
@@ -355,9 +352,9 @@ class TestKills:
             assert len(list(Path("index").glob("data-*"))) == 1
 
         assert self.sweep(work, check) == 60
-        assert met == {0, 1}, "the kills should come before and after the rename"
+        assert outcomes == {0, 1}, "the kills should come before and after the rename"
 
-    def test_a_kept_index_has_all_that_was_answered(self, rng):
+    def test_a_kept_index_has_all_completed_changes(self, rng):
         vectors = rng.normal(size=(4, DIM))
         calls = [
             lambda index: index.keep("index"),
@@ -378,34 +375,34 @@ class TestKills:
                 call(model)
             states.append(content(model))
 
-        def work(answers):
+        def work(written):
             index = Index.load("index")
             for call in calls:
                 call(index)
-                os.write(answers, b".")
+                os.write(written, b".")
             index.close()
 
-        met = set()
+        outcomes = set()
 
-        def check(answered, found):
-            met.add(answered)
-            assert found in states[answered : answered + 2]
+        def check(completed, found):
+            outcomes.add(completed)
+            assert found in states[completed : completed + 2]
 
         assert self.sweep(work, check) == 60
-        assert met >= set(range(8))
+        assert outcomes >= set(range(8))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no fork")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 class TestForks:
-    def test_a_child_reads_and_does_not_write(self, rng):
+    def test_a_child_can_read_but_not_change(self, rng):
         index = filled(rng)
         index.keep("index")
         query = rng.normal(size=(30, DIM))
-        wanted = index.search(query, 3)
+        expected = index.search(query, 3)
 
         def child():
-            assert index.search(query, 3) == wanted and len(index) == 5
+            assert index.search(query, 3) == expected and len(index) == 5
             changes = [
                 lambda: add(index, rng),
                 lambda: index.replace(query[:1], ["x"], [0]),
@@ -418,7 +415,7 @@ class TestForks:
                 with pytest.raises(RuntimeError, match="kept by the process .* `keep` this copy"):
                     change()
             assert content(index) == content(Index.load("index"))
-            # The ways out.
+            # The child can write to other folders.
             index.save("copy")
             index.keep("elsewhere")
             add(index, rng, ids=["child"])
@@ -443,7 +440,7 @@ class TestForks:
         check_kept(index, "index", rng)
         index.close()
 
-    def test_a_child_does_not_hold_the_folder(self, rng):
+    def test_a_running_child_does_not_lock_the_folder(self, rng):
         index = filled(rng)
         index.keep("index")
         read, write = os.pipe()
@@ -452,7 +449,7 @@ class TestForks:
             os.close(write)
             os.read(read, 1)
 
-        # As a worker that outlives the service.
+        # For example a worker that runs longer than the service.
         pid = os.fork()
         if not pid:
             try:
@@ -468,8 +465,8 @@ class TestForks:
         os.close(read)
         assert os.waitpid(pid, 0)[1] == 0
 
-    def test_a_copy_of_the_lock_does_not_hold_the_folder(self, rng):
-        # As a child has one for a moment after a fork.
+    def test_a_copy_of_the_lock_does_not_lock_the_folder(self, rng):
+        # A child has such a copy immediately after a fork.
         index = filled(rng)
         index.keep("index")
         copy = os.dup(index._kept.lock.file.fileno())
@@ -480,7 +477,7 @@ class TestForks:
         os.close(copy)
 
     def test_a_child_of_many_threads_searches(self, rng):
-        # The threads of FAISS stay with the parent, and the child must not wait for them.
+        # The threads of FAISS exist in the parent only; the child must not wait for them.
         import faiss
 
         index = filled(rng, 3000)
@@ -488,11 +485,11 @@ class TestForks:
         threads = faiss.omp_get_max_threads()
         faiss.omp_set_num_threads(4)
         try:
-            wanted = index.search(query, 3)
+            expected = index.search(query, 3)
 
             def child():
                 signal.alarm(60)
-                assert index.search(query, 3) == wanted
+                assert index.search(query, 3) == expected
 
             assert forked(child) == 0
             assert faiss.omp_get_max_threads() == 4
@@ -518,7 +515,7 @@ def test_a_spawned_process_gets_no_index(rng):
 
 
 class TestFolder:
-    def test_another_working_folder_is_no_other_index(self, rng, monkeypatch):
+    def test_a_change_of_the_working_folder(self, rng, monkeypatch):
         index = filled(rng)
         index.keep("index")
         path = Path("index").resolve()
@@ -527,18 +524,18 @@ class TestFolder:
         check_kept(index, path, rng)
         index.close()
 
-    @pytest.mark.parametrize("fate", ["deleted", "moved", "replaced", "journal deleted"])
-    def test_a_change_after_the_folder_is_gone(self, rng, fate):
+    @pytest.mark.parametrize("event", ["deleted", "moved", "replaced", "journal deleted"])
+    def test_a_change_after_the_folder_was_removed(self, rng, event):
         index = filled(rng)
         index.keep("index")
         add(index, rng)
-        if fate == "deleted":
+        if event == "deleted":
             shutil.rmtree("index")
-        elif fate == "journal deleted":
+        elif event == "journal deleted":
             next(Path("index").glob("journal-*")).unlink()
         else:
             Path("index").rename("moved")
-            if fate == "replaced":
+            if event == "replaced":
                 shutil.copytree("moved", "index")
         before = content(index)
         for change in (
@@ -549,18 +546,18 @@ class TestFolder:
             with pytest.raises(FileNotFoundError, match="deleted, moved or replaced.*`keep`"):
                 change()
         assert content(index) == before
-        if fate in ("moved", "replaced"):
+        if event in ("moved", "replaced"):
             assert content(Index.load("moved")) == before
         index.keep("index")
         check_kept(index, "index", rng)
         # The new folder is locked, and not the old one.
         with pytest.raises(ValueError, match="keeps or saves"):
             filled(rng).save("index")
-        if fate in ("moved", "replaced"):
+        if event in ("moved", "replaced"):
             filled(rng).save("moved")
         index.close()
 
-    def test_a_save_makes_the_folder_again(self, rng):
+    def test_a_save_creates_the_folder_again(self, rng):
         index = filled(rng)
         index.keep("index")
         shutil.rmtree("index")
@@ -568,7 +565,7 @@ class TestFolder:
         check_kept(index, "index", rng)
         index.close()
 
-    def test_a_closed_index_is_saved_under_a_lock(self, rng):
+    def test_a_closed_index_needs_the_lock_to_save(self, rng):
         index, other = filled(rng), filled(rng)
         index.keep("index")
         index.close()
@@ -578,7 +575,7 @@ class TestFolder:
         other.close()
 
 
-def test_an_interrupted_save_takes_no_change_that_would_be_lost(rng, monkeypatch):
+def test_after_an_interrupted_save_no_change_is_lost(rng, monkeypatch):
     index = filled(rng)
     index.keep("index")
     replace = os.replace
@@ -600,10 +597,10 @@ def test_an_interrupted_save_takes_no_change_that_would_be_lost(rng, monkeypatch
 
 
 class TestPowerFailure:
-    """A file can get its new length before its new blocks, which then read as zeros."""
+    """After a power failure a file can have its new length without its new blocks: zeros."""
 
     def journal(self, rng, changes=4):
-        """A kept index with some changes: the path of the journal, and where each change begins."""
+        """Keep an index with some changes; return the journal and the start of each change."""
         index = filled(rng)
         index.keep("index")
         path = next(Path("index").glob("journal-*"))
@@ -640,9 +637,9 @@ class TestPowerFailure:
     def test_damage_before_the_last_change_is_named(self, rng, zeros):
         path, starts = self.journal(rng)
         data = bytearray(path.read_bytes() + bytes(zeros))
-        for place in (starts[1], starts[1] + 4, starts[1] + 18, starts[1] + 50, starts[2] - 1):
+        for position in (starts[1], starts[1] + 4, starts[1] + 18, starts[1] + 50, starts[2] - 1):
             altered = bytearray(data)
-            altered[place] ^= 1
+            altered[position] ^= 1
             path.write_bytes(altered)
             with pytest.raises(ValueError, match=f"damaged at byte {starts[1]}"):
                 Index.load("index")
@@ -650,29 +647,30 @@ class TestPowerFailure:
     def test_a_damaged_last_change_is_named(self, rng):
         path, starts = self.journal(rng)
         data = path.read_bytes()
-        for place in (starts[3], starts[3] + 18, starts[3] + 50, starts[4] - 1):
-            path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+        for position in (starts[3], starts[3] + 18, starts[3] + 50, starts[4] - 1):
+            altered = bytearray(data)
+            altered[position] ^= 1
+            path.write_bytes(altered)
             with pytest.raises(ValueError, match=f"damaged at byte {starts[3]}"):
                 Index.load("index")
 
 
-class TestForgotten:
+class TestRemovedData:
     NAME, NUMBER = "Secret Ann", 12345.5
 
     def reachable(self, index):
-        """Every string and every array that an index holds, through all its objects."""
-        seen, stack, found = set(), [vars(index)], []
+        """Every string and every array that can be reached from an index."""
+        found, stack = {}, [vars(index)]
         while stack:
             thing = stack.pop()
-            if id(thing) in seen or isinstance(thing, (type, types.ModuleType, types.FunctionType)):
-                continue
-            seen.add(id(thing))
-            found.append(thing)
-            stack += gc.get_referents(thing)
-        return [thing for thing in found if isinstance(thing, (str, np.ndarray))]
+            skipped = isinstance(thing, (type, types.ModuleType, types.FunctionType))
+            if id(thing) not in found and not skipped:
+                found[id(thing)] = thing
+                stack += gc.get_referents(thing)
+        return [thing for thing in found.values() if isinstance(thing, (str, np.ndarray))]
 
     def holds(self, index):
-        """Whether the name or the number is anywhere in the index, spare room included."""
+        """Whether the name or the number is anywhere in the index, spare capacity included."""
         return any(
             self.NAME in thing
             if isinstance(thing, str)
@@ -680,31 +678,31 @@ class TestForgotten:
             for thing in self.reachable(index)
         )
 
-    def remember(self, index, label, ids, vectors):
+    def add_secret(self, index, label, ids, vectors):
         attributes = [{"by": f"{label} {key}", "age": self.NUMBER} for key in ids]
         index.add(vectors, [label] * len(ids), ids, attributes)
 
     @pytest.mark.parametrize("loaded", [False, True])
-    @pytest.mark.parametrize("way", ["remove", "remove label", "remove all", "replace"])
-    def test_nothing_of_an_item_stays(self, rng, way, loaded):
+    @pytest.mark.parametrize("method", ["remove", "remove label", "remove all", "replace"])
+    def test_nothing_of_a_removed_item_remains(self, rng, method, loaded):
         index = filled(rng)
         secret = np.full((2, DIM), self.NUMBER)
-        self.remember(index, self.NAME, [f"{self.NAME} 1", f"{self.NAME} 2"], secret)
-        self.remember(index, "Bob", ["between", "last"], rng.normal(size=(2, DIM)))
+        self.add_secret(index, self.NAME, [f"{self.NAME} 1", f"{self.NAME} 2"], secret)
+        self.add_secret(index, "Bob", ["between", "last"], rng.normal(size=(2, DIM)))
         if loaded:
             index.save("index")
             index = Index.load("index")
         index.identify(rng.normal(size=(1, DIM)), "centroid", threshold=1)
         index.replace(rng.normal(size=(2, DIM)), ["Bob"] * 2, ["between", "last"], [{}, {}])
         assert self.holds(index)
-        if way == "replace":
+        if method == "replace":
             index.remove([f"{self.NAME} 1"])
-            self.remember(index, "x", ["x"], rng.normal(size=(1, DIM)))
+            self.add_secret(index, "x", ["x"], rng.normal(size=(1, DIM)))
             index.replace(rng.normal(size=(1, DIM)), ["y"], ["x"])
             index.remove([f"{self.NAME} 2"])
-        elif way == "remove":
+        elif method == "remove":
             index.remove([f"{self.NAME} 2", f"{self.NAME} 1"])
-        elif way == "remove label":
+        elif method == "remove label":
             index.remove(labels=[self.NAME])
         else:
             index.remove(index.ids())
@@ -714,7 +712,7 @@ class TestForgotten:
         arrays += [getattr(c, a) for c in store.columns._columns.values() for a in c.arrays]
         for array in arrays:
             assert len(array) == len(index) and not array._capacity[len(array) :].any()
-        # The remaining state is as if the item had never been there.
+        # The saved state is that of an index that never had the item.
         index.keep("kept")
         assert not any(self.NAME.encode() in path.read_bytes() for path in stored("kept"))
         again = Index.load("kept")
@@ -727,7 +725,7 @@ class TestForgotten:
             assert not index.search(query[:1], where={"by": ("Secret", "Secret Z")})[0]
         index.close()
 
-    def test_a_coarse_copy_goes_with_the_next_structure(self, rng):
+    def test_approximate_copies_are_removed_when_the_structure_is_built_again(self, rng):
         index = Index(DIM, metric="euclidean", kind="short", settings={"dims": 3, "train_at": 10})
         index.add(rng.normal(size=(40, DIM)), [0] * 40)
         index.add(np.full((1, DIM), self.NUMBER), [self.NAME], [self.NAME])
@@ -738,10 +736,10 @@ class TestForgotten:
         number = np.float32(self.NUMBER).tobytes()
         assert not any(number in path.read_bytes() for path in stored("index"))
 
-    def test_the_journal_forgets_with_the_next_save(self, rng):
+    def test_the_next_save_removes_the_data_from_the_journal(self, rng):
         index = filled(rng)
         index.keep("index")
-        self.remember(index, self.NAME, [self.NAME], np.full((1, DIM), self.NUMBER))
+        self.add_secret(index, self.NAME, [self.NAME], np.full((1, DIM), self.NUMBER))
         index.remove(labels=[self.NAME])
         assert any(self.NAME.encode() in path.read_bytes() for path in stored("index"))
         index.save("index")
@@ -752,9 +750,9 @@ class TestForgotten:
         index.close()
 
     @pytest.mark.parametrize("one_by_one", [False, True])
-    def test_tables_shrink(self, rng, one_by_one):
+    def test_name_tables_shrink(self, rng, one_by_one):
         index = filled(rng)
-        wanted = content(index)
+        expected = content(index)
         index.identify(np.ones((1, DIM)), "centroid", threshold=1)
         count = 6000 if one_by_one else 60_000
         for turn in range(2):
@@ -768,7 +766,7 @@ class TestForgotten:
             tables = [index._store.label_names, index._store.columns._columns["by"].names]
             for table in tables:
                 assert len(table.values) <= 2000 and len(table.code_of) <= 5
-            assert content(index) == wanted
+            assert content(index) == expected
         query = rng.normal(size=(9, DIM))
         index.save("index")
         found = Index.load("index").identify(query, "centroid", threshold=9)
@@ -784,12 +782,12 @@ MESSAGES = {
         for n, where in enumerate(WHERE)
     },
     "an unknown id": lambda i: i.get([LONG]),
-    "an unknown id of digits": lambda i: i.remove([10**5000]),
+    "an unknown huge id": lambda i: i.remove([10**5000]),
     "an unknown label": lambda i: i.remove(labels=[LONG]),
     "ids and labels": lambda i: i.remove([LONG], [LONG] * 10**6),
-    "an id twice": lambda i: i.add(np.ones((2, DIM)), [0, 0], [LONG, LONG]),
-    "an id that is there": lambda i: [i.add(np.ones((1, DIM)), [0], [LONG]) for _ in range(2)],
-    "no list of ids": lambda i: i.get(LONG),
+    "a duplicate id": lambda i: i.add(np.ones((2, DIM)), [0, 0], [LONG, LONG]),
+    "an existing id": lambda i: [i.add(np.ones((1, DIM)), [0], [LONG]) for _ in range(2)],
+    "ids of text": lambda i: i.get(LONG),
     "an id of bytes": lambda i: i.get([LONG.encode()]),
     "an id of a list": lambda i: i.get([[LONG] * 10**5]),
     "a label of bytes": lambda i: i.add(np.ones((1, DIM)), [LONG.encode()]),
@@ -803,11 +801,11 @@ MESSAGES = {
     ],
     "stages": lambda i: i.staged_search(np.ones((1, DIM)), LONG, threshold=1),
     "a threshold": lambda i: i.identify(np.ones((1, DIM)), threshold=LONG),
-    "a threshold of digits": lambda i: i.identify(np.ones((1, DIM)), threshold=10**5000),
+    "a huge threshold": lambda i: i.identify(np.ones((1, DIM)), threshold=10**5000),
     "a rule": lambda i: i.identify(np.ones((1, DIM)), LONG),
     "k": lambda i: i.search(np.ones((1, DIM)), LONG),
     "a rate": lambda i: i.calibrate(false_accept_rate=LONG),
-    "a rate of digits": lambda i: i.calibrate(false_accept_rate=10**5000),
+    "a huge rate": lambda i: i.calibrate(false_accept_rate=10**5000),
     "a tiny rate": lambda i: i.calibrate(false_accept_rate=5e-324),
     "a metric": lambda i: Index(DIM, LONG),
     "a dim": lambda i: Index(10**5000),
@@ -815,7 +813,7 @@ MESSAGES = {
     "an encoder": lambda i: Index(encoder=LONG),
     "settings": lambda i: Index(DIM, kind="hnsw", settings=LONG),
     "a setting": lambda i: Index(DIM, kind="hnsw", settings={LONG: 1}),
-    "a setting of digits": lambda i: Index(DIM, kind="hnsw", settings={"M": 10**5000}),
+    "a huge setting": lambda i: Index(DIM, kind="hnsw", settings={"M": 10**5000}),
     "a uri": lambda i: Index(DIM, uri=LONG),
     "no path to load": lambda i: Index.load(LONG),
     "no path to save": lambda i: i.save(LONG),
@@ -826,7 +824,7 @@ MESSAGES = {
 
 
 @pytest.mark.parametrize("call", MESSAGES)
-def test_a_message_shortens_what_was_received(rng, call):
+def test_messages_shorten_the_received_value(rng, call):
     index = filled(rng)
     with pytest.raises((ValueError, TypeError)) as caught:
         MESSAGES[call](index)
@@ -835,7 +833,7 @@ def test_a_message_shortens_what_was_received(rng, call):
 
 
 @pytest.mark.parametrize(
-    ("value", "wanted"),
+    ("value", "expected"),
     [
         ("a" * 99, repr("a" * 99)),
         (10**50, str(10**50)),
@@ -843,5 +841,5 @@ def test_a_message_shortens_what_was_received(rng, call):
         ([0.5, "x", True], "[0.5, 'x', True]"),
     ],
 )
-def test_a_short_value_is_whole(value, wanted):
-    assert shown(value) == wanted
+def test_short_values_are_complete(value, expected):
+    assert shown(value) == expected

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from expected_results import fits
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -42,20 +43,6 @@ CONDITIONS = st.fixed_dictionaries(
         "hat": st.booleans(),
     },
 )
-
-
-def fits(attributes, where):
-    for name, condition in where.items():
-        if name not in attributes:
-            return False
-        value = attributes[name]
-        if isinstance(condition, tuple):
-            low, high = condition
-            if (low is not None and value < low) or (high is not None and value > high):
-                return False
-        elif value not in (condition if isinstance(condition, list) else [condition]):
-            return False
-    return True
 
 
 class Calls(RuleBasedStateMachine):
@@ -194,7 +181,7 @@ class CallsWithJournal(Calls):
 
 
 class CallsOfApproximateKind(Calls):
-    """An IVF structure that is built at once, with one list and exact distances of all its items."""
+    """An IVF structure that is built at once; all items of its one list are candidates."""
 
     settings = {"nlist": 1, "nprobe": 1, "train_at": 4, "rerank": 100}
     arguments = {"kind": "ivf", "settings": settings}

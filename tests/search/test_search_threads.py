@@ -1,4 +1,4 @@
-"""Threads that search, add and save at the same time: their order, and that none starves."""
+"""Threads that search, add and save concurrently: their order, and that none starves."""
 
 import os
 import sys
@@ -11,13 +11,13 @@ import pytest
 from keras_metric.search import Index
 from keras_metric.search.read_write_lock import ReadWriteLock
 
-# Nothing here takes that long; a test that would hang fails instead.
+# Seconds after which a blocked test fails.
 LONGEST = 60
 DIM = 8
 
 
 class Threads:
-    """Threads whose ends and errors a test waits for."""
+    """Threads that a test starts and joins; their errors fail the test."""
 
     def __init__(self):
         self._all, self._errors = [], []
@@ -29,7 +29,7 @@ class Threads:
         return thread
 
     def start_and_block(self, function, *arguments):
-        """Start a thread and return once it waits for a lock."""
+        """Start a thread and return when it waits for a lock."""
         thread = self.start(function, *arguments)
         end = time.monotonic() + LONGEST
         while not waits(thread):
@@ -66,7 +66,7 @@ def threads():
 
 
 def blocked(function, started, gate):
-    """The same function; each call sets the one event and waits for the other."""
+    """A wrapper of a function: each call first sets `started` and waits for `gate`."""
 
     def call(*arguments):
         started.set()
@@ -80,7 +80,7 @@ def item(index, key):
     index.add(np.ones((1, DIM)), ["l"], [key])
 
 
-def test_a_reader_that_waits_goes_before_the_next_writer(threads, monkeypatch):
+def test_waiting_readers_precede_the_next_writer(threads, monkeypatch):
     index, order = Index(DIM), []
     started, gate = threading.Event(), threading.Event()
     search, add = index._store.search, blocked(index._store.add, started, gate)
@@ -107,7 +107,7 @@ def test_a_reader_that_waits_goes_before_the_next_writer(threads, monkeypatch):
     assert order == ["a", "search", "search", "b", "c", "d"]
 
 
-def test_searches_go_on_while_a_change_is_flushed(threads, monkeypatch, tmp_path):
+def test_searches_run_while_a_change_is_flushed(threads, monkeypatch, tmp_path):
     index = Index(DIM)
     item(index, "a")
     index.keep(tmp_path / "index")
@@ -120,7 +120,7 @@ def test_searches_go_on_while_a_change_is_flushed(threads, monkeypatch, tmp_path
         found = []
         reader = threads.start(lambda: found.extend(index.search(np.ones((1, DIM)))[0]))
         reader.join(LONGEST)
-        # A change that is not on the disk yet is not found either.
+        # A change is found only after it has been flushed.
         assert [match.id for match in found] == ["a"]
         gate.set()
         threads.join()
@@ -129,15 +129,15 @@ def test_searches_go_on_while_a_change_is_flushed(threads, monkeypatch, tmp_path
     assert Index.load(tmp_path / "index").ids() == ["a", "b", "c"]
 
 
-@pytest.mark.parametrize("verb", ["save", "keep"])
-def test_searches_go_on_and_changes_wait_during_a_save(threads, monkeypatch, tmp_path, verb):
+@pytest.mark.parametrize("method", ["save", "keep"])
+def test_searches_run_and_changes_wait_during_a_save(threads, monkeypatch, tmp_path, method):
     index = Index(DIM)
     index.keep(tmp_path / "index")
     item(index, "a")
     started, gate = threading.Event(), threading.Event()
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", blocked(os.fsync, started, gate))
-        threads.start(getattr(index, verb), tmp_path / "index")
+        threads.start(getattr(index, method), tmp_path / "index")
         assert started.wait(LONGEST)
         threads.start_and_block(item, index, "b")
         found = []
@@ -147,12 +147,12 @@ def test_searches_go_on_and_changes_wait_during_a_save(threads, monkeypatch, tmp
         gate.set()
         threads.join()
     index.close()
-    # The new journal has what was added during the save.
+    # The new journal contains the item that was added during the save.
     assert Index.load(tmp_path / "index").ids() == ["a", "b"]
 
 
 def test_neither_searches_nor_additions_starve(threads, tmp_path):
-    """Two threads that add all the time once let two searches through in three seconds."""
+    """Two threads that add continuously must not block searches for seconds."""
     index, stop, added = Index(DIM), threading.Event(), [0, 0]
     searches, end = 0, time.monotonic() + LONGEST
     index.add(np.random.default_rng(0).normal(size=(3000, DIM)), [0] * 3000)
@@ -174,9 +174,9 @@ def test_neither_searches_nor_additions_starve(threads, tmp_path):
     assert searches >= 300 and min(added) >= 5
 
 
-def test_readers_see_whole_changes(threads):
-    """Threads that switch all the time, beside a counter that is wrong within each change."""
-    lock, pair, seen = ReadWriteLock(), [0, 0], []
+def test_readers_read_complete_changes(threads):
+    """With frequent thread switches, no reader reads a pair of which one half has changed."""
+    lock, pair, pairs = ReadWriteLock(), [0, 0], []
     interval = sys.getswitchinterval()
 
     def write():
@@ -193,7 +193,7 @@ def test_readers_see_whole_changes(threads):
             with lock.read():
                 first = pair[0]
                 time.sleep(0)
-                seen.append((first, pair[1]))
+                pairs.append((first, pair[1]))
 
     sys.setswitchinterval(1e-5)
     try:
@@ -204,7 +204,7 @@ def test_readers_see_whole_changes(threads):
     finally:
         sys.setswitchinterval(interval)
     assert pair == [800, 800]
-    assert len(seen) == 800 and all(first == second for first, second in seen)
+    assert len(pairs) == 800 and all(first == second for first, second in pairs)
 
 
 @pytest.mark.parametrize("admitted", [False, True])
@@ -238,27 +238,27 @@ def test_an_interrupted_wait_leaves_the_lock_usable(threads, monkeypatch, side, 
     assert order == ["a", "b"]
 
 
-def test_an_interrupt_comes_after_a_change_that_is_on_the_disk(monkeypatch, tmp_path):
+def test_an_interrupt_is_raised_after_a_change_on_the_disk(monkeypatch, tmp_path):
     index = Index(DIM)
     index.keep(tmp_path / "index")
-    alone, append = [], index._kept.append
+    events, append = [], index._kept.append
     real = index._lock._changed.wait_for
 
     def wait_for(condition):
-        if alone == ["written"]:
-            alone.append("interrupted")
+        if events == ["written"]:
+            events.append("interrupted")
             raise KeyboardInterrupt
         return real(condition)
 
     def recorded(*change):
         append(*change)
-        alone.append("written")
+        events.append("written")
 
     monkeypatch.setattr(index._kept, "append", recorded)
     monkeypatch.setattr(index._lock._changed, "wait_for", wait_for)
     with pytest.raises(KeyboardInterrupt):
         item(index, "a")
-    assert alone == ["written", "interrupted"]
+    assert events == ["written", "interrupted"]
     assert "a" in index
     item(index, "b")
     index.close()

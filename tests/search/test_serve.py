@@ -1,4 +1,4 @@
-"""examples/serve.py as a process of its own, over HTTP with a real client."""
+"""examples/serve.py in a separate process, over HTTP."""
 
 import asyncio
 import contextlib
@@ -31,7 +31,7 @@ SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "serve.py"
 PNG, JPEG = {"Content-Type": "image/png"}, {"Content-Type": "image/jpeg"}
 
 
-def picture(seed, size=(16, 16), kind="PNG"):
+def png(seed, size=(16, 16), kind="PNG"):
     pixels = np.random.default_rng(seed).integers(256, size=(*size, 3)).astype("uint8")
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, kind)
@@ -89,14 +89,14 @@ def service(folder):
     process, client = start(folder)
     yield client
     stop(process, client, signal.SIGTERM)
-    # On its way out it folded its journal in.
+    # On exit the service merges the journal into the saved index.
     index = Index.load(folder / "people")
     assert index.dim == 16 and not list((folder / "people").glob("*.new"))
 
 
 @contextlib.contextmanager
 def in_process(folder, index, **thresholds):
-    """A client of the application itself, for an index that a test made."""
+    """A client of the application in this process, for an index that a test made."""
     from starlette.testclient import TestClient
 
     spec = importlib.util.spec_from_file_location("serve", SCRIPT)
@@ -111,40 +111,40 @@ def in_process(folder, index, **thresholds):
         yield client
 
 
-def embedded(folder, *pictures):
+def embedded(folder, *images):
     encoder = keras.saving.load_model(folder / "encoder.keras")
     load = ImageLoader((16, 16))
-    return encoder.predict(np.stack([load(data) for data in pictures]), verbose=0)
+    return encoder.predict(np.stack([load(data) for data in images]), verbose=0)
 
 
 def test_enrol_identify_verify_forget(service):
-    enrolled = service.post("/enrol?label=ann", content=picture(1), headers=PNG)
+    enrolled = service.post("/enrol?label=ann", content=png(1), headers=PNG)
     assert enrolled.status_code == 201 and enrolled.json()["label"] == "ann"
     key = enrolled.json()["id"]
     jpeg = {"Content-Type": "image/jpeg; charset=binary"}
     named = {"label": "bob", "id": "b/1"}
-    bob = service.post("/enrol", params=named, content=picture(2, kind="JPEG"), headers=jpeg)
+    bob = service.post("/enrol", params=named, content=png(2, kind="JPEG"), headers=jpeg)
     assert bob.json() == {"id": "b/1", "label": "bob"}
-    found = service.post("/identify", content=picture(1), headers=PNG).json()
+    found = service.post("/identify", content=png(1), headers=PNG).json()
     assert found["label"] == "ann" and found["distance"] == pytest.approx(0, abs=1e-6)
-    stranger = service.post("/identify", content=picture(3), headers=PNG).json()
-    assert stranger["label"] is None and stranger["distance"] > 1e-4
+    unknown = service.post("/identify", content=png(3), headers=PNG).json()
+    assert unknown["label"] is None and unknown["distance"] > 1e-4
     verify = f"/verify?id={key}"
-    assert service.post(verify, content=picture(1), headers=PNG).json()["same"] is True
-    assert service.post(verify, content=picture(2), headers=PNG).json()["same"] is False
+    assert service.post(verify, content=png(1), headers=PNG).json()["same"] is True
+    assert service.post(verify, content=png(2), headers=PNG).json()["same"] is False
     assert service.delete(f"/items/{key}").status_code == 204
-    assert service.post("/identify", content=picture(1), headers=PNG).json()["label"] is None
+    assert service.post("/identify", content=png(1), headers=PNG).json()["label"] is None
     assert service.delete("/labels/bob").status_code == 204
-    assert service.post("/enrol?label=carl", content=picture(4), headers=PNG).status_code == 201
+    assert service.post("/enrol?label=carl", content=png(4), headers=PNG).status_code == 201
 
 
-def test_what_is_wrong_is_the_clients(service):
+def test_client_errors(service):
     before = service.get("/").json()
 
     def post(path, content, kind="image/png"):
         return service.post(path, content=content, headers={"Content-Type": kind}).status_code
 
-    good = picture(5)
+    good = png(5)
     assert post("/enrol", good) == 422
     assert post("/enrol?label=", good) == 422
     assert post(f"/enrol?label={'x' * 201}", good) == 422
@@ -154,18 +154,18 @@ def test_what_is_wrong_is_the_clients(service):
     assert post("/identify", b"") == 422
     assert post("/identify", good[: len(good) // 2]) == 422
     assert post("/identify", b"x" * 100_001) == 413
-    assert post("/verify?id=nobody", good) == 404
+    assert post("/verify?id=unknown", good) == 404
     assert post("/enrol?label=x&kind=integer", good) == 422
     assert post("/enrol?label=x&kind=float", good) == 422
-    # Sent in pieces, without a length that could be refused at once.
+    # Sent in parts, without a Content-Length that could be checked first.
     assert post("/identify", (b"x" * 1000 for _ in range(200))) == 413
     huge = io.BytesIO()
     Image.new("1", (6000, 6000)).save(huge, "PNG")
     assert len(huge.getvalue()) < 100_000
-    refused = service.post("/identify", content=huge.getvalue(), headers=PNG)
-    assert refused.status_code == 422 and "25,000,000" in refused.json()["detail"]
-    assert service.delete("/items/nobody").status_code == 404
-    assert service.delete("/labels/nobody").status_code == 404
+    rejected = service.post("/identify", content=huge.getvalue(), headers=PNG)
+    assert rejected.status_code == 422 and "25,000,000" in rejected.json()["detail"]
+    assert service.delete("/items/unknown").status_code == 404
+    assert service.delete("/labels/unknown").status_code == 404
     assert service.get("/enrol").status_code == 405
     service.post("/enrol?label=dora&id=d", content=good, headers=PNG)
     assert post("/enrol?label=dora&id=d", good) == 409
@@ -173,127 +173,109 @@ def test_what_is_wrong_is_the_clients(service):
     assert service.get("/").json() == before
 
 
-def test_many_at_once_get_their_own_answers(service):
-    pictures = [picture(100 + n) for n in range(40)]
+def test_concurrent_requests_get_their_own_responses(service):
+    images = [png(100 + n) for n in range(40)]
 
     async def work():
         async with httpx.AsyncClient(base_url=service.base_url, timeout=60) as client:
             await asyncio.gather(
                 *[
                     client.post(f"/enrol?label=p{n}", content=data, headers=PNG)
-                    for n, data in enumerate(pictures)
+                    for n, data in enumerate(images)
                 ]
             )
             found = await asyncio.gather(
-                *[client.post("/identify", content=data, headers=PNG) for data in pictures]
+                *[client.post("/identify", content=data, headers=PNG) for data in images]
             )
-            return [answer.json()["label"] for answer in found]
+            return [response.json()["label"] for response in found]
 
     assert asyncio.run(work()) == [f"p{n}" for n in range(40)]
 
 
-def test_a_burst_is_answered_or_asked_to_come_back(service):
+def test_a_burst_is_processed_or_gets_503(service):
     async def work():
         limits = httpx.Limits(max_connections=None)
         async with httpx.AsyncClient(
             base_url=service.base_url, timeout=120, limits=limits
         ) as client:
             posts = [
-                client.post("/identify", content=picture(1, (400, 400), "JPEG"), headers=JPEG)
+                client.post("/identify", content=png(1, (400, 400), "JPEG"), headers=JPEG)
                 for _ in range(600)
             ]
-            return [answer.status_code for answer in await asyncio.gather(*posts)]
+            return [response.status_code for response in await asyncio.gather(*posts)]
 
     assert set(asyncio.run(work())) <= {200, 503}
-    assert service.post("/identify", content=picture(1), headers=PNG).status_code == 200
+    assert service.post("/identify", content=png(1), headers=PNG).status_code == 200
 
 
 @pytest.mark.slow
-def test_a_kill_loses_nobody(folder):
+def test_a_kill_loses_no_enrolment(folder):
     other = folder / "killed"
     other.mkdir()
     (other / "encoder.keras").symlink_to(folder / "encoder.keras")
     process, client = start(other)
-    answered = []
+    enrolled_items = []
     for n in range(20):
-        answered.append(client.post(f"/enrol?label=p{n}", content=picture(n), headers=PNG).json())
+        enrolled_items.append(client.post(f"/enrol?label=p{n}", content=png(n), headers=PNG).json())
     client.delete("/labels/p3")
     stop(process, client, signal.SIGKILL)
     index = Index.load(other / "people")
-    assert {item.id: item.label for item in index} == {
-        answer["id"]: answer["label"] for answer in answered if answer["label"] != "p3"
-    }
+    enrolled = {item["id"]: item["label"] for item in enrolled_items if item["label"] != "p3"}
+    assert {item.id: item.label for item in index} == enrolled
     process, client = start(other)
-    assert client.post("/identify", content=picture(7), headers=PNG).json()["label"] == "p7"
+    assert client.post("/identify", content=png(7), headers=PNG).json()["label"] == "p7"
     stop(process, client, signal.SIGTERM)
     assert len(Index.load(other / "people")) == 19
 
 
-# Every character that JSON allows in a string, a few at a time, and names that a path would change.
-NAMES = [
-    "Sales/Ann",
-    "/",
-    "a//b/",
-    ".",
-    "..",
-    "a/../b",
-    "%2F",
-    "%",
-    "?label=x&id=y#z",
-    "+ +",
-    " ",
-    "7",
-    "-1",
-    'zz" or id < "',
-    "\\",
-    "".join(map(chr, range(32))),
-    "".join(map(chr, range(127, 161))),
-    "\u2028\ufeff\ufffd\uffff",
-    "\U0001f600 \u0301 \u202e \u4e2d",
-]
+# Every character that JSON allows in a string, and names that a URL path would change.
+NAMES = ["Sales/Ann", "/", "a//b/", ".", "..", "a/../b", "%2F", "%", "?label=x&id=y#z", "+ +", " "]
+NAMES += ["7", "-1", 'zz" or id < "', "\\", "".join(map(chr, range(32)))]
+NAMES += ["".join(map(chr, range(127, 161))), "\u2028\ufeff\ufffd\uffff"]
+NAMES += ["\U0001f600 \u0301 \u202e \u4e2d"]
 
 
-def test_every_name_that_is_enrolled_can_be_found_and_forgotten(service):
+def test_every_enrolled_name_can_be_found_and_removed(service):
     before = service.get("/").json()
     for name in NAMES:
         named = {"label": name, "id": name}
-        enrolled = service.post("/enrol", params=named, content=picture(7), headers=PNG)
+        enrolled = service.post("/enrol", params=named, content=png(7), headers=PNG)
         assert enrolled.status_code == 201 and enrolled.json() == {"id": name, "label": name}
-        found = service.post("/identify", content=picture(7), headers=PNG).json()
+        found = service.post("/identify", content=png(7), headers=PNG).json()
         assert found["label"] == name
-        same = service.post("/verify", params={"id": name}, content=picture(7), headers=PNG)
+        same = service.post("/verify", params={"id": name}, content=png(7), headers=PNG)
         assert same.json()["same"] is True, name
         assert service.delete("/items", params={"id": name}).status_code == 204, name
-        service.post("/enrol", params=named, content=picture(7), headers=PNG)
+        service.post("/enrol", params=named, content=png(7), headers=PNG)
         assert service.delete("/labels", params={"label": name}).status_code == 204, name
         assert service.delete("/labels", params={"label": name}).status_code == 404
         if {".", ".."} & set(name.split("/")) or "\n" in name:
             continue  # Clients take dots out of a path, and the router ends at a line break.
-        service.post("/enrol", params=named, content=picture(7), headers=PNG)
+        service.post("/enrol", params=named, content=png(7), headers=PNG)
         assert service.delete(f"/items/{quote(name, safe='')}").status_code == 204, name
-        service.post("/enrol", params=named, content=picture(7), headers=PNG)
+        service.post("/enrol", params=named, content=png(7), headers=PNG)
         assert service.delete(f"/labels/{quote(name, safe='')}").status_code == 204, name
     assert service.get("/").json() == before
 
 
 def test_an_index_with_integers(folder):
     index = Index(16)
-    index.add(embedded(folder, *[picture(n) for n in range(4)]), [10, 11, 12, -13])
+    index.add(embedded(folder, *[png(n) for n in range(4)]), [10, 11, 12, -13])
     with in_process(folder, index, threshold=1e-4) as client:
-        found = client.post("/identify", content=picture(1), headers=PNG).json()
+        found = client.post("/identify", content=png(1), headers=PNG).json()
         assert found["label"] == 11
-        assert client.post("/verify?id=1", content=picture(1), headers=PNG).json()["same"] is True
-        assert client.post("/verify?id=2", content=picture(1), headers=PNG).json()["same"] is False
-        assert client.post("/verify?id=01", content=picture(1), headers=PNG).status_code == 404
+        assert client.post("/verify?id=1", content=png(1), headers=PNG).json()["same"] is True
+        assert client.post("/verify?id=2", content=png(1), headers=PNG).json()["same"] is False
+        assert client.post("/verify?id=01", content=png(1), headers=PNG).status_code == 404
         assert client.delete("/items/3").status_code == 204
         assert client.delete("/labels/12").status_code == 204
-        made = client.post("/enrol?label=14", content=picture(5), headers=PNG).json()
+        made = client.post("/enrol?label=14", content=png(5), headers=PNG).json()
         assert made == {"id": 4, "label": 14}
-        made = client.post("/enrol?label=10&id=99", content=picture(6), headers=PNG).json()
+        made = client.post("/enrol?label=10&id=99", content=png(6), headers=PNG).json()
         assert made == {"id": 99, "label": 10}
-        text = client.post("/enrol?label=10&kind=string&id=x", content=picture(8), headers=PNG)
+        text = client.post("/enrol?label=10&kind=string&id=x", content=png(8), headers=PNG)
         assert text.json() == {"id": "x", "label": "10"}
-        # Both are there now, so the text alone is not enough.
+        # The index now has both 10 and "10", so the kind must be given.
         assert client.delete("/labels/10").status_code == 409
         assert client.delete("/labels/10?kind=string").status_code == 204
         assert client.delete("/labels/10").status_code == 204
@@ -303,21 +285,21 @@ def test_an_index_with_integers(folder):
 @pytest.mark.parametrize("rules", [("nearest",), ("verify",), ("nearest", "verify")])
 def test_each_rule_has_its_own_threshold(folder, rules):
     index = Index(16)
-    vectors = embedded(folder, *[picture(n) for n in range(20)])
+    vectors = embedded(folder, *[png(n) for n in range(20)])
     index.add(vectors, [f"p{n % 10}" for n in range(20)])
-    probe = picture(30)
-    nearest = index.search(embedded(folder, probe))[0][0]
+    query = png(30)
+    nearest = index.search(embedded(folder, query))[0][0]
     for rule in rules:
         index.calibrate(rule=rule, false_accept_rate=0.5)
-    # Distances around that of the probe: the two rules must differ on the same picture.
+    # One threshold is below the distance of the query, the other one above it.
     limits = {"nearest": nearest.distance * 0.9, "verify": nearest.distance * 1.1}
     for rule in rules:
         point = index.operating_points[rule]
         index.operating_points[rule] = point._replace(threshold=limits[rule])
     with in_process(folder, index) as client:
         assert client.get("/").json()["thresholds"] == {rule: limits[rule] for rule in rules}
-        identified = client.post("/identify", content=probe, headers=PNG)
-        verified = client.post(f"/verify?id={nearest.id}", content=probe, headers=PNG)
+        identified = client.post("/identify", content=query, headers=PNG)
+        verified = client.post(f"/verify?id={nearest.id}", content=query, headers=PNG)
         if "nearest" in rules:
             assert identified.json()["label"] is None
         else:
@@ -331,17 +313,17 @@ def test_each_rule_has_its_own_threshold(folder, rules):
 def test_infinite_thresholds_are_null(folder):
     index = Index(16)
     with in_process(folder, index, threshold=float("inf")) as client:
-        answer = client.get("/")
-        assert json.loads(answer.text)["thresholds"] == {"nearest": None, "verify": None}
-        assert client.post("/identify", content=picture(1), headers=PNG).json() == {
+        response = client.get("/")
+        assert json.loads(response.text)["thresholds"] == {"nearest": None, "verify": None}
+        assert client.post("/identify", content=png(1), headers=PNG).json() == {
             "label": None,
             "distance": None,
         }
-        client.post("/enrol?label=ann", content=picture(2), headers=PNG)
-        assert client.post("/identify", content=picture(1), headers=PNG).json()["label"] == "ann"
+        client.post("/enrol?label=ann", content=png(2), headers=PNG)
+        assert client.post("/identify", content=png(1), headers=PNG).json()["label"] == "ann"
 
 
-def test_images_are_read_as_the_loader_reads_them(service, folder):
+def test_images_are_read_as_by_the_loader(service, folder):
     grey = np.random.default_rng(3).integers(256, size=(16, 16)).astype("uint8")
 
     def saved(image, kind="PNG", **saving):
@@ -358,7 +340,7 @@ def test_images_are_read_as_the_loader_reads_them(service, folder):
     turned = saved(Image.fromarray(np.ascontiguousarray(np.rot90(grey))), exif=exif)
     found = service.post("/identify", content=turned, headers=PNG).json()
     assert found["label"] == "grey" and found["distance"] < 1e-6
-    for data, kind in ((picture(50, (40, 24)), "png"), (picture(51, (9, 30), "JPEG"), "jpeg")):
+    for data, kind in ((png(50, (40, 24)), "png"), (png(51, (9, 30), "JPEG"), "jpeg")):
         label = {"label": kind, "id": kind}
         head = {"Content-Type": f"image/{kind}"}
         service.post("/enrol", params=label, content=data, headers=head)
@@ -370,25 +352,25 @@ def test_images_are_read_as_the_loader_reads_them(service, folder):
         service.delete(f"/labels/{label}")
 
 
-def test_no_answer_shows_an_address(service):
-    for data in (b"", b"x", picture(1)[:60], picture(1)[:-100]):
-        answer = service.post("/identify", content=data, headers=PNG)
-        assert answer.status_code == 422
-        assert "0x" not in answer.text and "BytesIO" not in answer.text
+def test_no_response_contains_an_address(service):
+    for data in (b"", b"x", png(1)[:60], png(1)[:-100]):
+        response = service.post("/identify", content=data, headers=PNG)
+        assert response.status_code == 422
+        assert "0x" not in response.text and "BytesIO" not in response.text
 
 
-def test_changes_at_once_lose_nothing(service):
-    pictures = [picture(200 + n) for n in range(24)]
+def test_concurrent_changes_are_not_lost(service):
+    images = [png(200 + n) for n in range(24)]
     wrong = []
 
     def one(n):
         with httpx.Client(base_url=service.base_url, timeout=60) as client:
             for _ in range(3):
-                client.post(f"/enrol?label=q{n}&id=q{n}", content=pictures[n], headers=PNG)
-                found = client.post("/identify", content=pictures[n], headers=PNG).json()["label"]
-                gone = client.delete(f"/items/q{n}").status_code
-                if found != f"q{n}" or gone != 204:
-                    wrong.append((n, found, gone))
+                client.post(f"/enrol?label=q{n}&id=q{n}", content=images[n], headers=PNG)
+                found = client.post("/identify", content=images[n], headers=PNG).json()["label"]
+                removed = client.delete(f"/items/q{n}").status_code
+                if found != f"q{n}" or removed != 204:
+                    wrong.append((n, found, removed))
 
     before = service.get("/").json()
     threads = [threading.Thread(target=one, args=(n,)) for n in range(24)]
@@ -400,7 +382,7 @@ def test_changes_at_once_lose_nothing(service):
 
 
 def open_upload(service, length, sent):
-    """A client that begins an upload and never ends it."""
+    """A client that begins an upload and does not finish it."""
     client = socket.create_connection((service.base_url.host, service.base_url.port))
     client.sendall(
         b"POST /identify HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
@@ -410,7 +392,7 @@ def open_upload(service, length, sent):
     return client
 
 
-def answer_of(client, seconds=30):
+def response_of(client, seconds=30):
     client.settimeout(seconds)
     with contextlib.suppress(ConnectionError):
         return client.recv(1000).split(b"\r\n")[0]
@@ -424,7 +406,7 @@ def resident(process):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the memory of a process from /proc")
 def test_slow_clients(folder):
-    """Uploads that never end: bounded memory, an answer in time, and a server that stops."""
+    """Unfinished uploads: memory and response time are bounded, and the server can stop."""
     other = folder / "slow"
     other.mkdir()
     (other / "encoder.keras").symlink_to(folder / "encoder.keras")
@@ -435,36 +417,36 @@ def test_slow_clients(folder):
     reading = threading.Thread(target=lambda: lines.extend(process.stderr))
     reading.start()
     try:
-        client.post("/enrol?label=ann", content=picture(1), headers=PNG)
+        client.post("/enrol?label=ann", content=png(1), headers=PNG)
         before = resident(process)
         # Without a bound these would take 490 MB.
         uploads = [open_upload(client, 4_950_000, 4_900_000) for _ in range(100)]
         assert resident(process) - before < 120e6
-        answers = [answer_of(upload) for upload in uploads]
-        # Those within the bound run into the time limit; others are refused at once.
-        assert {answer.split(b" ")[1] for answer in answers if answer} <= {b"408", b"503"}
-        assert any(b"408" in answer for answer in answers)
+        responses = [response_of(upload) for upload in uploads]
+        # Uploads within the memory limit reach the time limit; others are rejected immediately.
+        assert {response.split(b" ")[1] for response in responses if response} <= {b"408", b"503"}
+        assert any(b"408" in response for response in responses)
         for upload in uploads:
             upload.close()
-        # A header that never ends, and a connection that sends nothing.
+        # An unfinished header, and a connection that sends nothing.
         half = socket.create_connection((client.base_url.host, client.base_url.port))
         half.sendall(b"GET / HTTP/1.1\r\nHost:")
         silent = socket.create_connection((client.base_url.host, client.base_url.port))
-        assert answer_of(half) == b"" and answer_of(silent) == b""
+        assert response_of(half) == b"" and response_of(silent) == b""
         half.close()
         silent.close()
-        assert client.post("/identify", content=picture(1), headers=PNG).json()["label"] == "ann"
-        # A client that hangs up leaves no traceback.
+        assert client.post("/identify", content=png(1), headers=PNG).json()["label"] == "ann"
+        # A client that closes its connection causes no traceback.
         open_upload(client, 1000, 10).close()
         time.sleep(0.5)
-        # With an upload open, the server stops all the same, and loses nothing.
+        # The server stops while an upload is open, and loses no enrolment.
         uploads = [open_upload(client, 4_950_000, 10) for _ in range(5)]
-        client.post("/enrol?label=bob", content=picture(2), headers=PNG)
+        client.post("/enrol?label=bob", content=png(2), headers=PNG)
         client.close()
-        asked = time.monotonic()
+        signalled = time.monotonic()
         process.send_signal(signal.SIGTERM)
         process.wait(20)
-        assert time.monotonic() - asked < 15
+        assert time.monotonic() - signalled < 15
         for upload in uploads:
             upload.close()
     finally:
@@ -488,16 +470,16 @@ def test_a_threshold_must_be_a_number(folder, given):
 
 
 @pytest.mark.parametrize("shape", [(16, 16), (16, 16, 1), (16, 16, 4), (12, 20, 3)])
-def test_encoders_of_other_images(tmp_path, shape):
+def test_encoders_of_other_image_shapes(tmp_path, shape):
     encoder = keras.Sequential([keras.Input(shape), keras.layers.Flatten(), keras.layers.Dense(16)])
     encoder.save(tmp_path / "encoder.keras")
     with in_process(tmp_path, Index(16), threshold=0.0001) as client:
-        assert client.post("/enrol?label=a", content=picture(1), headers=PNG).status_code == 201
-        assert client.post("/identify", content=picture(1), headers=PNG).json()["label"] == "a"
+        assert client.post("/enrol?label=a", content=png(1), headers=PNG).status_code == 201
+        assert client.post("/identify", content=png(1), headers=PNG).json()["label"] == "a"
 
 
 @pytest.mark.parametrize("shape", [(None, None, 3), (16, 16, 2), (16,), (4, 16, 16, 3)])
-def test_encoders_that_no_image_fits(tmp_path, shape):
+def test_encoders_without_one_fixed_image_shape(tmp_path, shape):
     image = keras.Input(shape)
     flat = keras.layers.GlobalAveragePooling2D()(image) if len(shape) == 3 else image
     flat = keras.layers.Flatten()(flat)

@@ -1,7 +1,6 @@
-"""Files that somebody else made: they run no code, lead nowhere, and damage is named.
+"""Untrusted files: they run no code, refer to no other files, and damage is named.
 
-An index carries checksums, which whoever makes an index can make as well: the folders below are all
-consistent, and still not believed.
+The author of an index can also compute its checksums, so the forged folders below have valid ones.
 """
 
 import hashlib
@@ -29,18 +28,18 @@ ATTRIBUTES = [{"region": "r1", "age": row, "in": row % 2 == 0} for row in range(
 
 
 class Trap:
-    """Unpickled, it leaves a trace."""
+    """An object that creates a folder when it is unpickled."""
 
     def __reduce__(self):
         return os.mkdir, ("sprung",)
 
 
-def sprung():
+def code_has_run():
     return Path("sprung").exists()
 
 
 def saved(**arguments):
-    """A sound index in the folder `index`, and its journal."""
+    """Save a valid index, with a journal, in the folder `index`."""
     index = Index(DIM, metric="euclidean", **arguments)
     index.add(VECTORS, LABELS, attributes=ATTRIBUTES)
     index.calibrate(false_accept_rate=0.5)
@@ -55,13 +54,13 @@ def body():
 
 
 def forge(change=lambda body: None):
-    """Change the manifest, and make everything in it agree with the files again."""
+    """Change the manifest, and update its sizes and checksums of the files."""
     made = body()
     change(made)
-    place = Path("index") / str(made.get("data"))
-    if isinstance(made.get("files"), dict) and place.is_dir():
+    folder = Path("index") / str(made.get("data"))
+    if isinstance(made.get("files"), dict) and folder.is_dir():
         for name in made["files"]:
-            file = place / name
+            file = folder / name
             if file.is_file() and made["files"][name]:
                 content = file.read_bytes()
                 digest = hashlib.sha256(content).hexdigest()
@@ -115,7 +114,7 @@ MANIFESTS = {
 
 
 @pytest.mark.parametrize("change", MANIFESTS)
-def test_a_manifest_is_not_believed(change):
+def test_a_forged_manifest_is_rejected(change):
     saved()
     forge()
     assert len(Index.load("index")) == 21
@@ -125,7 +124,7 @@ def test_a_manifest_is_not_believed(change):
 
 
 @pytest.mark.parametrize("dim", [0, -1, 5, 10**9, 2**63, 10**400])
-def test_another_width_is_found(dim):
+def test_another_width_is_detected(dim):
     saved()
     forge(lambda b: b.update(dim=dim))
     with pytest.raises(ValueError, match="dim|vectors.npy"):
@@ -137,7 +136,7 @@ def test_another_width_is_found(dim):
     [{"train_at": value} for value in (10**400, float("inf"), float("nan"), "x", [1], 0, -1, True)]
     + [{name: 10**400} for name in ("M", "ef_construction", "ef_search", "rerank")],
 )
-def test_settings_are_not_believed(settings):
+def test_forged_settings_are_rejected(settings):
     saved(kind="hnsw", settings={"train_at": 10})
     forge(lambda b: b["settings"].update(settings))
     with pytest.raises(ValueError, match=next(iter(settings))):
@@ -145,7 +144,7 @@ def test_settings_are_not_believed(settings):
 
 
 @pytest.mark.parametrize("value", [10**400, float("inf"), float("nan"), -1, "x", None])
-def test_sizes_of_files_are_not_believed(value):
+def test_forged_file_sizes_are_rejected(value):
     saved()
     made = body()
     made["files"]["labels.npy"]["bytes"] = value
@@ -155,15 +154,15 @@ def test_sizes_of_files_are_not_believed(value):
 
 
 @pytest.mark.parametrize("text", ["", "x", "[]", "3", "null", '{"body": 3}', "[" * 10**5, "\0"])
-def test_what_is_no_manifest_is_named(text):
+def test_an_unreadable_manifest_is_named(text):
     saved()
     Path("index/manifest.json").write_text(text)
     with pytest.raises(ValueError, match=r"manifest\.json .* damaged"):
         Index.load("index")
 
 
-@pytest.mark.parametrize("place", ["data", "file", "journal", "manifest"])
-def test_links_lead_nowhere(place):
+@pytest.mark.parametrize("part", ["data", "file", "journal", "manifest"])
+def test_links_are_rejected(part):
     saved()
     shutil.copytree("index", "elsewhere")
     path = (
@@ -173,7 +172,7 @@ def test_links_lead_nowhere(place):
             "file": f"{body()['data']}/vectors.npy",
             "journal": body()["journal"],
             "manifest": "manifest.json",
-        }[place]
+        }[part]
     )
     target = (Path("elsewhere") / path.relative_to("index")).resolve()
     shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -200,13 +199,13 @@ ARRAYS = {
 
 
 @pytest.mark.parametrize("array", ARRAYS)
-def test_arrays_are_numbers_as_large_as_their_file(array):
+def test_forged_array_files_are_rejected(array):
     saved()
     part("vectors.npy").write_bytes(ARRAYS[array])
     forge()
     with pytest.raises(ValueError, match=r"vectors\.npy"):
         Index.load("index")
-    assert not sprung()
+    assert not code_has_run()
 
 
 def test_a_pickled_array_runs_no_code():
@@ -215,10 +214,10 @@ def test_a_pickled_array_runs_no_code():
     forge()
     with pytest.raises(ValueError, match=r"labels\.npy"):
         Index.load("index")
-    assert not sprung()
+    assert not code_has_run()
 
 
-OF_NAMES = {
+NAMES = {
     "no JSON": "x",
     "a list": "[]",
     "deep": "[" * 10**5,
@@ -239,10 +238,10 @@ OF_NAMES = {
 }
 
 
-@pytest.mark.parametrize("change", OF_NAMES)
-def test_names_fit_their_arrays(change):
+@pytest.mark.parametrize("change", NAMES)
+def test_forged_names_are_rejected(change):
     saved()
-    made = OF_NAMES[change]
+    made = NAMES[change]
     if isinstance(made, str):
         part("names.json").write_text(made)
     else:
@@ -265,7 +264,7 @@ def test_names_fit_their_arrays(change):
         ("column-2-flags", np.full(20, 5, "int8")),
     ],
 )
-def test_arrays_fit_the_names(file, content):
+def test_forged_arrays_are_rejected(file, content):
     saved()
     np.save(part(f"{file}.npy"), content)
     forge()
@@ -275,8 +274,8 @@ def test_arrays_fit_the_names(file, content):
 
 CHANGES = {
     "another word": ("run", [30], VECTORS[:1], ["a"], {}),
-    "an id that is there": ("add", [0], VECTORS[:1], ["a"], {}),
-    "an id twice": ("add", [30, 30], VECTORS[:2], ["a", "b"], {}),
+    "an existing id": ("add", [0], VECTORS[:1], ["a"], {}),
+    "a duplicate id": ("add", [30, 30], VECTORS[:2], ["a", "b"], {}),
     "no such id": ("remove", [99], None, None, {}),
     "an id of no kind": ("add", [None], VECTORS[:1], ["a"], {}),
     "a label less": ("add", [30, 31], VECTORS[:2], ["a"], {}),
@@ -287,7 +286,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_journal_is_not_believed(change):
+def test_a_forged_journal_is_rejected(change):
     saved()
     path = Path("index") / body()["journal"]
     path.write_bytes(path.read_bytes() + encode_change(*CHANGES[change]))
@@ -296,30 +295,30 @@ def test_a_journal_is_not_believed(change):
 
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 500, b"ilod" * 100])
-def test_a_foreign_structure_is_built_anew(content):
-    """FAISS would read lists on the disk from wherever the bytes say; these are not read."""
+def test_an_invalid_structure_is_built_again(content):
+    """FAISS would read lists from any path in the bytes of a structure marked "ilod"."""
     saved(kind="ivf", settings={"train_at": 10})
-    sound = [m.id for m in Index.load("index").search(VECTORS[:1], k=3)[0]]
+    expected = [m.id for m in Index.load("index").search(VECTORS[:1], k=3)[0]]
     np.save(part("coarse-structure.npy"), np.frombuffer(content, "uint8"))
     forge()
-    assert [m.id for m in Index.load("index").search(VECTORS[:1], k=3)[0]] == sound
+    assert [m.id for m in Index.load("index").search(VECTORS[:1], k=3)[0]] == expected
 
 
-def test_lists_that_name_items_which_are_not_there_are_built_anew():
+def test_a_structure_with_unknown_items_is_built_again():
     import faiss
 
     saved(kind="ivf", settings={"train_at": 10})
-    sound = [m.id for m in Index.load("index").search(VECTORS[:1], k=3)[0]]
+    expected = [m.id for m in Index.load("index").search(VECTORS[:1], k=3)[0]]
     structure = faiss.deserialize_index(np.load(part("coarse-structure.npy")))
     structure.reset()
     structure.add_with_ids(VECTORS, 10**7 + np.arange(len(VECTORS)))
     np.save(part("coarse-structure.npy"), faiss.serialize_index(structure))
     forge()
-    assert [m.id for m in Index.load("index").search(VECTORS[:1], k=3)[0]] == sound
+    assert [m.id for m in Index.load("index").search(VECTORS[:1], k=3)[0]] == expected
 
 
 @pytest.mark.parametrize("uri", ["http://elsewhere.invalid", "made/here.db"])
-def test_a_manifest_alone_leads_to_no_server_and_makes_no_file(uri):
+def test_a_manifest_connects_to_no_server_and_creates_no_file(uri):
     saved()
     forge(lambda b: b.update(store="milvus", address={"uri": uri}))
     with pytest.raises(ValueError, match="pass it as uri="):
@@ -338,7 +337,7 @@ def test_a_valid_structure_is_not_built_again(kind):
     assert Index.load("index")._store.approximate.removed == 1
 
 
-def test_a_token_goes_to_no_address_of_a_file():
+def test_a_token_is_not_sent_to_an_address_of_a_manifest():
     saved()
     forge(lambda b: b.update(store="milvus", address={"uri": "http://elsewhere.invalid"}))
     with pytest.raises(ValueError, match="token.*elsewhere"):
@@ -347,7 +346,7 @@ def test_a_token_goes_to_no_address_of_a_file():
 
 @pytest.fixture
 def evil(monkeypatch, tmp_path):
-    """A module that leaves a trace when it is imported, where Python finds it."""
+    """An importable module that creates a folder when it is imported."""
     Path("evil_module.py").write_text("import os\nos.mkdir('sprung')\ndef run(x): return x\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     yield
@@ -355,7 +354,7 @@ def evil(monkeypatch, tmp_path):
 
 
 def encoder_file(change=None, backbone=None):
-    """`run/encoder.keras`, its config changed as text, beside a sound run.json."""
+    """Save `run/encoder.keras` with a changed config, and a valid run.json."""
     Path("run").mkdir()
     backbone = backbone or keras.layers.Flatten(name="flat")
     encoder = models.Encoder(keras.Sequential([keras.Input((8, 8, 1)), backbone]), 3)
@@ -407,14 +406,14 @@ FOREIGN = {
 
 @pytest.mark.usefixtures("evil")
 @pytest.mark.parametrize("kind", FOREIGN)
-def test_a_foreign_class_runs_nothing(kind, capsys):
+def test_a_foreign_class_runs_no_code(kind, capsys):
     encoder_file(replaced(**{"registered_name": None, **FOREIGN[kind]}))
     assert cli.main(["evaluate", "--run", "run"]) == 2
     assert "encoder.keras" in capsys.readouterr().err
-    assert not sprung() and not Path("x").exists()
+    assert not code_has_run() and not Path("x").exists()
 
 
-def test_a_lambda_runs_nothing(capsys):
+def test_a_lambda_runs_no_code(capsys):
     # A lambda is saved as its byte code.
     spring = lambda x: (os.makedirs("sprung", exist_ok=True), x[:, :, 0, 0])[1]  # noqa: E731
     encoder_file(backbone=keras.layers.Lambda(spring, output_shape=(8,)))
@@ -424,7 +423,7 @@ def test_a_lambda_runs_nothing(capsys):
     assert cli.main(["evaluate", "--run", "run"]) == 2
     assert "ambda" in capsys.readouterr().err
     assert cli.main(["train", ".", "--backbone", "run/encoder.keras"]) == 2
-    assert not sprung()
+    assert not code_has_run()
 
 
 @pytest.mark.parametrize("damage", ["empty", "truncated", "text", "no config"])
@@ -465,7 +464,7 @@ def test_damaged_settings_are_named(content, part, capsys):
 
 
 @pytest.mark.parametrize("name", ["../secret.jpg", "/etc/hostname", "a/../../secret.jpg"])
-def test_a_list_of_images_names_nothing_outside(name):
+def test_a_list_of_images_cannot_name_files_outside_its_folder(name):
     Path("secret.jpg").write_bytes(b"x")
     Path("data").mkdir()
     for part in ("train", "test"):
