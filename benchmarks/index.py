@@ -1,11 +1,11 @@
-"""Speed of `search.Index` beside the raw FAISS call, and of the service.
+"""Speed of `search.Index` compared with direct calls of FAISS, and of the HTTP service.
 
     make bench-index
     python benchmarks/index.py --items 100000 --parts flat kinds service
 
-Times are medians of runs that alternate between the two sides. FAISS gets the same vectors, already
-of length 1, and gives back row numbers; the index checks the queries and gives ids, labels,
-attributes and exact distances. Writes results/index.md.
+Times are medians of alternating runs. FAISS gets the same vectors, already of length 1, and returns
+row numbers; the index checks the queries and returns ids, labels, attributes and exact distances.
+Writes results/index.md.
 """
 
 import argparse
@@ -37,7 +37,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).parent / "results" / "index.md"
 DIM = 128
 K = 10
-# On a busy machine `--cpu-clock` counts the seconds that this process ran, not those it waited.
+# On a busy machine `--cpu-clock` measures the CPU time of this process instead of wall time.
 CLOCK = time.perf_counter
 PACKAGES = ("faiss-cpu", "numpy", "keras", "tensorflow", "fastapi", "uvicorn")
 
@@ -50,21 +50,21 @@ def seconds(function, *arguments, clock=None, **named):
 
 
 def alternate(rounds, *functions):
-    """The median of each function's times, run in turn."""
+    """The median time of each function, from alternating runs."""
     times = [[] for _ in functions]
     for _ in range(rounds):
-        for function, own in zip(functions, times):
-            own.append(seconds(function)[0])
-    return [statistics.median(own) for own in times]
+        for function, results in zip(functions, times):
+            results.append(seconds(function)[0])
+    return [statistics.median(results) for results in times]
 
 
 def resident():
-    """Bytes of this process in memory."""
+    """Resident memory of this process in bytes."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def embeddings(rng, count):
-    """Unit vectors around 20,000 people, whose spread falls over the dimensions as theirs does."""
+    """Unit vectors around 20,000 people; their spread falls with the dimension."""
     spread = (1 / np.sqrt(1 + np.arange(DIM))).astype("float32")
     people = np.random.default_rng(1).normal(size=(20_000, DIM)).astype("float32")
     who = rng.integers(len(people), size=count)
@@ -97,8 +97,8 @@ def measure_flat(count):
     before = resident()
     page = 10_000
     spent = 0.0
-    for place in range(0, count, page):
-        part = slice(place, place + page)
+    for start in range(0, count, page):
+        part = slice(start, start + page)
         spent += seconds(index.add, x[part], labels[part], attributes=rows[part])[0]
     bytes_each = (resident() - before) / count
     lines.append(f"| add {count:,} with 4 attributes, {page:,} a call | {spent:.1f} s |")
@@ -107,23 +107,25 @@ def measure_flat(count):
 
     raw = faiss.IndexFlatIP(DIM)
     raw.add(x)
-    theirs, ours = alternate(5, lambda: raw.search(queries, K), lambda: index.search(queries, K))
+    raw_time, own_time = alternate(
+        5, lambda: raw.search(queries, K), lambda: index.search(queries, K)
+    )
     same = np.mean(
         [
             {match.id for match in line} == set(row)
             for line, row in zip(index.search(queries, K), raw.search(queries, K)[1].tolist())
         ]
     )
-    lines.append(f"| search 1,000 queries, k = {K}: raw FAISS | {theirs:.3f} s |")
-    lines.append(f"| the same by the index | {ours:.3f} s, {ours / theirs:.3f} times |")
+    lines.append(f"| search 1,000 queries, k = {K}: raw FAISS | {raw_time:.3f} s |")
+    lines.append(f"| the same by the index | {own_time:.3f} s, {own_time / raw_time:.3f} times |")
     lines.append(f"| queries with the same neighbours as raw FAISS | {100 * same:.1f} % |")
     one = iter(np.resize(queries, (10_000, 1, DIM)))
-    theirs, ours = alternate(
+    raw_time, own_time = alternate(
         101, lambda: raw.search(next(one), K), lambda: index.search(next(one), K)
     )
-    lines.append(f"| search one query: raw FAISS | {1000 * theirs:.2f} ms |")
-    extra = 1000 * (ours - theirs)
-    lines.append(f"| the same by the index | {1000 * ours:.2f} ms, {extra:+.2f} ms |")
+    lines.append(f"| search one query: raw FAISS | {1000 * raw_time:.2f} ms |")
+    extra = 1000 * (own_time - raw_time)
+    lines.append(f"| the same by the index | {1000 * own_time:.2f} ms, {extra:+.2f} ms |")
     print(lines[-5:], flush=True)
 
     regions = np.array([row["region"] for row in rows])
@@ -135,7 +137,11 @@ def measure_flat(count):
         ({"year": 2003, "device": "desk"}, (years == 2003) & (devices == "desk")),
         ({"region": "r7"}, regions == "r7"),
     ]
-    lines += ["", "| filter | share | 1,000 queries | one query | exact |", "|---|---|---|---|---|"]
+    lines += [
+        "",
+        "| filter | fraction | 1,000 queries | one query | exact |",
+        "|---|---|---|---|---|",
+    ]
     for where, mask in cases:
         batch, found = seconds(index.search, queries, K, where)
         single = statistics.median(
@@ -155,7 +161,7 @@ def measure_flat(count):
     with tempfile.TemporaryDirectory() as folder:
         saving, _ = seconds(index.save, Path(folder) / "index", clock=time.perf_counter)
         loading, again = seconds(Index.load, Path(folder) / "index", clock=time.perf_counter)
-        folded = len(again)
+        num_items = len(again)
         del again
         index.keep(Path(folder) / "index")
         each = [
@@ -171,24 +177,24 @@ def measure_flat(count):
         ]
         index.close()
     head = [
-        f"| save {folded:,} items, flushed to the disk | {saving:.1f} s |",
+        f"| save {num_items:,} items, flushed to the disk | {saving:.1f} s |",
         f"| load them, checksums compared | {loading:.1f} s |",
-        f"| add one item to a kept index, on the disk when it returns | "
+        f"| add one item to a kept index, on the disk when the call returns | "
         f"{1000 * statistics.median(each):.2f} ms |",
     ]
-    place = lines.index("")
-    return lines[:place] + head + lines[place:]
+    end = lines.index("")
+    return lines[:end] + head + lines[end:]
 
 
 def measure_kinds(count):
     rng = np.random.default_rng(0)
     x, who = embeddings(rng, count)
     queries, _ = embeddings(rng, 500)
-    wanted = faiss.knn(queries, x, K, metric=faiss.METRIC_INNER_PRODUCT)[1].tolist()
+    expected = faiss.knn(queries, x, K, metric=faiss.METRIC_INNER_PRODUCT)[1].tolist()
     lines = [
         f"{count:,} items, defaults of each kind, k = {K}.",
         "",
-        "| kind | add | memory beside the vectors | recall@10 | 500 queries | one query |",
+        "| kind | add | memory in addition to the vectors | recall@10 | 500 queries | one query |",
         "|---|---|---|---|---|---|",
     ]
     for kind in ("flat", "short", "hnsw", "ivf", "pq", "ivf-pq"):
@@ -198,10 +204,10 @@ def measure_kinds(count):
         single = statistics.median(
             seconds(index.search, query[None], K)[0] for query in queries[:51]
         )
-        hits = sum(len({m.id for m in line} & set(row)) for line, row in zip(found, wanted))
+        hits = sum(len({m.id for m in line} & set(row)) for line, row in zip(found, expected))
         extra = 0
-        if index._store.coarse is not None:
-            arrays = index._store.coarse.to_arrays()[1]
+        if index._store.approximate is not None:
+            arrays = index._store.approximate.to_arrays()[1]
             extra = sum(array.nbytes for array in arrays.values()) / count
         lines.append(
             f"| `{kind}` | {adding:.1f} s | {extra:.0f} bytes an item | "
@@ -219,7 +225,7 @@ def measure_writers(count, length):
     queries, _ = embeddings(rng, 1000)
     lines = [
         f"{count:,} items in a folder that is kept, k = {K}, {length} seconds for each row. An "
-        "addition is on the disk when it returns.",
+        "addition is on the disk when its call returns.",
         "",
         "| threads that add | searches a second | slowest search | additions a second | "
         "of the thread with the fewest |",
@@ -272,20 +278,20 @@ def small_encoder(path):
 
 
 def measure_service(rate, length):
-    """Requests come at a fixed rate, whether the last was answered or not; one in five enrols."""
+    """Send requests at a fixed rate, without waiting for responses; one in five enrols."""
     import httpx
     from PIL import Image
 
     rng = np.random.default_rng(0)
-    pictures = []
+    images = []
     for _ in range(50):
         file = io.BytesIO()
         pixels = rng.integers(256, size=(16, 16, 3)).astype("uint8")
         Image.fromarray(pixels).resize((128, 128)).save(file, "JPEG")
-        pictures.append(file.getvalue())
+        images.append(file.getvalue())
     headers = {"Content-Type": "image/jpeg"}
     lines = [
-        "| requests a second | answered | errors | median | 99 % within | processor, a request |",
+        "| requests a second | responses | errors | median | 99 % within | CPU time, a request |",
         "|---|---|---|---|---|---|",
     ]
 
@@ -293,12 +299,12 @@ def measure_service(rate, length):
         path = f"/enrol?label=p{n}" if n % 5 == 0 else "/identify"
         start = time.perf_counter()
         try:
-            answer = await client.post(path, content=pictures[n % 50], headers=headers)
-            answered = answer.status_code in (200, 201)
-        except httpx.TransportError:  # a connection that was refused or broke off
-            answered = False
+            response = await client.post(path, content=images[n % 50], headers=headers)
+            succeeded = response.status_code in (200, 201)
+        except httpx.TransportError:  # a refused or broken connection
+            succeeded = False
         times.append(time.perf_counter() - start)
-        if not answered:
+        if not succeeded:
             errors.append(n)
 
     async def load(url, rate):
@@ -333,13 +339,13 @@ def measure_service(rate, length):
                 except httpx.TransportError:
                     time.sleep(0.1)
             asyncio.run(load(url, 20))
-            for asked in (rate, 2 * rate, 4 * rate):
-                before = processor_seconds(service.pid)
-                times, errors, spent = asyncio.run(load(url, asked))
-                each = (processor_seconds(service.pid) - before) / len(times)
+            for target in (rate, 2 * rate, 4 * rate):
+                before = cpu_seconds(service.pid)
+                times, errors, spent = asyncio.run(load(url, target))
+                each = (cpu_seconds(service.pid) - before) / len(times)
                 times.sort()
                 lines.append(
-                    f"| {asked} | {len(times) / spent:.1f} a second | {len(errors)} | "
+                    f"| {target} | {len(times) / spent:.1f} a second | {len(errors)} | "
                     f"{1000 * times[len(times) // 2]:.0f} ms | "
                     f"{1000 * times[int(0.99 * len(times))]:.0f} ms | {1000 * each:.1f} ms |"
                 )
@@ -350,8 +356,8 @@ def measure_service(rate, length):
     return lines
 
 
-def processor_seconds(process):
-    """Time that a process ran, in itself and in the system."""
+def cpu_seconds(process):
+    """User and system time of a process."""
     fields = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
@@ -392,9 +398,9 @@ def main():
     if arguments.cpu_clock:
         text += [
             "",
-            "The machine was busy: seconds of the processor in this process; those of saving, ",
+            "The machine was busy: times are CPU seconds of this process; those of saving, ",
         ]
-        text[-1] += "loading, keeping and of the service passed on the wall."
+        text[-1] += "loading, keeping and of the service are wall time."
     if "flat" in arguments.parts:
         text += ["", f"## Flat: {arguments.items:,} vectors of {DIM} dimensions", "", "| | |"]
         text += ["|---|---|", *measure_flat(arguments.items)]
@@ -406,7 +412,7 @@ def main():
     if "service" in arguments.parts:
         text += ["", "## examples/serve.py", ""]
         text += [
-            "A network of three convolutions over 64 x 64 pixels; pictures of 128 x 128 as JPEG, "
+            "A network of three convolutions over 64 x 64 pixels; images of 128 x 128 as JPEG, "
             "one in five enrolled and flushed to the disk. Client and service share the machine.",
             "",
             *measure_service(arguments.rate, arguments.seconds),

@@ -1,4 +1,4 @@
-"""Serve a saved encoder and an index over HTTP: enrol, identify, verify, forget.
+"""Serve a saved encoder and an index over HTTP: enrol, identify, verify, remove.
 
     pip install "keras_metric[serve]"
     python examples/mnist.py                                     # trains runs/mnist/encoder.keras
@@ -10,11 +10,11 @@
     curl -X DELETE localhost:8000/labels?label=ann
     curl -X DELETE localhost:8000/items?id=ID
 
-An enrolment is on the disk before it is answered, so a kill loses nobody. Images that arrive while
-the encoder is busy go through it together. Ids and labels may be any text; percent-encode them. In
-an index with integer ids or labels, 7 means the integer; where both 7 and "7" exist, add
-&kind=integer or &kind=string. One process serves. There is no login here: put the service behind
-whatever does that for your other services.
+An enrolment is on the disk before the response is sent, so a kill loses none. Images that arrive
+while the encoder runs are its next batch. Ids and labels may be any text; percent-encode them. In
+an index with integer ids or labels, 7 means the integer; if both 7 and "7" exist, add &kind=integer
+or &kind=string. The service is one process and has no authentication: run it behind a proxy that
+has.
 """
 
 import argparse
@@ -44,13 +44,13 @@ try:
 except ImportError:
     uvicorn, AutoHTTPProtocol = None, object  # `main` reports it, after `--help`
 
-# Content types of uploads, and Pillow's name of the only decoder that is tried for each.
+# Content types of uploads, and Pillow's name of the only decoder that is used for each.
 FORMATS = {"image/png": "PNG", "image/jpeg": "JPEG"}
 # A small file can hold a huge image, so the size in its header is checked before decoding.
 MAX_PIXELS = 25_000_000
-# Images that may wait for the encoder. Further uploads are answered with 503.
+# Images that may wait for the encoder. Further uploads get the status 503.
 MAX_WAITING = 256
-# Images decoded at the same time; each may need 4 bytes for each of MAX_PIXELS, twice.
+# Images decoded concurrently; each may need two copies of 4 bytes for each of MAX_PIXELS.
 MAX_DECODING = 2
 COLORS = {1: "grayscale", 3: "rgb", 4: "rgba"}
 INTEGER = re.compile("0|-?[1-9][0-9]{0,17}")
@@ -62,21 +62,21 @@ def parse_arguments():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--encoder", required=True, help="what model.encoder.save(...) wrote")
-    parser.add_argument("--index", type=Path, required=True, help="a folder, made if it is missing")
+    parser.add_argument("--encoder", required=True, help="file written by model.encoder.save(...)")
+    parser.add_argument("--index", type=Path, required=True, help="a folder, created if missing")
     parser.add_argument(
         "--threshold",
         type=distance,
-        help="largest distance of a match, to identify and to verify; default: the two calibrated "
-        'ones of the index, of calibrate(rule="nearest") and calibrate(rule="verify")',
+        help="largest distance of a match, to identify and to verify; default: the two thresholds "
+        'of the index from calibrate(rule="nearest") and calibrate(rule="verify")',
     )
-    parser.add_argument("--verify-threshold", type=distance, help="another one to verify")
+    parser.add_argument("--verify-threshold", type=distance, help="a different threshold to verify")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
-    parser.add_argument("--batch", type=int, default=32, help="images encoded at once")
-    parser.add_argument("--max-bytes", type=int, default=5_000_000, help="of one upload")
+    parser.add_argument("--batch", type=int, default=32, help="largest batch of the encoder")
+    parser.add_argument("--max-bytes", type=int, default=5_000_000, help="limit of one upload")
     parser.add_argument(
-        "--max-total-bytes", type=int, default=100_000_000, help="of all uploads in memory"
+        "--max-total-bytes", type=int, default=100_000_000, help="limit of all uploads in memory"
     )
     parser.add_argument(
         "--read-seconds", type=float, default=30.0, help="time for one request to arrive"
@@ -85,7 +85,7 @@ def parse_arguments():
         "--stop-seconds",
         type=int,
         default=5,
-        help="time that open requests get after SIGTERM or Ctrl-C",
+        help="time for open requests to end after SIGTERM or Ctrl-C",
     )
     return parser.parse_args()
 
@@ -93,12 +93,12 @@ def parse_arguments():
 def distance(text):
     value = float(text)
     if math.isnan(value):
-        raise argparse.ArgumentTypeError("a distance is needed; inf accepts every distance")
+        raise argparse.ArgumentTypeError("expected a distance; inf accepts every distance")
     return value
 
 
 class Uploads:
-    """Reads bodies of requests, within limits on the bytes of each and of all, and on the time."""
+    """Reads request bodies within limits of time, of bytes of each and of bytes of all."""
 
     def __init__(self, max_bytes, max_total_bytes, seconds):
         self.max_bytes, self.max_total_bytes, self.seconds = max_bytes, max_total_bytes, seconds
@@ -112,7 +112,7 @@ class Uploads:
         try:
             try:
                 async with asyncio.timeout(self.seconds):
-                    # The header may be wrong or missing, so the bytes that arrive are counted.
+                    # The header may be wrong or missing, so count the received bytes.
                     async for chunk in request.stream():
                         data += chunk
                         self.total += len(chunk)
@@ -133,7 +133,7 @@ class Uploads:
 
 
 class Batcher:
-    """Runs the encoder in one task; the images that arrive while it runs are its next batch."""
+    """Runs the encoder in one task; images that arrive while it runs are its next batch."""
 
     def __init__(self, encoder, batch):
         self.encoder, self.batch = encoder, batch
@@ -166,14 +166,14 @@ class Batcher:
                     done.set_result(embedding[None])
 
     def encode(self, images):
-        # Batches of few different sizes: an encoder is compiled for each.
+        # Pad to a power of two: the encoder is compiled for each batch size.
         rows = 1 << (len(images) - 1).bit_length()
         padded = np.concatenate([images, np.repeat(images[:1], rows - len(images), axis=0)])
         return self.encoder.predict_on_batch(padded)[: len(images)]
 
 
 class Reader:
-    """Decodes uploads into the arrays that an encoder takes."""
+    """Decodes uploads into input arrays of the encoder."""
 
     def __init__(self, encoder):
         shape = getattr(getattr(encoder, "backbone", encoder), "input_shape", None)
@@ -184,8 +184,8 @@ class Reader:
         if len(sizes) != 3 or None in sizes or sizes[2] not in COLORS:
             raise ValueError(
                 "The encoder must take one image of a fixed size: (height, width), or (height, "
-                f"width, channels) with 1, 3 or 4 channels. Received: input_shape={shape}. Put a "
-                "model with such an input before it and save the two as one."
+                f"width, channels) with 1, 3 or 4 channels. Received: input_shape={shape}. Save it "
+                "as one model with preprocessing layers that take such an input."
             )
         self.loaders = {
             format: ImageLoader(
@@ -202,7 +202,7 @@ class Reader:
 
 
 class RequestTimeout(AutoHTTPProtocol):
-    """Closes a connection whose next request does not begin in time; uvicorn has no limit."""
+    """Closes a connection whose next request does not begin in time; uvicorn itself does not."""
 
     seconds = 30.0
 
@@ -222,7 +222,7 @@ class RequestTimeout(AutoHTTPProtocol):
 
 
 def existing(text, kind, is_known):
-    """The id or label that a text of a URL means, if the index has it; else None."""
+    """The id or label that the text in a URL stands for, or None if the index does not have it."""
     choices = {"string": text}
     if INTEGER.fullmatch(text):
         choices["integer"] = int(text)
@@ -235,9 +235,9 @@ def existing(text, kind, is_known):
 
 
 def new_name(text, kind, integers):
-    """A new id or label: an integer where it is asked for, or where the index has such."""
+    """A new id or label: an integer if requested, or if the index has integers."""
     if kind == "integer" and not INTEGER.fullmatch(text):
-        raise HTTPException(422, f"This is no integer of at most 18 digits: {text}")
+        raise HTTPException(422, f"Expected an integer of at most 18 digits. Received: {text}")
     integer = kind == "integer" or (kind is None and integers and INTEGER.fullmatch(text))
     return int(text) if integer else text
 
@@ -247,7 +247,7 @@ def open_index(path, encoder):
         index = Index.load(path, encoder=encoder)
     else:
         index = Index(encoder=encoder, description="Enrolled over HTTP.")
-    # From here on every change is on the disk before it is answered.
+    # From now on every change is on the disk before the response is sent.
     index.keep(path)
     return index
 
@@ -267,7 +267,7 @@ def make_app(encoder, index, path, thresholds, batch, uploads):
         worker = asyncio.create_task(batcher.run())
         yield
         worker.cancel()
-        # The next start then reads one file, without the journal of changes.
+        # Merge the journal, so that the next start reads the saved index only.
         index.save(path)
         index.close()
 
@@ -281,7 +281,7 @@ def make_app(encoder, index, path, thresholds, batch, uploads):
             async with uploads.read(request) as data, decoding:
                 image = await asyncio.to_thread(reader, data, FORMATS[sent])
             return await batcher.embed(image)
-        except asyncio.CancelledError:  # uvicorn cancels what is open after --stop-seconds.
+        except asyncio.CancelledError:  # uvicorn cancels open requests after --stop-seconds.
             raise HTTPException(503, "The service is stopping.") from None
 
     def threshold_of(rule):
@@ -313,7 +313,7 @@ def make_app(encoder, index, path, thresholds, batch, uploads):
         embedding = await embedding_of(request)
         known = await asyncio.to_thread(existing, label, kind, has_label)
         label = new_name(label, kind, integer_labels) if known is None else known
-        # An index with integer ids counts on; else an id is made that no other index has either.
+        # An index with integer ids continues the count; otherwise create a globally unique id.
         new = new_name(id, kind, integer_ids) if id else None if integer_ids else uuid.uuid4().hex
         try:
             ids = None if new is None else [new]
@@ -339,36 +339,36 @@ def make_app(encoder, index, path, thresholds, batch, uploads):
             raise HTTPException(404, f"No item has the id {id[:200]}")
         try:
             answer = await asyncio.to_thread(index.verify, embedding, known, threshold)
-        except ValueError as error:  # It was removed in the meantime.
+        except ValueError as error:  # A concurrent request has removed it.
             raise HTTPException(404, str(error)) from None
         return {"same": answer.same, "distance": answer.distance}
 
-    def forget(text, known, **what):
+    def remove(text, known, **selection):
         if known is None:
-            raise HTTPException(404, f"Nothing has the name {text[:200]}")
+            raise HTTPException(404, f"No item has the id or label {text[:200]}")
         try:
-            index.remove(**what)
-        except ValueError as error:  # It was removed in the meantime.
+            index.remove(**selection)
+        except ValueError as error:  # A concurrent request has removed it.
             raise HTTPException(404, str(error)) from None
 
-    # A path holds most names; the query also those with ".." or a line break, which a path loses.
+    # A path can contain most names; names with ".." or a line break must be in the query.
     @app.delete("/items", status_code=204)
     @app.delete("/items/{id:path}", status_code=204)
-    def forget_item(id: str, kind: Kind = None):
+    def remove_item(id: str, kind: Kind = None):
         known = existing(id, kind, index.__contains__)
-        forget(id, known, ids=[known])
+        remove(id, known, ids=[known])
 
     @app.delete("/labels", status_code=204)
     @app.delete("/labels/{label:path}", status_code=204)
-    def forget_label(label: str, kind: Kind = None):
+    def remove_label(label: str, kind: Kind = None):
         known = existing(label, kind, has_label)
-        forget(label, known, labels=[known])
+        remove(label, known, labels=[known])
 
     return app
 
 
 def thresholds_of(index, threshold, verify_threshold):
-    """The largest distance of a match for each rule: given, else calibrated."""
+    """The largest distance of a match for each rule: the argument, else the calibrated one."""
     thresholds = {rule: point.threshold for rule, point in index.operating_points.items()}
     if threshold is not None:
         thresholds |= {"nearest": threshold, "verify": threshold}

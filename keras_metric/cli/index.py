@@ -1,4 +1,4 @@
-"""`keras-metric index`: the images of a folder, ready to be searched."""
+"""`keras-metric index`: add the images of a folder to the index of a run."""
 
 from pathlib import Path
 
@@ -8,12 +8,12 @@ from keras_metric.cli.messages import say
 from keras_metric.cli.run_folder import trained
 from keras_metric.cli.scores import METRIC
 
-# The label in the index of an image from a FOLDER without classes; no folder has this name.
+# The label of an image from a FOLDER without classes; no folder can have this name.
 UNLABELLED = ""
 
 
 def index(chosen):
-    """Enrol every image of a folder, so that `search` finds it."""
+    """Embed every image of a folder and save them as an index."""
     encoder, settings = trained(chosen.run)
     listed = list_folder(chosen.folder, chosen.run, flat=True)
     images, listed = read_listing(

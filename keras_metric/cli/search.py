@@ -1,4 +1,4 @@
-"""`keras-metric search`: the enrolled images nearest to given ones."""
+"""`keras-metric search`: find the indexed images nearest to given images."""
 
 import contextlib
 import json
@@ -15,36 +15,36 @@ from keras_metric.search.fingerprint import fingerprint
 
 
 def find(chosen):
-    """Print the enrolled images that are nearest to each given one."""
+    """Print the indexed images that are nearest to each given image."""
     encoder, settings = trained(chosen.run)
     folder = Path(chosen.run) / "index"
     try:
-        enrolled = search.Index.load(folder)
+        index = search.Index.load(folder)
     except ValueError as error:
         text = str(error).rstrip(".")
         raise UserError(f"{text}. Or run keras-metric index FOLDER again.") from error
-    if enrolled.fingerprint != fingerprint(encoder):
+    if index.fingerprint != fingerprint(encoder):
         raise UserError(
-            f"The index in {chosen.run} was made with another encoder than the one that is there "
-            "now: run keras-metric index FOLDER again."
+            f"The index in {chosen.run} was made with another encoder than the current one: run "
+            "keras-metric index FOLDER again."
         )
-    if not len(enrolled):
+    if not len(index):
         raise UserError(f"The index in {chosen.run} is empty: run keras-metric index FOLDER.")
     size, color = settings["image_size"], settings["color"]
     images, queries = read_listing(Listing(chosen.image), size, color, chosen.skip_broken)
-    answers = enrolled.search(encoder.predict(images, verbose=0), k=chosen.k)
+    found = index.search(encoder.predict(images, verbose=0), k=chosen.k)
     if chosen.json:
-        _say_json(queries.paths, answers, enrolled.metric)
+        _print_json(queries.paths, found, index.metric)
     else:
-        _say_lines(queries.paths, answers, enrolled.metric)
+        _print_lines(queries.paths, found, index.metric)
     if chosen.picture:
         loader = data.ImageLoader((size, size), color)
-        _draw(chosen.picture, images, queries.paths, answers, enrolled.metric, loader)
+        _plot(chosen.picture, images, queries.paths, found, index.metric, loader)
         if not chosen.json:
             say(f"{chosen.picture}: each image and its neighbours")
 
 
-def _say_json(paths, answers, metric):
+def _print_json(paths, found, metric):
     rows = {
         path: [
             {
@@ -55,26 +55,26 @@ def _say_json(paths, answers, metric):
             }
             for match in matches
         ]
-        for path, matches in zip(paths, answers)
+        for path, matches in zip(paths, found)
     }
     say(json.dumps(rows, indent=1))
 
 
-def _say_lines(paths, answers, metric):
-    for path, matches in zip(paths, answers):
+def _print_lines(paths, found, metric):
+    for path, matches in zip(paths, found):
         flat = any(match.label == UNLABELLED for match in matches)
         say(f"{path}\n      {metric} distance  {'file' if flat else 'class'}")
-        for place, match in enumerate(matches, start=1):
-            say(f"  {place:2}  {match.distance:{len(metric) + 9}.4f}  {_name(match)}  {match.id}")
+        for rank, match in enumerate(matches, start=1):
+            say(f"  {rank:2}  {match.distance:{len(metric) + 9}.4f}  {_name(match)}  {match.id}")
 
 
-def _draw(path, images, paths, answers, metric, loader):
-    """Save a picture of each query with its nearest images; a file that is gone is a black one."""
-    k = min(map(len, answers))
-    matches = [match for found in answers for match in found[:k]]
+def _plot(path, images, paths, found, metric, loader):
+    """Save a figure of each query with its nearest images; a missing file is a black image."""
+    k = min(map(len, found))
+    matches = [match for line in found for match in line[:k]]
     shown = np.zeros((len(matches), *images.shape[1:]), "uint8")
     for row, match in enumerate(matches):
-        with contextlib.suppress(ValueError, TypeError):  # The id may be no path.
+        with contextlib.suppress(ValueError, TypeError):  # The id may not be a path.
             shown[row] = loader(match.id)
     figure = viz.plot_neighbors(
         np.concatenate([images, shown]),
@@ -90,5 +90,5 @@ def _draw(path, images, paths, answers, metric, loader):
 
 
 def _name(match):
-    """The class of a match; of an image from a FOLDER without classes, the name of its file."""
+    """The class of a match, or the file name of an image without a class."""
     return Path(match.id).name if match.label == UNLABELLED else match.label
