@@ -58,7 +58,7 @@ SAME_ON_EVERY_BACKEND = {
     "test_search_saving.py": "an index is NumPy and FAISS",
     "test_search_states.py": "an index is NumPy and FAISS",
     "test_search_threads.py": "an index is NumPy and FAISS",
-    "test_untrusted_files.py": "an index is NumPy and FAISS, and Keras reads its files on each backend",
+    "test_untrusted_files.py": "an index is NumPy and FAISS; Keras reads its own files",
     "test_serve.py": "the service runs on TensorFlow",
     "test_verification.py": "evaluation counts in NumPy",
     "test_notebooks.py": "reads the source, runs none of it",

@@ -19,17 +19,15 @@ def calibrated(store, metric, embeddings, labels, false_accept_rate, rule, k, sa
         own_ids = [item.id for item in items]
     if not len(labels) or not len(store):
         raise ValueError("Calibration needs enrolled items, and queries to compare with them.")
+    queries = embeddings, labels, own_ids
     if rule == "verify":
-        others = store.sample(sample, rng)
-        impostors, genuine = _pair_distances(store, metric, embeddings, labels, own_ids, others)
+        impostors, genuine = _pair_distances(store, metric, *queries, store.sample(sample, rng))
     elif rule == "centroid":
-        impostors, genuine = _centroid_distances(store, metric, embeddings, labels, own_ids)
+        impostors, genuine = _centroid_distances(store, metric, *queries)
     else:
-        voters = k if rule == "vote" else 1
-        impostors, genuine = _match_distances(store, embeddings, labels, own_ids, rule, voters)
-    return operating_point(
-        rule, [d for d in impostors if np.isfinite(d)], genuine, false_accept_rate
-    )
+        impostors, genuine = _match_distances(store, *queries, rule, k if rule == "vote" else 1)
+    impostors = [distance for distance in impostors if np.isfinite(distance)]
+    return operating_point(rule, impostors, genuine, false_accept_rate)
 
 
 def operating_point(rule, impostors, genuine, false_accept_rate):
@@ -65,15 +63,9 @@ def operating_point(rule, impostors, genuine, false_accept_rate):
             if threshold >= impostors[allowed]:
                 threshold = impostors[accepted - 1]
     rejected = int(np.count_nonzero(np.asarray(genuine) > threshold))
-    return OperatingPoint(
-        rule,
-        float(threshold),
-        accepted / len(impostors),
-        rejected / len(genuine),
-        len(impostors),
-        len(genuine),
-        float(false_accept_rate),
-    )
+    rates = accepted / len(impostors), rejected / len(genuine)
+    counts = len(impostors), len(genuine)
+    return OperatingPoint(rule, float(threshold), *rates, *counts, float(false_accept_rate))
 
 
 def as_threshold(value):
@@ -134,10 +126,8 @@ def _centroid_distances(store, metric, embeddings, labels, own_ids):
     expected = [labels[row] for row in rows]
     own = None if own_ids is None else expected
     found = by_centroids(embeddings[rows], *parts, metric, own=own)
-    genuine = [
-        distance if label == wanted else np.inf
-        for (label, distance), wanted in zip(found, expected, strict=True)
-    ]
+    pairs = zip(found, expected, strict=True)
+    genuine = [distance if label == own else np.inf for (label, distance), own in pairs]
     return [distance for _, distance in impostors], genuine
 
 

@@ -48,12 +48,8 @@ def by_centroids(queries, labels, sums, counts, metric, hidden=None, own=None):
         rest = (sums[column] - queries[row])[None]
         centroid = _centroids(rest, counts[column : column + 1] - 1, metric)
         distances[row, column] = across(queries[row : row + 1], centroid, metric)[0, 0]
-    nearest = distances.argmin(axis=1)
-    closest = distances[np.arange(len(queries)), nearest].tolist()
-    return [
-        (labels[column] if distance < np.inf else None, distance)
-        for column, distance in zip(nearest.tolist(), closest, strict=True)
-    ]
+    pairs = zip(distances.argmin(axis=1).tolist(), distances.min(axis=1).tolist(), strict=True)
+    return [(labels[column] if d < np.inf else None, d) for column, d in pairs]
 
 
 def search_stages(search, queries, stages, k, threshold):

@@ -135,8 +135,8 @@ class Index:
             if uri is not None or token is not None:
                 given = "token" if uri is None else f"uri={shown(uri)}"
                 raise ValueError(
-                    'The store "faiss" is in this process and has no address. Received: '
-                    f'{given}. Pass store="milvus", or leave it out.'
+                    f'The store "faiss" has no address. Received: {given}. Pass store="milvus", or '
+                    "leave it out."
                 )
             self._store = FaissStore(self.dim, metric, kind, self.settings)
         else:
@@ -150,7 +150,7 @@ class Index:
 
     def __contains__(self, id):
         with self._lock.read():
-            return bool(self._store.known([as_name("id", id)]))
+            return bool(self._store.existing([as_name("id", id)]))
 
     def __iter__(self):
         """Iterate over the items, page by page; items removed meanwhile are left out."""
@@ -177,9 +177,8 @@ class Index:
     def labels(self):
         """The enrolled labels, sorted, integers before strings."""
         with self._lock.read():
-            return sorted(
-                self._store.label_counts(), key=lambda name: (isinstance(name, str), name)
-            )
+            labels = self._store.label_counts()
+        return sorted(labels, key=lambda label: (isinstance(label, str), label))
 
     def ids(self, label=None):
         """The ids of all items, or of the items of one label, as a list."""
@@ -211,23 +210,17 @@ class Index:
         Returns:
             List of the ids.
         """
-        vectors = as_vectors("embeddings", embeddings, self.dim)
-        labels = as_names("labels", labels, len(vectors))
-        table = as_table(attributes, len(vectors))
-        if ids is not None:
-            ids = as_names("ids", ids, len(vectors))
-            check_distinct(ids)
+        ids, *content = self._checked("add", ids, embeddings, labels, attributes)
         with self._lock.write():
             if ids is None:
-                ids = self._store.new_ids(len(vectors))
-            existing = self._store.known(ids)
+                ids = self._store.new_ids(len(content[0]))
+            existing = self._store.existing(ids)
             if existing:
                 raise ValueError(
                     f"`ids` must be new. Received {len(existing)} that the index has, the first "
                     f"{shown(existing[0])}. Nothing was changed. `replace` overwrites items."
                 )
-            self._store.check_attributes(table)
-            self._write("add", ids, vectors, labels, table)
+            self._write("add", ids, *content)
         return list(ids)
 
     def replace(self, embeddings, labels, ids, attributes=None):
@@ -235,15 +228,12 @@ class Index:
 
         The arguments are those of `add`. Replacement is atomic for concurrent readers.
         """
-        vectors = as_vectors("embeddings", embeddings, self.dim, "replace")
-        labels = as_names("labels", labels, len(vectors))
-        table = as_table(attributes, len(vectors))
-        ids = as_names("ids", ids, len(vectors))
-        check_distinct(ids)
+        ids, *content = self._checked(
+            "replace", as_names("ids", ids), embeddings, labels, attributes
+        )
         with self._lock.write():
             self._check_existing(ids)
-            self._store.check_attributes(table)
-            self._write("replace", ids, vectors, labels, table)
+            self._write("replace", ids, *content)
 
     def remove(self, ids=None, labels=None):
         """Remove items by id or by label; after an error none of them is removed.
@@ -266,8 +256,7 @@ class Index:
                 for label in labels:
                     if not self._store.ids_of([label]):
                         raise ValueError(
-                            f"No item has this label. Received: {shown(label)}. Nothing was "
-                            "changed."
+                            f"No item has the label {shown(label)}. Nothing was changed."
                         )
                 ids = self._store.ids_of(labels)
             self._check_existing(ids)
@@ -292,12 +281,8 @@ class Index:
         if not len(vectors):
             raise ValueError("A centroid needs at least one embedding. Received none.")
         centroid = stored(vectors, self.metric).mean(axis=0, dtype="float64", keepdims=True)
-        return self.add(
-            centroid,
-            [label],
-            None if id is None else [id],
-            None if attributes is None else [attributes],
-        )[0]
+        ids, rows = (None if value is None else [value] for value in (id, attributes))
+        return self.add(centroid, [label], ids, rows)[0]
 
     def search(self, queries, k=5, where=None):
         """The `k` nearest items of each query.
@@ -356,16 +341,14 @@ class Index:
             `Verification(same, distance)`.
         """
         query = as_array("query", query)
-        rows = query[None] if query.ndim == 1 else query
-        query = as_vectors("query", rows, self.dim, "verify")
+        query = as_vectors("query", query[None] if query.ndim == 1 else query, self.dim, "verify")
         if len(query) != 1:
             raise ValueError(
                 f"`query` must be one embedding. Received: query.shape={query.shape}. `identify` "
                 "takes many."
             )
         threshold = self._threshold("verify", threshold)
-        item = self.get([id])[0]
-        query = stored(query, self.metric)
+        query, item = stored(query, self.metric), self.get([id])[0]
         distance = float(paired(query, item.embedding[None, None], self.metric)[0, 0])
         return Verification(distance <= threshold, distance)
 
@@ -510,23 +493,31 @@ class Index:
                 self._kept.close()
             self._store.close()
 
+    def _checked(self, method, ids, embeddings, labels, attributes):
+        """Ids or None, vectors, labels and table of attributes of `add` or `replace`."""
+        vectors = as_vectors("embeddings", embeddings, self.dim, method)
+        labels = as_names("labels", labels, len(vectors))
+        table = as_table(attributes, len(vectors))
+        if ids is not None:
+            ids = as_names("ids", ids, len(vectors))
+            check_distinct(ids)
+        return ids, vectors, labels, table
+
     def _write(self, change, ids, vectors=None, labels=None, table=None):
         """Carry out a checked change; if the index is kept, write it to the disk first."""
+        if table is not None:
+            self._store.check_attributes(table)
         if self._kept is not None:
             self._kept.append(change, ids, vectors, labels, table)
         with self._lock.exclusive():
             self._apply(change, ids, vectors, labels, table)
 
     def _apply(self, change, ids, vectors=None, labels=None, table=None):
-        if change == "remove":
-            self._store.remove(ids)
-        elif change == "replace":
-            self._store.replace(ids, vectors, labels, table)
-        else:
-            self._store.add(ids, vectors, labels, table)
+        content = () if change == "remove" else (vectors, labels, table)
+        getattr(self._store, change)(ids, *content)
 
     def _check_existing(self, ids):
-        if len(existing := set(self._store.known(ids))) < len(set(ids)):
+        if len(existing := set(self._store.existing(ids))) < len(set(ids)):
             missing = next(key for key in ids if key not in existing)
             raise ValueError(f"The index has no item with this id. Received: {shown(missing)}")
 

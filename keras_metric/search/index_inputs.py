@@ -88,8 +88,7 @@ def as_names(name, value, count=None):
         value = value.tolist()
     if isinstance(value, (str, bytes)) or not hasattr(value, "__iter__"):
         raise TypeError(
-            f"`{name}` must be a list of strings or integers. Received: {name}={shown(value)}. Put "
-            "a single one into a list."
+            f"`{name}` must be a list of strings or integers. Received: {name}={shown(value)}"
         )
     names = list(value)
     if count is not None and len(names) != count:
@@ -119,8 +118,7 @@ def check_distinct(ids):
         found = set()
         duplicate = next(key for key in ids if key in found or found.add(key))
         raise ValueError(
-            f"`ids` must differ from each other. Received {shown(duplicate)} more than once. Nothing "
-            "was changed."
+            f"`ids` must differ. Received {shown(duplicate)} more than once. Nothing was changed."
         )
 
 
@@ -194,8 +192,7 @@ def _column(name, values):
     kinds = {_KINDS[kind] for kind in types}
     if len(kinds) > 1:
         raise TypeError(
-            f"The attribute {shown(name)} must be of one kind. Received values of the kinds "
-            f"{sorted(kinds)}"
+            f"The attribute {shown(name)} must be of one kind. Received: {sorted(kinds)}"
         )
     return kinds.pop(), values
 
@@ -215,9 +212,8 @@ def _plain(name, value):
         if math.isfinite(value):
             return value
     raise ValueError(
-        "An attribute must be a string, a finite number (integers up to 2**53 in size; larger ones "
-        f"as strings), True or False. Received: {name:.200}={shown(value)}. Leave out unknown "
-        "values."
+        "An attribute must be a string, a finite number (integers up to 2**53, larger ones as "
+        f"strings) or a bool. Received: {name:.200}={shown(value)}. Leave out unknown values."
     )
 
 
@@ -244,10 +240,7 @@ def _between(name, condition):
     if kind == "flag":
         raise TypeError(f"True and False have no range. Received: {name:.200}={shown(condition)}")
     if low is not None and high is not None and low > high:
-        raise ValueError(
-            f"The low end of a range must not exceed the high end. Received: "
-            f"{name:.200}={shown(condition)}"
-        )
+        raise ValueError(f"A range must not be empty. Received: {name:.200}={shown(condition)}")
     return Between(name, kind, low, high)
 
 

@@ -169,7 +169,7 @@ def test_the_faiss_setting_is_restored(items, rng, monkeypatch):
         ({"region": 3}, TypeError, "kind 'string'"),
         ({"age": "3"}, TypeError, "kind 'number'"),
         ({"wears hat": 1}, TypeError, "kind 'flag'"),
-        ({"age": (40, 20)}, ValueError, "must not exceed"),
+        ({"age": (40, 20)}, ValueError, "must not be empty"),
         ({"age": (20,)}, ValueError, "closed range"),
         ({"age": (None, None)}, ValueError, "closed range"),
         ({"age": [1, "a"]}, TypeError, "of one kind"),
@@ -489,7 +489,7 @@ def test_unknown_ids_change_nothing(make, items):
         index.remove([1, "unknown"])
     with pytest.raises(ValueError, match="'unknown'"):
         index.replace(np.ones((2, DIM)), [0, 0], [1, "unknown"])
-    with pytest.raises(ValueError, match="this label.*'unknown'"):
+    with pytest.raises(ValueError, match="the label 'unknown'"):
         index.remove(labels=["ann", "unknown"])
     with pytest.raises(ValueError, match="1 more than once"):
         index.remove([1, 1])

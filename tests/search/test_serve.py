@@ -31,11 +31,15 @@ SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "serve.py"
 PNG, JPEG = {"Content-Type": "image/png"}, {"Content-Type": "image/jpeg"}
 
 
-def png(seed, size=(16, 16), kind="PNG"):
+def image_file(seed, size=(16, 16), kind="PNG"):
     pixels = np.random.default_rng(seed).integers(256, size=(*size, 3)).astype("uint8")
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, kind)
     return file.getvalue()
+
+
+def send_image(client, path, seed, **arguments):
+    return client.post(path, content=image_file(seed), headers=PNG, **arguments)
 
 
 def start(folder, *more):
@@ -118,24 +122,24 @@ def embedded(folder, *images):
 
 
 def test_enrol_identify_verify_forget(service):
-    enrolled = service.post("/enrol?label=ann", content=png(1), headers=PNG)
+    enrolled = send_image(service, "/enrol?label=ann", 1)
     assert enrolled.status_code == 201 and enrolled.json()["label"] == "ann"
     key = enrolled.json()["id"]
     jpeg = {"Content-Type": "image/jpeg; charset=binary"}
     named = {"label": "bob", "id": "b/1"}
-    bob = service.post("/enrol", params=named, content=png(2, kind="JPEG"), headers=jpeg)
+    bob = service.post("/enrol", params=named, content=image_file(2, kind="JPEG"), headers=jpeg)
     assert bob.json() == {"id": "b/1", "label": "bob"}
-    found = service.post("/identify", content=png(1), headers=PNG).json()
+    found = send_image(service, "/identify", 1).json()
     assert found["label"] == "ann" and found["distance"] == pytest.approx(0, abs=1e-6)
-    unknown = service.post("/identify", content=png(3), headers=PNG).json()
+    unknown = send_image(service, "/identify", 3).json()
     assert unknown["label"] is None and unknown["distance"] > 1e-4
     verify = f"/verify?id={key}"
-    assert service.post(verify, content=png(1), headers=PNG).json()["same"] is True
-    assert service.post(verify, content=png(2), headers=PNG).json()["same"] is False
+    assert service.post(verify, content=image_file(1), headers=PNG).json()["same"] is True
+    assert service.post(verify, content=image_file(2), headers=PNG).json()["same"] is False
     assert service.delete(f"/items/{key}").status_code == 204
-    assert service.post("/identify", content=png(1), headers=PNG).json()["label"] is None
+    assert send_image(service, "/identify", 1).json()["label"] is None
     assert service.delete("/labels/bob").status_code == 204
-    assert service.post("/enrol?label=carl", content=png(4), headers=PNG).status_code == 201
+    assert send_image(service, "/enrol?label=carl", 4).status_code == 201
 
 
 def test_client_errors(service):
@@ -144,7 +148,7 @@ def test_client_errors(service):
     def post(path, content, kind="image/png"):
         return service.post(path, content=content, headers={"Content-Type": kind}).status_code
 
-    good = png(5)
+    good = image_file(5)
     assert post("/enrol", good) == 422
     assert post("/enrol?label=", good) == 422
     assert post(f"/enrol?label={'x' * 201}", good) == 422
@@ -174,7 +178,7 @@ def test_client_errors(service):
 
 
 def test_concurrent_requests_get_their_own_responses(service):
-    images = [png(100 + n) for n in range(40)]
+    images = [image_file(100 + n) for n in range(40)]
 
     async def work():
         async with httpx.AsyncClient(base_url=service.base_url, timeout=60) as client:
@@ -199,13 +203,13 @@ def test_a_burst_is_processed_or_gets_503(service):
             base_url=service.base_url, timeout=120, limits=limits
         ) as client:
             posts = [
-                client.post("/identify", content=png(1, (400, 400), "JPEG"), headers=JPEG)
+                client.post("/identify", content=image_file(1, (400, 400), "JPEG"), headers=JPEG)
                 for _ in range(600)
             ]
             return [response.status_code for response in await asyncio.gather(*posts)]
 
     assert set(asyncio.run(work())) <= {200, 503}
-    assert service.post("/identify", content=png(1), headers=PNG).status_code == 200
+    assert send_image(service, "/identify", 1).status_code == 200
 
 
 @pytest.mark.slow
@@ -216,14 +220,14 @@ def test_a_kill_loses_no_enrolment(folder):
     process, client = start(other)
     enrolled_items = []
     for n in range(20):
-        enrolled_items.append(client.post(f"/enrol?label=p{n}", content=png(n), headers=PNG).json())
+        enrolled_items.append(send_image(client, f"/enrol?label=p{n}", n).json())
     client.delete("/labels/p3")
     stop(process, client, signal.SIGKILL)
     index = Index.load(other / "people")
     enrolled = {item["id"]: item["label"] for item in enrolled_items if item["label"] != "p3"}
     assert {item.id: item.label for item in index} == enrolled
     process, client = start(other)
-    assert client.post("/identify", content=png(7), headers=PNG).json()["label"] == "p7"
+    assert send_image(client, "/identify", 7).json()["label"] == "p7"
     stop(process, client, signal.SIGTERM)
     assert len(Index.load(other / "people")) == 19
 
@@ -239,41 +243,41 @@ def test_every_enrolled_name_can_be_found_and_removed(service):
     before = service.get("/").json()
     for name in NAMES:
         named = {"label": name, "id": name}
-        enrolled = service.post("/enrol", params=named, content=png(7), headers=PNG)
+        enrolled = send_image(service, "/enrol", 7, params=named)
         assert enrolled.status_code == 201 and enrolled.json() == {"id": name, "label": name}
-        found = service.post("/identify", content=png(7), headers=PNG).json()
+        found = send_image(service, "/identify", 7).json()
         assert found["label"] == name
-        same = service.post("/verify", params={"id": name}, content=png(7), headers=PNG)
+        same = send_image(service, "/verify", 7, params={"id": name})
         assert same.json()["same"] is True, name
         assert service.delete("/items", params={"id": name}).status_code == 204, name
-        service.post("/enrol", params=named, content=png(7), headers=PNG)
+        send_image(service, "/enrol", 7, params=named)
         assert service.delete("/labels", params={"label": name}).status_code == 204, name
         assert service.delete("/labels", params={"label": name}).status_code == 404
         if {".", ".."} & set(name.split("/")) or "\n" in name:
             continue  # Clients take dots out of a path, and the router ends at a line break.
-        service.post("/enrol", params=named, content=png(7), headers=PNG)
+        send_image(service, "/enrol", 7, params=named)
         assert service.delete(f"/items/{quote(name, safe='')}").status_code == 204, name
-        service.post("/enrol", params=named, content=png(7), headers=PNG)
+        send_image(service, "/enrol", 7, params=named)
         assert service.delete(f"/labels/{quote(name, safe='')}").status_code == 204, name
     assert service.get("/").json() == before
 
 
 def test_an_index_with_integers(folder):
     index = Index(16)
-    index.add(embedded(folder, *[png(n) for n in range(4)]), [10, 11, 12, -13])
+    index.add(embedded(folder, *[image_file(n) for n in range(4)]), [10, 11, 12, -13])
     with in_process(folder, index, threshold=1e-4) as client:
-        found = client.post("/identify", content=png(1), headers=PNG).json()
+        found = send_image(client, "/identify", 1).json()
         assert found["label"] == 11
-        assert client.post("/verify?id=1", content=png(1), headers=PNG).json()["same"] is True
-        assert client.post("/verify?id=2", content=png(1), headers=PNG).json()["same"] is False
-        assert client.post("/verify?id=01", content=png(1), headers=PNG).status_code == 404
+        assert send_image(client, "/verify?id=1", 1).json()["same"] is True
+        assert send_image(client, "/verify?id=2", 1).json()["same"] is False
+        assert send_image(client, "/verify?id=01", 1).status_code == 404
         assert client.delete("/items/3").status_code == 204
         assert client.delete("/labels/12").status_code == 204
-        made = client.post("/enrol?label=14", content=png(5), headers=PNG).json()
+        made = send_image(client, "/enrol?label=14", 5).json()
         assert made == {"id": 4, "label": 14}
-        made = client.post("/enrol?label=10&id=99", content=png(6), headers=PNG).json()
+        made = send_image(client, "/enrol?label=10&id=99", 6).json()
         assert made == {"id": 99, "label": 10}
-        text = client.post("/enrol?label=10&kind=string&id=x", content=png(8), headers=PNG)
+        text = send_image(client, "/enrol?label=10&kind=string&id=x", 8)
         assert text.json() == {"id": "x", "label": "10"}
         # The index now has both 10 and "10", so the kind must be given.
         assert client.delete("/labels/10").status_code == 409
@@ -285,9 +289,9 @@ def test_an_index_with_integers(folder):
 @pytest.mark.parametrize("rules", [("nearest",), ("verify",), ("nearest", "verify")])
 def test_each_rule_has_its_own_threshold(folder, rules):
     index = Index(16)
-    vectors = embedded(folder, *[png(n) for n in range(20)])
+    vectors = embedded(folder, *[image_file(n) for n in range(20)])
     index.add(vectors, [f"p{n % 10}" for n in range(20)])
-    query = png(30)
+    query = image_file(30)
     nearest = index.search(embedded(folder, query))[0][0]
     for rule in rules:
         index.calibrate(rule=rule, false_accept_rate=0.5)
@@ -315,12 +319,9 @@ def test_infinite_thresholds_are_null(folder):
     with in_process(folder, index, threshold=float("inf")) as client:
         response = client.get("/")
         assert json.loads(response.text)["thresholds"] == {"nearest": None, "verify": None}
-        assert client.post("/identify", content=png(1), headers=PNG).json() == {
-            "label": None,
-            "distance": None,
-        }
-        client.post("/enrol?label=ann", content=png(2), headers=PNG)
-        assert client.post("/identify", content=png(1), headers=PNG).json()["label"] == "ann"
+        assert send_image(client, "/identify", 1).json() == {"label": None, "distance": None}
+        send_image(client, "/enrol?label=ann", 2)
+        assert send_image(client, "/identify", 1).json()["label"] == "ann"
 
 
 def test_images_are_read_as_by_the_loader(service, folder):
@@ -340,7 +341,10 @@ def test_images_are_read_as_by_the_loader(service, folder):
     turned = saved(Image.fromarray(np.ascontiguousarray(np.rot90(grey))), exif=exif)
     found = service.post("/identify", content=turned, headers=PNG).json()
     assert found["label"] == "grey" and found["distance"] < 1e-6
-    for data, kind in ((png(50, (40, 24)), "png"), (png(51, (9, 30), "JPEG"), "jpeg")):
+    for data, kind in (
+        (image_file(50, (40, 24)), "png"),
+        (image_file(51, (9, 30), "JPEG"), "jpeg"),
+    ):
         label = {"label": kind, "id": kind}
         head = {"Content-Type": f"image/{kind}"}
         service.post("/enrol", params=label, content=data, headers=head)
@@ -353,14 +357,14 @@ def test_images_are_read_as_by_the_loader(service, folder):
 
 
 def test_no_response_contains_an_address(service):
-    for data in (b"", b"x", png(1)[:60], png(1)[:-100]):
+    for data in (b"", b"x", image_file(1)[:60], image_file(1)[:-100]):
         response = service.post("/identify", content=data, headers=PNG)
         assert response.status_code == 422
         assert "0x" not in response.text and "BytesIO" not in response.text
 
 
 def test_concurrent_changes_are_not_lost(service):
-    images = [png(200 + n) for n in range(24)]
+    images = [image_file(200 + n) for n in range(24)]
     wrong = []
 
     def one(n):
@@ -417,7 +421,7 @@ def test_slow_clients(folder):
     reading = threading.Thread(target=lambda: lines.extend(process.stderr))
     reading.start()
     try:
-        client.post("/enrol?label=ann", content=png(1), headers=PNG)
+        send_image(client, "/enrol?label=ann", 1)
         before = resident(process)
         # Without a bound these would take 490 MB.
         uploads = [open_upload(client, 4_950_000, 4_900_000) for _ in range(100)]
@@ -435,13 +439,13 @@ def test_slow_clients(folder):
         assert response_of(half) == b"" and response_of(silent) == b""
         half.close()
         silent.close()
-        assert client.post("/identify", content=png(1), headers=PNG).json()["label"] == "ann"
+        assert send_image(client, "/identify", 1).json()["label"] == "ann"
         # A client that closes its connection causes no traceback.
         open_upload(client, 1000, 10).close()
         time.sleep(0.5)
         # The server stops while an upload is open, and loses no enrolment.
         uploads = [open_upload(client, 4_950_000, 10) for _ in range(5)]
-        client.post("/enrol?label=bob", content=png(2), headers=PNG)
+        send_image(client, "/enrol?label=bob", 2)
         client.close()
         signalled = time.monotonic()
         process.send_signal(signal.SIGTERM)
@@ -474,8 +478,8 @@ def test_encoders_of_other_image_shapes(tmp_path, shape):
     encoder = keras.Sequential([keras.Input(shape), keras.layers.Flatten(), keras.layers.Dense(16)])
     encoder.save(tmp_path / "encoder.keras")
     with in_process(tmp_path, Index(16), threshold=0.0001) as client:
-        assert client.post("/enrol?label=a", content=png(1), headers=PNG).status_code == 201
-        assert client.post("/identify", content=png(1), headers=PNG).json()["label"] == "a"
+        assert send_image(client, "/enrol?label=a", 1).status_code == 201
+        assert send_image(client, "/identify", 1).json()["label"] == "a"
 
 
 @pytest.mark.parametrize("shape", [(None, None, 3), (16, 16, 2), (16,), (4, 16, 16, 3)])

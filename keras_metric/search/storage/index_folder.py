@@ -164,8 +164,12 @@ def _read(cls, path, body, encoder, uri, token):
             f"`uri`; the manifest has uri={shown(saved_uri)}. If that is your server, pass it as "
             "uri=."
         )
-    if body["store"] == "milvus" and uri is None:
-        _check_address(saved_uri)
+    is_file = saved_uri is not None and "://" not in saved_uri and Path(saved_uri).exists()
+    if body["store"] == "milvus" and uri is None and not is_file:
+        raise ValueError(
+            "A manifest does not connect to a server or create a Milvus file. Received: the "
+            f"address {shown(saved_uri)} in the manifest. If the data are there, pass it as uri=."
+        )
     try:
         index = cls(
             body["dim"],
@@ -213,16 +217,6 @@ def _read_data(index, path, body):
             with reports_damage(file, position):
                 check_change(index, change)
                 index._apply(*change)
-
-
-def _check_address(uri):
-    """Raise unless the address is an existing file: a manifest must not cause a connection."""
-    if isinstance(uri, str) and "://" not in uri and Path(uri).exists():
-        return
-    raise ValueError(
-        "A manifest does not connect to a server or create a Milvus file. Received: the address "
-        f"{shown(uri)} in the manifest. If the data are there, pass it as uri=."
-    )
 
 
 def _check_folder(path):

@@ -110,9 +110,8 @@ def check_change(index, change):
     kind, ids, vectors, labels, table = change
     if kind not in ("add", "replace", "remove") or not isinstance(ids, list):
         raise ValueError(f"A change is add, replace or remove. Received: {shown(kind)}")
-    ids = as_names("ids", ids)
-    check_distinct(ids)
-    if len(index._store.known(ids)) != (0 if kind == "add" else len(ids)):
+    check_distinct(as_names("ids", ids))
+    if len(index._store.existing(ids)) != (0 if kind == "add" else len(ids)):
         raise ValueError(f"The ids of {kind!r} do not fit the index.")
     if kind != "remove":
         as_vectors("vectors", vectors, index.dim)

@@ -49,18 +49,14 @@ def check_settings(kind, settings, dim):
     if settings is not None and not isinstance(settings, dict):
         raise TypeError(f"`settings` must be a dict or None. Received: settings={shown(settings)}")
     for name, value in (settings or {}).items():
+        received = f"Received: {str(name):.200}={shown(value)}"
         if name not in defaults:
-            raise ValueError(
-                f"kind={kind!r} has the settings {sorted(defaults)}. Received: "
-                f"{str(name):.200}={shown(value)}"
-            )
+            raise ValueError(f"kind={kind!r} has the settings {sorted(defaults)}. {received}")
         if value is not None or defaults[name] is not None:
             check_count(name, value)
             # FAISS stores these as 32-bit integers.
             if value > 2**31 - 1:
-                raise ValueError(
-                    f"`{name}` must be at most 2**31 - 1. Received: {name}={shown(value)}"
-                )
+                raise ValueError(f"`{name}` must be at most 2**31 - 1. {received}")
     result = {**defaults, **(settings or {})}
     if "dims" in result:
         result["dims"] = result["dims"] or max(1, dim // 4)
@@ -305,8 +301,8 @@ def _lists_hold_slots(structure, slots):
 
     lists = structure.invlists
     for number in range(structure.nlist):
-        size = lists.list_size(number)
-        ids = faiss.rev_swig_ptr(lists.get_ids(number), size) if size else np.zeros(0, "int64")
-        if size and not 0 <= ids.min() <= ids.max() < slots:
-            return False
+        if size := lists.list_size(number):
+            ids = faiss.rev_swig_ptr(lists.get_ids(number), size)
+            if not 0 <= ids.min() <= ids.max() < slots:
+                return False
     return True

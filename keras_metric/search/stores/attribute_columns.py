@@ -7,13 +7,23 @@ from keras_metric.search.index_inputs import MISSING, AnyOf, check_kind
 from keras_metric.search.stores.row_storage import GrowingArray, ValueCodes, compacted
 
 
-class StringColumn:
+class _Column:
+    """Arrays with one entry for each row: `arrays` are their names and types."""
+
+    arrays = {}
+
+    def __init__(self):
+        for array, dtype in self.arrays.items():
+            setattr(self, array, GrowingArray(dtype))
+
+
+class StringColumn(_Column):
     """Strings as int32 codes; -1 where an item lacks the attribute."""
 
     arrays = {"codes": "int32"}
 
     def __init__(self):
-        self.codes = GrowingArray("int32")
+        super().__init__()
         self.names = ValueCodes()
 
     def encode(self, values):
@@ -29,32 +39,27 @@ class StringColumn:
         return [MISSING if code < 0 else names[code] for code in self.codes.rows[rows].tolist()]
 
     def mask(self, clause):
+        # The last entry is that of the code -1, missing.
+        chosen = np.zeros(len(self.names.values) + 1, bool)
         if isinstance(clause, AnyOf):
             codes = [self.names.code_of.get(value, -2) for value in clause.values]
             if len(codes) == 1:
                 return self.codes.rows == codes[0]
-            chosen = np.zeros(len(self.names.values) + 1, bool)
             chosen[[code for code in codes if code >= 0]] = True
         else:
-            low = "" if clause.low is None else clause.low
-            chosen = [
-                name is not None and low <= name and (clause.high is None or name <= clause.high)
-                for name in self.names.values
-            ]
-            # The last entry is that of the code -1, missing.
-            chosen = np.array([*chosen, False])
+            low, high = clause.low or "", clause.high
+            for code, name in enumerate(self.names.values):
+                chosen[code] = name is not None and low <= name and (high is None or name <= high)
         return chosen[self.codes.rows]
 
 
-class NumberColumn:
-    """Numbers as float64, which represents integers up to 2**53 exactly; NaN where missing."""
+class NumberColumn(_Column):
+    """Numbers as float64, which represents integers up to 2**53 exactly; NaN where missing.
+
+    `whole` marks integers, so that 20 is returned as 20, and 20.0 as 20.0.
+    """
 
     arrays = {"numbers": "float64", "whole": "bool"}
-
-    def __init__(self):
-        self.numbers = GrowingArray("float64")
-        # Whether the value was an integer: 20 is returned as 20, and 20.0 as 20.0.
-        self.whole = GrowingArray("bool")
 
     def encode(self, values):
         numbers = np.array([np.nan if v is MISSING else v for v in values], "float64")
@@ -71,20 +76,14 @@ class NumberColumn:
                 return numbers == clause.values[0]
             return np.isin(numbers, np.array(clause.values, "float64"))
         # Comparisons with NaN are False.
-        if clause.low is None:
-            return numbers <= clause.high
-        if clause.high is None:
-            return numbers >= clause.low
-        return (numbers >= clause.low) & (numbers <= clause.high)
+        low = -np.inf if clause.low is None else clause.low
+        return (numbers >= low) & (numbers <= (np.inf if clause.high is None else clause.high))
 
 
-class FlagColumn:
+class FlagColumn(_Column):
     """True and False as 1 and 0; -1 where an item lacks the attribute."""
 
     arrays = {"flags": "int8"}
-
-    def __init__(self):
-        self.flags = GrowingArray("int8")
 
     def encode(self, values):
         return {"flags": np.array([-1 if v is MISSING else v for v in values], "int8")}
@@ -166,7 +165,11 @@ class AttributeColumns:
         """A boolean for each row, True where all conditions hold; None without conditions."""
         mask = None
         for clause in clauses:
-            column = self._column(clause)
+            column = self._columns.get(clause.name)
+            if column is None and self._size:
+                raise ValueError(unknown_attribute(clause.name, self._columns))
+            if column is not None and clause.kind is not None:
+                check_kind(clause.name, clause.kind, self.kinds[clause.name])
             found = np.zeros(self._size, bool) if column is None else column.mask(clause)
             mask = found if mask is None else mask & found
         return mask
@@ -199,15 +202,6 @@ class AttributeColumns:
     def _string_columns(self):
         return [column for column in self._columns.values() if isinstance(column, StringColumn)]
 
-    def _column(self, clause):
-        if clause.name in self._columns:
-            if clause.kind is not None:
-                check_kind(clause.name, clause.kind, self.kinds[clause.name])
-            return self._columns[clause.name]
-        if self._size:
-            raise ValueError(unknown_attribute(clause.name, self._columns))
-        return None
-
     def _add_columns(self, table):
         for name, (kind, _) in table.items():
             if name not in self._columns:
@@ -219,9 +213,9 @@ class AttributeColumns:
             getattr(column, array).grow(len(values))[:] = encoded
 
 
-def unknown_attribute(name, known):
+def unknown_attribute(name, names):
     """The message for a name in `where` that no item has."""
     return (
         f"`where` names an attribute that no item of this index has. Received: {shown(name)}; "
-        f"the attributes are {shown(sorted(known))}"
+        f"the attributes are {shown(sorted(names))}"
     )

@@ -142,15 +142,12 @@ def _knn(queries, vectors, count, metric, selector=None):
     scores, found = np.empty(shape, "float32"), np.empty(shape, "int64")
     products = metric in ("cosine", "dot")
     search = faiss.knn_inner_product if products else faiss.knn_L2sqr
-    arguments = [faiss.swig_ptr(queries), faiss.swig_ptr(vectors), queries.shape[1]]
-    arguments += [len(queries), len(vectors), count]
-    arguments += [faiss.swig_ptr(scores), faiss.swig_ptr(found)]
-    if selector is not None:
-        # The additional argument of knn_L2sqr is the squared norms of the rows; FAISS computes them
-        # if it is None.
-        arguments += [selector] if products else [None, selector]
+    sizes = [queries.shape[1], len(queries), len(vectors), count]
+    # The additional argument of knn_L2sqr is the squared norms of the rows, None to compute them.
+    optional = [] if selector is None else [selector] if products else [None, selector]
+    x, y, d, i = map(faiss.swig_ptr, (queries, vectors, scores, found))
     with matrix_products(len(queries)):
-        search(*arguments)
+        search(x, y, *sizes, d, i, *optional)
     return (-scores if products else scores), found
 
 

@@ -41,7 +41,7 @@ class FaissStore:
     def __len__(self):
         return len(self.ids)
 
-    def known(self, ids):
+    def existing(self, ids):
         """The ids that are in the store, among those given."""
         return [key for key in ids if key in self.row_of]
 
@@ -136,7 +136,7 @@ class FaissStore:
 
     def get(self, ids):
         """The items with these ids, in that order; unknown ids are left out."""
-        return self._items(np.array([self.row_of[key] for key in self.known(ids)], "int64"))
+        return self._items(np.array([self.row_of[key] for key in self.existing(ids)], "int64"))
 
     def sample(self, count, rng):
         """`count` random items without replacement, or all items if there are no more."""
@@ -237,9 +237,9 @@ class FaissStore:
     def _selection(self, clauses, label, other_than):
         """The rows to search, in rising order; None for all."""
         mask = self.columns.mask(clauses)
-        for wanted, equal in ((label, True), (other_than, False)):
-            if wanted is not None:
-                code = self.label_names.code_of.get(wanted[0], -1)
+        for names, equal in ((label, True), (other_than, False)):
+            if names is not None:
+                code = self.label_names.code_of.get(names[0], -1)
                 found = (self.labels.rows == code) == equal
                 mask = found if mask is None else mask & found
         return None if mask is None else np.flatnonzero(mask)

@@ -58,6 +58,9 @@ class MilvusStore:
         answer = self._client.query(self.collection, filter="", output_fields=["count(*)"])
         return int(answer[0]["count(*)"])
 
+    def __str__(self):
+        return f"The collection {self.collection!r} at {self.uri!r}"
+
     def close(self):
         self._client.close()
 
@@ -67,7 +70,7 @@ class MilvusStore:
     def summary(self):
         return {"items": f"{len(self):,}", "collection": f"{self.collection} at {self.uri}"}
 
-    def known(self, ids):
+    def existing(self, ids):
         keys = [key_of(name) for name in ids]
         found = {row["id"] for row in self._rows(keys, ["id"])}
         return [name for name, key in zip(ids, keys, strict=True) if key in found]
@@ -135,14 +138,9 @@ class MilvusStore:
         for names, sign in ((label, "=="), (other_than, "!=")):
             if names is not None:
                 parts.append(f"label {sign} {quoted(key_of(names[0]))}")
-        limit = k + _SPARE
-        if limit > _MAX_MATCHES:
-            size = len(self)
-            if min(k, size) + _SPARE > _MAX_MATCHES:
-                raise ValueError(
-                    f"Milvus returns at most {_MAX_MATCHES - _SPARE:,} matches. Received: k={k}"
-                )
-            limit = _MAX_MATCHES
+        limit = min(k + _SPARE, _MAX_MATCHES)
+        if limit < k + _SPARE and limit < len(self) + _SPARE:
+            raise ValueError(f"Milvus returns at most {limit - _SPARE:,} matches. Received: k={k}")
         queries = np.ascontiguousarray(stored(queries, self.metric))
         # The number of queries whose matches fit into one message.
         page = max(1, min(_PAGE, 10**6 // limit))
@@ -155,7 +153,7 @@ class MilvusStore:
                 filter=" and ".join(parts),
                 limit=limit,
                 output_fields=["label", "vector", "attributes"],
-                search_params={"params": self._search_settings(limit)},
+                search_params={"params": self._parameters(limit)[1]},
                 anns_field="vector",
             )
             result += [
@@ -165,12 +163,12 @@ class MilvusStore:
 
     def centroids(self, clauses=()):
         expression = self._expression(clauses)
-        sums, counts = {}, {}
+        sums, counts = {}, Counter()
         if expression is not None:
             for row in self._scan(expression, ["label", "vector"]):
                 label = name_of(row["label"])
                 sums[label] = sums.get(label, 0) + np.array(row["vector"], "float64")
-                counts[label] = counts.get(label, 0) + 1
+                counts[label] += 1
         return list(sums), np.array(list(sums.values())), np.array(list(counts.values()), int)
 
     def _matches(self, query, hits, k):
@@ -185,27 +183,26 @@ class MilvusStore:
             for i in order
         ]
 
-    def _search_settings(self, limit):
-        if self.kind == "hnsw":
-            return {"ef": max(self.settings["ef_search"], limit)}
+    def _parameters(self, limit=0):
+        """Milvus's parameters to create, and to search, an index of this kind."""
+        settings = self.settings
         if self.kind == "flat":
-            return {}
-        return {"nprobe": self.settings["nprobe"] or max(1, self._lists() // 16)}
-
-    def _lists(self):
-        return self.settings["nlist"] or 1024
+            return {}, {}
+        if self.kind == "hnsw":
+            create = {"M": settings["M"], "efConstruction": settings["ef_construction"]}
+            return create, {"ef": max(settings["ef_search"], limit)}
+        create = {"nlist": settings["nlist"] or 1024}
+        search = {"nprobe": settings["nprobe"] or max(1, create["nlist"] // 16)}
+        if self.kind == "ivf-pq":
+            create |= {"m": settings["m"], "nbits": settings["nbits"]}
+        return create, search
 
     def _note_kinds(self, table):
         self._attribute_kinds.update({name: kind for name, (kind, _) in table.items()})
 
     def _entities(self, ids, vectors, labels, table):
-        parts = zip(
-            [key_of(name) for name in ids],
-            list(stored(vectors, self.metric)),
-            [key_of(label) for label in labels],
-            rows_of(table, len(ids)),
-            strict=True,
-        )
+        vectors, attributes = stored(vectors, self.metric), rows_of(table, len(ids))
+        parts = zip(map(key_of, ids), vectors, map(key_of, labels), attributes, strict=True)
         return [dict(zip(("id", "vector", "label", "attributes"), row)) for row in parts]
 
     def _rows(self, keys, fields):
@@ -279,41 +276,24 @@ class MilvusStore:
             "vector",
             index_type=_KINDS[self.kind],
             metric_type=_metric(self.metric),
-            params=self._build_settings(),
+            params=self._parameters()[0],
         )
         self._client.create_collection(
             self.collection, schema=schema, index_params=structure, consistency_level="Strong"
         )
 
-    def _build_settings(self):
-        settings = self.settings
-        if self.kind == "hnsw":
-            return {"M": settings["M"], "efConstruction": settings["ef_construction"]}
-        if self.kind == "flat":
-            return {}
-        params = {"nlist": self._lists()}
-        if self.kind == "ivf-pq":
-            params |= {"m": settings["m"], "nbits": settings["nbits"]}
-        return params
-
     def _check_collection(self, dim):
         fields = {f["name"]: f for f in self._client.describe_collection(self.collection)["fields"]}
         if not {"id", "vector", "label", "attributes"} <= set(fields):
-            raise ValueError(
-                f"The collection {self.collection!r} at {self.uri!r} was not created by "
-                "keras_metric. Pass another collection=."
-            )
+            raise ValueError(f"{self} was not created by keras_metric. Pass another collection=.")
         length = fields["vector"]["params"]["dim"]
         if int(length) != dim:
-            raise ValueError(
-                f"The collection {self.collection!r} at {self.uri!r} holds vectors of length "
-                f"{length}. Received: dim={dim}"
-            )
+            raise ValueError(f"{self} holds vectors of length {length}. Received: dim={dim}")
         metric = self._client.describe_index(self.collection, "vector")["metric_type"]
         if metric != _metric(self.metric):
             raise ValueError(
-                f"The collection {self.collection!r} at {self.uri!r} ranks by {metric}. Received: "
-                f"metric={self.metric!r}, which needs {_metric(self.metric)}"
+                f"{self} ranks by {metric}. Received: metric={self.metric!r}, which needs "
+                f"{_metric(self.metric)}"
             )
 
     def _check_lengths(self):
@@ -324,8 +304,8 @@ class MilvusStore:
         lengths = [float(np.linalg.norm(row["vector"])) for row in some]
         if any(abs(length - 1) > 1e-3 and length for length in lengths):
             raise ValueError(
-                f"The collection {self.collection!r} at {self.uri!r} was made with "
-                'metric="dot": its vectors do not have length 1. Received: metric="cosine"'
+                f'{self} was made with metric="dot": its vectors do not have length 1. Received: '
+                'metric="cosine"'
             )
 
 
