@@ -107,24 +107,29 @@ def test_waiting_readers_precede_the_next_writer(threads, monkeypatch):
     assert order == ["a", "search", "search", "b", "c", "d"]
 
 
+def ids_found_during(call, index, added, threads, monkeypatch):
+    """Block `call` while it flushes a file, add an item, and search meanwhile."""
+    started, gate = threading.Event(), threading.Event()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", blocked(os.fsync, started, gate))
+        threads.start(call)
+        assert started.wait(LONGEST)
+        threads.start_and_block(item, index, added)
+        found = []
+        reader = threads.start(lambda: found.extend(index.search(np.ones((1, DIM)))[0]))
+        reader.join(LONGEST)
+        gate.set()
+        threads.join()
+    return [match.id for match in found]
+
+
 def test_searches_run_while_a_change_is_flushed(threads, monkeypatch, tmp_path):
     index = Index(DIM)
     item(index, "a")
     index.keep(tmp_path / "index")
-    started, gate = threading.Event(), threading.Event()
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", blocked(os.fsync, started, gate))
-        threads.start(item, index, "b")
-        assert started.wait(LONGEST)
-        threads.start_and_block(item, index, "c")
-        found = []
-        reader = threads.start(lambda: found.extend(index.search(np.ones((1, DIM)))[0]))
-        reader.join(LONGEST)
-        # A change is found only after it has been flushed.
-        assert [match.id for match in found] == ["a"]
-        gate.set()
-        threads.join()
-    assert index.ids() == ["a", "b", "c"]
+    # A change is found only after it has been flushed.
+    found = ids_found_during(lambda: item(index, "b"), index, "c", threads, monkeypatch)
+    assert found == ["a"] and index.ids() == ["a", "b", "c"]
     index.close()
     assert Index.load(tmp_path / "index").ids() == ["a", "b", "c"]
 
@@ -134,18 +139,9 @@ def test_searches_run_and_changes_wait_during_a_save(threads, monkeypatch, tmp_p
     index = Index(DIM)
     index.keep(tmp_path / "index")
     item(index, "a")
-    started, gate = threading.Event(), threading.Event()
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", blocked(os.fsync, started, gate))
-        threads.start(getattr(index, method), tmp_path / "index")
-        assert started.wait(LONGEST)
-        threads.start_and_block(item, index, "b")
-        found = []
-        reader = threads.start(lambda: found.extend(index.search(np.ones((1, DIM)))[0]))
-        reader.join(LONGEST)
-        assert [match.id for match in found] == ["a"]
-        gate.set()
-        threads.join()
+    save = getattr(index, method)
+    found = ids_found_during(lambda: save(tmp_path / "index"), index, "b", threads, monkeypatch)
+    assert found == ["a"]
     index.close()
     # The new journal contains the item that was added during the save.
     assert Index.load(tmp_path / "index").ids() == ["a", "b"]
