@@ -11,8 +11,13 @@ from PIL import Image
 from keras_metric import data
 from keras_metric._text import visible
 from keras_metric.cli.messages import UserError
-from keras_metric.data.images.folders import flattened, images_by_class, loose_images, read_images
-from keras_metric.data.images.image_check import empty_text, unreadable_text
+from keras_metric.data.images.image_folders import (
+    flatten_classes,
+    images_by_class,
+    images_without_class,
+)
+from keras_metric.data.images.image_loader import read_images
+from keras_metric.data.images.unreadable_images import describe_faults
 
 _MEMORY = 4 * 2**30  # bytes of images that are held at once
 
@@ -37,7 +42,7 @@ def list_folder(folder, run, flat=False):
     The folder `run` may be inside of FOLDER. The pictures that the command writes are left out.
     """
     root = Path(folder)
-    classes, loose = _without_run(images_by_class(root), root, run), loose_images(root)
+    classes, loose = _without_run(images_by_class(root), root, run), images_without_class(root)
     found = {name: paths for name, paths in classes.items() if paths}
     empty = tuple(str(root / name) for name in classes if name not in found)
     if not found and flat and loose:
@@ -47,7 +52,7 @@ def list_folder(folder, run, flat=False):
         raise UserError(f"FOLDER {folder} has no images {where}.")
     if loose:
         note(f"{len(loose):,} images directly in {folder} are in no class folder and are left out")
-    return Listing(*flattened(found), list(found), empty)
+    return Listing(*flatten_classes(found), list(found), empty)
 
 
 def _without_run(classes, root, run):
@@ -77,13 +82,12 @@ def read_listing(listing, size, color, skip_broken):
             "batch in Python: data.BalancedBatches(paths, load=ImageLoader)."
         )
     images, failures = read_images(data.ImageLoader((size, size), color), listing.paths)
-    parts = [unreadable_text(failures, len(listing.paths))] if failures else []
-    parts += [empty_text(listing.empty)] if listing.empty else []
-    if parts and (images is None or not skip_broken):
+    faults = describe_faults(failures, len(listing.paths), listing.empty)
+    if faults and (images is None or not skip_broken):
         way_out = "" if images is None else ", or add --skip-broken to leave them out"
-        raise UserError(f"{'; '.join(parts)}. Remove or replace them{way_out}.")
-    if parts:
-        note(f"left out by --skip-broken: {'; '.join(parts)}")
+        raise UserError(f"{faults}. Remove or replace them{way_out}.")
+    if faults:
+        note(f"left out by --skip-broken: {faults}")
     return images, _without(listing, failures)
 
 

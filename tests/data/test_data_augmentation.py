@@ -148,7 +148,7 @@ def test_parts_of_x_have_augmentations_of_their_own(rng):
     assert np.array_equal(out["meta"], x["meta"])
     changed = [(out[name] != x[name]).any(axis=(1, 2, 3)) for name in "ab"]
     assert changed[0].any() and not np.array_equal(*changed)
-    with pytest.raises(TypeError, match="which part of x a layer is for"):
+    with pytest.raises(TypeError, match="must name the part of x that a layer is for"):
         BalancedBatches(x, Y, 4, 6, augment=flip)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from keras_metric.data import BalancedBatches
 from keras_metric.data.batches.class_index import ClassIndex, number_labels
-from keras_metric.data.batches.shuffling import mixed, shuffled
+from keras_metric.data.batches.seeded_permutation import hash_words, permuted
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*classes have fewer than samples_per_class")
 
@@ -292,7 +292,7 @@ def test_memory_map_is_not_read_whole(tmp_path):
     np.save(tmp_path / "x.npy", rows(20))
     x = np.load(tmp_path / "x.npy", mmap_mode="r")
     batches = BalancedBatches(x, np.repeat(np.arange(4), 5), 2, 3, seed=0)
-    assert isinstance(batches._samples._x, np.memmap) and batches[0][0].shape == (6, 1)
+    assert isinstance(batches._reader._x, np.memmap) and batches[0][0].shape == (6, 1)
 
 
 def test_fit_with_dict_inputs_and_load():
@@ -358,7 +358,7 @@ def test_load_reads_a_repeated_row_once_and_names_the_item_that_fails():
         ({"augment": "flip"}, "`augment` must be a keras layer"),
         ({"augment": {"image": abs}}, "must name parts of x"),
         ({"augment": lambda x: x[:0]}, "one row for each row"),
-        ({"augment": lambda x: None}, "must return the batch.*returned None"),
+        ({"augment": lambda x: None}, "must return the augmented batch.*returned None"),
         ({"augment": np.abs, "use_multiprocessing": True}, "in threads"),
         ({"seed": 2**64}, "`seed` must be below 2"),
         ({"y": np.array([[1], [1, 2]] * 10, dtype=object)}, "`y` must hold one label.*'list'"),
@@ -411,10 +411,10 @@ def test_one_sample_a_class_warns_but_not_with_views():
 
 def test_permutations_are_permutations_and_fair():
     for size in (1, 2, 3, 6, 17, 1000):
-        keys = mixed(np.arange(200))[:, None]
-        out = shuffled(np.arange(size)[None], size, keys)
+        keys = hash_words(np.arange(200))[:, None]
+        out = permuted(np.arange(size)[None], size, keys)
         assert (np.sort(out, axis=1) == np.arange(size)).all()
-    out = shuffled(np.arange(3)[None], 3, mixed(np.arange(12000))[:, None])
+    out = permuted(np.arange(3)[None], 3, hash_words(np.arange(12000))[:, None])
     _, counts = np.unique(out, axis=0, return_counts=True)
     assert len(counts) == 6 and counts.min() > 1700 and counts.max() < 2300
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageFile
 
 from keras_metric.data import BalancedBatches, ImageLoader, image_folder, image_paths
-from keras_metric.data.images.image_check import unreadable_images
+from keras_metric.data.images.unreadable_images import unreadable_images
 
 
 @pytest.fixture
@@ -161,7 +161,7 @@ def test_a_class_whose_images_are_all_broken_is_left_out(root):
     for call in (image_paths, lambda *a, **k: image_folder(*a, (4, 4), **k)):
         with (
             pytest.warns(UserWarning, match="9 of 9 images"),
-            pytest.raises(ValueError, match="must hold images"),
+            pytest.raises(ValueError, match="must contain readable images"),
         ):
             call(root, on_error="skip")
 

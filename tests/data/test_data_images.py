@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from keras_metric.data import ImageLoader
-from keras_metric.data.images.jpegs import jpeg_form
+from keras_metric.data.images.jpeg_decoding import jpeg_shape
 
 # Left half dark, right half light, the top row lightest: no turn or flip of it is equal to it.
 SCENE = np.array([[250, 252, 254], [10, 100, 200], [20, 110, 210], [30, 120, 220]], "uint8")
@@ -75,7 +75,7 @@ def test_orientation_of_a_jpeg_one_by_one_and_at_once(orientation, shape):
     expected = upright[:: 32 // shape[0], :: 24 // shape[1]]
     assert np.abs(found.astype(int) - expected).max() <= 12
     # Whatever is decoded outside of Pillow ignores EXIF data, so only upright files may be.
-    assert jpeg_form(file.getvalue()) == ((32, 24, 3) if orientation == 1 else None)
+    assert jpeg_shape(file.getvalue()) == ((32, 24, 3) if orientation == 1 else None)
 
 
 def test_orientation_in_xmp_alone():
@@ -85,7 +85,7 @@ def test_orientation_in_xmp_alone():
     stored.save(file, "JPEG", xmp=xmp, quality=100, subsampling=0)
     found = ImageLoader((32, 24))(file.getvalue())
     assert np.abs(found[::8, ::8].astype(int) - COLORS).max() <= 12
-    assert jpeg_form(file.getvalue()) is None
+    assert jpeg_shape(file.getvalue()) is None
 
 
 @pytest.mark.parametrize(

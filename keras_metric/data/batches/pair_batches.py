@@ -3,32 +3,31 @@
 import numpy as np
 
 from keras_metric._validation import check_count
-from keras_metric.data.batches.anchors import Anchors, check_classes
-from keras_metric.data.batches.class_index import ClassIndex
-from keras_metric.data.batches.seeded_batches import SeededBatches, branches
+from keras_metric.data.batches.anchor_sampling import AnchorSampler
+from keras_metric.data.batches.epoch_batches import RowBatches, split_branches
 
 
-class PairBatches(SeededBatches):
-    """Batches of pairs of one class and of two classes, in an exact ratio.
+class PairBatches(RowBatches):
+    """Batches of pairs of the same class and of different classes, in an exact ratio.
 
     For `SiameseModel` and pair losses. A `keras.utils.PyDataset` that yields
     `({"first": ..., "second": ...}, y)` with `y` int32: 1 for the same class, 0 for different
-    ones; the pairs of one class come first.
+    classes; the pairs of the same class come first.
 
-    Rules. `first` goes through all samples in random order before any comes again, also from
-    epoch to epoch where an epoch is short. `second` is a random other sample of the class, or a
-    random sample of any other class. A class of one sample is only ever a `second`. What is in
-    a batch depends on `seed`, `epoch` and its index alone; see `BalancedBatches`.
+    Rules. `first` uses all samples, in random order, before any is used again, also across epochs
+    where an epoch is short. `second` is a random other sample of the class, or a random sample of
+    any other class. The sample of a class of one sample occurs as `second` only. The content of a
+    batch depends on `seed`, `epoch` and its index only; see `BalancedBatches`.
 
     Args:
         x: rows as in `BalancedBatches`.
         y: labels of any kind, as in `BalancedBatches`.
         batch_size: integer, pairs in a batch; a multiple of `sum(ratio)`.
         ratio: pair of integers, positive to negative pairs; `(1, 3)` is one to three.
-        batches_per_epoch: integer, or None for as many as make every sample a `first`.
-        seed: integer of at least 0, or None to draw one.
+        batches_per_epoch: integer, or None for as many as use every sample as `first`.
+        seed: integer of at least 0, or None for a random one.
         load: function from an item of `x` to an array, as in `BalancedBatches`.
-        augment: layer or function as in `BalancedBatches`; each image of a pair is changed anew.
+        augment: layer or function as in `BalancedBatches`, applied to each image independently.
         reshuffle: False yields the same epoch always.
         **kwargs: `workers`, `use_multiprocessing`, `max_queue_size` of `keras.utils.PyDataset`.
 
@@ -61,21 +60,19 @@ class PairBatches(SeededBatches):
         check_count("batch_size", batch_size)
         if not isinstance(ratio, (tuple, list)) or len(ratio) != 2:
             raise ValueError(f"`ratio` must be two integers, as (1, 3). Received: ratio={ratio!r}")
-        for share in ratio:
-            check_count("ratio", share, at_least=0)
+        for part in ratio:
+            check_count("ratio", part, at_least=0)
         if sum(ratio) == 0 or batch_size % sum(ratio):
             raise ValueError(
                 "`batch_size` must be a multiple of the sum of `ratio`, so that every batch has "
                 f"it exactly. Received: batch_size={batch_size}, ratio={tuple(ratio)}"
             )
-        index = ClassIndex(y)
-        check_classes(index, 2)
         self.batch_size = batch_size
         self.ratio = tuple(ratio)
-        self._anchors = Anchors(index, batch_size)
-        if batches_per_epoch is None:
-            batches_per_epoch = -(-len(self._anchors) // batch_size)
-        super().__init__(x, index, batches_per_epoch, seed, load, augment, reshuffle, **kwargs)
+        self._anchors = AnchorSampler(y, batch_size)
+        index, length = self._anchors.index, self._anchors.batches_per_round
+        settings = (batches_per_epoch, seed, load, augment, reshuffle)
+        super().__init__(x, index, length, *settings, **kwargs)
 
     def _batch(self, epoch, index, plan):
         rng = np.random.default_rng((self.seed, epoch, index))
@@ -85,4 +82,4 @@ class PairBatches(SeededBatches):
         negatives = self._anchors.negatives(first[same:], rng=rng)
         x = self._take(np.concatenate([first, positives, negatives]), epoch, index)
         y = (np.arange(self.batch_size) < same).astype("int32")
-        return branches(x, ("first", "second")), y
+        return split_branches(x, ("first", "second")), y

@@ -3,9 +3,8 @@
 import numpy as np
 
 from keras_metric._validation import check_choice, check_count
-from keras_metric.data.batches.anchors import Anchors, check_classes
-from keras_metric.data.batches.class_index import ClassIndex
-from keras_metric.data.batches.seeded_batches import SeededBatches, branches
+from keras_metric.data.batches.anchor_sampling import AnchorSampler
+from keras_metric.data.batches.epoch_batches import RowBatches, split_branches
 
 _NAMES = {
     "second_negative": ("anchor", "positive", "negative", "second_negative"),
@@ -13,30 +12,30 @@ _NAMES = {
 }
 
 
-class QuadrupletBatches(SeededBatches):
-    """Batches of four: a triplet and a second negative, or a triplet and a second anchor.
+class QuadrupletBatches(RowBatches):
+    """Batches of quadruplets: a triplet and a second negative, or a triplet and a second anchor.
 
-    For `QuadrupletModel`. A `keras.utils.PyDataset` that yields a dict as a 1-tuple; there is no
-    `y`. Two forms:
+    For `QuadrupletModel`. A `keras.utils.PyDataset` that yields a dict as a 1-tuple, without `y`.
+    Two forms:
 
     - `"second_negative"` (Chen et al.): `anchor`, `positive`, `negative`, `second_negative`;
-      the two negatives are of two classes, and neither is the anchor's.
+      the two negatives and the anchor are of three different classes.
     - `"two_anchors"`: `anchor`, `second_anchor`, `positive`, `negative`; the first three are
       three different samples of one class.
 
-    Anchors go through all samples of classes large enough (two samples, or three with two
-    anchors), in random order, before any comes again. What is in a batch depends on `seed`,
-    `epoch` and its index alone; see `BalancedBatches`.
+    All samples of classes that are large enough (two samples, or three with two anchors) are
+    anchors, in random order, before any is used again. The content of a batch depends on `seed`,
+    `epoch` and its index only; see `BalancedBatches`.
 
     Args:
         x: rows as in `BalancedBatches`.
         y: labels of any kind, as in `BalancedBatches`.
         batch_size: integer, quadruplets in a batch.
         form: `"second_negative"` (default, the published one) or `"two_anchors"`.
-        batches_per_epoch: integer, or None for as many as make every sample an anchor.
-        seed: integer of at least 0, or None to draw one.
+        batches_per_epoch: integer, or None for as many as use every sample as an anchor.
+        seed: integer of at least 0, or None for a random one.
         load: function from an item of `x` to an array, as in `BalancedBatches`.
-        augment: layer or function as in `BalancedBatches`; each image is changed anew.
+        augment: layer or function as in `BalancedBatches`, applied to each image independently.
         reshuffle: False yields the same epoch always.
         **kwargs: `workers`, `use_multiprocessing`, `max_queue_size` of `keras.utils.PyDataset`.
 
@@ -73,14 +72,13 @@ class QuadrupletBatches(SeededBatches):
     ):
         check_count("batch_size", batch_size)
         check_choice("form", form, tuple(_NAMES))
-        index = ClassIndex(y)
-        check_classes(index, 3 if form == "second_negative" else 2)
         self.batch_size = batch_size
         self.form = form
-        self._anchors = Anchors(index, batch_size, at_least=3 if form == "two_anchors" else 2)
-        if batches_per_epoch is None:
-            batches_per_epoch = -(-len(self._anchors) // batch_size)
-        super().__init__(x, index, batches_per_epoch, seed, load, augment, reshuffle, **kwargs)
+        classes, samples = (3, 2) if form == "second_negative" else (2, 3)
+        self._anchors = AnchorSampler(y, batch_size, classes, samples)
+        index, length = self._anchors.index, self._anchors.batches_per_round
+        settings = (batches_per_epoch, seed, load, augment, reshuffle)
+        super().__init__(x, index, length, *settings, **kwargs)
 
     def _batch(self, epoch, index, plan):
         rng = np.random.default_rng((self.seed, epoch, index))
@@ -94,4 +92,4 @@ class QuadrupletBatches(SeededBatches):
             second = self._anchors.negatives(anchors, negatives, rng=rng)
             parts = [anchors, positives, negatives, second]
         x = self._take(np.concatenate(parts), epoch, index)
-        return (branches(x, _NAMES[self.form]),)
+        return (split_branches(x, _NAMES[self.form]),)

@@ -3,32 +3,30 @@
 import numpy as np
 
 from keras_metric._validation import check_count
-from keras_metric.data.batches.anchors import Anchors, check_classes
-from keras_metric.data.batches.class_index import ClassIndex
-from keras_metric.data.batches.seeded_batches import SeededBatches, branches
+from keras_metric.data.batches.anchor_sampling import AnchorSampler
+from keras_metric.data.batches.epoch_batches import RowBatches, split_branches
 
 
-class TripletBatches(SeededBatches):
+class TripletBatches(RowBatches):
     """Batches of an anchor, a positive of its class and a negative of another class.
 
-    For `TripletModel` where triplets are drawn blindly, as in the early papers. Mining inside a
-    labelled batch (`BalancedBatches`) finds harder ones in the same time. A
-    `keras.utils.PyDataset` that yields `({"anchor": ..., "positive": ..., "negative": ...},)`:
-    there is no `y`.
+    For `TripletModel` with random triplets, as in the early papers. Mining inside a labelled batch
+    (`BalancedBatches`) finds harder triplets in the same time. A `keras.utils.PyDataset` that
+    yields `({"anchor": ..., "positive": ..., "negative": ...},)`, without `y`.
 
-    Rules. Anchors go through all samples of classes with at least two, in random order, before
-    any comes again. The positive is a random other sample of the class, the negative a random
-    sample of any other class. What is in a batch depends on `seed`, `epoch` and its index alone;
-    see `BalancedBatches`.
+    Rules. All samples of classes with at least two samples are anchors, in random order, before any
+    is used again. The positive is a random other sample of the class, the negative a random sample
+    of any other class. The content of a batch depends on `seed`, `epoch` and its index only; see
+    `BalancedBatches`.
 
     Args:
         x: rows as in `BalancedBatches`.
         y: labels of any kind, as in `BalancedBatches`.
         batch_size: integer, triplets in a batch.
-        batches_per_epoch: integer, or None for as many as make every sample an anchor.
-        seed: integer of at least 0, or None to draw one.
+        batches_per_epoch: integer, or None for as many as use every sample as an anchor.
+        seed: integer of at least 0, or None for a random one.
         load: function from an item of `x` to an array, as in `BalancedBatches`.
-        augment: layer or function as in `BalancedBatches`; each image is changed anew.
+        augment: layer or function as in `BalancedBatches`, applied to each image independently.
         reshuffle: False yields the same epoch always.
         **kwargs: `workers`, `use_multiprocessing`, `max_queue_size` of `keras.utils.PyDataset`.
 
@@ -58,13 +56,11 @@ class TripletBatches(SeededBatches):
         **kwargs,
     ):
         check_count("batch_size", batch_size)
-        index = ClassIndex(y)
-        check_classes(index, 2)
         self.batch_size = batch_size
-        self._anchors = Anchors(index, batch_size)
-        if batches_per_epoch is None:
-            batches_per_epoch = -(-len(self._anchors) // batch_size)
-        super().__init__(x, index, batches_per_epoch, seed, load, augment, reshuffle, **kwargs)
+        self._anchors = AnchorSampler(y, batch_size)
+        index, length = self._anchors.index, self._anchors.batches_per_round
+        settings = (batches_per_epoch, seed, load, augment, reshuffle)
+        super().__init__(x, index, length, *settings, **kwargs)
 
     def _batch(self, epoch, index, plan):
         rng = np.random.default_rng((self.seed, epoch, index))
@@ -72,4 +68,4 @@ class TripletBatches(SeededBatches):
         (positives,) = self._anchors.positives(anchors, rng)
         negatives = self._anchors.negatives(anchors, rng=rng)
         x = self._take(np.concatenate([anchors, positives, negatives]), epoch, index)
-        return (branches(x, ("anchor", "positive", "negative")),)
+        return (split_branches(x, ("anchor", "positive", "negative")),)

@@ -1,4 +1,4 @@
-"""Tables of files and their labels."""
+"""Tables of file paths and labels: CSV, TSV and Parquet."""
 
 import csv
 import os
@@ -11,26 +11,26 @@ _ENDINGS = (".csv", ".parquet", ".tsv")
 
 
 def path_table(path, path_column="path", label_column="label", root=None):
-    r"""Return `(paths, labels)` of a table that names a file and its label in each row.
+    r"""Return `(paths, labels)` of a table with a file path and a label in each row.
 
-    Nothing but the two columns is read: give the paths to `BalancedBatches` with
-    `load=ImageLoader(...)`, and the images are read batch by batch.
+    Only these two columns are read: pass the paths to `BalancedBatches` with
+    `load=ImageLoader(...)`, which reads the images batch by batch.
 
     Args:
         path: a file whose name ends in `.csv` (UTF-8, with a first line of column names), `.tsv`
             or `.parquet`, which needs pyarrow.
-        path_column: name of the column that holds the paths. Default "path".
-        label_column: name of the column that holds the labels. Default "label".
-        root: folder that the paths start from. Default None: the folder of the table. Paths that
-            begin with "/" stay as they are.
+        path_column: name of the column of the paths. Default "path".
+        label_column: name of the column of the labels. Default "label".
+        root: folder that the paths are relative to. Default None: the folder of the table.
+            Absolute paths are not changed.
 
     Returns:
-        `paths`, a list of strings; `labels`, a NumPy array `(rows,)`: integers where all labels of
-        the file are, else strings.
+        `paths`, a list of strings; `labels`, a NumPy array `(rows,)`: integers if all labels of
+        the file are integers, else strings.
 
     Raises:
-        ValueError: the table is missing, damaged, has another ending, no such column or two, no
-            rows, or a row without a path or a label.
+        ValueError: the table is missing or damaged; has another extension, no rows, or a row
+            without a path or a label; or has a column not once.
         ImportError: a Parquet file, and pyarrow is not installed.
 
     Example:
@@ -52,23 +52,23 @@ def path_table(path, path_column="path", label_column="label", root=None):
         )
     if not path.is_file():
         raise ValueError(f"`path` must be a table. Received: no file {str(path)!r}")
-    wanted = (path_column, label_column)
-    columns = _parquet(path, wanted) if ending == ".parquet" else _text(path, ending, wanted)
-    paths, labels = columns
+    names = (path_column, label_column)
+    read = _read_parquet if ending == ".parquet" else _read_text
+    paths, labels = columns = read(path, names)
     if not len(paths):
         raise ValueError(f"The table must have rows. Received: none in {str(path)!r}")
-    for name, values in zip(wanted, columns):
+    for name, values in zip(names, columns):
         empty = next((i for i, value in enumerate(values) if _is_empty(value)), None)
         if empty is not None:
             raise ValueError(
                 "Every row must have a path and a label. Received: row "
                 f"{empty + 1} of {str(path)!r} without {name!r}"
             )
-    odd = next((i for i, one in enumerate(paths) if not isinstance(one, str)), None)
-    if odd is not None:
+    other = next((i for i, one in enumerate(paths) if not isinstance(one, str)), None)
+    if other is not None:
         raise ValueError(
-            f"The column {path_column!r} must hold paths, strings. Received: {paths[odd]!r} in row "
-            f"{odd + 1} of {str(path)!r}"
+            f"The column {path_column!r} must hold paths, strings. Received: {paths[other]!r} in "
+            f"row {other + 1} of {str(path)!r}"
         )
     root = str(path.parent if root is None else root)
     return [os.path.join(root, one) for one in paths], _as_labels(labels, path)
@@ -78,14 +78,14 @@ def _is_empty(value):
     return value is None or value == "" or (isinstance(value, float) and is_missing(value))
 
 
-def _text(path, ending, wanted):
-    paths, labels = [], []
-    known = {}
+def _read_text(path, names):
+    paths, labels, unique = [], [], {}
     with open(path, encoding="utf-8-sig", newline="") as file:
-        rows = _rows(csv.reader(file, delimiter="\t" if ending == ".tsv" else ","), path)
+        delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+        rows = _rows(csv.reader(file, delimiter=delimiter), path)
         header = next(rows, [])
-        _check_columns(header, wanted, path)
-        places = [header.index(name) for name in wanted]
+        _check_columns(header, names, path)
+        path_index, label_index = map(header.index, names)
         for number, row in enumerate(rows, start=2):
             if not row:
                 continue
@@ -94,10 +94,9 @@ def _text(path, ending, wanted):
                     f"Every line of {str(path)!r} must have {len(header)} columns. Received: "
                     f"{len(row)} in line {number}."
                 )
-            paths.append(row[places[0]])
-            # Labels come again and again: one object for each.
-            label = row[places[1]]
-            labels.append(known.setdefault(label, label))
+            paths.append(row[path_index])
+            # Labels repeat: store one object for each.
+            labels.append(unique.setdefault(row[label_index], row[label_index]))
     return paths, labels
 
 
@@ -110,7 +109,7 @@ def _rows(rows, path):
         raise ValueError(f"Line {rows.line_num} of {str(path)!r} must be CSV: {error}") from error
 
 
-def _parquet(path, wanted):
+def _read_parquet(path, names):
     try:
         import pyarrow.parquet
     except ImportError as error:
@@ -119,28 +118,27 @@ def _parquet(path, wanted):
             "write the table as CSV."
         ) from error
     try:
-        names = pyarrow.parquet.read_schema(path).names
-        _check_columns(names, wanted, path)
-        table = pyarrow.parquet.read_table(path, columns=list(dict.fromkeys(wanted)))
-        return [table.column(name).to_pylist() for name in wanted]
-    # pyarrow raises several errors for a damaged file; some of them are not a ValueError.
+        _check_columns(pyarrow.parquet.read_schema(path).names, names, path)
+        table = pyarrow.parquet.read_table(path, columns=list(dict.fromkeys(names)))
+        return [table.column(name).to_pylist() for name in names]
+    # pyarrow raises several types for a damaged file.
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{str(path)!r} must be a Parquet file. Received: {error}") from error
 
 
-def _check_columns(header, wanted, path):
-    missing = [name for name in wanted if name not in header]
+def _check_columns(header, names, path):
+    missing = [name for name in names if name not in header]
     if missing:
         raise ValueError(
-            f"{str(path)!r} must have the columns {list(wanted)}. Received: {list(header)}. Pass "
+            f"{str(path)!r} must have the columns {list(names)}. Received: {list(header)}. Pass "
             "path_column= and label_column=."
         )
-    twice = [name for name in wanted if header.count(name) > 1]
-    if twice:
-        raise ValueError(
-            f"{str(path)!r} must have each column once. Received: {twice[0]!r} "
-            f"{header.count(twice[0])} times. Rename one of them."
-        )
+    for name in names:
+        if header.count(name) > 1:
+            raise ValueError(
+                f"{str(path)!r} must have each column once. Received: {name!r} "
+                f"{header.count(name)} times. Rename one of them."
+            )
 
 
 def _as_labels(labels, path):
@@ -150,15 +148,13 @@ def _as_labels(labels, path):
         )
     if not isinstance(labels[0], str):
         array = np.asarray(labels)
-        # Integers on both sides of 64 bits would become floats, and several of them one.
-        whole = isinstance(labels[0], int) and array.dtype.kind == "f"
-        return np.array(labels, dtype=object) if whole else array
+        # Integers outside the range of 64 bits become floats, which merges some of them.
+        rounded = isinstance(labels[0], int) and array.dtype.kind == "f"
+        return np.array(labels, dtype=object) if rounded else array
     try:
-        numbers = [int(label) for label in labels]
+        found = np.array([int(label) for label in labels])
     except ValueError:
         return np.array(labels)
-    # "007" is a name and no number.
-    whole = all(str(number) == label for number, label in zip(numbers, labels))
-    found = np.array(numbers) if whole else None
-    # Beyond 64 bits they would become objects or floats.
-    return found if whole and found.dtype.kind == "i" else np.array(labels)
+    # "007" is a name, and integers outside the range of 64 bits are not stored as integers.
+    is_exact = found.dtype.kind == "i" and found.astype(str).tolist() == labels
+    return found if is_exact else np.array(labels)
