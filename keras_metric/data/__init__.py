@@ -1,10 +1,12 @@
 """Batch sources, splits, image folders and TFRecord files for metric learning."""
 
 from keras_metric.data.batches.balanced_batches import BalancedBatches
-from keras_metric.data.batches.pair_batches import PairBatches
-from keras_metric.data.batches.quadruplet_batches import QuadrupletBatches
 from keras_metric.data.batches.stream_batches import StreamBatches
-from keras_metric.data.batches.triplet_batches import TripletBatches
+from keras_metric.data.batches.tuple_batches import (
+    PairBatches,
+    QuadrupletBatches,
+    TripletBatches,
+)
 from keras_metric.data.batches.view_batches import ViewBatches
 from keras_metric.data.images.image_folders import image_folder, image_paths
 from keras_metric.data.images.image_loader import ImageLoader

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from keras_metric import cli, losses, search, viz
-from keras_metric.cli.messages import say
+from keras_metric.cli.messages import show
 from keras_metric.cli.run_folder import locked
 from keras_metric.models import EmbeddingModel
 from keras_metric.models.card import model_card
@@ -300,7 +300,7 @@ class TestErrors:
         settings = json.loads((tmp_path / "run" / "run.json").read_text("utf-8"))
         settings["held_out"] = {}
         (tmp_path / "run" / "run.json").write_text(json.dumps(settings), "utf-8")
-        assert "name a FOLDER to judge" in fails(capsys, "evaluate", *mine)
+        assert "pass a FOLDER" in fails(capsys, "evaluate", *mine)
         shutil.copytree(photos / "bar", tmp_path / "one" / "bar")
         assert "two classes" in fails(capsys, "evaluate", tmp_path / "one", *mine)
 
@@ -319,9 +319,9 @@ class TestErrors:
         settings = json.loads((tmp_path / "run" / "run.json").read_text("utf-8"))
         # 30 pixels give as many features as 24, and the network itself would take them.
         (tmp_path / "run" / "run.json").write_text(json.dumps({**settings, "image_size": 30}))
-        assert "does not fit its run.json" in fails(capsys, "evaluate", *mine)
+        assert "does not match its run.json" in fails(capsys, "evaluate", *mine)
         (tmp_path / "run" / "encoder.keras").write_bytes(b"")
-        assert "damaged or no .keras file" in fails(capsys, "evaluate", *mine)
+        assert "no valid .keras file" in fails(capsys, "evaluate", *mine)
 
     @pytest.mark.slow
     @pytest.mark.filterwarnings("default")
@@ -517,7 +517,7 @@ def test_cards_show_names_as_they_are():
 
 
 def test_what_is_printed_has_no_codes_of_terminals(capsys):
-    say("one \x1b[31m\ntwo \udce9")
+    show("one \x1b[31m\ntwo \udce9")
     assert capsys.readouterr().out == "one \\x1b[31m\ntwo \\udce9\n"
     assert "\x1b" not in fails(capsys, "search", "\x1b[31m.png")
 

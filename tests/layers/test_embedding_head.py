@@ -174,5 +174,5 @@ class TestSettings:
 
     def test_layer_that_does_not_pool(self):
         head = EmbeddingHead(pooling=keras.layers.MaxPooling2D())
-        with pytest.raises(ValueError, match=r"must give \(batch, features\). Received: pooling="):
+        with pytest.raises(ValueError, match=r"return \(batch, features\). Received: pooling="):
             head(np.zeros((2, 4, 4, 3), "float32"))

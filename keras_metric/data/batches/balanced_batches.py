@@ -20,12 +20,12 @@ class BalancedBatches(RowBatches):
     on every backend. It yields `(x, y)` with `y` int32 numbers 0..C-1; `classes[y]` are the
     original labels. The rows of a class are adjacent.
 
-    Rules. A batch has no class twice, and no sample twice unless its class is too small. Classes
-    occur equally often, up to one visit an epoch, carried over between epochs; see `power`. All
-    samples of a class are used, in random order, before any is used again. The content of a batch
-    depends on `seed`, `epoch` and the index of the batch only, not on threads or on the order of
-    Keras's requests. `on_epoch_end` starts a new epoch: Keras calls it after each epoch, and once
-    before the first. Call it yourself in a custom training loop.
+    Rules. A batch contains a class at most once, and a sample at most once unless its class is too
+    small. Classes occur equally often, up to one visit an epoch, carried over between epochs; see
+    `power`. All samples of a class are used, in random order, before any is used again. The content
+    of a batch depends on `seed`, `epoch` and the index of the batch only, not on threads or on the
+    order of Keras's requests. `on_epoch_end` starts a new epoch: Keras calls it after each epoch,
+    and once before the first. Call it yourself in a custom training loop.
 
     Set the length of an epoch by `batches_per_epoch`, not by `steps_per_epoch` of `fit`, which cuts
     epochs off at any batch.

@@ -45,15 +45,11 @@ class StreamBatches(EpochBatches):
         source: returns a new iterator of pairs `(item, label)`, in the same order each time, when
             `iter` is called: a `tf.data.Dataset` or Grain data set of single samples (not batched,
             not reshuffled), a list; or a function without arguments that returns such an iterator.
-        classes_per_batch: integer, classes in each batch (P).
-        samples_per_class: integer, samples of each class in a batch (K).
+        classes_per_batch, samples_per_class: integers, P and K.
         batches_per_epoch: integer; the length of a stream is not known.
         buffer_size: integer, samples in the buffer, at least one batch. Default 10,000, which
             takes some ten megabytes for items that are paths or the bytes of image files.
-        seed: integer of at least 0, or None for a random one.
-        load: function from an item to an array, as in `BalancedBatches`. Runs in the threads of
-            `workers`.
-        augment: layer or function as in `BalancedBatches`.
+        seed, load, augment: as in `BalancedBatches`.
         **kwargs: `workers` and `max_queue_size` of `keras.utils.PyDataset`.
 
     Attributes:

@@ -35,10 +35,7 @@ class ViewBatches(RowBatches):
         views: integer of at least 2, views of each sample. Default 2.
         y: labels of any kind, as in `BalancedBatches`, or None.
         batches_per_epoch: integer, or None for the number of complete batches.
-        seed: integer of at least 0, or None for a random one.
-        load: function from an item of `x` to an array, as in `BalancedBatches`.
-        reshuffle: False yields the same epoch always.
-        **kwargs: `workers`, `use_multiprocessing`, `max_queue_size` of `keras.utils.PyDataset`.
+        seed, load, reshuffle, **kwargs: as in `BalancedBatches`.
 
     Raises:
         TypeError: for an argument of another type.

@@ -83,10 +83,9 @@ def image_folder(
     Args:
         path: folder that contains the folders of the classes; see `image_paths` for the rules.
         image_size: pair of integers, height and width in pixels of the result.
-        color_mode: `"rgb"` (default), `"grayscale"` or `"rgba"`.
-        interpolation: `"bilinear"` (default), `"nearest"`, `"bicubic"`, `"lanczos"`, `"box"` or
-            `"hamming"`.
-        keep_aspect_ratio: True crops the middle instead of stretching.
+        color_mode: as in `ImageLoader`.
+        interpolation: as in `ImageLoader`.
+        keep_aspect_ratio: as in `ImageLoader`.
         on_error: `"raise"` (default) raises if class folders have no images; then reads all images
             and raises an error that names the unreadable ones. `"skip"` omits both, with one
             warning.

@@ -68,7 +68,7 @@ def _decoder(shape):
 def jpeg_shape(content):
     """Return (height, width, channels) from the header of a JPEG.
 
-    None for files that are not 8-bit JPEGs, and for images whose EXIF data ask for a rotation.
+    None for files that are not 8-bit JPEGs, and for images whose EXIF data specify a rotation.
     """
     if content[:2] != b"\xff\xd8":
         return None
