@@ -3,7 +3,6 @@
 import numpy as np
 
 from keras_metric._validation import as_array, is_missing, rows_hint, without_floats
-from keras_metric.data.batches.seeded_permutation import hash_words
 
 _LONGEST_PACKED = 64  # characters
 
@@ -52,8 +51,7 @@ def number_labels(labels, name="y", as_ids=True):
     if labels.dtype.kind in "biuf":
         classes, ids = np.unique(labels, return_inverse=True)
         return classes, ids.reshape(-1)
-    numbered = _number_strings(labels) if labels.dtype.kind == "U" else None
-    return numbered or _number_objects(labels, name)
+    return _number_objects(labels, name)
 
 
 def _packed(labels):
@@ -69,25 +67,6 @@ def _packed(labels):
     packed = np.array(labels.tolist())
     # Integers outside the range of 64 bits become floats, which merges some of them.
     return packed if packed.dtype.kind in "iu" else labels
-
-
-def _number_strings(labels):
-    """Number strings by a 64-bit hash of their characters, five times faster than sorting.
-
-    Returns None if two labels have the same hash.
-    """
-    if labels.dtype.itemsize == 0:
-        return None
-    hashes = np.zeros(len(labels), dtype="uint64")
-    codes = np.ascontiguousarray(labels, dtype=labels.dtype.newbyteorder("="))
-    for column in codes.view("uint32").reshape(len(labels), -1).T:
-        hashes = hash_words(hashes + column)
-    _, first, ids = np.unique(hashes, return_index=True, return_inverse=True)
-    found, ids = labels[first], ids.reshape(-1)
-    if (found[ids] != labels).any():
-        return None
-    order = np.argsort(found, kind="stable")
-    return found[order], np.argsort(order)[ids]
 
 
 def _number_objects(labels, name):

@@ -76,13 +76,16 @@ def tfrecord_items(paths, label="label", index=None):
     if stored:
         records, labels = TFRecords(files, *stored[:3]), stored[3]
         if callable(label):
-            labels = _as_labels([label(record) for record in records], paths)
+            labels = [label(record) for record in records]
+            kinds = {_kind(value): f"{value!r} in record {i}" for i, value in enumerate(labels)}
+            labels = _join_labels([as_array("labels", labels)], kinds)
         return records, labels
-    parts = [_scan(number, path, label) for number, path in enumerate(files)]
+    kinds = {}
+    parts = [_scan(number, path, label, kinds) for number, path in enumerate(files)]
     of_file, starts, sizes = (np.concatenate([part[i] for part in parts]) for i in range(3))
     if not len(starts):
         raise ValueError(f"The files must hold records. Received: {len(files)} empty files.")
-    labels = None if label is None else _join_labels([part[3] for part in parts], files)
+    labels = None if label is None else _join_labels([part[3] for part in parts], kinds)
     if index is not None:
         _write_index(index, stamp, of_file, starts, sizes, None if callable(label) else labels)
     return TFRecords(files, of_file, starts, sizes), labels
@@ -156,8 +159,11 @@ def _find_files(paths):
     return files
 
 
-def _scan(number, path, label):
-    """Return the file number, start, size and label of each record of a file."""
+def _scan(number, path, label, kinds):
+    """Return the file number, start, size and label of each record of a file.
+
+    Adds to `kinds` a text on the first label of each kind.
+    """
     # A list of Python integers would take five times the memory.
     starts, sizes, labels = array.array("q"), array.array("i"), []
     end = os.path.getsize(path)
@@ -180,10 +186,14 @@ def _scan(number, path, label):
             else:
                 record = stream.read(size)
                 stream.read(_FOOTER_BYTES)
-                labels.append(_read_label(record, label, path, len(labels)))
+                value = _read_label(record, label, path, len(labels))
+                if _kind(value) not in kinds:
+                    kinds[_kind(value)] = f"{value!r} in record {len(labels)} of {path!r}"
+                labels.append(value)
             position += _HEADER_BYTES + size + _FOOTER_BYTES
     of_file = np.full(len(starts), number, "int32")
-    return of_file, np.array(starts, "int64"), np.array(sizes, "int32"), _as_labels(labels, path)
+    labels = as_array("labels", labels)
+    return of_file, np.array(starts, "int64"), np.array(sizes, "int32"), labels
 
 
 def _read_label(record, label, path, number):
@@ -208,48 +218,28 @@ def _read_label(record, label, path, number):
     )
 
 
-def _as_labels(labels, path):
-    """Return the labels of records as an array; raise where NumPy would convert some of them."""
-    kinds = {kind: _kind(kind) for kind in map(type, labels)}
-    if len(set(kinds.values())) > 1 and {"string", "integer"} & set(kinds.values()):
-        expected = kinds[type(labels[0])]
-        other = next(i for i, one in enumerate(labels) if kinds[type(one)] != expected)
-        raise _several_types(
-            f"{labels[0]!r} in record 0 and {labels[other]!r} in record {other} of {path!r}"
+def _kind(label):
+    for name, types in (("string", str), ("integer", numbers.Integral), ("float", numbers.Real)):
+        if isinstance(label, types):
+            return name
+    return type(label).__name__
+
+
+def _join_labels(parts, kinds):
+    """Return the labels of all files as one array; raise where NumPy would convert some of them."""
+    if len(kinds) > 1 and {"string", "integer"} & set(kinds):
+        one, other, *_ = kinds.values()
+        raise ValueError(
+            f"The labels must be of one type. Received: {one} and {other}. Pass a function of the "
+            "record's bytes as `label` that converts them."
         )
-    labels = as_array("labels", labels)
+    labels = np.concatenate([part for part in parts if len(part)])
     if labels.ndim != 1:
         raise ValueError(
             "`label` must return one label for each record. Received: labels of shape "
-            f"{labels.shape} for the records of {path!r}"
+            f"{labels.shape}"
         )
     return labels
-
-
-def _kind(kind):
-    for name, types in (("string", str), ("integer", numbers.Integral), ("float", numbers.Real)):
-        if issubclass(kind, types):
-            return name
-    return kind.__name__
-
-
-def _join_labels(parts, files):
-    """Return the labels of all files as one array."""
-    parts = {file: part for file, part in zip(files, parts) if len(part)}
-    kinds = {part.dtype.kind: file for file, part in parts.items()}
-    if len(kinds) > 1:
-        one, other, *_ = kinds.values()
-        raise _several_types(
-            f"dtype {parts[one].dtype} in {one!r} and {parts[other].dtype} in {other!r}"
-        )
-    return np.concatenate(list(parts.values()))
-
-
-def _several_types(received):
-    return ValueError(
-        f"The labels must be of one type in all records. Received: {received}. Pass a function of "
-        "the record's bytes as `label` that converts them."
-    )
 
 
 def _not_tfrecord(path, position, header):
