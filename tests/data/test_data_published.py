@@ -19,7 +19,7 @@ def names(part, root):
 
 
 def test_cub(tmp_path):
-    """Lists in another order than the classes; the split for classification is not looked at."""
+    """The lists are not sorted by class."""
     root = tmp_path / "CUB_200_2011"
     rows = [
         (1, "101.Pelican/b.jpg", 101),
@@ -29,7 +29,7 @@ def test_cub(tmp_path):
     rows += [(4, "100.Gull/d.jpg", 100), (5, "001.Albatross/e.jpg", 1)]
     touch(root, *(f"images/{name}" for _, name, _ in rows))
     (root / "images.txt").write_text("".join(f"{i} {name}\n" for i, name, _ in rows))
-    # In reverse: the number of the image joins the two lists.
+    # In reverse order: the image numbers connect the two lists.
     text = "".join(f"{i} {species}\n" for i, _, species in reversed(rows))
     (root / "image_class_labels.txt").write_text(text)
     for where in (root, tmp_path):
@@ -59,13 +59,9 @@ def annotations(path, name_field, rows):
 
 @pytest.mark.parametrize("count", [1, 4])
 def test_cars_in_one_archive(count, tmp_path):
-    rows = [
-        ("car_ims/1.jpg", 98),
-        ("car_ims/2.jpg", 99),
-        ("car_ims/3.jpg", 1),
-        ("car_ims/4.jpg", 196),
+    rows = [(f"car_ims/{i}.jpg", model) for i, model in enumerate((98, 99, 1, 196), start=1)][
+        :count
     ]
-    rows = rows[:count]
     touch(tmp_path, *(name for name, _ in rows))
     annotations(tmp_path / "cars_annos.mat", "relative_im_path", rows)
     parts = datasets.read_cars_196(tmp_path)
@@ -181,24 +177,14 @@ class TestLfwPairs:
             datasets.read_lfw_pairs(self.write(tmp_path, text), tmp_path)
 
 
-@pytest.mark.parametrize(
-    "read",
-    [
-        datasets.read_cars_196,
-        datasets.read_cub_200_2011,
-        datasets.read_in_shop,
-        datasets.read_market_1501,
-        datasets.read_omniglot,
-        datasets.read_stanford_online_products,
-    ],
-)
-def test_a_wrong_folder_is_named(read, tmp_path):
+@pytest.mark.parametrize("name", sorted(set(datasets.__all__) - {"read_lfw_pairs"}))
+def test_a_wrong_folder_is_named(name, tmp_path):
     with pytest.raises(ValueError, match="must be the unpacked folder"):
-        read(tmp_path)
+        getattr(datasets, name)(tmp_path)
 
 
-def test_damaged_lists_say_which_line_or_image(tmp_path):
-    """No KeyError, no bare `int()`: the file, the place and what was found there."""
+def test_errors_of_damaged_lists_name_the_line_or_image(tmp_path):
+    """The error contains the file, the line and the text there."""
     root = tmp_path / "CUB_200_2011"
     touch(root, "images/a.jpg", "images/b.jpg")
     (root / "images.txt").write_text("1 a.jpg\n2 b.jpg\n")
@@ -239,8 +225,7 @@ def test_damaged_lists_say_which_line_or_image(tmp_path):
         datasets.read_cars_196(tmp_path)
 
 
-def test_lists_that_lost_or_repeat_images(tmp_path):
-    """Every case was read before, with images missing or a wrong label."""
+def test_lists_with_missing_or_repeated_images(tmp_path):
     birds = tmp_path / "CUB_200_2011"
     touch(birds, "images/a.jpg", "images/b.jpg")
     for images, species, words in (

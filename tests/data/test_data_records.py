@@ -157,12 +157,12 @@ def test_every_byte_of_a_file_damaged(tmp_path):
     """A damaged file raises ValueError or is read; it raises no other type."""
     whole = framed([example(label=f"k{i}", id=[1, 300]) for i in range(2)])
     path = tmp_path / "a.tfrecord"
-    for place in range(len(whole)):
+    for position in range(len(whole)):
         for damaged in (
-            whole[:place],
-            whole[:place] + whole[place + 1 :],
-            whole[:place] + bytes([whole[place] ^ 255]) + whole[place + 1 :],
-            whole[:place] + b"\xff" + whole[place + 1 :],
+            whole[:position],
+            whole[:position] + whole[position + 1 :],
+            whole[:position] + bytes([whole[position] ^ 255]) + whole[position + 1 :],
+            whole[:position] + b"\xff" + whole[position + 1 :],
         ):
             path.write_bytes(damaged)
             with contextlib.suppress(ValueError):
@@ -397,10 +397,10 @@ def test_jpeg_shape():
     assert shapes.pop("another size") == (53, 40, 3) and shapes.pop("turned") == (37, 53, 3)
     assert set(shapes.values()) == {(53, 37, 3)}
     whole = files["progressive"]
-    place = whole.index(b"\xff\xc2")
-    assert all(jpeg_shape(whole[:end]) is None for end in range(place + 9))
+    position = whole.index(b"\xff\xc2")
+    assert all(jpeg_shape(whole[:end]) is None for end in range(position + 9))
     twelve_bits = bytearray(whole)
-    twelve_bits[place + 4] = 12
+    twelve_bits[position + 4] = 12
     assert jpeg_shape(bytes(twelve_bits)) is None
 
 
