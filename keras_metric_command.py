@@ -145,106 +145,64 @@ def _parser():
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    def command(name, line, check, *examples, function=None):
+    def command(name, line, examples, check, function=None):
         made = commands.add_parser(
             name,
             help=line,
             description=line,
-            epilog="examples:\n" + "\n".join(f"  keras-metric {name}{e}" for e in examples),
+            epilog="\n".join(["examples:", *(f"  keras-metric {name}{e}" for e in examples)]),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         made.set_defaults(command=(name, function or name), check=check)
-        made.add_argument("--run", default=RUN, help=f"folder of the encoder (default: {RUN})")
-        made.add_argument(
-            "--skip-broken",
-            action="store_true",
-            help="omit unreadable images and class folders without images",
-        )
-        made.add_argument("--debug", action="store_true", help="show the traceback of an error")
-        return made.add_argument
+        add = made.add_argument
+        add("--run", default=RUN, help=f"folder of the encoder (default: {RUN})")
+        add("--skip-broken", action="store_true", help="omit unreadable images and empty classes")
+        add("--debug", action="store_true", help="show the traceback of an error")
+        return add
 
-    add = command(
-        "train",
-        "Train an encoder on a folder that has one folder of images for each class.",
-        _check_train,
-        " photos",
-        " photos --epochs 40 --loss ArcFaceLoss --run runs/arc",
-    )
+    line = "Train an encoder on a folder that has one folder of images for each class."
+    examples = (" photos", " photos --epochs 40 --loss ArcFaceLoss --run runs/arc")
+    add = command("train", line, examples, _check_train)
     add("folder", metavar="FOLDER", help="one folder of images for each class")
     add("--overwrite", action="store_true", help="replace the encoder in --run")
     add("--epochs", type=_count, default=20, help="default: 20")
     add("--steps", type=_count, help="batches per epoch (default: depends on the number of images)")
-    add(
-        "--image-size",
-        type=_count,
-        help="pixels of a side (default: as the images, at most 96)",
-    )
+    add("--image-size", type=_count, help="pixels of a side (default: as the images, <= 96)")
     add("--color", choices=("auto", "rgb", "grayscale"), default="auto")
-    add(
-        "--backbone",
-        default="small",
-        help=f"small (default), {', '.join(BACKBONES)}, or a .keras file with preprocessing inside",
-    )
+    names = f"small (default), {', '.join(BACKBONES)}, or a .keras file with preprocessing inside"
+    add("--backbone", default="small", help=names)
     add("--weights", default="none", help="none (default), imagenet (downloads), or a file")
     add("--embedding-dim", type=_count, default=128, help="default: 128")
     add("--loss", default="TripletLoss", help="a loss of keras_metric.losses (TripletLoss)")
     add("--learning-rate", type=_rate, help="default: 0.001; 0.0001 for a large backbone")
     add("--classes-per-batch", type=_count, help="default: 16, or all classes if fewer")
     add("--samples-per-class", type=_count, help="default: for about 64 images per batch")
-    add(
-        "--augment",
-        choices=("light", "none"),
-        default="light",
-        help="small shifts, rotations and zooms",
-    )
-    add(
-        "--flip",
-        action="store_true",
-        help="also flip horizontally; not for letters or digits",
-    )
-    add(
-        "--split",
-        choices=("auto", "classes", "images"),
-        default="auto",
-        help=f"hold out a quarter of the classes (auto: if there are at least {ENOUGH_CLASSES}) or "
-        "of the images of each",
-    )
+    add("--augment", choices=("light", "none"), default="light", help="small shifts, turns, zooms")
+    add("--flip", action="store_true", help="also flip horizontally; not for letters or digits")
+    how = f"a quarter of the classes (auto: if there are {ENOUGH_CLASSES} or more)"
+    split = f"hold out {how} or of the images of each"
+    add("--split", choices=("auto", "classes", "images"), default="auto", help=split)
     add("--seed", type=_seed, default=0, help="default: 0")
 
-    add = command(
-        "evaluate",
-        "Evaluate a trained encoder next to raw pixels and the untrained encoder.",
-        _check_evaluate,
-        "",
-        " other_photos --json",
-    )
+    line = "Evaluate a trained encoder next to raw pixels and the untrained encoder."
+    add = command("evaluate", line, ("", " other_photos --json"), _check_evaluate)
     add("folder", metavar="FOLDER", nargs="?", help="default: the images held out in training")
     add("--json", action="store_true", help="print JSON")
 
     line = "Enrol every image of a folder, so that `search` finds it."
-    add = command("index", line, _check_index, " photos")
+    add = command("index", line, (" photos",), _check_index)
     add("folder", metavar="FOLDER")
 
-    add = command(
-        "search",
-        "Print the enrolled images that are nearest to each given one.",
-        _check_search,
-        " new.jpg",
-        " a.png b.png -k 3 --json",
-        function="find",
-    )
+    line = "Print the enrolled images that are nearest to each given one."
+    examples = (" new.jpg", " a.png b.png -k 3 --json")
+    add = command("search", line, examples, _check_search, function="find")
     add("image", metavar="IMAGE", nargs="+")
     add("-k", type=_count, default=5, help="neighbours to show (default: 5)")
     add("--json", action="store_true", help="print JSON")
     add("--picture", metavar="FILE", help="plot each IMAGE and its neighbours in a .png file")
 
-    add = command(
-        "project",
-        "Plot the embeddings of a folder, and write them for TensorBoard's projector.",
-        _check_project,
-        " photos",
-        " photos --method tsne",
-    )
+    line = "Plot the embeddings of a folder, and write them for TensorBoard's projector."
+    add = command("project", line, (" photos", " photos --method tsne"), _check_project)
     add("folder", metavar="FOLDER")
     add("--method", choices=("pca", "tsne", "umap"), default="pca", help="projection of the plot")
     add("--max-points", type=_count, default=5000, help="default: 5000")
@@ -260,29 +218,23 @@ def _check_train(chosen):
     if os.path.exists(chosen.run) and not os.path.isdir(chosen.run):
         raise ValueError(f"--run must be a folder. Received: {chosen.run}, which is a file.")
     if os.path.exists(os.path.join(chosen.run, "encoder.keras")) and not chosen.overwrite:
-        raise ValueError(
-            f"{chosen.run} contains an encoder already: add --overwrite, or choose another --run."
-        )
+        raise ValueError(f"{chosen.run} has an encoder: add --overwrite, or choose another --run.")
     if chosen.loss not in LOSSES:
         raise ValueError(f"--loss must be one of {', '.join(LOSSES)}. Received: {chosen.loss}")
-    own = chosen.backbone.endswith(".keras")
-    if chosen.backbone not in ("small", *BACKBONES) and not own:
-        raise ValueError(
-            f"--backbone must be small, {', '.join(BACKBONES)} or a .keras file. "
-            f"Received: {chosen.backbone}"
-        )
-    if own and not os.path.exists(chosen.backbone):
+    is_file = chosen.backbone.endswith(".keras")
+    if chosen.backbone not in ("small", *BACKBONES) and not is_file:
+        names = f"small, {', '.join(BACKBONES)} or a .keras file"
+        raise ValueError(f"--backbone must be {names}. Received: {chosen.backbone}")
+    if is_file and not os.path.exists(chosen.backbone):
         raise ValueError(f"--backbone {chosen.backbone}: there is no such file.")
     if chosen.weights != "none":
         if chosen.backbone == "small":
             raise ValueError("--weights needs a --backbone other than small, which has none.")
-        if own:
+        if is_file:
             raise ValueError("--weights needs a named --backbone; a .keras file contains weights.")
         if chosen.weights != "imagenet" and not os.path.isfile(chosen.weights):
-            raise ValueError(
-                "--weights must be none, imagenet or a file. Received: "
-                f"{chosen.weights}, which is not a file."
-            )
+            expected = "--weights must be none, imagenet or a file"
+            raise ValueError(f"{expected}. Received: {chosen.weights}, which is not a file.")
     if chosen.backbone in BACKBONES and chosen.color == "grayscale":
         raise ValueError(f"{chosen.backbone} needs RGB images: remove --color grayscale.")
 
@@ -307,38 +259,28 @@ def _check_search(chosen):
         more = f" and {len(missing) - 10:,} more" if len(missing) > 10 else ""
         named = ", ".join(missing[:10])
         raise ValueError(f"IMAGE must be the path of an image file. Not found: {named}{more}.")
-    picture = chosen.picture or "neighbors.png"
-    if not (picture.endswith(".png") and os.path.isdir(os.path.dirname(picture) or ".")):
-        raise ValueError(
-            f"--picture must be a .png file in a folder that exists. Received: {picture}"
-        )
+    path = chosen.picture or "neighbors.png"
+    if not (path.endswith(".png") and os.path.isdir(os.path.dirname(path) or ".")):
+        raise ValueError(f"--picture must be a .png file in an existing folder. Received: {path}")
 
 
 def _check_project(chosen):
     _check_run(chosen.run)
     _check_folder(chosen.folder)
     if chosen.method == "umap" and importlib.util.find_spec("umap") is None:
-        raise ValueError(
-            "--method umap needs the package umap-learn: pip install umap-learn, or pass "
-            "--method tsne."
-        )
+        raise ValueError("--method umap needs: pip install umap-learn. Or pass --method tsne.")
 
 
 def _check_run(run):
     if not all(os.path.exists(os.path.join(run, name)) for name in ("encoder.keras", "run.json")):
-        raise ValueError(
-            f"There is no trained encoder in {run}: run keras-metric train FOLDER first, or pass "
-            "its folder as --run."
-        )
+        way_out = "run keras-metric train FOLDER first, or pass its folder as --run"
+        raise ValueError(f"There is no trained encoder in {run}: {way_out}.")
 
 
 def _check_folder(folder, needs_classes=None):
     if not os.path.isdir(folder):
-        is_file = os.path.exists(folder)
-        raise ValueError(
-            f"FOLDER must be a folder. Received: {folder}, which "
-            + ("is a file." if is_file else "does not exist.")
-        )
+        found = "is a file" if os.path.exists(folder) else "does not exist"
+        raise ValueError(f"FOLDER must be a folder. Received: {folder}, which {found}.")
     with os.scandir(folder) as entries:
         classes = any(entry.is_dir() and not entry.name.startswith(".") for entry in entries)
     if needs_classes and not classes:
@@ -349,13 +291,17 @@ def _check_folder(folder, needs_classes=None):
         )
 
 
-def _count(text):
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, received {text}")
-    if value >= 2**31:
-        raise argparse.ArgumentTypeError(f"must be at most 2147483647, received {text}")
-    return value
+def _whole_number(low, high):
+    def number(text):
+        value = int(text)
+        if value < low:
+            raise argparse.ArgumentTypeError(f"must be at least {low}, received {text}")
+        if value > high:
+            raise argparse.ArgumentTypeError(f"must be at most {high}, received {text}")
+        return value
+
+    number.__name__ = "whole number"  # argparse shows the name of the type
+    return number
 
 
 def _rate(text):
@@ -365,15 +311,8 @@ def _rate(text):
     return value
 
 
-def _seed(text):
-    value = int(text)
-    if not 0 <= value < 2**32:
-        raise argparse.ArgumentTypeError(f"must be from 0 to 4294967295, received {text}")
-    return value
-
-
-_rate.__name__, _seed.__name__ = "number", "whole number"
-_count.__name__ = "whole number"  # argparse shows the name of the type
+_rate.__name__ = "number"
+_count, _seed = _whole_number(1, 2**31 - 1), _whole_number(0, 2**32 - 1)
 
 
 if __name__ == "__main__":

@@ -40,24 +40,21 @@ _BARE_TUPLE = (
 def check_choice(name, value, choices):
     """Raise unless `value` is one of the strings `choices`."""
     if not isinstance(value, str) or value not in choices:
-        raise ValueError(
-            f"`{name}` must be one of {sorted(choices)}. Received: {name}={shown(value)}"
-        )
+        choices = sorted(choices)
+        raise ValueError(f"`{name}` must be one of {choices}. Received: {name}={shown(value)}")
 
 
 def check_number(name, value, *, above=None, at_least=None, at_most=None):
     """Raise unless `value` is a finite real number inside the given bounds."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"`{name}` must be a number. Received: {name}={shown(value)}")
-    bounds = []
-    if above is not None:
-        bounds.append((value > above, f"greater than {above}"))
-    if at_least is not None:
-        bounds.append((value >= at_least, f"at least {at_least}"))
-    if at_most is not None:
-        bounds.append((value <= at_most, f"at most {at_most}"))
-    if not _is_finite(value) or not all(holds for holds, _ in bounds):
-        expected = " and ".join(text for _, text in bounds) or "finite"
+    bounds = {
+        f"greater than {above}": above is None or value > above,
+        f"at least {at_least}": at_least is None or value >= at_least,
+        f"at most {at_most}": at_most is None or value <= at_most,
+    }
+    if not _is_finite(value) or not all(bounds.values()):
+        expected = " and ".join(text for text in bounds if "None" not in text) or "finite"
         raise ValueError(f"`{name}` must be {expected}. Received: {name}={shown(value)}")
 
 
@@ -165,9 +162,8 @@ def as_tensor(name, value):
 def check_matrix(name, value):
     """Raise unless `value` has the rank and the dtype of `(batch, dim)` embeddings."""
     if len(value.shape) != 2 or value.shape[1] == 0:
-        raise ValueError(
-            f"`{name}` must have shape (batch, dim). Received: {name}.shape={tuple(value.shape)}"
-        )
+        shape = tuple(value.shape)
+        raise ValueError(f"`{name}` must have shape (batch, dim). Received: {name}.shape={shape}")
     check_floating(name, value)
 
 
@@ -462,8 +458,9 @@ def check_not_empty(name, values):
     for leaf in keras.tree.flatten(values):
         shape = getattr(leaf, "shape", None)
         if shape is not None and len(shape) and shape[0] == 0:
+            shape = tuple(shape)
             raise ValueError(
-                f"`{name}` must hold at least one item. Received: {name}.shape={tuple(shape)}"
+                f"`{name}` must hold at least one item. Received: {name}.shape={shape}"
             )
 
 

@@ -5,16 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_metric import evaluation
 from keras_metric.cli.listing import Listing, list_folder, read_listing
 from keras_metric.cli.messages import UserError, note, show
-from keras_metric.cli.retrieval_table import (
-    METRIC,
-    as_rows,
-    cosine_equivalent,
-    evaluate_retrieval,
-    say_table,
-)
+from keras_metric.cli.retrieval_table import METRIC, evaluate_vectors, show_table
 from keras_metric.cli.run_folder import trained, untrained
 
 
@@ -31,36 +24,23 @@ def evaluate(chosen):
         trained_on = set(settings["trained_on"])
         count = sum(str(Path(path).resolve()) in trained_on for path in listed.paths)
         if count:
-            note(
-                f"{count:,} of {len(listed.paths):,} images were trained on, which makes the "
-                "numbers too good."
-            )
-    images, listed = read_listing(
-        listed, settings["image_size"], settings["color"], chosen.skip_broken
-    )
+            total = len(listed.paths)
+            note(f"{count:,} of {total:,} images were trained on: the numbers are too good.")
+    size, color = settings["image_size"], settings["color"]
+    images, listed = read_listing(listed, size, color, chosen.skip_broken)
     labels = listed.labels
     counts = np.bincount(labels)
     if len(counts) < 2 or counts.max() < 2:
         raise UserError("evaluate needs images of two classes, and two images of one of them.")
-    rows = {"raw pixels": as_rows(images)}
+    rows = {"raw pixels": images}
     before = untrained(chosen.run)
     if before is not None:
         rows["untrained encoder"] = before.predict(images, verbose=0)
     rows["trained encoder"] = encoder.predict(images, verbose=0)
-    numbers = {
-        row: evaluate_retrieval(vectors, labels) | _verification(vectors, labels)
-        for row, vectors in rows.items()
-    }
+    numbers = {row: evaluate_vectors(vectors, labels, True) for row, vectors in rows.items()}
     if chosen.json:
         named = {row: {"metric": METRIC} | found for row, found in numbers.items()}
         show(json.dumps(named, indent=1))
     else:
         show(listed.text())
-        say_table(numbers)
-
-
-def _verification(vectors, labels):
-    vectors, metric = cosine_equivalent(vectors)
-    distances, same = evaluation.pair_distances(vectors, labels, metric=metric)
-    found = evaluation.verification_metrics(distances, same)
-    return {name: found[name] for name in ("auc", "eer")}
+        show_table(numbers)

@@ -14,9 +14,8 @@ def project(chosen):
     """Plot the embeddings of a folder, and write them for TensorBoard's projector."""
     encoder, settings = trained(chosen.run)
     listed = list_folder(chosen.folder, chosen.run, flat=True)
-    images, listed = read_listing(
-        listed, settings["image_size"], settings["color"], chosen.skip_broken
-    )
+    size, color = settings["image_size"], settings["color"]
+    images, listed = read_listing(listed, size, color, chosen.skip_broken)
     embeddings = encoder.predict(images, verbose=0)
     run = Path(chosen.run)
     shared = {"class_names": listed.names, "max_points": chosen.max_points}

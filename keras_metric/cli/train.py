@@ -13,7 +13,7 @@ import numpy as np
 from keras_metric import callbacks, data, losses, viz
 from keras_metric.cli.listing import list_folder, read_listing, usual_color, usual_size
 from keras_metric.cli.messages import UserError, note, show
-from keras_metric.cli.retrieval_table import METRIC, evaluate_retrieval, say_table
+from keras_metric.cli.retrieval_table import METRIC, evaluate_vectors, show_table
 from keras_metric.cli.run_folder import NEW, check_input, load_model, locked
 from keras_metric.models import EmbeddingModel
 from keras_metric.models.card import model_card
@@ -75,11 +75,11 @@ def _train(chosen, listed):
         )
 
     numbers = {
-        "raw pixels": evaluate_retrieval(x_held, y_held),
-        "untrained encoder": evaluate_retrieval(before, y_held),
-        "trained encoder": evaluate_retrieval(after, y_held),
+        "raw pixels": evaluate_vectors(x_held, y_held),
+        "untrained encoder": evaluate_vectors(before, y_held),
+        "trained encoder": evaluate_vectors(after, y_held),
     }
-    say_table(numbers)
+    show_table(numbers)
     settings = {
         "folder": str(Path(chosen.folder).resolve()),
         "image_size": size,

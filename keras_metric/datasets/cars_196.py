@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_metric.datasets.image_set import find_folder, image_set
+from keras_metric.datasets.image_set import find_folder, split_images
 
 
 def read_cars_196(root):
@@ -43,11 +43,7 @@ def read_cars_196(root):
         names, labels = _read_two_parts(folder)
     else:
         names, labels = _read_annotations(folder / "cars_annos.mat", "relative_im_path")
-    names, labels = np.array(names), np.array(labels)
-    return {
-        part: image_set(folder, names[rows], labels[rows])
-        for part, rows in {"train": labels < 98, "test": labels >= 98}.items()
-    }
+    return split_images(folder, names, labels, 98)
 
 
 def _read_two_parts(folder):

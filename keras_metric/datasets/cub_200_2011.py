@@ -1,8 +1,6 @@
 """CUB-200-2011: birds."""
 
-import numpy as np
-
-from keras_metric.datasets.image_set import find_folder, image_set, read_rows
+from keras_metric.datasets.image_set import find_folder, read_rows, split_images
 
 
 def read_cub_200_2011(root):
@@ -47,11 +45,8 @@ def read_cub_200_2011(root):
             "images.txt and image_class_labels.txt must number the same images. Received: image "
             f"{other!r} in only one of them, in {str(folder)!r}"
         )
-    labels = np.array([species[number] - 1 for number in names])
-    return {
-        part: image_set(folder / "images", np.array(list(names.values()))[rows], labels[rows])
-        for part, rows in {"train": labels < 100, "test": labels >= 100}.items()
-    }
+    labels = [species[number] - 1 for number in names]
+    return split_images(folder / "images", list(names.values()), labels, 100)
 
 
 def _read_numbered(path, integers=()):

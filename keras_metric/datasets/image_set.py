@@ -44,6 +44,13 @@ def image_set(folder, names, labels, groups=None):
     return ImageSet(paths, _int32("labels", labels), groups)
 
 
+def split_images(folder, names, labels, first_test_class):
+    """Return "train", images of classes below `first_test_class`, and "test", the others."""
+    names, labels = np.array(names), np.array(labels)
+    parts = {"train": labels < first_test_class, "test": labels >= first_test_class}
+    return {part: image_set(folder, names[rows], labels[rows]) for part, rows in parts.items()}
+
+
 def _int32(what, values):
     for value in (min(values), max(values)) if len(values) else ():
         if not 0 <= value <= _LARGEST:

@@ -35,7 +35,6 @@ class CrossBatchMemory(keras.layers.Layer):
         name: name of the layer.
 
     Raises:
-        TypeError: for an argument of another type.
         ValueError: for a number out of its range.
 
     Example:

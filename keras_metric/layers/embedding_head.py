@@ -51,7 +51,6 @@ class EmbeddingHead(keras.layers.Layer):
         Tensor of shape `(batch, embedding_dim)`, or `(batch, features)` without a linear layer.
 
     Raises:
-        TypeError: for an argument of another type.
         ValueError: for a number or name out of range, or inputs of another rank than 2 to 5.
 
     Example:

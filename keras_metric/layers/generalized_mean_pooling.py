@@ -42,7 +42,6 @@ class GeneralizedMeanPooling(keras.layers.Layer):
         Tensor `(batch, features)`; zeros for a sequence without unmasked steps.
 
     Raises:
-        TypeError: for an argument of another type.
         ValueError: for a number out of range, or inputs of another rank than 3 to 5.
 
     Example:

@@ -38,7 +38,6 @@ class Mahalanobis(keras.layers.Layer):
         Tensor `(..., rank)`.
 
     Raises:
-        TypeError: for an argument of another type.
         ValueError: for a rank below 1.
 
     Example:

@@ -323,7 +323,7 @@ def test_load_reads_a_repeated_row_once_and_errors_name_the_item():
         ({"power": -1}, "`power` must be at least 0"),
         ({"seed": -1}, "`seed` must be at least 0"),
         ({"batches_per_epoch": 0}, "`batches_per_epoch` must be at least 1"),
-        ({"views": 2}, "`views` must come with `augment`"),
+        ({"views": 2}, "`views` needs `augment`"),
         ({"view_layout": "branches"}, "views=2"),
         ({"x": np.array(["a.png"] * 20)}, "pass load="),
         ({"x": ["a.png"] * 20}, "pass load="),
@@ -332,11 +332,11 @@ def test_load_reads_a_repeated_row_once_and_errors_name_the_item():
         ({"augment": "flip"}, "`augment` must be a keras layer"),
         ({"augment": {"image": abs}}, "must name parts of x"),
         ({"augment": lambda x: x[:0]}, "one row for each row"),
-        ({"augment": lambda x: None}, "must return the augmented batch.*returned None"),
+        ({"augment": lambda x: None}, "must return the augmented batch. Received: None"),
         ({"augment": np.abs, "use_multiprocessing": True}, "in threads"),
         ({"seed": 2**64}, "`seed` must be below 2"),
         ({"y": np.array([[1], [1, 2]] * 10, dtype=object)}, "`y` must hold one label.*'list'"),
-        ({"x": rows(20).tolist()}, r"A list of rows becomes an array by np.array\(x\)"),
+        ({"x": rows(20).tolist()}, r"Convert lists: np.array\(x\)"),
     ],
 )
 def test_errors(changes, message):
@@ -354,7 +354,7 @@ def test_errors(changes, message):
 @pytest.mark.parametrize(
     ("load", "message"),
     [
-        (lambda item: None, r"`load` failed on x\[.*array of numbers.*returned None"),
+        (lambda item: None, r"`load` failed on x\[.*must return an array.*Received: None"),
         (lambda item: {str(item): 1.0}, "same structure for each item.*a dict of"),
         (lambda item: (1.0,) * item, "same structure for each item.*a tuple of"),
         (np.zeros, "arrays of one shape.*Resize or pad inside"),

@@ -190,7 +190,7 @@ def test_formats_and_pixels_can_be_limited():
         with pytest.raises(ValueError, match="`formats` must be one of .*'PNG'"):
             ImageLoader((4, 3), formats=formats)
     for file in (None, 3, bytearray(b"x")):
-        with pytest.raises(TypeError, match="from a path or from bytes"):
+        with pytest.raises(TypeError, match="must be a path or bytes"):
             ImageLoader((4, 3))(file)
     with pytest.raises(TypeError, match="`formats` must be None or a list"):
         ImageLoader((4, 3), formats="PNG")

@@ -86,7 +86,7 @@ def test_inputs_of_several_parts_and_loaded_items():
     [
         ({"batch_size": 23}, "22 rows, batch_size=23"),
         ({"views": 1}, "`views` must be at least 2"),
-        ({"augment": None}, "or all views are equal"),
+        ({"augment": None}, "must change the samples"),
         ({"y": np.arange(5)}, r"len\(x\)=22, len\(y\)=5"),
         ({"batch_size": 0}, "`batch_size` must be at least 1"),
     ],

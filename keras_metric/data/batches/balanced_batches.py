@@ -66,7 +66,6 @@ class BalancedBatches(RowBatches):
     crops each image independently. `RandomResizedCrop` of this module also scales.
 
     Raises:
-        TypeError: for an argument of another type.
         ValueError: fewer classes than `classes_per_batch`; `x` and `y` of different lengths;
             labels that are missing or one-hot; a class too small with `small_classes="error"`.
 
@@ -122,9 +121,7 @@ class BalancedBatches(RowBatches):
         check_count("views", views)
         check_choice("view_layout", view_layout, ("rows", "branches"))
         if view_layout == "branches" and views != 2:
-            raise ValueError(
-                f'`view_layout="branches"` must come with views=2. Received: views={views}'
-            )
+            raise ValueError(f'view_layout="branches" needs views=2. Received: views={views}')
         index = ClassIndex(y, at_least=samples_per_class if small_classes == "drop" else 1)
         _check_classes(index, classes_per_batch, samples_per_class, small_classes, augment)
         if samples_per_class == 1 and views == 1:
@@ -134,9 +131,7 @@ class BalancedBatches(RowBatches):
                 stacklevel=2,
             )
         if views > 1 and augment is None:
-            raise ValueError(
-                f"`views` must come with `augment`, or all views are equal. Received: views={views}"
-            )
+            raise ValueError(f"`views` needs `augment`. Received: views={views}, augment=None")
         self.classes_per_batch = classes_per_batch
         self.samples_per_class = samples_per_class
         self.power = power

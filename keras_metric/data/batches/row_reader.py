@@ -112,9 +112,8 @@ def column_as_array(x):
 def _structure(item):
     if isinstance(item, dict):
         return f"a dict of {sorted(map(str, item))}"
-    return (
-        f"a {type(item).__name__} of {len(item)}" if isinstance(item, (list, tuple)) else "an array"
-    )
+    is_sequence = isinstance(item, (list, tuple))
+    return f"a {type(item).__name__} of {len(item)}" if is_sequence else "an array"
 
 
 def _shape(array):
@@ -124,19 +123,15 @@ def _shape(array):
 def _checked_result(part):
     array = as_array("load(item)", part)
     if array.dtype.kind == "O" and not all(isinstance(one, (str, bytes)) for one in array.flat):
-        raise TypeError(
-            f"it must return an array of numbers, or a structure of arrays, and returned {part!r}"
-        )
+        raise TypeError(f"it must return an array, or a structure of arrays. Received: {part!r}")
     return array
 
 
 def _checked_array(part):
     array = as_array("x", part)
     if array.ndim == 0:
-        raise ValueError(
-            f"`x` must have rows. Received: a part that is a single value, {part!r}. A list of "
-            "rows becomes an array by np.array(x)."
-        )
+        what = f"a part that is a single value, {part!r}"
+        raise ValueError(f"`x` must have rows. Received: {what}. Convert lists: np.array(x).")
     if not is_numeric(array):
         raise ValueError(
             f"`x` must hold numbers. Received: a part of dtype {array.dtype}. For file paths pass "

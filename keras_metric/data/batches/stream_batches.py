@@ -96,8 +96,8 @@ class StreamBatches(EpochBatches):
         super().__init__(batches_per_epoch, seed, **kwargs)
         if self.use_multiprocessing:
             raise ValueError(
-                "A stream cannot be read by several processes at once. Received: "
-                "use_multiprocessing=True. Use workers= only, which are threads."
+                "A stream cannot be read by several processes. Received: use_multiprocessing=True. "
+                "Use only workers=, which are threads."
             )
         check_function("load", load)
         check_augment(augment)

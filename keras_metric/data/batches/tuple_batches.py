@@ -33,7 +33,6 @@ class PairBatches(RowBatches):
         seed, load, augment, reshuffle, **kwargs: as in `BalancedBatches`.
 
     Raises:
-        TypeError: for an argument of another type.
         ValueError: `batch_size` does not fit `ratio`; fewer than two classes; no class of two.
 
     Example:
@@ -105,7 +104,6 @@ class TripletBatches(RowBatches):
         seed, load, augment, reshuffle, **kwargs: as in `BalancedBatches`.
 
     Raises:
-        TypeError: for an argument of another type.
         ValueError: fewer than two classes; no class of two samples.
 
     Example:
@@ -168,7 +166,6 @@ class QuadrupletBatches(RowBatches):
         seed, load, augment, reshuffle, **kwargs: as in `BalancedBatches`.
 
     Raises:
-        TypeError: for an argument of another type.
         ValueError: fewer than three classes (two with two anchors); no class large enough.
 
     Example:

@@ -38,7 +38,6 @@ class ViewBatches(RowBatches):
         seed, load, reshuffle, **kwargs: as in `BalancedBatches`.
 
     Raises:
-        TypeError: for an argument of another type.
         ValueError: fewer rows than `batch_size`, fewer than two views, no `augment`, or `x` and
             `y` of different lengths.
 
@@ -72,9 +71,7 @@ class ViewBatches(RowBatches):
         check_count("batch_size", batch_size)
         check_count("views", views, at_least=2)
         if augment is None:
-            raise ValueError(
-                "`augment` must change the samples, or all views are equal. Received: augment=None"
-            )
+            raise ValueError("`augment` must change the samples. Received: augment=None")
         rows = len(RowReader(x, load))
         if rows < batch_size:
             raise ValueError(

@@ -76,10 +76,7 @@ class Augmentation:
 def _returned(part):
     array = ops.convert_to_numpy(part)
     if array.ndim == 0:
-        raise ValueError(
-            "`augment` must return the augmented batch. Received: a function or layer that "
-            f"returned {part!r}"
-        )
+        raise ValueError(f"`augment` must return the augmented batch. Received: {part!r}")
     return array
 
 

@@ -44,7 +44,6 @@ class ImageLoader:
         `keras.config.image_data_format()`.
 
     Raises:
-        TypeError: an argument of another type.
         ValueError: an unknown name; when called, a file that cannot be read as an image, which
             the message names. A batch requires all of its items: omit unreadable files before
             training, by `image_paths(path, on_error="skip")`. `read(paths, on_error="skip")` omits
@@ -71,9 +70,7 @@ class ImageLoader:
         max_pixels=None,
     ):
         if not isinstance(image_size, (tuple, list)) or len(image_size) != 2:
-            raise ValueError(
-                f"`image_size` must be (height, width). Received: image_size={image_size!r}"
-            )
+            raise ValueError(f"`image_size` must be (height, width). Received: {image_size!r}")
         for side in image_size:
             check_count("image_size", side)
         check_choice("color_mode", color_mode, ("rgb", "grayscale", "rgba"))

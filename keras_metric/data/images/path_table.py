@@ -47,9 +47,7 @@ def path_table(path, path_column="path", label_column="label", root=None):
         as_path("root", root)
     ending = path.suffix.lower()
     if ending not in _ENDINGS:
-        raise ValueError(
-            f"The name of a table must end in one of {list(_ENDINGS)}. Received: {str(path)!r}"
-        )
+        raise ValueError(f"A table must end in one of {list(_ENDINGS)}. Received: {str(path)!r}")
     if not path.is_file():
         raise ValueError(f"`path` must be a table. Received: no file {str(path)!r}")
     names = (path_column, label_column)

@@ -41,7 +41,6 @@ class RandomResizedCrop(keras.layers.Layer):
         float32 images of `height` and `width`.
 
     Raises:
-        TypeError: an argument of another type.
         ValueError: a pair is not two numbers in rising order and in range.
 
     Example:

@@ -38,9 +38,7 @@ def read_image(file, color_mode, size=None, resample=None, crop=False, formats=N
             channel.
     """
     if not isinstance(file, (bytes, str, os.PathLike)):
-        raise TypeError(
-            f"An image is read from a path or from bytes. Received: {type(file).__name__}"
-        )
+        raise TypeError(f"An image must be a path or bytes. Received: {type(file).__name__}")
     source = io.BytesIO(file) if isinstance(file, bytes) else file
     try:
         with PIL.Image.open(source, formats=formats) as image:
