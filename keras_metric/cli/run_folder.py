@@ -46,10 +46,8 @@ def _lock(run):
         fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(folder)
-        raise UserError(
-            f"Another keras-metric train writes to {run}: wait until it ends, or choose another "
-            "--run."
-        ) from None
+        way_out = "wait until it ends, or choose another --run"
+        raise UserError(f"Another keras-metric train writes to {run}: {way_out}.") from None
     try:
         yield
     finally:
@@ -110,9 +108,7 @@ def _read_settings(path):
     for part, is_valid in checks.items():
         value = settings.get(part) if isinstance(settings, dict) else None
         if not is_valid(value):
-            raise UserError(
-                f"{str(path)!r} is damaged: {part}={str(value)[:60]}. Train again, or restore it."
-            )
+            raise UserError(f"{str(path)!r} is damaged: {part}={str(value)[:60]}. Restore it.")
     return settings
 
 

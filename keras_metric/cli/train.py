@@ -137,10 +137,8 @@ def _split(labels, names, how, seed):
         raise UserError(f"Training needs at least two classes; the folder has {len(names)}.")
     if how == "classes" or (how == "auto" and len(names) >= ENOUGH_CLASSES):
         if len(names) < 4:
-            raise UserError(
-                "--split classes needs two classes for training and two for evaluation; the folder "
-                f"has {len(names)}. Use --split images."
-            )
+            way_out = "Use --split images."
+            raise UserError(f"--split classes needs 4 classes; there are {len(names)}. {way_out}")
         kept, held = data.split_by_class(labels, test_size=max(0.25, 2 / len(names)), seed=seed)
         if np.bincount(labels[held]).max() < 2:
             raise UserError("Training needs held-out classes of two images or more.")

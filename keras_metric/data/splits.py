@@ -138,10 +138,7 @@ def _number_of_classes(name, size, num_classes):
         return int(size)
     check_number(name, size, above=0)
     if size >= 1:
-        raise ValueError(
-            f"`{name}` must be a fraction below 1 or an integer number of classes. "
-            f"Received: {name}={size!r}"
-        )
+        raise ValueError(f"`{name}` must be a fraction below 1 or an integer. Received: {size!r}")
     return max(1, round(size * num_classes))
 
 
@@ -161,10 +158,8 @@ def _connected(ids, groups):
     """Number the sets of classes that groups connect; returns one number for each class."""
     _, groups = number_labels(groups, name="groups", as_ids=False)
     if len(groups) != len(ids):
-        raise ValueError(
-            "`groups` must have one group for each row of `y`. Received: "
-            f"len(groups)={len(groups)}, len(y)={len(ids)}"
-        )
+        received = f"len(groups)={len(groups)}, len(y)={len(ids)}"
+        raise ValueError(f"`groups` must have one group for each row. Received: {received}")
     edges = np.unique(np.stack([ids, groups], axis=1), axis=0)
     lowest = np.arange(ids.max() + 1)
     while True:

@@ -54,7 +54,5 @@ def _read_numbered(path, integers=()):
     found = dict(rows)
     if len(found) < len(rows):
         repeated = next(n for i, (n, _) in enumerate(rows) if n in dict(rows[:i]))
-        raise ValueError(
-            f"Every image must be in {str(path)!r} once. Received: image {repeated!r} twice."
-        )
+        raise ValueError(f"{str(path)!r} must list an image once. Received: {repeated!r} twice.")
     return found

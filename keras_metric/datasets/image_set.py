@@ -30,9 +30,7 @@ def image_set(folder, names, labels, groups=None):
         parts = pathlib.PurePosixPath(str(name).replace("\\", "/"))
         outside = parts.is_absolute() or ".." in parts.parts or "\0" in name
         if outside or not parts.parts or ":" in parts.parts[0]:
-            raise ValueError(
-                f"The list of a data set must name files in its own folder. Received: {str(name)!r}"
-            )
+            raise ValueError(f"A list must name files in its own folder. Received: {str(name)!r}")
     paths = [os.path.join(folder, *name.split("/")) for name in names]
     missing = next((path for path in paths if not os.path.isfile(path)), None)
     if missing is not None:
@@ -107,9 +105,7 @@ def read_rows(path, columns, integers=(), skip=0):
 def check_images(found, path):
     """Raise if a list or a folder has no images."""
     if not found:
-        raise ValueError(
-            f"{str(path)!r} must have images. Received: none. Unpack the archive again."
-        )
+        raise ValueError(f"{str(path)!r} must have images. Received: none. Unpack it again.")
 
 
 def as_integer(word, path, number):

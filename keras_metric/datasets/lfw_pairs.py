@@ -70,11 +70,9 @@ def read_lfw_pairs(pairs_file, root):
             f"of each kind in a fold, or only the latter. Received: {' '.join(head)!r}"
         )
     num_folds, each = (int(number) for number in ([1, *head] if len(head) == 1 else head))
-    if len(lines) != 2 * num_folds * each:
-        raise ValueError(
-            f"{str(path)!r} must have {2 * num_folds * each} pairs according to its first line. "
-            f"Received: {len(lines)} lines after it."
-        )
+    count = 2 * num_folds * each
+    if len(lines) != count:
+        raise ValueError(f"{str(path)!r} must have {count} pairs. Received: {len(lines)} lines.")
     first, second, same = [], [], []
     for index, (number, words) in enumerate(lines):
         is_same = index % (2 * each) < each

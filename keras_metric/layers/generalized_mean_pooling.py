@@ -126,10 +126,7 @@ class GeneralizedMeanPooling(keras.layers.Layer):
 
     def _axes(self, rank):
         if rank not in (3, 4, 5):
-            raise ValueError(
-                "Expected a sequence (batch, steps, features) or a map of rank 4 or 5. "
-                f"Received: inputs of rank {rank}"
-            )
+            raise ValueError(f"`inputs` must have rank 3, 4 or 5. Received: rank {rank}")
         return tuple(range(2, rank) if self._features_first(rank) else range(1, rank - 1))
 
     def _features_first(self, rank):

@@ -78,9 +78,7 @@ class Mahalanobis(keras.layers.Layer):
     def matrix(self):
         """M, `(dim, dim)`."""
         if not self.built:
-            raise ValueError(
-                f"{self.name!r} has no matrix yet: call it, or `build((None, dim))`, first."
-            )
+            raise ValueError(f"{self.name!r} has no matrix yet: call it, or build((None, dim)).")
         factor = ops.convert_to_tensor(self.factor)
         return ops.matmul(factor, ops.transpose(factor))
 

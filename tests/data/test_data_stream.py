@@ -173,7 +173,7 @@ def test_streams_without_a_batch():
         ([(1.0, np.datetime64("NaT"))], ValueError, "must have a label"),
         ([(1.0, {"kind": 1})], TypeError, "that can be compared. Received: {'kind': 1}"),
         ([(1.0, b"\xff")], ValueError, "must be a string in UTF-8"),
-        (lambda: None, TypeError, "one that returned None"),
+        (lambda: None, TypeError, "must return an iterator.*None"),
     ],
 )
 def test_sources_that_are_refused(data, error, words):

@@ -229,7 +229,7 @@ def test_lists_with_missing_or_repeated_images(tmp_path):
     birds = tmp_path / "CUB_200_2011"
     touch(birds, "images/a.jpg", "images/b.jpg")
     for images, species, words in (
-        ("1 a.jpg\n1 b.jpg\n", "1 1\n", "image '1' twice"),
+        ("1 a.jpg\n1 b.jpg\n", "1 1\n", "Received: '1' twice"),
         ("", "", "must have images"),
         ("1 a.jpg\n", "1 0\n", "from 0 to 2147483647. Received: -1"),
         ("1 b.jpg\n", "1 1099511627776\n", "Received: 1099511627775"),

@@ -93,10 +93,8 @@ class RowBatches(EpochBatches):
         self._index = index
         self._reader = RowReader(x, load)
         if len(self._reader) != len(index.ids):
-            raise ValueError(
-                "`x` and `y` must have the same number of rows. Received: "
-                f"len(x)={len(self._reader)}, len(y)={len(index.ids)}"
-            )
+            received = f"len(x)={len(self._reader)}, len(y)={len(index.ids)}"
+            raise ValueError(f"`x` and `y` must have the same length. Received: {received}")
         self._augmentation = None
         if augment is not None:
             if self.use_multiprocessing:

@@ -19,10 +19,7 @@ class HardNeighbors:
     def __init__(self, index, rows, classes, fraction):
         check_number("fraction", fraction, above=0)
         if fraction >= 1:
-            raise ValueError(
-                "`fraction` must be below 1: hard neighbors are those of the classes that remain. "
-                f"Received: fraction={fraction}"
-            )
+            raise ValueError(f"`fraction` must be below 1. Received: fraction={fraction}")
         if (rows is None) == (classes is None):
             raise ValueError(
                 "Pass either `rows`, the hard rows of each row, or `classes`, the hard classes of "

@@ -170,16 +170,10 @@ class StreamBatches(EpochBatches):
         self._has_integers = is_integer
         if is_integer:
             if not _INT32.min <= label <= _INT32.max:
-                raise ValueError(
-                    f"Integer labels must fit 32 bits. Received: {label}. Yield a string: strings "
-                    "are numbered."
-                )
+                raise ValueError(f"Integers must fit 32 bits. Received: {label}. Yield str(label).")
             return label
         if label is None or not isinstance(label, (str, tuple)) and is_missing(label):
-            raise ValueError(
-                f"Each sample must have a label. Received: {label!r}. Omit such samples from the "
-                "source."
-            )
+            raise ValueError(f"A sample must have a label. Received: {label!r}. Omit the sample.")
         if label not in self._numbers:
             self._numbers[label] = len(self.classes)
             self.classes.append(label)
@@ -275,20 +269,15 @@ def _restartable(source):
 def _call_source(source):
     stream = source()
     if not hasattr(stream, "__iter__"):
-        raise TypeError(
-            "`source` must be a function that returns an iterator of pairs (item, label). "
-            f"Received: one that returned {stream!r}"
-        )
+        raise TypeError(f"`source` must return an iterator of pairs. Received: {stream!r}")
     return iter(stream)
 
 
 def _checked_pair(pair):
     if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-        length = f" of {len(pair)} parts." if isinstance(pair, (tuple, list)) else "."
-        raise ValueError(
-            "A stream must give single samples, pairs (item, label). Received: "
-            f"{type(pair).__name__}{length}"
-        )
+        length = f" of {len(pair)} parts" if isinstance(pair, (tuple, list)) else ""
+        received = f"{type(pair).__name__}{length}"
+        raise ValueError(f"A stream must yield pairs (item, label). Received: {received}.")
     return pair
 
 
@@ -313,8 +302,5 @@ def _plain_label(label):
                 "Decode it in the source."
             ) from None
     if not isinstance(label, collections.abc.Hashable):
-        raise TypeError(
-            "A label must be an integer, a string or another value that can be compared. Received: "
-            f"{label!r}"
-        )
+        raise TypeError(f"A label must be a value that can be compared. Received: {label!r}")
     return int(label) if isinstance(label, int) else label

@@ -238,19 +238,17 @@ class _AnchorSampler:
 
     def __init__(self, y, batch_size, min_classes=2, min_samples=2):
         self.index = index = ClassIndex(y)
-        if len(index.classes) < min_classes:
-            raise ValueError(
-                f"`y` must have at least {min_classes} classes. Received: {len(index.classes)}"
-            )
+        count = len(index.classes)
+        if count < min_classes:
+            raise ValueError(f"`y` must have at least {min_classes} classes. Received: {count}")
         self._batch_size = batch_size
         self._position = np.empty(len(index.ids), dtype="int64")
         self._position[index.rows] = np.arange(len(index.rows))
         self._anchors = index.rows[np.repeat(index.counts >= min_samples, index.counts)]
         if len(self._anchors) == 0:
             raise ValueError(
-                f"Some class must have at least {min_samples} samples, or no anchor has a positive."
-                f" Received: y with {len(index.classes)} classes of at most {index.counts.max()} "
-                "samples."
+                f"Some class in `y` must have at least {min_samples} samples, or no anchor has a "
+                f"positive. Received: {count} classes of at most {index.counts.max()} samples."
             )
         self.batches_per_round = -(-len(self._anchors) // batch_size)
 

@@ -90,7 +90,5 @@ def _parameters(function):
 def _check_names(augment, example):
     if not isinstance(example, dict) or not set(augment) <= set(example):
         parts = sorted(example) if isinstance(example, dict) else type(example).__name__
-        raise ValueError(
-            "`augment` as a dict must name parts of x. Received: "
-            f"augment for {sorted(augment)}, x={parts}"
-        )
+        received = f"augment for {sorted(augment)}, x={parts}"
+        raise ValueError(f"`augment` as a dict must name parts of x. Received: {received}")

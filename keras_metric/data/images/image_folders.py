@@ -146,10 +146,8 @@ def _find_classes(path, on_error):
         raise ValueError(f"`path` must be a folder. Received: path={str(path)!r}")
     classes = images_by_class(root)
     if not classes:
-        raise ValueError(
-            "`path` must contain one folder for each class. Received: "
-            f"path={str(path)!r} without folders"
-        )
+        received = f"path={str(path)!r} without folders"
+        raise ValueError(f"`path` must contain one folder for each class. Received: {received}")
     empty = [root / name for name, found in classes.items() if not found]
     if empty and on_error == "raise":
         raise ValueError(

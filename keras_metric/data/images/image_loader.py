@@ -85,10 +85,7 @@ class ImageLoader:
         if formats is not None and not (
             isinstance(formats, (list, tuple)) and all(isinstance(name, str) for name in formats)
         ):
-            raise TypeError(
-                '`formats` must be None or a list of format names, such as ["PNG", "JPEG"]. '
-                f"Received: formats={formats!r}"
-            )
+            raise TypeError(f"`formats` must be None or a list of names. Received: {formats!r}")
         if formats is not None:
             PIL.Image.init()
             for name in formats or [""]:
@@ -104,10 +101,7 @@ class ImageLoader:
         if isinstance(path, bytes):
             file = self._image_of(path)
         elif self.feature is not None:
-            raise TypeError(
-                f"With feature={self.feature!r} images come from the records of tfrecord_items, as "
-                f"bytes. Received: {path!r}"
-            )
+            raise TypeError(f"With feature={self.feature!r} pass bytes. Received: {path!r}")
         image = read_image(
             file,
             self.color_mode,

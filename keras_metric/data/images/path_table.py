@@ -141,9 +141,7 @@ def _check_columns(header, names, path):
 
 def _as_labels(labels, path):
     if isinstance(labels[0], (list, dict)):
-        raise ValueError(
-            f"A row must have one label. Received: {labels[0]!r} in row 1 of {str(path)!r}"
-        )
+        raise ValueError(f"A row must have one label. Received: {labels[0]!r} in {str(path)!r}")
     if not isinstance(labels[0], str):
         array = np.asarray(labels)
         # Integers outside the range of 64 bits become floats, which merges some of them.

@@ -144,10 +144,8 @@ def _find_files(paths):
         files = [paths] if os.path.isfile(paths) else sorted(glob.glob(paths, recursive=True))
         files = list(filter(os.path.isfile, files))
     elif isinstance(paths, bytes) or not isinstance(paths, collections.abc.Iterable):
-        raise TypeError(
-            "`paths` must be a path, a list of paths, or a pattern. Received: paths of type "
-            f"{type(paths).__name__}"
-        )
+        kind = type(paths).__name__
+        raise TypeError(f"`paths` must be a path, a list of paths, or a pattern. Received: {kind}")
     else:
         files = [str(as_path("paths", path)) for path in paths]
     missing = [path for path in files if not os.path.isfile(path)]
@@ -235,10 +233,8 @@ def _join_labels(parts, kinds):
         )
     labels = np.concatenate([part for part in parts if len(part)])
     if labels.ndim != 1:
-        raise ValueError(
-            "`label` must return one label for each record. Received: labels of shape "
-            f"{labels.shape}"
-        )
+        shape = labels.shape
+        raise ValueError(f"`label` must return one label for each record. Received: {shape}")
     return labels
 
 
@@ -262,10 +258,7 @@ def _checked_index(index, files):
     """Return the path of the index; raise if writing it would fail or replace another file."""
     path = as_path("index", index)
     if path.is_dir() or not path.parent.is_dir():
-        raise ValueError(
-            "`index` must be the path of a file, in a folder that exists. Received: "
-            f"index={str(path)!r}"
-        )
+        raise ValueError(f"`index` must be a file in a folder that exists. Received: {str(path)!r}")
     if path.exists() and (any(path.samefile(file) for file in files) or _is_other_file(path)):
         raise ValueError(
             "`index` must be a new file, or one that tfrecord_items wrote. Received: "
