@@ -6,6 +6,8 @@ import multiprocessing
 import os
 import pickle
 import struct
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import keras
@@ -71,6 +73,23 @@ def test_what_tensorflow_writes(tmp_path):
     assert (found["many"].dtype, found["size"].dtype) == ("int64", "float32")
     assert found.pop("size").tolist() == [0.5, float(np.float32(-3e20))] and found.pop("none") == []
     assert {name: list(part) for name, part in found.items()} == values
+
+
+def test_records_are_read_without_tensorflow(tmp_path):
+    pytest.importorskip("jax")
+    path = write(tmp_path / "a.tfrecord", [example(label=7)])
+    code = (
+        "import sys; sys.modules['tensorflow'] = None\n"
+        "from keras_metric.data import parse_example, tfrecord_items\n"
+        "items, labels = tfrecord_items(sys.argv[1])\n"
+        "print(labels.tolist(), parse_example(items[0])['label'].tolist())"
+    )
+    command, environment = (
+        [sys.executable, "-c", code, path],
+        {**os.environ, "KERAS_BACKEND": "jax"},
+    )
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "[7] [7]\n"
 
 
 def test_records_of_several_files(tmp_path):
