@@ -45,7 +45,7 @@ class StreamBatches(EpochBatches):
         source: returns a new iterator of pairs `(item, label)`, in the same order each time, when
             `iter` is called: a `tf.data.Dataset` or Grain data set of single samples (not batched,
             not reshuffled), a list; or a function without arguments that returns such an iterator.
-        classes_per_batch, samples_per_class: integers, P and K.
+        classes_per_batch, samples_per_class: integers; P classes with K samples each.
         batches_per_epoch: integer; the length of a stream is not known.
         buffer_size: integer, samples in the buffer, at least one batch. Default 10,000, which
             takes some ten megabytes for items that are paths or the bytes of image files.
