@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 
-# Run by a process of its own, so that a message that precedes a crash is not lost.
+# Run in a separate process, so that a message before a crash is not lost.
 _FILTER = r"""
 import re, signal, sys
 signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -26,10 +26,10 @@ for line in sys.stdin.buffer:
 def hide_tensorflow_startup_messages():
     """Hide the messages about the machine that TensorFlow writes to stderr when it is imported.
 
-    Its C++ libraries write them whatever TF_CPP_MIN_LOG_LEVEL is, since the logging of absl is not
-    initialised yet. They are dropped line by line during the import of TensorFlow, whenever that
-    happens: messages of the level INFO and the notice that precedes them. Errors, Python warnings
-    and all other lines appear. Set TF_CPP_MIN_LOG_LEVEL=0 to see everything.
+    Its C++ libraries write them for any TF_CPP_MIN_LOG_LEVEL, since the logging of absl is not
+    initialised yet. During the import of TensorFlow, messages of the level INFO and the notice
+    before them are removed line by line; errors, Python warnings and all other lines appear. Set
+    TF_CPP_MIN_LOG_LEVEL=0 to show everything.
     """
     if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "0":
         return
@@ -38,7 +38,7 @@ def hide_tensorflow_startup_messages():
 
 
 class _TensorFlowFinder(importlib.abc.MetaPathFinder):
-    """Finds TensorFlow as the other finders do, and filters stderr while it is executed."""
+    """Finds TensorFlow by the other finders, and filters stderr during its import."""
 
     searching = False
 
@@ -64,12 +64,12 @@ class _TensorFlowFinder(importlib.abc.MetaPathFinder):
 
 @contextlib.contextmanager
 def _filtered_stderr():
-    """Send file descriptor 2 through the filter."""
+    """Redirect file descriptor 2 through the filter."""
     command = [sys.executable, "-I", "-S", "-c", _FILTER]
     try:
         kept = os.dup(2)
         process = subprocess.Popen(command, stdin=subprocess.PIPE)
-    except OSError:  # no stderr, or no process can be started
+    except OSError:  # no stderr, or a process cannot be started
         yield
         return
     sys.stderr.flush()

@@ -1,16 +1,16 @@
-"""Batches from TFRecord files: JPEGs decoded in a second, and resident memory over an epoch.
+"""Batches from TFRecord files: decoded JPEGs per second, and resident memory over an epoch.
 
     python benchmarks/data.py
     python benchmarks/data.py --images 4000 --records 100000 --workers 2
 
 Images: JPEGs of 64 x 64 in four files, read as `BalancedBatches` of 32 x 4 with
-`load=ImageLoader((64, 64), feature="image")` by threads and by processes, as Keras does it in `fit`
-(processes are started anew for each epoch, and that counts). Beside them nothing but Pillow in one
-thread, on bytes in memory, and `tf.data` with TensorFlow's own decoder, which does not balance. The
-rounds of all are interleaved. Images a second are by the clock; microseconds of processor time an
-image hold on a busy machine as well.
+`load=ImageLoader((64, 64), feature="image")` by threads and by processes, as in `fit` (which starts
+processes for each epoch; included). For comparison: Pillow in one thread, on bytes
+in memory, and `tf.data` with TensorFlow's decoder, which does not balance. The rounds are
+interleaved. Images per second are wall-clock times; the CPU time per image is also valid on a busy
+machine.
 
-Memory: small records, batches of 64 x 4 over one epoch; the resident set is read 21 times.
+Memory: small records, batches of 64 x 4 over one epoch; resident memory is measured 21 times.
 """
 
 import argparse
@@ -38,12 +38,12 @@ GOAL = 5000
 
 
 def resident():
-    """Bytes of this process in memory."""
+    """Return the resident memory of this process in bytes."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def write_images(folder, count):
-    """Smooth pictures with some noise, about as long in JPEG as thumbnails of photographs."""
+    """Write smooth images with some noise; their JPEGs are as large as those of thumbnails."""
     import tensorflow as tf
     from PIL import Image
 
@@ -51,10 +51,10 @@ def write_images(folder, count):
     stock = []
     for _ in range(500):
         coarse = Image.fromarray(rng.integers(0, 256, (8, 8, 3), "uint8"))
-        picture = np.asarray(coarse.resize((SIDE, SIDE), Image.BICUBIC), "int16")
-        picture = np.clip(picture + rng.integers(-8, 9, picture.shape), 0, 255).astype("uint8")
+        image = np.asarray(coarse.resize((SIDE, SIDE), Image.BICUBIC), "int16")
+        image = np.clip(image + rng.integers(-8, 9, image.shape), 0, 255).astype("uint8")
         stream = io.BytesIO()
-        Image.fromarray(picture).save(stream, "JPEG", quality=90)
+        Image.fromarray(image).save(stream, "JPEG", quality=90)
         stock.append(stream.getvalue())
     for shard in range(SHARDS):
         with tf.io.TFRecordWriter(str(folder / f"images-{shard}.tfrecord")) as writer:
@@ -89,19 +89,19 @@ def example(tf, features):
 
 
 def timed(function):
-    """What a function returns, seconds by the clock, and seconds of the processor."""
-    clock, processor = time.perf_counter(), processor_time()
+    """Return the result of a function, its wall-clock seconds and its CPU seconds."""
+    clock, cpu = time.perf_counter(), cpu_time()
     result = function()
-    return result, time.perf_counter() - clock, processor_time() - processor
+    return result, time.perf_counter() - clock, cpu_time() - cpu
 
 
-def processor_time():
-    """Seconds of this process and of those that it has started and that have ended."""
+def cpu_time():
+    """Return the CPU seconds of this process and of its child processes that have ended."""
     return sum(os.times()[:4])
 
 
 def decode_balanced(folder, workers, rounds):
-    """Images, seconds and processor seconds of each round, in threads."""
+    """Return images, seconds and CPU seconds of each round, in threads."""
     batches = balanced(folder)
     with ThreadPool(workers) as pool:
 
@@ -113,7 +113,7 @@ def decode_balanced(folder, workers, rounds):
 
 
 def decode_in_processes(folder, workers, rounds):
-    """The same in processes, each with a copy of the batches."""
+    """Return the same for processes, each with a copy of the batches."""
     batches = balanced(folder)
 
     def epoch():
@@ -147,7 +147,7 @@ def _held(index):
 
 
 def decode_bare(folder, rounds):
-    """Nothing but Pillow, in one thread, on bytes in memory."""
+    """Return the same for Pillow in one thread, on bytes in memory."""
     from PIL import Image
 
     from keras_metric.data import parse_example, tfrecord_items
@@ -164,7 +164,7 @@ def decode_bare(folder, rounds):
 
 
 def decode_tensorflow(folder, rounds):
-    """tf.data: parse, decode and batch, on all cores; batches as they come."""
+    """Return the same for tf.data: parse, decode and batch on all cores, without balancing."""
     import tensorflow as tf
 
     features = {
@@ -187,7 +187,7 @@ def decode_tensorflow(folder, rounds):
 
 
 def memory(folder):
-    """Resident bytes before the files are opened, with their index, and over an epoch."""
+    """Return resident bytes before the files are opened, with their index, and over an epoch."""
     from keras_metric.data import BalancedBatches, parse_example, tfrecord_items
 
     start = resident()
@@ -198,30 +198,30 @@ def memory(folder):
 
     batches = BalancedBatches(items, labels, 64, 4, seed=0, load=load)
     batches[0]
-    opened, seen = resident(), []
-    places = np.linspace(0, len(batches) - 1, 21).astype(int).tolist()
-    _, epoch_seconds, _ = timed(lambda: _walk(batches, places, seen))
+    opened, resident_bytes = resident(), []
+    steps = np.linspace(0, len(batches) - 1, 21).astype(int).tolist()
+    _, epoch_seconds, _ = timed(lambda: _walk(batches, steps, resident_bytes))
     return {
         "records": len(items),
         "bytes": sum(path.stat().st_size for path in folder.glob("records-*.tfrecord")),
         "start": start,
         "opened": opened,
-        "seen": seen,
+        "resident": resident_bytes,
         "index_seconds": seconds,
         "epoch_seconds": epoch_seconds,
     }
 
 
-def _walk(batches, places, seen):
+def _walk(batches, steps, resident_bytes):
     for i in range(len(batches)):
         batches[i]
-        if i in places:
-            seen.append(resident())
+        if i in steps:
+            resident_bytes.append(resident())
     return len(batches)
 
 
 def work(arguments):
-    """One measurement, in a process of its own: prints what it found."""
+    """Run one measurement in a separate process and print the result."""
     folder = Path(arguments.folder)
     if arguments.work == "memory":
         found = memory(folder)
@@ -248,24 +248,24 @@ def measure(folder, what, rounds):
 
 def speed_table(found):
     lines = [
-        "| what | images a second | processor time an image, us |",
+        "| what | images per second | CPU time per image, us |",
         "| --- | ---: | ---: |",
     ]
     for name, rounds in found.items():
         rate = statistics.median(count / seconds for count, seconds, _ in rounds)
-        micro = statistics.median(1e6 * processor / count for count, _, processor in rounds)
+        micro = statistics.median(1e6 * cpu / count for count, _, cpu in rounds)
         lines.append(f"| {name} | {rate:,.0f} | {micro:.0f} |")
     return "\n".join(lines)
 
 
 def memory_table(found):
-    seen = np.array(found["seen"]) / 2**20
+    values = np.array(found["resident"]) / 2**20
     parts = [
         ("before the files are opened", found["start"] / 2**20),
         ("with index, labels and plan of the first epoch", found["opened"] / 2**20),
-        ("over the epoch, least", seen.min()),
-        ("over the epoch, most", seen.max()),
-        ("at its end", seen[-1]),
+        ("minimum over the epoch", values.min()),
+        ("maximum over the epoch", values.max()),
+        ("at its end", values[-1]),
     ]
     lines = ["| resident memory | MB |", "| --- | ---: |"]
     return "\n".join(lines + [f"| {name} | {value:,.1f} |" for name, value in parts])
@@ -293,7 +293,7 @@ def main():
         for workers in arguments.workers:
             for kind in ("threads", "processes"):
                 contenders[f"{kind}-{workers}"] = f"BalancedBatches, {workers} {kind}"
-        contenders |= {"pillow": "Pillow alone, one thread", "tf.data": "tf.data"}
+        contenders |= {"pillow": "Pillow, 1 thread", "tf.data": "tf.data"}
         found = {title: [] for title in contenders.values()}
         for _ in range(arguments.rounds):
             for what, title in contenders.items():
@@ -306,7 +306,7 @@ def main():
         "# Batches from TFRecord files",
         f"JPEGs of 64 x 64, {size:,.0f} bytes each, {arguments.images:,} in {SHARDS} files; "
         f"`BalancedBatches` of 32 x 4, median of {arguments.rounds} x {EPOCHS} epochs. "
-        f"Goal: {GOAL:,} a second on two cores. {machine()}. Load of the machine before the start: "
+        f"Goal: {GOAL:,} per second on two cores. {machine()}. Load before the start: "
         f"{load:.1f}.",
         speed_table(found),
         f"One epoch of {kept['records']:,} records, {kept['bytes'] / 2**20:,.0f} MB of files. "

@@ -1,4 +1,4 @@
-"""Deep metric learning for Keras 3: models, losses, mining, batches, evaluation, pictures."""
+"""Deep metric learning for Keras 3: models, losses, mining, batches, evaluation, search, plots."""
 
 from keras_metric import (
     addons,

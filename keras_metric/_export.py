@@ -1,8 +1,8 @@
-"""How a class becomes part of the public, loadable API."""
+"""Registration of classes for saving and loading."""
 
 import keras
 
 
 def export(cls):
-    """Register `cls` with Keras as `keras_metric>Name`, so that saved files find it again."""
+    """Register `cls` with Keras as `keras_metric>Name`, for loading of saved files."""
     return keras.saving.register_keras_serializable(package="keras_metric")(cls)

@@ -1,4 +1,4 @@
-"""Checks of arguments: each raises with what was expected, what was received, and the way out."""
+"""Argument validation; every error states what was expected, what was received, and a way out."""
 
 import math
 import numbers
@@ -18,20 +18,20 @@ _SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxset = _SHORT.maxdict = 20
 
 
 def shown(value):
-    """`repr(value)` for an error message, shortened where it is long."""
+    """Return `repr(value)` for an error message, shortened if it is long."""
     try:
         text = _SHORT.repr(value)
     except ValueError:
-        # Python converts no integer of more than 4,300 digits to a string.
+        # Python does not convert integers of more than 4,300 digits to strings.
         return f"<{type(value).__name__} with a number of too many digits to print>"
     return text if len(text) <= 1000 else text[:1000] + "..."
 
 
-# Floats below these are exact whole numbers; larger ones may be several ids rounded to one.
+# Below these limits the whole numbers are exact; above, rounding may merge ids.
 _WHOLE_BELOW = {"float16": 2**11, "bfloat16": 2**8, "float32": 2**24, "float64": 2**24}
 
 _BARE_TUPLE = (
-    "If the data set yields (anchor, positive, negative), Keras reads such a bare 3-tuple as "
+    "If the data set yields (anchor, positive, negative), Keras interprets the bare 3-tuple as "
     "(x, y, sample_weight): yield ((anchor, positive, negative),) or a dict "
     '{"anchor": ..., "positive": ..., "negative": ...} instead.'
 )
@@ -40,32 +40,28 @@ _BARE_TUPLE = (
 def check_choice(name, value, choices):
     """Raise unless `value` is one of the strings `choices`."""
     if not isinstance(value, str) or value not in choices:
-        raise ValueError(
-            f"`{name}` must be one of {sorted(choices)}. Received: {name}={shown(value)}"
-        )
+        choices = sorted(choices)
+        raise ValueError(f"`{name}` must be one of {choices}. Received: {name}={shown(value)}")
 
 
 def check_number(name, value, *, above=None, at_least=None, at_most=None):
     """Raise unless `value` is a finite real number inside the given bounds."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"`{name}` must be a number. Received: {name}={shown(value)}")
-    bounds = []
-    if above is not None:
-        bounds.append((value > above, f"greater than {above}"))
-    if at_least is not None:
-        bounds.append((value >= at_least, f"at least {at_least}"))
-    if at_most is not None:
-        bounds.append((value <= at_most, f"at most {at_most}"))
-    if not _is_finite(value) or not all(holds for holds, _ in bounds):
-        wanted = " and ".join(text for _, text in bounds) or "finite"
-        raise ValueError(f"`{name}` must be {wanted}. Received: {name}={shown(value)}")
+    bounds = {
+        f"greater than {above}": above is None or value > above,
+        f"at least {at_least}": at_least is None or value >= at_least,
+        f"at most {at_most}": at_most is None or value <= at_most,
+    }
+    if not _is_finite(value) or not all(bounds.values()):
+        expected = " and ".join(text for text in bounds if "None" not in text) or "finite"
+        raise ValueError(f"`{name}` must be {expected}. Received: {name}={shown(value)}")
 
 
 def _is_finite(value):
     try:
         return math.isfinite(value)
-    except OverflowError:
-        # An integer that no float can hold.
+    except OverflowError:  # an integer outside the range of floats
         return False
 
 
@@ -84,7 +80,7 @@ def check_flag(name, value):
 
 
 def check_seed(name, value, *, at_least=-math.inf):
-    """Raise unless `value` is None or an integer; NumPy's generators want one of at least 0."""
+    """Raise unless `value` is None or an integer; NumPy's generators require at least 0."""
     if value is not None:
         check_count(name, value, at_least=at_least)
 
@@ -100,11 +96,11 @@ def as_array(name, value):
     if isinstance(value, np.ndarray):
         if np.ma.is_masked(value):
             raise ValueError(
-                f"`{name}` must have a value in every place. Received: a masked array with "
-                f"{np.ma.count_masked(value)} masked entries. Leave their rows out, or fill them "
-                "by its method filled(value)."
+                f"`{name}` must have no masked entries. Received: a masked array with "
+                f"{np.ma.count_masked(value)} masked entries. Omit their rows, or fill them with "
+                "its method filled(value)."
             )
-        # np.matrix, another subclass, multiplies matrices where an array multiplies elements.
+        # np.matrix, another subclass, redefines the operator *.
         return value if isinstance(value, np.memmap) else np.asarray(value)
     if ops.is_tensor(value):
         return ops.convert_to_numpy(value)
@@ -118,34 +114,34 @@ def as_array(name, value):
     except Exception as error:
         raise ValueError(
             f"`{name}` must be an array, or a list of rows of one length. Received: {name} of "
-            f"type {type(value).__name__}, of which NumPy makes no array: {error}"
+            f"type {type(value).__name__}, which NumPy cannot convert: {error}"
         ) from error
 
 
 def as_path(name, value):
-    """Return `value` as a path that this system can look for."""
+    """Return `value` as a path that is valid on this system."""
     if not isinstance(value, (str, os.PathLike)):
         raise TypeError(f"`{name}` must be a path. Received: {name} of type {type(value).__name__}")
     path = Path(value)
     try:
         path.exists()
         if "\0" in str(path):
-            raise ValueError("it holds a null character")
+            raise ValueError("it contains a null character")
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"`{name}` must be a path that this system can have. Received: "
+            f"`{name}` must be a path that is valid on this system. Received: "
             f"{name}={shown(str(value))}: {shown(str(error))[1:-1]}"
         ) from error
     return path
 
 
 def is_numeric(array):
-    """Whether a NumPy array holds real numbers; those of 8 and 16 bits that NumPy lacks count."""
+    """Whether a NumPy array holds real numbers, including bfloat16 and float8 of ml_dtypes."""
     return array.dtype.kind in "biuf" or array.dtype.name.startswith(("bfloat", "float8"))
 
 
 def as_tensor(name, value):
-    """Return `value` as a tensor of numbers; Keras's and TensorFlow's own errors name nothing."""
+    """Return `value` as a tensor of numbers, or raise an error that names the argument."""
     if ops.is_tensor(value) or isinstance(value, (keras.KerasTensor, keras.Variable)):
         return ops.convert_to_tensor(value)
     listed = isinstance(value, (list, tuple))
@@ -159,23 +155,22 @@ def as_tensor(name, value):
         )
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
-    # Python's own numbers have no width: Keras gives them that of floatx.
+    # Keras converts Python numbers, which have no dtype, to floatx.
     return ops.convert_to_tensor(value if listed and array.size else array)
 
 
 def check_matrix(name, value):
     """Raise unless `value` has the rank and the dtype of `(batch, dim)` embeddings."""
     if len(value.shape) != 2 or value.shape[1] == 0:
-        raise ValueError(
-            f"`{name}` must have shape (batch, dim). Received: {name}.shape={tuple(value.shape)}"
-        )
+        shape = tuple(value.shape)
+        raise ValueError(f"`{name}` must have shape (batch, dim). Received: {name}.shape={shape}")
     check_floating(name, value)
 
 
 def check_one_input(shape):
-    """Raise unless a layer is built for one tensor that has an axis of features."""
-    sound = isinstance(shape, (tuple, list)) and len(shape) > 0
-    if not sound or any(isinstance(part, (tuple, list)) for part in shape):
+    """Raise unless a layer is built for one tensor with a features axis."""
+    is_shape = isinstance(shape, (tuple, list)) and len(shape) > 0
+    if not is_shape or any(isinstance(part, (tuple, list)) for part in shape):
         raise ValueError(
             "`inputs` must be one tensor (..., features), not a list of tensors, a number or None. "
             f"Received: inputs of the shape {shape}"
@@ -183,7 +178,7 @@ def check_one_input(shape):
 
 
 def check_one_each(labels, embeddings, labels_name, embeddings_name):
-    """Raise if two tensors are known to have another number of rows."""
+    """Raise if two tensors have different numbers of rows; None is unknown."""
     if None in (labels.shape[0], embeddings.shape[0]) or labels.shape[0] == embeddings.shape[0]:
         return
     raise ValueError(
@@ -193,7 +188,7 @@ def check_one_each(labels, embeddings, labels_name, embeddings_name):
 
 
 def check_one_label_each(labels, embeddings):
-    """Raise unless there are embeddings, and a label for each."""
+    """Raise unless there is at least one embedding, and one label for each."""
     rows = labels.shape[0], embeddings.shape[0]
     if None not in rows and rows[0] != rows[1] or 0 in rows:
         raise ValueError(
@@ -205,7 +200,7 @@ def check_one_label_each(labels, embeddings):
 def row_weights(sample_weight, batch=None):
     """Return `sample_weight` as a tensor of shape (), (batch,) or (batch, 1), or raise.
 
-    pytorch-metric-learning takes the output of a miner in this place.
+    pytorch-metric-learning takes the output of a miner as this argument.
     """
     several = isinstance(sample_weight, (list, tuple)) and any(
         len(getattr(part, "shape", ())) for part in sample_weight
@@ -223,27 +218,27 @@ def row_weights(sample_weight, batch=None):
     raise ValueError(
         "`sample_weight` must be one number for each anchor, shape (batch,) or (batch, 1). "
         f"Received: {received}. The call is loss(labels, embeddings, sample_weight). A loss takes "
-        "the miner itself and not its output: "
+        "a miner, not its output: "
         'losses.TripletLoss(mining=keras_metric.layers.TripletMiner("hard")).'
     )
 
 
 def check_not_swapped(y_true, y_pred):
-    """Raise if the labels of a loss look like embeddings, and its embeddings like labels."""
+    """Raise if the labels have the shape of embeddings and the embeddings that of labels."""
     if len(y_pred.shape) > 1 and y_pred.shape[1:] != (1,):
         return
     y_true = y_true if ops.is_tensor(y_true) else as_array("y_true", y_true)
     shape = tuple(y_true.shape)
     if len(shape) > 1 and shape[1:] != (1,) and _hot_kind(y_true) in ("other", "unknown"):
         raise ValueError(
-            "The call is loss(labels, embeddings), unlike that of pytorch-metric-learning. "
-            f"Received: y_true.shape={shape}, y_pred.shape={tuple(y_pred.shape)}, which look like "
+            "The call is loss(labels, embeddings); in pytorch-metric-learning it is reversed. "
+            f"Received: y_true.shape={shape}, y_pred.shape={tuple(y_pred.shape)}, the shapes of "
             "embeddings and labels: swap the two."
         )
 
 
 def check_floating(name, value):
-    """Raise unless the tensor `value` is of floating point."""
+    """Raise unless the dtype of the tensor `value` is floating point."""
     if not keras.backend.is_float_dtype(keras.backend.standardize_dtype(value.dtype)):
         raise ValueError(
             f"`{name}` must be floating point. Received: {name}.dtype={value.dtype}. "
@@ -253,16 +248,16 @@ def check_floating(name, value):
 
 def is_missing(value):
     """Whether a label of any type is NaN, NaT or pandas' NA."""
-    # NA answers every question with NA, and will not say whether that is true.
+    # Comparisons with NA return NA, whose truth value raises.
     return type(value).__name__ == "NAType" or bool(np.any(value != value))
 
 
 def class_ids(labels, name="labels", takes_multi_hot=False):
     """Return `labels` as an integer tensor of shape `(batch,)`; ids are compared as integers.
 
-    Accepts `(batch,)` or `(batch, 1)` of any integer dtype, and floats that are whole numbers small
-    enough for their dtype to be exact. Other floats, strings and booleans raise. A traced tensor
-    has no values yet: floats that are no class ids become -1 there, and `invalid_ids` counts them.
+    Accepts `(batch,)` or `(batch, 1)` of any integer dtype, and floats that are whole numbers in
+    the exact range of their dtype. Other floats, strings and booleans raise. Floats of a traced
+    tensor, whose values are unknown, become -1 if they are not ids; `invalid_ids` counts them.
 
     `takes_multi_hot`: whether the caller has the argument labels="multi_hot".
     """
@@ -279,8 +274,8 @@ def class_ids(labels, name="labels", takes_multi_hot=False):
         labels = ops.cast(ops.where(_are_whole(labels, dtype), labels, -1), "int32")
     if len(labels.shape) == 2:
         labels = ops.squeeze(labels, axis=1)
-    # Small and unsigned types are cast: a sort or a gather does not exist for all of them. Ids are
-    # only told apart, and uint32 still are where they wrap around; JAX has no wider type for them.
+    # Small and unsigned types are cast, since not all of them support sorting and gathering. uint32
+    # wraps around, which keeps ids distinct; JAX has no wider type.
     return ops.cast(labels, "int64" if dtype in ("int64", "uint64") else "int32")
 
 
@@ -293,7 +288,7 @@ def checked_ids(labels, name="labels", takes_multi_hot=False):
         _check_whole(name, labels, dtype)
     elif labels.dtype.kind not in "iu":
         raise _bad_ids(name, dtype)
-    # JAX truncates to 32 bits without a word, so what does not fit is refused here.
+    # JAX truncates to 32 bits without an error.
     elif labels.size and (labels.min() < _INT32.min or labels.max() > _INT32.max):
         raise ValueError(
             f"`{name}` must fit 32-bit integers. Received ids from {labels.min()} to "
@@ -304,25 +299,25 @@ def checked_ids(labels, name="labels", takes_multi_hot=False):
 
 
 def without_floats(name, labels, any_exact=False):
-    """Return NumPy labels of any kind; floats as integers, or raise if they are no class ids.
+    """Return NumPy labels with floats converted to integers; raise for floats that are not ids.
 
-    `any_exact`: whether other floats are returned as they are, unless ids may have been rounded.
+    `any_exact`: whether to return other floats unchanged, unless ids may have been rounded.
     """
     dtype = labels.dtype.name
     if dtype not in _WHOLE_BELOW:
         return labels
-    whole = _are_whole(labels, dtype, np).all()
+    are_whole = _are_whole(labels, dtype, np).all()
     rounded = dtype != "float64" and (np.abs(labels) >= _WHOLE_BELOW[dtype]).any()
-    if not whole and any_exact and not rounded:
+    if not are_whole and any_exact and not rounded:
         return labels
     _check_whole(name, labels, dtype)
     return labels.astype("int64")
 
 
 def invalid_ids(labels):
-    """Count the floats of a traced tensor that are no class ids, as a float32 scalar.
+    """Count the floats of a traced tensor that are not class ids, as a float32 scalar.
 
-    Returns None for labels that `class_ids` can check itself.
+    Returns None for labels with known values, which `class_ids` checks.
     """
     if not ops.is_tensor(labels):
         return None
@@ -333,13 +328,13 @@ def invalid_ids(labels):
 
 
 def nan_if_invalid(value, labels):
-    """Return `value`, or NaN if a traced tensor of labels has floats that are no class ids."""
+    """Return `value`, or NaN if a traced tensor of labels has floats that are not class ids."""
     number = invalid_ids(labels)
     return value if number is None else ops.where(ops.equal(number, 0), value, float("nan"))
 
 
 def _are_whole(values, dtype, xp=ops):
-    """Boolean tensor (array with `xp=np`): which floats are whole and exact in their dtype."""
+    """Return booleans: which floats are whole and exact in their dtype; `xp=np` for arrays."""
     return xp.logical_and(values == xp.floor(values), xp.abs(values) < _WHOLE_BELOW[dtype])
 
 
@@ -358,7 +353,7 @@ def _check_whole(name, values, dtype):
 
 
 def _values(tensor):
-    """The values of a tensor as a NumPy array, or None while it is traced."""
+    """Return the values of a tensor as a NumPy array, or None while it is traced."""
     try:
         return ops.convert_to_numpy(tensor)
     except Exception:  # Each backend raises its own type for a tensor without values.
@@ -366,7 +361,7 @@ def _values(tensor):
 
 
 def _one_hot_hint(name="labels"):
-    """Return the sentence on how one-hot labels become class ids."""
+    """Return a sentence that explains how to convert one-hot labels to class ids."""
     return (
         f"One-hot labels become ids by {name}.argmax(axis=-1). Data sets yield ids with "
         'label_mode="int" (image_dataset_from_directory) or class_mode="sparse" '
@@ -380,14 +375,14 @@ def rows_hint(labels, name="labels"):
     if kind == "one-hot":
         return " " + _one_hot_hint(name)
     if kind == "multi-hot":
-        return ' Only losses read several labels an item, those with labels="multi_hot".'
+        return ' Only losses with labels="multi_hot" accept several labels for an item.'
     return ""
 
 
 def _hot_kind(labels):
     """Return "one-hot" or "multi-hot" for rows of 0 and 1, "other", or "unknown" if no values."""
     values = labels if isinstance(labels, np.ndarray) else _values(labels)
-    # Keras tries a model of PyTorch on labels that are all 1.
+    # On PyTorch Keras builds a model with labels that are all 1.
     if values is None or (is_numeric(values) and (values == 1).all()):
         return "unknown"
     if values.ndim != 2 or not is_numeric(values) or not np.isin(values, (0, 1)).all():
@@ -406,7 +401,7 @@ def _check_one_id_each(name, labels, takes_multi_hot):
         hints.append(_one_hot_hint())
     if kind in ("multi-hot", "unknown"):
         loss = "give the loss" if takes_multi_hot else "use a loss that takes"
-        hints.append(f'For several labels an item (multi-hot rows) {loss} labels="multi_hot".')
+        hints.append(f'For several labels per item (multi-hot rows) {loss} labels="multi_hot".')
     if kind in ("other", "unknown"):
         if name == "y_true":
             hints.append("The call is loss(labels, embeddings).")
@@ -423,9 +418,8 @@ def multi_hot(labels, name="labels"):
     if values is not None and not (is_numeric(values) and np.isin(values, (0, 1)).all()):
         raise ValueError(
             f"`{name}` must be 0 or 1 for each class. Received: {name}.dtype={values.dtype}, "
-            f"shape {values.shape}. The call is loss(labels, embeddings). "
-            "Lists of ids become such rows by keras.layers.CategoryEncoding or "
-            "sklearn.preprocessing.MultiLabelBinarizer."
+            f"shape {values.shape}. The call is loss(labels, embeddings). Convert lists of ids by "
+            "keras.layers.CategoryEncoding or sklearn.preprocessing.MultiLabelBinarizer."
         )
     labels = ops.convert_to_tensor(labels if ops.is_tensor(labels) else values)
     if len(labels.shape) != 2:
@@ -445,9 +439,9 @@ def check_not_strings(name, labels):
 
 
 def check_arrays(name, values):
-    """Raise if there are plain Python numbers in a list, tuple or dict of `values`.
+    """Raise if a list, tuple or dict of `values` contains plain Python numbers.
 
-    Keras takes each item of a list for an input of its own, and on PyTorch fails on its shape.
+    Keras interprets each item of a list as a separate input, and fails on PyTorch.
     """
     if not isinstance(values, (list, tuple, dict)):
         return
@@ -455,27 +449,28 @@ def check_arrays(name, values):
         if isinstance(leaf, (int, float, complex)):
             raise TypeError(
                 f"`{name}` must be an array, or a structure of arrays. Received: {name} with the "
-                f"plain number {leaf!r} in it. Make an array of it: np.array({name})."
+                f"plain number {leaf!r} in it. Convert it: np.array({name})."
             )
 
 
 def check_not_empty(name, values):
-    """Raise if an array in a structure of arrays has no rows, on which Keras runs no batch."""
+    """Raise if an array in a structure of arrays has no rows."""
     for leaf in keras.tree.flatten(values):
         shape = getattr(leaf, "shape", None)
         if shape is not None and len(shape) and shape[0] == 0:
+            shape = tuple(shape)
             raise ValueError(
-                f"`{name}` must hold at least one item. Received: {name}.shape={tuple(shape)}"
+                f"`{name}` must hold at least one item. Received: {name}.shape={shape}"
             )
 
 
 def check_not_hdf5(filepath):
-    """Raise for a name of Keras's legacy format, which stores our models but cannot load them."""
+    """Raise for a file name of Keras's legacy format, which cannot load the models."""
     if str(filepath).endswith((".h5", ".hdf5")):
         raise ValueError(
             "Keras cannot load these models from its legacy HDF5 format. Received: "
-            f"filepath={str(filepath)!r}. Save to a file that ends in .keras, or the weights alone "
-            "by save_weights to one that ends in .weights.h5."
+            f"filepath={str(filepath)!r}. Save to a file that ends in .keras, or save only the "
+            "weights by save_weights to a file that ends in .weights.h5."
         )
 
 

@@ -49,7 +49,7 @@ SAME_ON_EVERY_BACKEND = {
     "test_browser.py": "a browser reads files",
     "test_cli.py": "the command line calls what is tested on each backend",
     "test_comparison.py": "counts lines; each script has a backend of its own",
-    "test_data_published.py": "reads lists and names of files",
+    "test_datasets.py": "reads lists and names of files",
     "test_data_split.py": "split_by_class and check_no_leak are NumPy",
     "test_retrieval.py": "evaluation counts in NumPy",
     "test_saved_indexes.py": "an index is NumPy and FAISS",

@@ -125,12 +125,12 @@ class HardExampleMining(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         self.history = {"epoch": [], "nearest": []}
-        if self.batches.steered and self._mined_with is not self.model:
-            self.batches.steer()  # by what another encoder confused
+        if self.batches.has_hard_neighbors and self._mined_with is not self.model:
+            self.batches.set_hard_neighbors()  # by what another encoder confused
 
     def on_epoch_begin(self, epoch, logs=None):
         # A run that was broken off and goes on has its weights again, and no table.
-        if epoch >= self.start and not self.batches.steered:
+        if epoch >= self.start and not self.batches.has_hard_neighbors:
             self._note(epoch)
 
     def on_epoch_end(self, epoch, logs=None):
@@ -171,12 +171,12 @@ class HardExampleMining(keras.callbacks.Callback):
             table = np.full((len(self.batches.classes), self.neighbors), -1, "int32")
             found, distance = nearest_of_others(means, known, self.neighbors)
             table[known] = np.where(found < 0, -1, known[found])
-            self.batches.steer(classes=table, share=self.share)
+            self.batches.set_hard_neighbors(classes=table, fraction=self.share)
         else:
             table = np.full((len(self.batches.ids), self.neighbors), -1, "int32")
             found, distance = nearest_of_others(z, ids, self.neighbors)
             table[rows] = np.where(found < 0, -1, rows[found])
-            self.batches.steer(rows=table, share=self.share)
+            self.batches.set_hard_neighbors(rows=table, fraction=self.share)
         if len(distance) < len(found) / 2:
             warnings.warn(
                 f"HardExampleMining: {len(found) - len(distance):,} of {len(found):,} items have "

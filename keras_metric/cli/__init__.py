@@ -1,7 +1,7 @@
-"""The command line: train on a folder of images, evaluate, index, search, draw.
+"""The command line: train on a folder of images, evaluate, index, search, project.
 
-Each command calls the library and has a file of its own. `keras_metric_command`, which lies next
-to the package, parses the arguments before it imports the package.
+Each file is one command. `keras_metric_command`, a module next to the package, parses the arguments
+before it imports the package.
 """
 
 from keras_metric_command import main

@@ -1,7 +1,6 @@
-"""`python -m keras_metric.cli`: the command, where it is not installed.
+"""`python -m keras_metric.cli` runs the command where it is not installed.
 
-Python imports the package, and so Keras, before this file. `python -m keras_metric_command` parses
-the arguments first.
+It imports Keras before it parses the arguments; `python -m keras_metric_command` parses them first.
 """
 
 import sys

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from keras_metric import search
-from keras_metric.cli.images import list_folder, read_listing
-from keras_metric.cli.messages import say
+from keras_metric.cli.listing import list_folder, read_listing
+from keras_metric.cli.messages import show
+from keras_metric.cli.retrieval_table import METRIC
 from keras_metric.cli.run_folder import trained
-from keras_metric.cli.scores import METRIC
 
 # The label of an image from a FOLDER without classes; no folder can have this name.
 UNLABELLED = ""
@@ -28,5 +28,5 @@ def index(chosen):
         labels = [listed.names[label] for label in listed.labels]
     enrolled.add(embeddings, labels, ids=listed.paths)
     enrolled.save(Path(chosen.run) / "index")
-    say(f"{listed.text()} are in {Path(chosen.run) / 'index'}")
-    say("Next: keras-metric search IMAGE")
+    show(f"{listed.text()} are in {Path(chosen.run) / 'index'}")
+    show("Next: keras-metric search IMAGE")

@@ -1,4 +1,4 @@
-"""Output of the command: lines on stdout, and errors that the user can correct."""
+"""Output of the command: lines on stdout, notes on stderr, and UserError."""
 
 import sys
 
@@ -6,11 +6,16 @@ from keras_metric._text import visible
 
 
 class UserError(ValueError):
-    """An error that the user can correct; its text is the one line that is shown."""
+    """An error that the user can correct; the command prints its text as one line."""
 
 
-def say(text):
-    """Write a line to stdout, at once."""
-    # Names of files and classes may hold control characters, or bytes that are not UTF-8.
+def show(text):
+    """Write lines to stdout without buffering."""
+    # Names of files and classes may contain control characters, or bytes that are not UTF-8.
     sys.stdout.write("".join(f"{visible(line)}\n" for line in text.split("\n")))
     sys.stdout.flush()
+
+
+def note(text):
+    """Write a note to stderr."""
+    sys.stderr.write(f"keras-metric: note: {visible(text)}\n")

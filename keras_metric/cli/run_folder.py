@@ -1,4 +1,4 @@
-"""The folder of a run: the encoder that `train` left there, and how it reads images."""
+"""The folder of a run: locking, loading of the encoder and of its settings."""
 
 import contextlib
 import json
@@ -15,9 +15,9 @@ NEW = ("new.untrained.keras", "new.encoder.keras", "new.run.json")
 
 @contextlib.contextmanager
 def locked(run):
-    """Make the folder `run` and lock it, so that one training at a time writes there.
+    """Create the folder `run` and lock it, so that only one training writes there at a time.
 
-    However the block ends, the files `NEW` are removed, and the folder if it is new and empty.
+    At the end of the block the files `NEW` are removed, and the folder if it is new and empty.
     """
     made = not run.exists()
     run.mkdir(parents=True, exist_ok=True)
@@ -38,7 +38,7 @@ def _lock(run):
     try:
         import fcntl
     except ImportError:
-        # Without this call, as on Windows, the user must start one training at a time.
+        # Windows has no flock; there the user must not start two trainings at a time.
         yield
         return
     folder = os.open(run, os.O_RDONLY)
@@ -46,10 +46,8 @@ def _lock(run):
         fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(folder)
-        raise UserError(
-            f"Another keras-metric train writes into {run}: wait for its end, or choose another "
-            "--run."
-        ) from None
+        way_out = "wait until it ends, or choose another --run"
+        raise UserError(f"Another keras-metric train writes to {run}: {way_out}.") from None
     try:
         yield
     finally:
@@ -57,16 +55,16 @@ def _lock(run):
 
 
 def trained(run):
-    """The encoder in the folder `run`, and the settings beside it."""
+    """Return the encoder in the folder `run`, and its settings."""
     path = Path(run)
     encoder, settings = load_model(path / "encoder.keras"), _read_settings(path / "run.json")
-    what = f"The encoder in {run} does not fit its run.json: train again, or restore both. It"
+    what = f"The encoder in {run} does not match its run.json: train again, or restore both. It"
     check_input(encoder, settings["image_size"], settings["color"], what)
     return encoder, settings
 
 
 def check_input(model, size, color, what):
-    """Raise unless a model takes one batch of square images of this size and colour."""
+    """Raise unless a model accepts a batch of square images of this size and colour."""
     channels = 1 if color == "grayscale" else 3
     image = (size, size, channels)
     if keras.config.image_data_format() == "channels_first":
@@ -80,23 +78,23 @@ def check_input(model, size, color, what):
 
 
 def untrained(run):
-    """The encoder of the same run before it was trained, or None where it was not kept."""
+    """Return the encoder of the run before training, or None if it was not saved."""
     path = Path(run) / "untrained.keras"
     return load_model(path) if path.exists() else None
 
 
 def load_model(path):
-    """The model of a .keras file; Keras's safe mode refuses code in it."""
-    if not zipfile.is_zipfile(path):  # Keras reports that such a file is not found.
-        raise UserError(f"The model {str(path)!r} cannot be read: it is damaged or no .keras file.")
+    """Load a .keras file; the safe mode of Keras rejects code in it."""
+    if not zipfile.is_zipfile(path):  # Keras reports such a file as missing.
+        raise UserError(f"The model {str(path)!r} cannot be read: it is no valid .keras file.")
     try:
         return keras.saving.load_model(path)
-    except Exception as error:  # Of a damaged file Keras raises whatever the damage hits.
+    except Exception as error:  # Keras raises many types for a damaged file.
         raise UserError(f"The model {str(path)!r} cannot be read: {error}") from error
 
 
 def _read_settings(path):
-    """What `train` wrote beside an encoder; every part of it is looked at."""
+    """Read and validate the settings that `train` wrote next to an encoder."""
     try:
         settings = json.loads(path.read_text("utf-8"))
     except (ValueError, RecursionError) as error:
@@ -104,17 +102,15 @@ def _read_settings(path):
     checks = {
         "image_size": lambda size: type(size) is int and 0 < size < 2**16,
         "color": lambda color: color in ("rgb", "grayscale"),
-        "held_out": lambda held: (
-            isinstance(held, dict) and all(isinstance(name, str) for name in held.values())
-        ),
-        "trained_on": lambda paths: (
-            isinstance(paths, list) and all(isinstance(name, str) for name in paths)
-        ),
+        "held_out": lambda held: isinstance(held, dict) and _are_strings(held.values()),
+        "trained_on": lambda paths: isinstance(paths, list) and _are_strings(paths),
     }
-    for part, is_sound in checks.items():
+    for part, is_valid in checks.items():
         value = settings.get(part) if isinstance(settings, dict) else None
-        if not is_sound(value):
-            raise UserError(
-                f"{str(path)!r} is damaged: {part}={str(value)[:60]}. Train again, or restore it."
-            )
+        if not is_valid(value):
+            raise UserError(f"{str(path)!r} is damaged: {part}={str(value)[:60]}. Restore it.")
     return settings
+
+
+def _are_strings(values):
+    return all(isinstance(value, str) for value in values)

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from keras_metric import data, search, viz
-from keras_metric.cli.images import Listing, read_listing
 from keras_metric.cli.index import UNLABELLED
-from keras_metric.cli.messages import UserError, say
+from keras_metric.cli.listing import Listing, read_listing
+from keras_metric.cli.messages import UserError, show
 from keras_metric.cli.run_folder import trained
 from keras_metric.search.fingerprint import fingerprint
 
@@ -41,7 +41,7 @@ def find(chosen):
         loader = data.ImageLoader((size, size), color)
         _plot(chosen.picture, images, queries.paths, found, index.metric, loader)
         if not chosen.json:
-            say(f"{chosen.picture}: each image and its neighbours")
+            show(f"{chosen.picture}: each image and its neighbours")
 
 
 def _print_json(paths, found, metric):
@@ -57,15 +57,15 @@ def _print_json(paths, found, metric):
         ]
         for path, matches in zip(paths, found)
     }
-    say(json.dumps(rows, indent=1))
+    show(json.dumps(rows, indent=1))
 
 
 def _print_lines(paths, found, metric):
     for path, matches in zip(paths, found):
         flat = any(match.label == UNLABELLED for match in matches)
-        say(f"{path}\n      {metric} distance  {'file' if flat else 'class'}")
+        show(f"{path}\n      {metric} distance  {'file' if flat else 'class'}")
         for rank, match in enumerate(matches, start=1):
-            say(f"  {rank:2}  {match.distance:{len(metric) + 9}.4f}  {_name(match)}  {match.id}")
+            show(f"  {rank:2}  {match.distance:{len(metric) + 9}.4f}  {_name(match)}  {match.id}")
 
 
 def _plot(path, images, paths, found, metric, loader):

@@ -1,4 +1,4 @@
-"""`keras-metric train`: an encoder from a folder of images."""
+"""`keras-metric train`: train an encoder on a folder of images."""
 
 import inspect
 import json
@@ -11,10 +11,10 @@ import keras
 import numpy as np
 
 from keras_metric import callbacks, data, losses, viz
-from keras_metric.cli.images import list_folder, note, read_listing, usual_color, usual_size
-from keras_metric.cli.messages import UserError, say
+from keras_metric.cli.listing import list_folder, read_listing, usual_color, usual_size
+from keras_metric.cli.messages import UserError, note, show
+from keras_metric.cli.retrieval_table import METRIC, evaluate_vectors, show_table
 from keras_metric.cli.run_folder import NEW, check_input, load_model, locked
-from keras_metric.cli.scores import METRIC, judge, say_table
 from keras_metric.models import EmbeddingModel
 from keras_metric.models.card import model_card
 from keras_metric_command import BACKBONES, ENOUGH_CLASSES
@@ -30,7 +30,7 @@ def train(chosen):
 def _train(chosen, listed):
     start = time.perf_counter()
     run = Path(chosen.run)
-    # Too few classes raise here, before the images are read.
+    # Raises for too few classes before the images are read.
     _split(listed.labels, listed.names, chosen.split, chosen.seed)
     size = chosen.image_size or usual_size(listed.paths, 96 if chosen.backbone == "small" else 160)
     color = usual_color(listed.paths) if chosen.color == "auto" else chosen.color
@@ -43,32 +43,30 @@ def _train(chosen, listed):
     kept, held = _split(labels, names, chosen.split, chosen.seed)
     by_class = not set(labels[kept]) & set(labels[held])
     loss = _loss(chosen, len(set(labels[kept])))
-    say(
+    show(
         f"{listed.text()}, read as {size} x {size} {color}; {len(held):,} held out, "
-        + ("of classes that are not trained on" if by_class else "of the same classes")
+        + ("from classes that are not trained on" if by_class else "from the same classes")
     )
     x, y, x_held, y_held = images[kept], labels[kept], images[held], labels[held]
 
     batches = _batches(chosen, x, y)
     model = EmbeddingModel(backbone, embedding_dim=chosen.embedding_dim)
-    rate = chosen.learning_rate
-    if rate is None:
-        rate = 1e-3 if chosen.backbone == "small" else 1e-4
+    rate = chosen.learning_rate or (1e-3 if chosen.backbone == "small" else 1e-4)
     schedule = keras.optimizers.schedules.CosineDecay(rate, chosen.epochs * len(batches))
     model.compile(keras.optimizers.Adam(schedule), loss)
     before = model.encoder.predict(x_held, verbose=0)
     model.encoder.save(run / "new.untrained.keras")
-    # Watched, and nothing is chosen by it: the encoder of the last epoch is kept.
-    few = slice(None, None, -(-len(x_held) // 2000))
-    watch = callbacks.RetrievalEvaluator(
-        *(x_held[few], y_held[few]),
+    # For the log only: the encoder of the last epoch is saved.
+    subset = slice(None, None, -(-len(x_held) // 2000))
+    evaluator = callbacks.RetrievalEvaluator(
+        *(x_held[subset], y_held[subset]),
         metric=METRIC,
         name="held_out",
         log_dir=run / "logs",
         class_names=names,
     )
     report = keras.callbacks.LambdaCallback(on_epoch_end=_epoch_reporter(chosen.epochs))
-    model.fit(batches, epochs=chosen.epochs, callbacks=[watch, report], verbose=0)
+    model.fit(batches, epochs=chosen.epochs, callbacks=[evaluator, report], verbose=0)
     after = model.encoder.predict(x_held, verbose=0)
     if not np.isfinite(after).all():
         raise UserError(
@@ -77,11 +75,11 @@ def _train(chosen, listed):
         )
 
     numbers = {
-        "raw pixels": judge(x_held, y_held),
-        "untrained encoder": judge(before, y_held),
-        "trained encoder": judge(after, y_held),
+        "raw pixels": evaluate_vectors(x_held, y_held),
+        "untrained encoder": evaluate_vectors(before, y_held),
+        "trained encoder": evaluate_vectors(after, y_held),
     }
-    say_table(numbers)
+    show_table(numbers)
     settings = {
         "folder": str(Path(chosen.folder).resolve()),
         "image_size": size,
@@ -89,7 +87,7 @@ def _train(chosen, listed):
         "held_out": {str(Path(paths[row]).resolve()): names[labels[row]] for row in held},
         "trained_on": [str(Path(paths[row]).resolve()) for row in kept],
     }
-    # All are there before any takes the place of an earlier run's.
+    # All new files are complete before the first one replaces a file of an earlier run.
     model.encoder.save(run / "new.encoder.keras")
     (run / "new.run.json").write_text(json.dumps(settings, indent=1), "utf-8")
     for name in NEW:
@@ -97,24 +95,24 @@ def _train(chosen, listed):
     verdict = _verdict(numbers["raw pixels"], numbers["trained encoder"])
     notes = [verdict] if verdict else []
     if not by_class:
-        notes.append("Judged on the classes it was trained on; new classes can do worse.")
+        notes.append("Evaluated on the training classes; results on new classes can be worse.")
     card = model_card(
         Path(chosen.folder).resolve().name,
         {
             "images": f"{len(paths):,}, of which {len(held):,} held out",
             "classes": f"{len(names):,}",
-            "held out": "whole classes" if by_class else "images of the classes trained on",
+            "held out": "whole classes" if by_class else "images of the training classes",
             "compared by": f"{METRIC} distance",
             "read as": f"{size} x {size} pixels, {color}, values 0 to 255",
         },
         names,
         {
             "network": f"{chosen.backbone}, weights {chosen.weights}",
-            "embedding": f"{model.encoder.width} numbers, of length 1 together",
+            "embedding": f"{model.encoder.width} dimensions, L2-normalized",
             "loss": type(model.loss).__name__,
             "batches": f"{chosen.epochs} epochs of {len(batches)}, {len(batches[0][1])} images",
-            "augmentation": chosen.augment + (", mirrored" if chosen.flip else ""),
-            "learning rate": f"{rate:g}, falling to 0 along a cosine",
+            "augmentation": chosen.augment + (", horizontal flips" if chosen.flip else ""),
+            "learning rate": f"{rate:g} with cosine decay to 0",
             "seed": chosen.seed,
         },
         numbers,
@@ -124,25 +122,23 @@ def _train(chosen, listed):
     figure = viz.plot_neighbors(x_held, y_held, after, class_names=names, metric=METRIC)
     figure.savefig(run / "neighbors.png")
     if verdict:
-        say(verdict)
-    say(
+        show(verdict)
+    show(
         f"{run}: encoder.keras (and untrained.keras), model_card.md, neighbors.png and logs for "
         "TensorBoard"
     )
     options = " --skip-broken" if chosen.skip_broken else ""
-    say(f"{time.perf_counter() - start:.0f} s. Next: keras-metric index {chosen.folder}{options}")
+    show(f"{time.perf_counter() - start:.0f} s. Next: keras-metric index {chosen.folder}{options}")
 
 
 def _split(labels, names, how, seed):
-    """Rows to train on and rows to judge on."""
+    """Return the rows to train on and the held-out rows."""
     if len(names) < 2:
-        raise UserError(f"Training needs two classes at least; the folder has {len(names)}.")
+        raise UserError(f"Training needs at least two classes; the folder has {len(names)}.")
     if how == "classes" or (how == "auto" and len(names) >= ENOUGH_CLASSES):
         if len(names) < 4:
-            raise UserError(
-                "--split classes needs two classes to train on and two to judge on; the folder "
-                f"has {len(names)}. Use --split images."
-            )
+            way_out = "Use --split images."
+            raise UserError(f"--split classes needs 4 classes; there are {len(names)}. {way_out}")
         kept, held = data.split_by_class(labels, test_size=max(0.25, 2 / len(names)), seed=seed)
         if np.bincount(labels[held]).max() < 2:
             raise UserError("Training needs held-out classes of two images or more.")
@@ -151,7 +147,7 @@ def _split(labels, names, how, seed):
     held = []
     for label in range(len(names)):
         rows = rng.permutation(np.flatnonzero(labels == label))
-        # Two at least, so that each has a partner to find; two stay to learn from.
+        # Hold out at least two images, which are matches of each other, and train on at least two.
         if len(rows) >= 4:
             held.append(rows[: max(2, len(rows) // 4)])
     if len(held) < 2:
@@ -180,12 +176,15 @@ def _backbone(chosen, size, channels):
     build = getattr(keras.applications, chosen.backbone)
     try:
         return build(include_top=False, weights=weights, input_shape=shape)
-    except Exception as error:  # Keras raises a bare Exception where a download fails.
+    except Exception as error:  # Keras raises Exception if a download fails.
         raise UserError(f"{chosen.backbone} with weights {weights}: {error}") from error
 
 
 def _small(shape):
-    """Four halvings; where a stroke is matters for small pictures, so the map is not averaged."""
+    """Return a network of four strided convolutions.
+
+    It has no average pooling, since the positions of strokes matter in small images.
+    """
     layers = [keras.layers.Input(shape), keras.layers.Rescaling(1 / 255)]
     for filters in (32, 64, 128, 128):
         layers += [
@@ -217,10 +216,10 @@ def _batches(chosen, x, y):
     elif small and augment is None:
         note(
             f"{small:,} of {num_classes:,} classes have fewer training images than the {samples} "
-            "of a batch (--samples-per-class): images repeat, and without --augment they are equal"
+            "of a batch (--samples-per-class): images repeat without augmentation"
         )
     with warnings.catch_warnings():
-        # Warnings about these settings use the names of Python arguments.
+        # The warnings of BalancedBatches name Python arguments instead of options.
         warnings.simplefilter("ignore", UserWarning)
         return data.BalancedBatches(
             *(x, y, classes, samples, steps), seed=chosen.seed, augment=augment
@@ -231,7 +230,7 @@ def _epoch_reporter(epochs):
     start = time.perf_counter()
 
     def report(epoch, logs):
-        say(
+        show(
             f"epoch {epoch + 1}/{epochs}: loss {logs['loss']:.4f}, held-out recall@1 "
             f"{logs['held_out_recall_at_1']:.3f}, {time.perf_counter() - start:.0f} s"
         )
@@ -240,8 +239,8 @@ def _epoch_reporter(epochs):
 
 
 def _verdict(raw, trained):
-    """A sentence if the encoder is not better than raw pixels in both numbers, else nothing."""
+    """Return a sentence if the encoder is not better than raw pixels in both metrics, else ""."""
     worse = [name for name in ("recall_at_1", "map_at_r") if trained[name] <= raw[name]]
     if len(worse) == 2:
-        return "It does not beat raw pixels: more classes, images or epochs may help."
-    return f"It does not beat raw pixels in {worse[0]}." if worse else ""
+        return "It is not better than raw pixels: more classes, images or epochs may help."
+    return f"It is not better than raw pixels in {worse[0]}." if worse else ""

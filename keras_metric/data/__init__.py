@@ -1,18 +1,20 @@
-"""Batches, splits, image folders and published data sets for metric learning."""
+"""Batch sources, splits, image folders and TFRecord files for metric learning."""
 
 from keras_metric.data.batches.balanced_batches import BalancedBatches
-from keras_metric.data.batches.pair_batches import PairBatches
-from keras_metric.data.batches.quadruplet_batches import QuadrupletBatches
 from keras_metric.data.batches.stream_batches import StreamBatches
-from keras_metric.data.batches.triplet_batches import TripletBatches
+from keras_metric.data.batches.tuple_batches import (
+    PairBatches,
+    QuadrupletBatches,
+    TripletBatches,
+)
 from keras_metric.data.batches.view_batches import ViewBatches
-from keras_metric.data.images.folders import ImageLoader, image_folder, image_paths
+from keras_metric.data.images.image_folders import image_folder, image_paths
+from keras_metric.data.images.image_loader import ImageLoader
+from keras_metric.data.images.path_table import path_table
 from keras_metric.data.images.random_resized_crop import RandomResizedCrop
-from keras_metric.data.leaks import check_no_leak
-from keras_metric.data.path_table import path_table
-from keras_metric.data.records.example import parse_example
+from keras_metric.data.records.tf_example import parse_example
 from keras_metric.data.records.tfrecords import tfrecord_items
-from keras_metric.data.split import split_by_class
+from keras_metric.data.splits import check_no_leak, split_by_class
 
 __all__ = [
     "BalancedBatches",

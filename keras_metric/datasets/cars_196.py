@@ -2,24 +2,24 @@
 
 import numpy as np
 
-from keras_metric.datasets.image_set import find_folder, image_set
+from keras_metric.datasets.image_set import find_folder, split_images
 
 
 def read_cars_196(root):
-    """Read Stanford Cars as metric learning splits it: by class.
+    """Read Stanford Cars with the split of metric learning, by class.
 
-    The first 98 models are for training (8,054 images), the other 98 for testing (8,131); the
-    data set's own parts, with every model in both, are for classification and are joined here.
+    The first 98 models are for training (8,054 images), the other 98 for testing (8,131). The
+    original parts have every model in both, for classification, and are joined here.
 
     Args:
-        root: Folder with `cars_annos.mat` and `car_ims` (one archive), or with `cars_train`,
-            `cars_test` and `devkit`, which must hold `cars_train_annos.mat` and
-            `cars_test_annos_withlabels.mat` (that one may also stand beside `devkit`).
+        root: folder with `cars_annos.mat` and `car_ims` (one archive), or with `cars_train`,
+            `cars_test` and `devkit`, which must contain `cars_train_annos.mat` and
+            `cars_test_annos_withlabels.mat` (which may also be next to `devkit`).
             SciPy reads the `.mat` files, and a damaged one can end the process: read only archives
-            of the publisher.
+            from the publisher.
 
     Returns:
-        Dict with "train" and "test"; each has `paths`, `labels` (int32, the model from 0 up) and
+        Dict with "train" and "test"; each has `paths`, `labels` (int32, model, from 0) and
         `groups` (None).
 
     Raises:
@@ -40,46 +40,38 @@ def read_cars_196(root):
         folder = find_folder(root, "cars", "cars_annos.mat")
     except ValueError:
         folder = find_folder(root, "stanford_cars", "devkit")
-        names, labels = _two_parts(folder)
+        names, labels = _read_two_parts(folder)
     else:
-        names, labels = _annotations(folder / "cars_annos.mat", "relative_im_path")
-    names, labels = np.array(names), np.array(labels)
-    return {
-        part: image_set(folder, names[rows], labels[rows])
-        for part, rows in {"train": labels < 98, "test": labels >= 98}.items()
-    }
+        names, labels = _read_annotations(folder / "cars_annos.mat", "relative_im_path")
+    return split_images(folder, names, labels, 98)
 
 
-def _two_parts(folder):
+def _read_two_parts(folder):
     names, labels = [], []
     for part, file in (
         ("cars_train", "cars_train_annos.mat"),
         ("cars_test", "cars_test_annos_withlabels.mat"),
     ):
-        path = folder / "devkit" / file
-        if not path.exists():
-            path = folder / file
-        if not path.exists():
+        paths = [path for path in (folder / "devkit" / file, folder / file) if path.exists()]
+        if not paths:
             raise ValueError(
                 f"The models of {part} are in {file}. Received: no such file in {str(folder)!r}. "
-                "The labels of the test part are an archive of their own."
+                "The labels of the test part are a separate archive."
             )
-        found, classes = _annotations(path, "fname")
+        found, classes = _read_annotations(paths[0], "fname")
         names += [f"{part}/{name}" for name in found]
         labels += classes
     return names, labels
 
 
-def _annotations(path, name_field):
-    """Return file names and classes from 0 up."""
-    # Late: scipy.io is wanted here alone.
-    from scipy.io import loadmat
+def _read_annotations(path, name_field):
+    """Return file names, and classes from 0."""
+    from scipy.io import loadmat  # no other code of the package needs scipy.io
 
     try:
         rows = np.atleast_1d(loadmat(path, squeeze_me=True)["annotations"])
         return [str(row[name_field]) for row in rows], [int(row["class"]) - 1 for row in rows]
-    # A file that is damaged, or of another kind, fails in scipy in many ways.
-    except Exception as error:
+    except Exception as error:  # SciPy raises many types for a damaged or different file.
         raise ValueError(
             f"{str(path)!r} must be a list of Stanford Cars, with `annotations` that have "
             f"{name_field!r} and 'class'. Received: {type(error).__name__}: {error}"

@@ -1,4 +1,4 @@
-"""ImageSet: the images of one part of a published data set, and how its readers find them."""
+"""ImageSet, and the functions with which the readers parse lists and check images."""
 
 import os
 import pathlib
@@ -14,8 +14,8 @@ _LARGEST = np.iinfo("int32").max
 class ImageSet(NamedTuple):
     """One part of a data set, such as its query images.
 
-    `paths`: list of strings. `labels`: int32 (images,), numbered alike in all parts of a data set.
-    `groups`: int32 (images,), the camera of each image, or None.
+    `paths`: list of strings. `labels`: int32 (images,), with the same numbers in all parts of a
+    data set. `groups`: int32 (images,), the camera of each image, or None.
     """
 
     paths: list
@@ -24,29 +24,32 @@ class ImageSet(NamedTuple):
 
 
 def image_set(folder, names, labels, groups=None):
-    """Return an `ImageSet` of the files `names` below `folder`, all of which must be there."""
+    """Return an `ImageSet` of the files `names` in `folder`; raise if one is missing."""
     for name in names:
-        # A list may come from a stranger; its names lead into the folder, nowhere else.
+        # A list from an untrusted source must not name files outside the folder.
         parts = pathlib.PurePosixPath(str(name).replace("\\", "/"))
-        away = parts.is_absolute() or ".." in parts.parts or "\0" in name
-        if away or not parts.parts or ":" in parts.parts[0]:
-            raise ValueError(
-                f"The list of a data set names files below its own folder. Received: {str(name)!r}"
-            )
+        outside = parts.is_absolute() or ".." in parts.parts or "\0" in name
+        if outside or not parts.parts or ":" in parts.parts[0]:
+            raise ValueError(f"A list must name files in its own folder. Received: {str(name)!r}")
     paths = [os.path.join(folder, *name.split("/")) for name in names]
     missing = next((path for path in paths if not os.path.isfile(path)), None)
     if missing is not None:
         raise ValueError(
-            f"Every image of the data set's list must be there. Received: no file {missing!r}. "
-            "Unpack the images beside the lists, as they come."
+            f"Every image in the list of the data set must exist. Received: no file {missing!r}. "
+            "Unpack the images next to the lists."
         )
-    if groups is not None:
-        groups = _int32("groups", groups)
+    groups = None if groups is None else _int32("groups", groups)
     return ImageSet(paths, _int32("labels", labels), groups)
 
 
+def split_images(folder, names, labels, first_test_class):
+    """Return "train", images of classes below `first_test_class`, and "test", the others."""
+    names, labels = np.array(names), np.array(labels)
+    parts = {"train": labels < first_test_class, "test": labels >= first_test_class}
+    return {part: image_set(folder, names[rows], labels[rows]) for part, rows in parts.items()}
+
+
 def _int32(what, values):
-    """Return `values` as int32; a list with a number outside its range is damaged."""
     for value in (min(values), max(values)) if len(values) else ():
         if not 0 <= value <= _LARGEST:
             raise ValueError(
@@ -57,18 +60,18 @@ def _int32(what, values):
 
 
 def find_folder(root, name, marker):
-    """Return the folder that holds `marker`: `root` itself or `root/name`."""
+    """Return the folder that contains `marker`: `root` itself or `root/name`."""
     root = as_path("root", root)
     for folder in (root, root / name):
         if (folder / marker).exists():
             return folder
     raise ValueError(
-        f"`root` must be the unpacked folder {name}, which holds {marker}, or the folder above it. "
-        f"Received: root={str(root)!r}"
+        f"`root` must be the unpacked folder {name}, which contains {marker}, or its parent "
+        f"folder. Received: root={str(root)!r}"
     )
 
 
-def lines_of(path):
+def read_lines(path):
     """Return `(number, words)` of each line of a list that is not empty."""
     try:
         text = path.read_text("utf-8-sig")
@@ -78,13 +81,13 @@ def lines_of(path):
     return [(number, line.split()) for number, line in lines if line.strip()]
 
 
-def rows_of(path, columns, integers=(), skip=0):
-    """Return the lines of a list after the first `skip`, each as `columns` words.
+def read_rows(path, columns, integers=(), skip=0):
+    """Return the lines of a list after the first `skip`, each as a list of `columns` words.
 
-    Those words whose places are among `integers` come as such.
+    The words at the indices `integers` are converted.
     """
     rows = []
-    for number, row in lines_of(path):
+    for number, row in read_lines(path):
         if number <= skip:
             continue
         if len(row) != columns:
@@ -92,8 +95,8 @@ def rows_of(path, columns, integers=(), skip=0):
                 f"Every line of {str(path)!r} must have {columns} words. Received: {row!r} as line "
                 f"{number}."
             )
-        for place in integers:
-            row[place] = as_integer(row[place], path, number)
+        for index in integers:
+            row[index] = as_integer(row[index], path, number)
         rows.append(row)
     check_images(rows, path)
     return rows
@@ -102,13 +105,11 @@ def rows_of(path, columns, integers=(), skip=0):
 def check_images(found, path):
     """Raise if a list or a folder has no images."""
     if not found:
-        raise ValueError(
-            f"{str(path)!r} must have images. Received: none. Unpack the archive again."
-        )
+        raise ValueError(f"{str(path)!r} must have images. Received: none. Unpack it again.")
 
 
 def as_integer(word, path, number):
-    """Return a word of line `number` of a list as the integer that it must be."""
+    """Return a word of line `number` of a list as an integer, or raise."""
     try:
         return int(word)
     except ValueError:

@@ -1,11 +1,11 @@
-"""Pairs of Labeled Faces in the Wild."""
+"""Pairs of Labeled Faces in the Wild, for verification."""
 
 from typing import NamedTuple
 
 import numpy as np
 
 from keras_metric._validation import as_path
-from keras_metric.datasets.image_set import as_integer, image_set, lines_of
+from keras_metric.datasets.image_set import as_integer, image_set, read_lines
 
 
 class ImagePairs(NamedTuple):
@@ -20,7 +20,8 @@ class ImagePairs(NamedTuple):
 def read_lfw_pairs(pairs_file, root):
     """Read a list of pairs in the format of Labeled Faces in the Wild.
 
-    `pairs.txt` has ten folds of 300 pairs of one person and 300 of two: the protocol is
+    `pairs.txt` has ten folds of 300 pairs of the same person and 300 of different people. The
+    protocol is
 
     ```text
     pairs = read_lfw_pairs("pairs.txt", "lfw")
@@ -28,17 +29,17 @@ def read_lfw_pairs(pairs_file, root):
     verification_metrics(distances, pairs.same, folds=pairs.folds)["fold_accuracy"]
     ```
 
-    `pairsDevTrain.txt` and `pairsDevTest.txt`, of one fold, are for choosing a model.
+    `pairsDevTrain.txt` and `pairsDevTest.txt`, with one fold, are for model selection.
 
     Args:
-        pairs_file: Path of the list. Its first line is the number of folds and of pairs of each
-            kind in a fold, or the second alone; then each fold has its lines `name 1 4` for two
-            images of a person and its lines `name 1 other 2`.
-        root: Folder with one folder of images `name/name_0001.jpg` for each person.
+        pairs_file: path of the list. Its first line is the number of folds and the number of pairs
+            of each kind in a fold, or only the latter. Then each fold has lines `name 1 4` for two
+            images of a person, and as many lines `name 1 other 2`.
+        root: folder with one folder of images `name/name_0001.jpg` for each person.
 
     Returns:
         A tuple of `first` and `second`, lists of paths; `same`, booleans `(pairs,)`; and `folds`,
-        int32 `(pairs,)` from 0 up.
+        int32 `(pairs,)`, from 0.
 
     Raises:
         ValueError: a line of another form, another number of lines, or a missing image.
@@ -62,31 +63,29 @@ def read_lfw_pairs(pairs_file, root):
     path = as_path("pairs_file", pairs_file)
     if not path.is_file():
         raise ValueError(f"`pairs_file` must be a file. Received: pairs_file={str(pairs_file)!r}")
-    (_, head), *lines = lines_of(path) or [(1, [])]
+    (_, head), *lines = read_lines(path) or [(1, [])]
     if len(head) not in (1, 2) or not all(word.isdecimal() and int(word) for word in head):
         raise ValueError(
-            f"The first line of {str(path)!r} must be the number of folds and of pairs of each "
-            f"kind in a fold, or the second alone. Received: {' '.join(head)!r}"
+            f"The first line of {str(path)!r} must be the number of folds and the number of pairs "
+            f"of each kind in a fold, or only the latter. Received: {' '.join(head)!r}"
         )
     num_folds, each = (int(number) for number in ([1, *head] if len(head) == 1 else head))
-    if len(lines) != 2 * num_folds * each:
-        raise ValueError(
-            f"The first line of {str(path)!r} asks for {2 * num_folds * each} pairs. "
-            f"Received: {len(lines)} lines after it."
-        )
+    count = 2 * num_folds * each
+    if len(lines) != count:
+        raise ValueError(f"{str(path)!r} must have {count} pairs. Received: {len(lines)} lines.")
     first, second, same = [], [], []
-    for place, (number, words) in enumerate(lines):
-        alike = place % (2 * each) < each
-        if len(words) != (3 if alike else 4):
+    for index, (number, words) in enumerate(lines):
+        is_same = index % (2 * each) < each
+        if len(words) != (3 if is_same else 4):
             raise ValueError(
-                f"A pair of {'one person has 3' if alike else 'two people has 4'} words. "
+                f"A pair of {'one person has 3' if is_same else 'two people has 4'} words. "
                 f"Received: {words!r} as line {number} of {str(path)!r}."
             )
         name, image, *rest = words
-        other, other_image = [name, *rest] if alike else rest
+        other, other_image = [name, *rest] if is_same else rest
         first.append(f"{name}/{name}_{as_integer(image, path, number):04}.jpg")
         second.append(f"{other}/{other}_{as_integer(other_image, path, number):04}.jpg")
-        same.append(alike)
+        same.append(is_same)
     root = as_path("root", root)
     parts = (image_set(root, names, np.zeros(len(names))).paths for names in (first, second))
     return ImagePairs(

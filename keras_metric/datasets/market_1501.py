@@ -1,4 +1,4 @@
-"""Market-1501: people seen by six cameras."""
+"""Market-1501: images of people by six cameras."""
 
 import re
 
@@ -9,12 +9,12 @@ _NAME = re.compile(r"(-?\d+)_c(\d+)s\d+_\d+_\d+\.jpg")
 
 
 def read_market_1501(root):
-    """Read Market-1501 with its own split.
+    """Read Market-1501 with its official split.
 
     12,936 images of 751 people are for training; 3,368 queries are searched in a gallery of 15,913
-    images: 750 other people, and distractors, which all have the label 0. The 3,819 images that are
-    labelled -1, junk, are left out, as the protocol ignores them. It also ignores images
-    of the query's person by the query's camera:
+    images: 750 other people, and distractors, which all have the label 0. The 3,819 junk images,
+    labelled -1, are omitted, since the protocol ignores them. It also ignores images of the same
+    person by the same camera as the query:
 
     ```text
     retrieval_metrics(q, query.labels, g, gallery.labels, k=(1, 5, 10),
@@ -22,12 +22,12 @@ def read_market_1501(root):
     ```
 
     Args:
-        root: Folder `Market-1501-v15.09.15` as it is unpacked, or the one above. Its
+        root: unpacked folder `Market-1501-v15.09.15`, or its parent folder. Its
             `bounding_box_train`, `query` and `bounding_box_test` are used.
 
     Returns:
-        Dict with "train", "query" and "gallery"; each has `paths`, `labels` (int32, the number of
-        the person) and `groups` (int32, the camera).
+        Dict with "train", "query" and "gallery"; each has `paths`, `labels` (int32, person) and
+        `groups` (int32, camera).
 
     Raises:
         ValueError: a folder is missing, or an image has another kind of name.

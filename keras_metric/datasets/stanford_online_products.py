@@ -1,19 +1,19 @@
-"""Stanford Online Products: things for sale."""
+"""Stanford Online Products: images of products."""
 
-from keras_metric.datasets.image_set import find_folder, image_set, rows_of
+from keras_metric.datasets.image_set import find_folder, image_set, read_rows
 
 
 def read_stanford_online_products(root):
-    """Read Stanford Online Products with its own split, which is by class.
+    """Read Stanford Online Products with its official split, by class.
 
     11,318 products with 59,551 images are for training, 11,316 with 60,502 for testing.
 
     Args:
-        root: Folder `Stanford_Online_Products` as it is unpacked, or the one above. Its
-            `Ebay_train.txt`, `Ebay_test.txt` and the folders beside them are used.
+        root: unpacked folder `Stanford_Online_Products`, or its parent folder. Its
+            `Ebay_train.txt`, `Ebay_test.txt` and the folders next to them are used.
 
     Returns:
-        Dict with "train" and "test"; each has `paths`, `labels` (int32, the product from 0 up) and
+        Dict with "train" and "test"; each has `paths`, `labels` (int32, product, from 0) and
         `groups` (None).
 
     Raises:
@@ -33,7 +33,7 @@ def read_stanford_online_products(root):
     result = {}
     for part in ("train", "test"):
         # image_id class_id super_class_id path
-        rows = rows_of(folder / f"Ebay_{part}.txt", 4, integers=[1], skip=1)
+        rows = read_rows(folder / f"Ebay_{part}.txt", 4, integers=[1], skip=1)
         labels = [row[1] - 1 for row in rows]
         result[part] = image_set(folder, [row[3] for row in rows], labels)
     return result

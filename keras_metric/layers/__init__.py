@@ -1,4 +1,4 @@
-"""Keras layers: heads that make embeddings, miners that choose what a loss learns from."""
+"""Keras layers: embedding heads, pooling, memories, distances and miners."""
 
 from keras_metric.layers.cross_batch_memory import CrossBatchMemory
 from keras_metric.layers.embedding_head import EmbeddingHead

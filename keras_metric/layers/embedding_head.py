@@ -1,4 +1,4 @@
-"""EmbeddingHead: from what a backbone gives to one vector an item."""
+"""EmbeddingHead: pooling, a linear layer and L2 normalization of backbone features."""
 
 import inspect
 
@@ -15,46 +15,43 @@ POOLING = ("average", "max")
 
 @export
 class EmbeddingHead(keras.layers.Layer):
-    """Pools a map or a sequence, maps it linearly to the embedding, scales it to length 1.
+    """Pools backbone features, maps them linearly to the embedding, and scales it to length 1.
 
-    The models put it behind every backbone. Use it alone to build an encoder by hand: as the
-    last layer of a functional model or a `keras.Sequential`.
+    The models add it to every backbone. Use it directly as the last layer of a functional model or
+    a `keras.Sequential`.
 
         z = W * pool(x) + b,   embedding = z / |z|   (a zero vector stays zero)
 
-    A matrix `(batch, features)` is taken as it is; a sequence `(batch, steps, features)` is
-    pooled over the steps that its mask keeps; a map of rank 4 or 5 is pooled over its positions.
-    An item whose mask keeps no step is pooled to a zero vector.
+    A matrix `(batch, features)` is not pooled, a sequence `(batch, steps, features)` is pooled over
+    its unmasked steps, and a map of rank 4 or 5 over its positions. An item without unmasked steps
+    is pooled to a zero vector.
 
     Args:
-        embedding_dim: integer, 1 or more, or None for no linear layer. Default 128: in the
-            metric-learning literature the usual size, beyond which recall hardly grows.
-        normalize: True (default) scales each vector to length 1, which the default margins of
-            the losses assume. False for losses that use the length.
-        pooling: "average" (default), "max", a Keras layer that pools to `(batch, features)`,
-            or None for a backbone that pools by itself. A layer receives the mask if its `call`
-            has an argument `mask`.
-        data_format: "channels_last" or "channels_first", where a map has its features. Default
+        embedding_dim: integer, 1 or more, or None for no linear layer. Default 128, the usual size
+            in the literature; recall hardly increases beyond it.
+        normalize: True (default) scales each vector to length 1, as the default margins of the
+            losses assume. False for losses that use the length.
+        pooling: "average" (default), "max", a Keras layer that pools to `(batch, features)`, or
+            None for a backbone that pools. A layer receives the mask if its `call` has an argument
+            `mask`.
+        data_format: "channels_last" or "channels_first", the axis of the features of a map. Default
             None: `keras.config.image_data_format()`.
-        dtype: default None: float32, or the global policy if that is float64. Squares of
-            float16 features overflow beyond 256, so a head in half precision is no saving;
-            lengths are taken in float32 even there.
+        dtype: default None: float32, or the global policy if that is float64. Squares of float16
+            features overflow above 256; lengths are computed in float32 for any dtype.
         name: name of the layer.
 
     Call arguments:
         inputs: tensor of shape `(batch, features)`, `(batch, steps, features)`, or a map.
         mask: boolean or integer `(batch, steps)`, for a sequence; 0 marks padding. Keras passes
-            the mask of layers such as `Embedding(mask_zero=True)` and `Masking` automatically. Pass
-            the `padding_mask` or `attention_mask` of a pretrained text model explicitly:
-            `EmbeddingHead()(sequence, mask=padding_mask)`; the models and `Encoder` do so.
+            the mask of layers such as `Embedding(mask_zero=True)` and `Masking` automatically. The
+            models and `Encoder` pass the `padding_mask` or `attention_mask` of a pretrained text
+            model; elsewhere call `EmbeddingHead()(sequence, mask=padding_mask)`.
 
     Returns:
         Tensor of shape `(batch, embedding_dim)`, or `(batch, features)` without a linear layer.
 
     Raises:
-        TypeError: for an argument of another type.
-        ValueError: for a number or name out of range, or inputs that are no matrix, sequence
-            or map.
+        ValueError: for a number or name out of range, or inputs of another rank than 2 to 5.
 
     Example:
     >>> import numpy as np
@@ -86,9 +83,9 @@ class EmbeddingHead(keras.layers.Layer):
         self.normalize = normalize
         self.pooling = pooling
         self.data_format = data_format
-        # Length of the output; without a linear layer the first input tells.
+        # Length of the output; without a linear layer `build` sets it.
         self.width = embedding_dim
-        # The mask ends here: one vector an item has no steps.
+        # The output has no steps, and so no mask.
         self.supports_masking = True
         self.linear = None
         if embedding_dim is not None:
@@ -97,7 +94,7 @@ class EmbeddingHead(keras.layers.Layer):
     def build(self, input_shape):
         check_one_input(input_shape)
         pools = isinstance(self.pooling, keras.layers.Layer) and len(input_shape) > 2
-        # One that comes out of a file, or from another model, has its weights already.
+        # A layer that was loaded, or is part of another model, is built already.
         if pools and not self.pooling.built:
             self.pooling.build(input_shape)
         features = self._pooled_shape(tuple(input_shape))[-1]
@@ -143,16 +140,15 @@ class EmbeddingHead(keras.layers.Layer):
         rank = len(shape)
         if rank not in (2, 3, 4, 5):
             raise ValueError(
-                "The backbone must give one vector (batch, features), one sequence "
-                "(batch, steps, features) or one map for each item. Received: "
-                f"inputs of features.shape={shape}. End it before a layer that reduces "
-                "to one number."
+                "The backbone must return one vector (batch, features), one sequence "
+                "(batch, steps, features) or one map for each item. Received: inputs of "
+                f"features.shape={shape}. Remove the layer that reduces an item to one number."
             )
         if rank == 2:
             return shape
         if self.pooling is None:
             raise ValueError(
-                "`pooling=None` needs a backbone that gives (batch, features). Received: "
+                "`pooling=None` needs a backbone that returns (batch, features). Received: "
                 f"features.shape={shape}. Choose pooling='average' or 'max', or end the backbone "
                 "with a layer that pools or flattens."
             )
@@ -160,15 +156,15 @@ class EmbeddingHead(keras.layers.Layer):
             pooled = tuple(self.pooling.compute_output_shape(shape))
             if len(pooled) != 2:
                 raise ValueError(
-                    "The layer `pooling` must give (batch, features). Received: "
-                    f"pooling={self.pooling.name!r}, which makes {pooled} of {shape}."
+                    "The layer `pooling` must return (batch, features). Received: "
+                    f"pooling={self.pooling.name!r}, which maps {shape} to {pooled}."
                 )
             return pooled
         return (shape[0], shape[1] if self._features_first(rank) else shape[-1])
 
     @property
     def takes_mask(self):
-        """Whether the pooling can leave out padding."""
+        """Whether the pooling can exclude padding."""
         return (
             not isinstance(self.pooling, keras.layers.Layer)
             or isinstance(self.pooling, keras.layers.GlobalMaxPooling1D)
@@ -198,23 +194,23 @@ class EmbeddingHead(keras.layers.Layer):
         mask = ops.cast(mask, "bool")
         some = ops.any(mask, axis=tuple(range(1, len(mask.shape))), keepdims=True)
         if isinstance(self.pooling, keras.layers.GlobalMaxPooling1D):
-            # It has no argument `mask`.
+            # This layer has no argument `mask`.
             pooled = self.pooling(ops.where(keep, x, float("-inf")))
         else:
-            # Keras's average over no step would be 0/0: pool such an item over all, then drop it.
+            # The average over no steps is 0/0: pool such an item over all steps, then set it to 0.
             pooled = self.pooling(x, mask=ops.logical_or(mask, ops.logical_not(some)))
         return ops.where(ops.reshape(some, (-1, 1)), pooled, 0)
 
     def _pool_kept(self, x, keep, axes):
-        # `where`, not a product: what stands behind the mask may be infinite or NaN.
+        # `where` instead of a product, since masked values may be infinite or NaN.
         if self.pooling == "average":
-            # A sum over many positions overflows half precision.
+            # A sum over many positions overflows in half precision.
             wide = ops.cast(x, distances.at_least_float32(x.dtype))
             count = ops.sum(ops.cast(keep, wide.dtype), axis=axes)
             mean = ops.sum(ops.where(keep, wide, 0), axis=axes) / ops.maximum(count, 1)
             return ops.cast(mean, x.dtype)
         highest = ops.max(ops.where(keep, x, float("-inf")), axis=axes)
-        # An item without any position left becomes a zero vector.
+        # An item without unmasked positions becomes a zero vector.
         return ops.where(ops.any(keep, axis=axes), highest, 0)
 
 
@@ -223,8 +219,8 @@ def check_head(embedding_dim, normalize, pooling):
     if embedding_dim is not None:
         check_count("embedding_dim", embedding_dim)
     check_flag("normalize", normalize)
-    known = pooling is None or isinstance(pooling, keras.layers.Layer)
-    if not known and (not isinstance(pooling, str) or pooling not in POOLING):
+    is_layer = pooling is None or isinstance(pooling, keras.layers.Layer)
+    if not is_layer and (not isinstance(pooling, str) or pooling not in POOLING):
         raise ValueError(
             f"`pooling` must be one of {list(POOLING)}, a Keras layer, or None. "
             f"Received: pooling={pooling!r}"

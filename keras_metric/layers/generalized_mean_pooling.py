@@ -1,4 +1,4 @@
-"""GeneralizedMeanPooling: between the average and the maximum of a map, where it is learned."""
+"""GeneralizedMeanPooling: pooling by a power mean with a trainable power."""
 
 import keras
 from keras import ops
@@ -7,43 +7,42 @@ from keras_metric import distances
 from keras_metric._export import export
 from keras_metric._validation import check_choice, check_number, check_one_input
 from keras_metric.layers.position_masks import position_mask
-from keras_metric.pairwise.class_pairs import FAR
 
 _SMALLEST_POWER = 1e-3
+_MASKED_LOG = -1e32
 
 
 @export
 class GeneralizedMeanPooling(keras.layers.Layer):
-    """Pools a map or a sequence by a power mean, GeM: the usual pooling of image retrieval.
+    """Pools a map or a sequence by a power mean (GeM), the usual pooling of image retrieval.
 
-    Reach for it in place of average pooling where the thing to recognise fills a part of the
-    image. For each feature, over the positions of the map,
+    Use it instead of average pooling where the object fills a part of the image. For each feature,
+    over the positions of the map,
 
         y = ( mean of max(x, epsilon)**p )**(1 / p)
 
-    p = 1 is the average, p towards infinity the maximum. One p serves all features, and is trained
-    with the network. Features below epsilon count as epsilon, so put it behind a ReLU.
+    p = 1 is the average, and p to infinity the maximum. All features use the same p, which is
+    trained with the network. Features below epsilon count as epsilon, so apply a ReLU before.
 
     Args:
-        p: the power at the start, above 0. Default 3, as in the paper.
-        epsilon: least value of a feature, above 0. Default 1e-6, as in the paper.
-        data_format: "channels_last" or "channels_first", where a map has its features. Default
-            None: `keras.config.image_data_format()`. A sequence has them last.
-        trainable: True (default) learns p; False keeps it.
-        dtype: dtype policy of the layer. The mean is taken in float32 at least.
+        p: initial power, above 0. Default 3, as in the paper.
+        epsilon: minimum of a feature, above 0. Default 1e-6, as in the paper.
+        data_format: "channels_last" or "channels_first", the axis of the features of a map. Default
+            None: `keras.config.image_data_format()`. The features of a sequence are last.
+        trainable: True (default) trains p; False keeps it.
+        dtype: dtype policy of the layer. The mean is computed in float32 at least.
         name: name of the layer.
 
     Call arguments:
         inputs: a map of rank 4 or 5, or a sequence `(batch, steps, features)`.
-        mask: boolean or integer `(batch, steps)`, for a sequence: the steps that count. For a
-            map, any leading part of (batch, positions).
+        mask: boolean or integer `(batch, steps)`, for a sequence; 0 marks padding. For a map, any
+            leading part of (batch, positions).
 
     Returns:
-        Tensor `(batch, features)`. A sequence without any step that counts gives zeros.
+        Tensor `(batch, features)`; zeros for a sequence without unmasked steps.
 
     Raises:
-        TypeError: for an argument of another type.
-        ValueError: for a number out of range, or inputs that are no map or sequence.
+        ValueError: for a number out of range, or inputs of another rank than 3 to 5.
 
     Example:
     >>> import keras
@@ -78,7 +77,7 @@ class GeneralizedMeanPooling(keras.layers.Layer):
         self.p = p
         self.epsilon = epsilon
         self.data_format = data_format
-        # The mask ends here: one vector an item has no steps.
+        # The output has no steps, and so no mask.
         self.supports_masking = True
 
     def build(self, input_shape):
@@ -88,7 +87,7 @@ class GeneralizedMeanPooling(keras.layers.Layer):
             name="power",
             shape=(),
             initializer=keras.initializers.Constant(self.p),
-            # At 0 the mean has no value, and below it is another one.
+            # The mean is not defined for a power of 0, and differs for negative powers.
             constraint=lambda power: ops.maximum(power, _SMALLEST_POWER),
         )
 
@@ -99,10 +98,10 @@ class GeneralizedMeanPooling(keras.layers.Layer):
         keep = position_mask(mask, x, self._features_first(len(inputs.shape)))
         if keep is None:
             keep = ops.ones_like(x, dtype="bool")
-        # What stands behind the mask may be infinite or NaN.
+        # Masked values may be infinite or NaN.
         x = ops.maximum(ops.where(keep, x, 1), self.epsilon)
-        # In logarithms, so that no power leaves the range of a float.
-        logs = ops.where(keep, power * ops.log(x), -FAR)
+        # Computed in logarithms, since the powers may overflow.
+        logs = ops.where(keep, power * ops.log(x), _MASKED_LOG)
         count = ops.sum(ops.cast(keep, wide), axis=axes)
         mean = ops.logsumexp(logs, axis=axes) - ops.log(ops.maximum(count, 1))
         mean = ops.where(count > 0, mean, 0)
@@ -127,10 +126,7 @@ class GeneralizedMeanPooling(keras.layers.Layer):
 
     def _axes(self, rank):
         if rank not in (3, 4, 5):
-            raise ValueError(
-                "Expected a sequence (batch, steps, features) or a map of rank 4 or 5. "
-                f"Received: inputs of rank {rank}"
-            )
+            raise ValueError(f"`inputs` must have rank 3, 4 or 5. Received: rank {rank}")
         return tuple(range(2, rank) if self._features_first(rank) else range(1, rank - 1))
 
     def _features_first(self, rank):

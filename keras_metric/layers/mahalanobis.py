@@ -1,4 +1,4 @@
-"""Mahalanobis: a Euclidean distance after a linear map that is learned."""
+"""Mahalanobis: the Euclidean distance after a trainable linear map."""
 
 import keras
 from keras import ops
@@ -10,25 +10,24 @@ from keras_metric._validation import check_count, check_flag, check_one_input
 
 @export
 class Mahalanobis(keras.layers.Layer):
-    """Learns which directions of a vector count, and how much: the classic metric learning.
+    """A trainable Mahalanobis distance, the classic form of metric learning.
 
-    Reach for it where features are fixed (a table, a frozen backbone) and their scales or
-    correlations are not those of the classes. With L (dim, rank) and M = L L':
+    Use it where features are fixed (a table, a frozen backbone), with scales or correlations that
+    do not reflect the classes. With L (dim, rank) and M = L L':
 
         d(a, b) = sqrt((a - b)' M (a - b)) = | L'a - L'b |
 
-    M is positive semi-definite whatever L is, so d is symmetric, and obeys the triangle
-    inequality. Training starts at M = I, the Euclidean distance; with a rank below dim at a
-    random projection that keeps squared distances on average.
+    M is positive semi-definite for every L, so d is symmetric and satisfies the triangle
+    inequality. Training starts at M = I, the Euclidean distance; for a rank below dim at a random
+    projection that preserves squared distances on average.
 
-    Use it in either of two ways. As the last layer of a backbone, `call` maps x to L'x, and
-    Euclidean distances of these are d. As the `distance` of a loss, the encoder stays as it is,
-    and the loss learns with it what is near: `TripletLoss(distance=Mahalanobis())`.
+    As the last layer of a backbone, `call` maps x to L'x, and the Euclidean distances of the
+    results are d. As the `distance` of a loss, the loss trains the distance and the encoder is not
+    changed: `TripletLoss(distance=Mahalanobis())`.
 
     Args:
-        rank: length of the mapped vectors, and the most that the rank of M can be. Default
-            None: dim.
-        squared: if True, distances are squared, as in much of the literature. Default False.
+        rank: length of the mapped vectors, and upper limit of the rank of M. Default None: dim.
+        squared: if True, distances are squared, as often in the literature. Default False.
         dtype: default None: float32, or the global policy if that is float64.
         name: name of the layer.
 
@@ -39,7 +38,6 @@ class Mahalanobis(keras.layers.Layer):
         Tensor `(..., rank)`.
 
     Raises:
-        TypeError: for an argument of another type.
         ValueError: for a rank below 1.
 
     Example:
@@ -61,7 +59,7 @@ class Mahalanobis(keras.layers.Layer):
     """
 
     def __init__(self, rank=None, squared=False, dtype=None, name=None, **kwargs):
-        # Distances are taken in float32, so a map in half precision would save nothing.
+        # Distances are computed in float32, so a map in half precision has no benefit.
         if dtype is None and keras.config.dtype_policy().compute_dtype in ("float16", "bfloat16"):
             dtype = "float32"
         super().__init__(dtype=dtype, name=name, **kwargs)
@@ -73,22 +71,23 @@ class Mahalanobis(keras.layers.Layer):
 
     @property
     def metric(self):
-        """Name of the distance of mapped vectors, see `keras_metric.distances`."""
+        """Name of the distance between mapped vectors, see `keras_metric.distances`."""
         return "squared_euclidean" if self.squared else "euclidean"
 
     @property
     def matrix(self):
         """M, `(dim, dim)`."""
-        self._check_built()
+        if not self.built:
+            raise ValueError(f"{self.name!r} has no matrix yet: call it, or build((None, dim)).")
         factor = ops.convert_to_tensor(self.factor)
         return ops.matmul(factor, ops.transpose(factor))
 
     def pairwise(self, a, b=None):
-        """Distances between every row of `a` and of `b`, see `distances.pairwise`."""
+        """Return the distances between all rows of `a` and `b`, see `distances.pairwise`."""
         return distances.pairwise(a, b, metric=self)
 
     def elementwise(self, a, b):
-        """Distance of each vector of `a` to that of `b` at the same place."""
+        """Return the distance of each vector of `a` to the vector of `b` in the same row."""
         return distances.elementwise(a, b, metric=self)
 
     def build(self, input_shape):
@@ -96,7 +95,7 @@ class Mahalanobis(keras.layers.Layer):
         dim = input_shape[-1]
         rank = self.rank or dim
         if rank < dim:
-            # Orthonormal columns shorten a vector by rank / dim, in the square and on average.
+            # Orthonormal columns multiply the mean squared length by rank / dim.
             start = keras.initializers.Orthogonal(gain=(dim / rank) ** 0.5)
         else:
             start = keras.initializers.Identity()
@@ -110,9 +109,3 @@ class Mahalanobis(keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "rank": self.rank, "squared": self.squared}
-
-    def _check_built(self):
-        if not self.built:
-            raise ValueError(
-                f"{self.name!r} has no matrix yet: call it, or `build((None, dim))`, first."
-            )

@@ -1,4 +1,4 @@
-"""Masks of the positions that a pooling layer counts."""
+"""Masks of the positions that a pooling layer uses."""
 
 from keras import ops
 
@@ -7,24 +7,24 @@ def check_steps(mask, sequence):
     """Raise if `mask` is not of the shape (batch, steps) of `sequence`."""
     if not _fits(mask.shape, sequence.shape[:2]):
         raise ValueError(
-            "The mask must have the batch and the steps of the sequence to pool. Received: "
+            "The mask must have the batch and steps of the sequence to pool. Received: "
             f"mask.shape={tuple(mask.shape)}, sequence.shape={tuple(sequence.shape)}. Pool inside "
             "the backbone, or pass a `pooling` layer whose `call` has no argument `mask`."
         )
 
 
 def position_mask(mask, x, features_first):
-    """`mask` as booleans of the shape of `x`: True where a position counts.
+    """Return `mask` as booleans of the shape of `x`: True for positions to use.
 
     Args:
         mask: None, or a tensor `(batch, steps)`; for a map, of any leading part of
             (batch, positions). 0 or False marks padding.
         x: the sequence or map to pool.
-        features_first: whether axis 1 of `x` holds the features, instead of the last one.
+        features_first: whether axis 1 of `x` is the features, instead of the last one.
 
     Returns:
         None without a mask, and for a map whose mask has other positions: layers that change the
-        size of a map, such as TimeDistributed(Conv2D), pass the mask of their input on.
+        size of a map, such as TimeDistributed(Conv2D), return the mask of their input.
 
     Raises:
         ValueError: if the mask of a sequence has other steps.
@@ -45,7 +45,7 @@ def position_mask(mask, x, features_first):
 
 
 def _fits(given, expected):
-    """Whether the shape `given` is the beginning of `expected`, as far as both are known."""
+    """Whether the shape `given` is the beginning of `expected`; None matches any size."""
     return 2 <= len(given) <= len(expected) and all(
         m == n for m, n in zip(given, expected) if None not in (m, n)
     )

@@ -32,7 +32,7 @@ def taken(source, index):
 class TestSteering:
     def test_half_the_classes_are_neighbours_of_the_others(self):
         plain, steered = batches(), batches()
-        steered.steer(rows=neighbors_of_rows())
+        steered.set_hard_neighbors(rows=neighbors_of_rows())
         for index in range(len(plain)):
             planned = set(taken(plain, index)[1][:, 0])
             rows, y = taken(steered, index)
@@ -48,14 +48,14 @@ class TestSteering:
     def test_a_group_of_hard_classes_grows_along_its_neighbours(self):
         source = batches()
         ring = (np.arange(CLASSES)[:, None] + [1]) % CLASSES
-        source.steer(classes=ring, share=0.8)
+        source.set_hard_neighbors(classes=ring, fraction=0.8)
         _, y = taken(source, 0)
         begin = y[0, 0]
         assert set(y[:, 0]) == {(begin + i) % CLASSES for i in range(P)}
 
     def test_what_has_no_neighbour_comes_as_planned(self):
         plain, steered = batches(), batches()
-        steered.steer(rows=np.full((len(LABELS), 2), -1))
+        steered.set_hard_neighbors(rows=np.full((len(LABELS), 2), -1))
         for index in range(len(plain)):
             a, b = (sorted(map(tuple, taken(source, index)[0])) for source in (plain, steered))
             assert a == b
@@ -63,21 +63,21 @@ class TestSteering:
     def test_a_batch_depends_on_seed_epoch_and_index_alone(self):
         first, second = batches(), batches()
         for source in (first, second):
-            source.steer(rows=neighbors_of_rows())
+            source.set_hard_neighbors(rows=neighbors_of_rows())
         second[3]
         np.testing.assert_array_equal(first[1][0], second[1][0])
         assert not np.array_equal(first[1][0], first[2][0])
         before = first[1][0]
-        first.steer()
+        first.set_hard_neighbors()
         np.testing.assert_array_equal(first[1][0], batches()[1][0])
-        first.steer(rows=neighbors_of_rows())
+        first.set_hard_neighbors(rows=neighbors_of_rows())
         first.on_epoch_end()
         assert not np.array_equal(first[1][0], before)
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            ({"rows": neighbors_of_rows(), "share": 1.0}, "share"),
+            ({"rows": neighbors_of_rows(), "fraction": 1.0}, "fraction"),
             ({"rows": neighbors_of_rows()[1:]}, r"shape \(100, neighbors\)"),
             ({"classes": neighbors_of_rows()}, r"shape \(20, neighbors\)"),
             ({"rows": neighbors_of_rows() + 50}, "from 0 to 99"),
@@ -87,7 +87,7 @@ class TestSteering:
     )
     def test_refuses(self, arguments, message):
         with pytest.raises(ValueError, match=message):
-            batches().steer(**arguments)
+            batches().set_hard_neighbors(**arguments)
 
 
 def test_neighbours_of_other_classes(rng):
@@ -181,7 +181,7 @@ class TestCallback:
         mining.set_model(model)
         with pytest.warns(UserWarning, match="NaN or infinity"):
             assert np.isnan(mining.mine())
-        assert not source.steered
+        assert not source.has_hard_neighbors
 
     def test_another_model_begins_as_planned(self):
         source = batches()
@@ -191,11 +191,11 @@ class TestCallback:
             mining.set_model(model)
             mining.on_train_begin()
             mining.on_epoch_begin(0)
-            assert not source.steered
+            assert not source.has_hard_neighbors
             mining.on_epoch_end(1)
-            assert source.steered and mining.history["epoch"] == [2]
+            assert source.has_hard_neighbors and mining.history["epoch"] == [2]
         mining.on_train_begin()
-        assert source.steered  # the same model trains on
+        assert source.has_hard_neighbors  # the same model trains on
 
     def test_says_where_it_finds_nothing(self):
         y = np.repeat([0, 1], 300)

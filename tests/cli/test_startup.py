@@ -1,4 +1,4 @@
-"""The start-up messages of TensorFlow are hidden; errors, warnings and other lines are not."""
+"""TensorFlow's start-up messages are hidden; errors, warnings and other lines are shown."""
 
 import os
 import subprocess
@@ -16,7 +16,7 @@ slightly different numerical results.
 I0000 00:00:1795934191.478795   31395 cudart_stub.cc:31] Could not find cuda drivers on your machine
 """
 ERROR = "E0000 00:00:1795934191.478900   31395 loader.cc:9] A library could not be loaded.\n"
-FATAL = "F0000 00:00:1795934191.478901   31395 guard.cc:9] Compiled for AVX, which is not there.\n"
+FATAL = "F0000 00:00:1795934191.478901   31395 guard.cc:9] Compiled for AVX, which is missing.\n"
 SCRIPT = """
 import sys
 from keras_metric_startup import hide_tensorflow_startup_messages
@@ -62,7 +62,7 @@ def test_level_0_shows_them(tmp_path):
         ("warnings.warn('this is old', UserWarning)", "UserWarning: this is old"),
         ("print('half a line', end='', file=sys.stderr)", "half a line"),
         ("raise ImportError('broken installation')", "ImportError: broken installation"),
-        # A crash of the process itself, after its last message.
+        # The process crashes after its last message.
         (f"os.write(2, {FATAL.encode()!r}); os.abort()", FATAL),
         ("raise KeyboardInterrupt", "KeyboardInterrupt"),
     ],

@@ -1,4 +1,4 @@
-"""augment=: reproducible in any thread, another change for each image, views."""
+"""augment=: reproducible in any thread, independent for each image, views."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,7 +14,7 @@ Y = np.repeat(np.arange(4), 6)
 
 
 def one_photo(rng, dtype="float32"):
-    """24 copies of one random photo: what differs in a batch, augmentation did."""
+    """24 copies of one random photo: any difference in a batch comes from augmentation."""
     photo = rng.integers(0, 256, (1, SIZE, SIZE, 3))
     return np.repeat(photo, len(Y), axis=0).astype(dtype)
 
@@ -26,12 +26,7 @@ def chain():
             layers.RandomFlip("horizontal"),
             layers.RandomRotation(0.2),
             layers.RandomBrightness(0.3),
-            layers.RandomColorJitter(
-                brightness_factor=0.2,
-                contrast_factor=0.2,
-                saturation_factor=0.2,
-                hue_factor=0.1,
-            ),
+            layers.RandomColorJitter((0, 255), 0.2, 0.2, 0.2, 0.1),
         ]
     )
 
@@ -57,7 +52,7 @@ def num_different(images):
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
-def test_each_image_gets_another_change(layer, at_least, rng):
+def test_each_image_is_changed_independently(layer, at_least, rng):
     batches = BalancedBatches(one_photo(rng, "uint8"), Y, 4, 6, seed=0, augment=layer())
     x, _ = batches[0]
     assert x.dtype == np.float32 and num_different(x) >= at_least
@@ -65,13 +60,8 @@ def test_each_image_gets_another_change(layer, at_least, rng):
 
 @pytest.mark.parametrize("make", [chain, lambda: layers.RandomCrop(7, 7)])
 def test_the_same_in_any_order_and_thread_and_new_in_each_epoch(make, rng):
-    def source():
-        return BalancedBatches(one_photo(rng), Y, 2, 3, seed=5, augment=make())
-
-    rng = np.random.default_rng(1)
-    one = source()
-    rng = np.random.default_rng(1)
-    other = source()
+    photos = one_photo(rng)
+    one, other = (BalancedBatches(photos, Y, 2, 3, seed=5, augment=make()) for _ in range(2))
     expected = [one[i][0] for i in range(4)]
     order = [3, 1, 0, 2] * 3
     with ThreadPoolExecutor(4) as pool:
@@ -83,22 +73,18 @@ def test_the_same_in_any_order_and_thread_and_new_in_each_epoch(make, rng):
 
 
 def test_cropped_pixels_are_pixels_of_the_photo(rng):
-    """RandomCrop image by image: each result is a window of its own photo."""
+    """RandomCrop is applied to each image: each result is a window of its photo."""
     x = rng.random((len(Y), SIZE, SIZE, 1)).astype("float32")
     x += np.arange(len(Y)).reshape(-1, 1, 1, 1)
     plain = BalancedBatches(x, Y, 4, 6, seed=0)[0][0]
     cropped = BalancedBatches(x, Y, 4, 6, seed=0, augment=layers.RandomCrop(9, 9))[0][0]
-    places = set()
+    positions = set()
     for photo, crop in zip(plain, cropped):
-        found = [
-            (i, j)
-            for i in range(4)
-            for j in range(4)
-            if np.array_equal(photo[i : i + 9, j : j + 9], crop)
-        ]
+        windows = {(i, j): photo[i : i + 9, j : j + 9] for i in range(4) for j in range(4)}
+        found = [corner for corner, window in windows.items() if np.array_equal(window, crop)]
         assert len(found) == 1
-        places.update(found)
-    assert len(places) > 5
+        positions.update(found)
+    assert len(positions) > 5
 
 
 def test_two_views_as_rows_and_as_branches(rng):
@@ -107,16 +93,15 @@ def test_two_views_as_rows_and_as_branches(rng):
     images, labels = BalancedBatches(x, Y, 3, 2, seed=0, augment=augment, views=2)[0]
     assert images.shape == (12, SIZE, SIZE, 3) and np.array_equal(labels[:6], labels[6:])
     for first, second in zip(images[:6], images[6:]):
-        assert 0 < np.abs(first - second).mean() < 120  # Another view, of the same photo.
-    parts, y = BalancedBatches(
-        x, Y, 3, 2, seed=0, augment=augment, views=2, view_layout="branches"
-    )[0]
+        assert 0 < np.abs(first - second).mean() < 120  # Different views of the same photo.
+    settings = {"seed": 0, "augment": augment, "views": 2, "view_layout": "branches"}
+    parts, y = BalancedBatches(x, Y, 3, 2, **settings)[0]
     assert list(parts) == ["anchor", "positive"] and np.array_equal(y, labels[:6])
     assert np.array_equal(np.concatenate(list(parts.values())), images)
 
 
-def test_two_views_keep_who_is_who():
-    """The second view of row i shows the sample of row i."""
+def test_views_are_in_the_same_order():
+    """Row i of each view is the same sample."""
     x = np.arange(len(Y), dtype="float32").reshape(-1, 1)
 
     def noise(x, rng):
@@ -134,21 +119,21 @@ def test_functions_with_and_without_rng():
     assert (plain == -1).all()
     tensors = BalancedBatches(x, Y, 2, 2, seed=0, augment=keras.ops.negative)[0][0]
     assert isinstance(tensors, np.ndarray)
-    drawn = [
+    random = [
         BalancedBatches(x, Y, 2, 2, seed=0, augment=lambda x, rng: x * rng.random(x.shape))[0][0]
         for _ in range(2)
     ]
-    assert np.array_equal(*drawn) and num_different(drawn[0]) == 4
+    assert np.array_equal(*random) and num_different(random[0]) == 4
 
 
-def test_parts_of_x_have_augmentations_of_their_own(rng):
+def test_parts_of_x_are_augmented_separately(rng):
     flip = layers.RandomFlip()
     x = {"a": one_photo(rng), "b": one_photo(rng), "meta": np.ones((24, 2))}
     out, _ = BalancedBatches(x, Y, 4, 6, seed=0, augment={"a": flip, "b": flip})[0]
     assert np.array_equal(out["meta"], x["meta"])
     changed = [(out[name] != x[name]).any(axis=(1, 2, 3)) for name in "ab"]
     assert changed[0].any() and not np.array_equal(*changed)
-    with pytest.raises(TypeError, match="which part of x a layer is for"):
+    with pytest.raises(TypeError, match="must name the part of x that a layer is for"):
         BalancedBatches(x, Y, 4, 6, augment=flip)
 
 
@@ -162,11 +147,9 @@ def test_layers_with_weights_keep_them(rng):
     np.testing.assert_allclose(out.std(axis=(0, 1, 2)), 1, atol=1e-2)
 
 
-def test_branches_of_triplets_are_changed_apart(rng):
-    batches = TripletBatches(
-        one_photo(rng), Y, batch_size=8, seed=0, augment=layers.RandomRotation(0.2)
-    )
-    (parts,) = batches[0]
+def test_branches_of_triplets_are_augmented_independently(rng):
+    augment = layers.RandomRotation(0.2)
+    (parts,) = TripletBatches(one_photo(rng), Y, batch_size=8, seed=0, augment=augment)[0]
     assert num_different(np.concatenate(list(parts.values()))) == 24
 
 
@@ -182,8 +165,8 @@ def test_fit_with_two_augmented_views(workers, rng):
     assert model.output_shape[0] in (None, 24)
 
 
-def test_random_resized_crop_cuts_boxes_of_the_scale_and_ratio():
-    """Enlarged, a ramp stays a ramp: its slope and its height tell the box of each crop."""
+def test_random_resized_crop_has_boxes_of_the_scale_and_ratio():
+    """The crop of an enlarged linear ramp is a ramp; its derivative and offset give the box."""
     rows, columns = np.meshgrid(np.arange(32.0), np.arange(40.0), indexing="ij")
     image = np.stack([rows, columns], axis=-1)[None].astype("float32")
     crop = RandomResizedCrop(48, 48, scale=(0.2, 0.6), seed=3)
@@ -192,8 +175,8 @@ def test_random_resized_crop_cuts_boxes_of_the_scale_and_ratio():
     for step in steps:
         assert np.ptp(step, axis=(1, 2)).max() < 1e-3
     heights, widths = (step.mean(axis=(1, 2)) * 48 for step in steps)
-    share = heights * widths / (32 * 40)
-    assert share.min() > 0.19 and share.max() < 0.61 and np.ptp(share) > 0.2
+    fraction = heights * widths / (32 * 40)
+    assert fraction.min() > 0.19 and fraction.max() < 0.61 and np.ptp(fraction) > 0.2
     ratio = widths / heights
     assert ratio.min() > 0.74 and ratio.max() < 1.34 and np.ptp(ratio) > 0.3
     corners = out[:, 0, 0] - np.stack([heights, widths], axis=1) / 48 * 4.5 + 0.5

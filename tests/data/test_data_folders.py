@@ -8,12 +8,12 @@ import pytest
 from PIL import Image, ImageFile
 
 from keras_metric.data import BalancedBatches, ImageLoader, image_folder, image_paths
-from keras_metric.data.images.image_check import unreadable_images
+from keras_metric.data.images.unreadable_images import unreadable_images
 
 
 @pytest.fixture
 def root(tmp_path):
-    """Three classes of flat-coloured images; the colour tells class and number."""
+    """Three classes of images of one colour, which encodes class and number."""
     for c, name in enumerate(["owl", "Emu", "hen"]):
         folder = tmp_path / "photos" / name
         (folder / "more").mkdir(parents=True)
@@ -53,16 +53,9 @@ def test_images_in_memory(root):
 @pytest.mark.parametrize("workers", [0, 3])
 def test_lazily_with_threads_through_fit(root, workers):
     paths, labels, names = image_paths(root)
-    batches = BalancedBatches(
-        paths,
-        np.array(names)[labels],
-        2,
-        3,
-        seed=0,
-        load=ImageLoader((6, 6)),
-        augment=keras.layers.RandomFlip(),
-        workers=workers,
-    )
+    settings = {"seed": 0, "augment": keras.layers.RandomFlip(), "workers": workers}
+    y = np.array(names)[labels]
+    batches = BalancedBatches(paths, y, 2, 3, load=ImageLoader((6, 6)), **settings)
     x, y = batches[0]
     colour = np.array([50, 100, 0])
     assert (x[:, 0, 0, 0] == colour[y]).all() and list(batches.classes) == names
@@ -97,7 +90,7 @@ def test_errors_name_the_folder_or_the_file(root, tmp_path):
 
 @pytest.fixture
 def broken(root):
-    """The three classes with two folders without images and three files that are no images."""
+    """The three classes, two folders without images, and three files that are not images."""
     for name in ("ape", "bat"):
         (root / name).mkdir()
     whole = (root / "owl" / "0.png").read_bytes()
@@ -109,7 +102,7 @@ def broken(root):
 BROKEN = ("cut.png", "none.png", "text.png")
 
 
-def test_every_fault_of_a_folder_is_named_at_once(broken):
+def test_one_error_names_all_faults_of_a_folder(broken):
     with pytest.raises(ValueError, match="2 class folders have no images: .*ape.*bat.*on_error"):
         image_paths(broken)
     for name in ("ape", "bat"):
@@ -123,7 +116,7 @@ def test_every_fault_of_a_folder_is_named_at_once(broken):
         image_paths(broken, on_error="ignore")
 
 
-def test_skip_leaves_out_what_is_broken_and_warns_once(broken):
+def test_skip_omits_faults_and_warns_once(broken):
     whole = [p for p in broken.rglob("[0-9].png") if not p.name.startswith(".")]
     with pytest.warns(UserWarning) as warned:
         paths, labels, names = image_paths(broken, on_error="skip")
@@ -148,7 +141,7 @@ def test_skip_leaves_out_what_is_broken_and_warns_once(broken):
         assert all(name in text for name in (*BROKEN, "ape", "bat"))
 
 
-def test_a_class_whose_images_are_all_broken_is_left_out(root):
+def test_a_class_without_readable_images_is_omitted(root):
     for path in (root / "Emu").rglob("[0-9].png"):
         path.write_bytes(b"")
     with pytest.warns(UserWarning, match="3 of 9 images"):
@@ -161,12 +154,12 @@ def test_a_class_whose_images_are_all_broken_is_left_out(root):
     for call in (image_paths, lambda *a, **k: image_folder(*a, (4, 4), **k)):
         with (
             pytest.warns(UserWarning, match="9 of 9 images"),
-            pytest.raises(ValueError, match="must hold images"),
+            pytest.raises(ValueError, match="must contain readable images"),
         ):
             call(root, on_error="skip")
 
 
-def test_a_list_of_many_broken_files_stays_short(tmp_path):
+def test_an_error_on_many_files_is_short(tmp_path):
     paths = [tmp_path / f"{number}.png" for number in range(500)]
     for path in paths:
         path.touch()
@@ -192,7 +185,7 @@ def test_the_quick_check_finds_truncated_files_as_decoding_does(tmp_path, rng, e
             assert cut in unreadable_images([cut]), size
 
 
-def test_the_quick_check_decodes_only_what_lacks_its_end(tmp_path, rng, monkeypatch):
+def test_the_quick_check_decodes_only_files_without_a_valid_end(tmp_path, rng, monkeypatch):
     paths = [tmp_path / name for name in ("a.jpg", "b.png", "c.webp", "d.jpg")]
     for path in paths:
         Image.fromarray(rng.integers(0, 255, (24, 24), "uint8")).save(path)
@@ -206,19 +199,19 @@ def test_the_quick_check_decodes_only_what_lacks_its_end(tmp_path, rng, monkeypa
     assert decoded == ["JPEG"]
 
 
-def test_a_link_that_leads_back_up_counts_no_image_twice(tmp_path):
+def test_a_link_to_a_parent_folder_repeats_no_image(tmp_path):
     for name in ("ape", "bee"):
         (tmp_path / name).mkdir()
         Image.new("L", (4, 4)).save(tmp_path / name / "one.png")
     (tmp_path / "ape" / "up").symlink_to(tmp_path, target_is_directory=True)
-    # What the link leads to has been seen, but for the other classes.
+    # The target of the link was read before, except for the other class.
     found = [os.path.realpath(path) for path in image_paths(tmp_path)[0]]
     assert len(found) <= 3 and len(set(found)) == 2
 
 
 @pytest.mark.parametrize("on_error", ["raise", "skip"])
 def test_a_folder_that_cannot_be_read_is_named(root, monkeypatch, on_error):
-    """`os.walk` leaves out such a folder, and its images were missing without a word."""
+    """`os.walk` skips such a folder without an error."""
     scan = os.scandir
 
     def refuse(path):
@@ -232,7 +225,7 @@ def test_a_folder_that_cannot_be_read_is_named(root, monkeypatch, on_error):
 
 
 def test_pipes_and_links_named_like_images(root):
-    """A reader of a pipe waits for ever. Links that lead nowhere are missing images, and named."""
+    """Reading a pipe blocks, so it is skipped. Broken links are reported as missing images."""
     os.mkfifo(root / "hen" / "pipe.png")
     (root / "hen" / "folder.png").mkdir()
     for name, target in (("loop.png", "loop.png"), ("gone.png", "nowhere")):

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from keras_metric.data import ImageLoader
-from keras_metric.data.images.jpegs import jpeg_form
+from keras_metric.data.images.jpeg_decoding import jpeg_shape
 
-# Left half dark, right half light, the top row lightest: no turn or flip of it is equal to it.
+# No rotation or flip of the scene is equal to it.
 SCENE = np.array([[250, 252, 254], [10, 100, 200], [20, 110, 210], [30, 120, 220]], "uint8")
 COLORS = np.stack([SCENE, 255 - SCENE, SCENE // 2], axis=-1)
 ORIENTATION = 0x0112
@@ -37,7 +37,7 @@ def read(image, color_mode="rgb", format="PNG", size=None, **saving):
 
 
 def png(depth, kind, rows):
-    """A PNG by the standard's own words: Pillow writes no RGB of 16 bits."""
+    """A PNG encoded by hand, since Pillow does not write RGB with 16 bits."""
 
     def chunk(name, data):
         checked = name + data
@@ -74,8 +74,8 @@ def test_orientation_of_a_jpeg_one_by_one_and_at_once(orientation, shape):
     found = loader(file.getvalue())
     expected = upright[:: 32 // shape[0], :: 24 // shape[1]]
     assert np.abs(found.astype(int) - expected).max() <= 12
-    # Whatever is decoded outside of Pillow ignores EXIF data, so only upright files may be.
-    assert jpeg_form(file.getvalue()) == ((32, 24, 3) if orientation == 1 else None)
+    # Other decoders than Pillow ignore EXIF data, and so must not decode rotated files.
+    assert jpeg_shape(file.getvalue()) == ((32, 24, 3) if orientation == 1 else None)
 
 
 def test_orientation_in_xmp_alone():
@@ -85,7 +85,7 @@ def test_orientation_in_xmp_alone():
     stored.save(file, "JPEG", xmp=xmp, quality=100, subsampling=0)
     found = ImageLoader((32, 24))(file.getvalue())
     assert np.abs(found[::8, ::8].astype(int) - COLORS).max() <= 12
-    assert jpeg_form(file.getvalue()) is None
+    assert jpeg_shape(file.getvalue()) is None
 
 
 @pytest.mark.parametrize(
@@ -95,8 +95,8 @@ def test_damaged_exif_is_ignored(exif):
     np.testing.assert_array_equal(read(Image.fromarray(COLORS), exif=exif), COLORS)
 
 
-def test_16_bits_equal_the_same_picture_in_8():
-    # 257 v has v in both bytes: the standard's own way from 8 bits to 16.
+def test_16_bits_equal_the_same_image_in_8():
+    # Both bytes of 257 v are v, the standard conversion from 8 to 16 bits.
     grey = SCENE.astype("uint16") * 257
     for color_mode in ("grayscale", "rgb", "rgba"):
         expected = read(Image.fromarray(SCENE), color_mode)
@@ -145,7 +145,7 @@ def test_transparency_is_dropped_or_kept_without_a_warning():
 
 
 def test_cmyk():
-    # Ink c leaves 255 - c of a colour; without black ink nothing is mixed in.
+    # Without black ink, an ink of c is a colour of 255 - c.
     inks = np.concatenate([255 - COLORS, np.zeros((4, 3, 1), "uint8")], axis=-1)
     found = read(Image.fromarray(inks, mode="CMYK"), format="TIFF")
     np.testing.assert_array_equal(found, COLORS)
@@ -157,16 +157,14 @@ def test_cmyk():
 @pytest.mark.parametrize("format", ["GIF", "PNG", "WEBP", "TIFF"])
 def test_the_first_image_of_several(format):
     first, second = Image.fromarray(SCENE), Image.fromarray(255 - SCENE)
-    saving = {"lossless": True} if format == "WEBP" else {}
-    found = read(
-        first, "grayscale", format, save_all=True, append_images=[second], duration=100, **saving
-    ) if format != "TIFF" else read(
-        first, "grayscale", format, save_all=True, append_images=[second]
-    )  # fmt: skip
+    saving = {"save_all": True, "append_images": [second]}
+    saving |= {"lossless": True} if format == "WEBP" else {}
+    saving |= {"duration": 100} if format != "TIFF" else {}
+    found = read(first, "grayscale", format, **saving)
     np.testing.assert_array_equal(found[..., 0], SCENE)
 
 
-def test_what_is_no_image_names_the_file_and_no_address(tmp_path):
+def test_an_unreadable_image_is_named_without_a_memory_address(tmp_path):
     file = io.BytesIO()
     Image.fromarray(COLORS.repeat(50, 0)).save(file, "PNG")
     path = tmp_path / "cut.png"
@@ -192,7 +190,7 @@ def test_formats_and_pixels_can_be_limited():
         with pytest.raises(ValueError, match="`formats` must be one of .*'PNG'"):
             ImageLoader((4, 3), formats=formats)
     for file in (None, 3, bytearray(b"x")):
-        with pytest.raises(TypeError, match="from a path or from bytes"):
+        with pytest.raises(TypeError, match="must be a path or bytes"):
             ImageLoader((4, 3))(file)
     with pytest.raises(TypeError, match="`formats` must be None or a list"):
         ImageLoader((4, 3), formats="PNG")

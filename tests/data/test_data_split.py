@@ -44,14 +44,14 @@ def test_a_long_chain_of_links_is_one_set():
     y = np.repeat(np.arange(n), 2)[1:-1]  # 0 1 1 2 2 ... : group i holds classes i and i + 1
     groups = np.repeat(np.arange(n - 1), 2)
     order = np.random.default_rng(0).permutation(len(y))
-    with pytest.raises(ValueError, match="in 1 linked sets of up to 300"):
+    with pytest.raises(ValueError, match="in 1 connected sets of up to 300"):
         split_by_class(y[order], groups=groups[order])
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"test_size": 1.0}, "share below 1"),
+        ({"test_size": 1.0}, "fraction below 1"),
         ({"test_size": 0}, "at least 1"),
         ({"test_size": 4}, "must keep at least one class"),
         ({"test_size": 2, "validation_size": 2}, "must keep at least one class"),
@@ -69,14 +69,14 @@ def test_leaks_are_found():
     groups = np.array([1, 1, 2, 2, 1])
     x = np.arange(15.0).reshape(5, 3)
     check_no_leak([0, 1], [2, 3], [4], y=y, x=x)
-    with pytest.raises(ValueError, match="share a row. Received: rows 1 and 1"):
+    with pytest.raises(ValueError, match="have no row in common. Received: rows 1 and 1"):
         check_no_leak([0, 1], [1, 2])
-    with pytest.raises(ValueError, match="Parts 0 and 1 must not share a class.*'b' in rows 2"):
+    with pytest.raises(ValueError, match="no class in common. Received: class 'b' in rows 2"):
         check_no_leak([0, 2], [3, 4], y=y)
-    with pytest.raises(ValueError, match="Parts 0 and 2 must not share a group.*1 in rows 0 and 4"):
+    with pytest.raises(ValueError, match="0 and 2 must have no group in common.*1 in rows 0 and 4"):
         check_no_leak([0, 1], [2, 3], [4], groups=groups)
     x[4] = x[0]
-    with pytest.raises(ValueError, match="share a copy of a sample. Received: rows 0 and 4"):
+    with pytest.raises(ValueError, match="no copy of a sample in common. Received: rows 0 and 4"):
         check_no_leak([0, 1], [2, 3, 4], y=y, x=x)
     check_no_leak([0, 1], [2, 3, 4], y=y, x={"image": x, "row": np.arange(5)})
     check_no_leak([0, 4], [1, 2], x=x)  # Copies inside a part are no leak.
@@ -86,7 +86,7 @@ def test_leaks_are_found():
     # Rows of objects are compared by their values, not by where these are in memory.
     objects = np.array([["key", 2**70], ["".join(["k", "ey"]), 2**70]], dtype=object)
     for copies in (objects, ["".join(["k", "ey"]), "key"]):
-        with pytest.raises(ValueError, match="share a copy of a sample. Received: rows 0 and 1"):
+        with pytest.raises(ValueError, match="copy of a sample in common.*rows 0 and 1"):
             check_no_leak([0], [1], x=copies)
     with pytest.raises(ValueError, match="`x` must have rows. Received: x=3"):
         check_no_leak([0], [1], x=3)

@@ -1,6 +1,6 @@
-"""StreamBatches: P x K from what is read from front to back."""
+"""StreamBatches: P x K batches from a stream."""
 
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import keras
 import numpy as np
@@ -10,7 +10,7 @@ from keras_metric.data import StreamBatches
 
 
 def source(rows=240, classes=12, seed=0):
-    """Rows (number of the sample, label), shuffled; the same whenever it is read."""
+    """A function that returns shuffled samples (number, label), in the same order each time."""
 
     def read():
         read.times += 1
@@ -36,19 +36,19 @@ def test_every_batch_is_balanced_and_right():
         np.testing.assert_array_equal(y, np.repeat(y[::3], 3))
 
 
-def test_a_pass_shows_no_sample_twice_and_nearly_all():
-    """240 samples are 20 batches of 12; what makes no whole batch at the end is left out."""
+def test_a_pass_uses_nearly_all_samples_once():
+    """240 samples are 20 batches of 12; samples of an incomplete batch at the end are omitted."""
     read = source()
     batches = batches_of(read, batches_per_epoch=60)
-    seen = []
+    used = []
     while read.times < 2:
-        seen.append(batches[len(seen)][0][:, 0])
+        used.append(batches[len(used)][0][:, 0])
     # The last of them is of the second pass.
-    first = np.concatenate(seen[:-1])
+    first = np.concatenate(used[:-1])
     assert len(np.unique(first)) == len(first) >= 0.8 * 240
 
 
-def test_classes_come_as_often_as_their_samples():
+def test_classes_are_as_frequent_as_their_samples():
     def uneven():
         rng = np.random.default_rng(1)
         for label in rng.choice(8, 4000, p=[0.3, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1]):
@@ -59,7 +59,7 @@ def test_classes_come_as_often_as_their_samples():
     assert 0.24 < np.mean(y == 0) < 0.34
 
 
-def test_reproducible_whoever_asks_in_which_order():
+def test_reproducible_in_any_order_of_requests():
     plain = batches_of()
     plain.on_epoch_end()
     expected = [plain[i] for i in range(10)]
@@ -72,30 +72,21 @@ def test_reproducible_whoever_asks_in_which_order():
     assert any((batches_of(seed=1)[i][1] != expected[i][1]).any() for i in range(3))
 
 
-def test_threads_get_what_one_gets():
+def test_threads_get_the_same_batches():
     expected = [batches_of()[i][0] for i in range(10)]
-    batches, found = batches_of(workers=3), {}
-
-    def read(part):
-        for i in range(part, 10, 3):
-            found[i] = batches[i][0]
-
-    threads = [threading.Thread(target=read, args=(part,)) for part in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for i, x in enumerate(expected):
-        np.testing.assert_array_equal(found[i], x)
+    batches = batches_of(workers=3)
+    with ThreadPoolExecutor(3) as pool:
+        for (x, _), one in zip(pool.map(batches.__getitem__, range(10)), expected):
+            np.testing.assert_array_equal(x, one)
 
 
-def test_epochs_go_on_and_a_later_one_can_be_reached():
+def test_epochs_continue_and_a_later_one_can_be_reached():
     batches = batches_of(batches_per_epoch=8)
     epochs = []
     for _ in range(3):
         batches.on_epoch_end()
         epochs.append([batches[i][0] for i in range(8)])
-    # A pass has nearly 20: the second epoch shows what the first did not.
+    # A pass has nearly 20 batches: the second epoch uses other samples than the first.
     assert not set(np.concatenate(epochs[0]).flat) & set(np.concatenate(epochs[1]).flat)
     late = batches_of(batches_per_epoch=8)
     late.catch_up(2)
@@ -104,13 +95,13 @@ def test_epochs_go_on_and_a_later_one_can_be_reached():
         np.testing.assert_array_equal(late[i][0], x)
 
 
-def test_what_keras_looks_at_first_costs_no_second_reading():
+def test_batches_that_keras_inspects_are_read_once():
     """Batches 0 and 1 of epoch 0 are those of epoch 1."""
     read = source()
     batches = batches_of(read)
-    looked = [batches[0][0], batches[1][0]]
+    inspected = [batches[0][0], batches[1][0]]
     batches.on_epoch_end()
-    np.testing.assert_array_equal(batches[0][0], looked[0])
+    np.testing.assert_array_equal(batches[0][0], inspected[0])
     batches[5]
     assert read.times == 1
 
@@ -157,13 +148,13 @@ def test_training():
     assert len(model.fit(batches, epochs=2, verbose=0).history["loss"]) == 2
 
 
-def test_streams_that_make_no_batch():
+def test_streams_without_a_batch():
     def sorted_by_class():
         return ((0.0, i // 100) for i in range(1000))
 
     with pytest.raises(ValueError, match="Shuffle or interleave"):
         StreamBatches(sorted_by_class, 4, 3, 1, buffer_size=60)[0]
-    # Fifty samples later comes a second class, and then two wait at once.
+    # At a class boundary the buffer contains two classes.
     assert set(StreamBatches(sorted_by_class, 2, 3, 1, buffer_size=60, seed=0)[0][1]) == {0, 1}
     with pytest.raises(ValueError, match="never had them"):
         StreamBatches([], 4, 3, 1)[0]
@@ -182,7 +173,7 @@ def test_streams_that_make_no_batch():
         ([(1.0, np.datetime64("NaT"))], ValueError, "must have a label"),
         ([(1.0, {"kind": 1})], TypeError, "that can be compared. Received: {'kind': 1}"),
         ([(1.0, b"\xff")], ValueError, "must be a string in UTF-8"),
-        (lambda: None, TypeError, "one that returned None"),
+        (lambda: None, TypeError, "must return an iterator.*None"),
     ],
 )
 def test_sources_that_are_refused(data, error, words):
@@ -191,7 +182,7 @@ def test_sources_that_are_refused(data, error, words):
 
 
 def test_none_among_the_samples_is_not_the_end_of_the_stream():
-    """The samples behind it were never read, without a word."""
+    """An end at None would skip the samples after it silently."""
     samples = [(np.zeros(1), i % 2) for i in range(20)]
     batches = StreamBatches([*samples, None, *samples], 2, 2, 10, buffer_size=4, seed=0)
     with pytest.raises(ValueError, match="Received: NoneType"):
@@ -206,8 +197,8 @@ def test_settings_that_are_refused():
         batches_of(use_multiprocessing=True)
 
 
-def test_an_error_of_the_source_is_no_end():
-    """A source that fails once: the batch asked for again is the one of an unbroken stream."""
+def test_an_error_of_the_source_is_not_its_end():
+    """After an error of the source, the batches are those of a stream without errors."""
     failing = [True]
 
     def source():
@@ -230,7 +221,7 @@ def test_an_error_of_the_source_is_no_end():
 
 
 @pytest.mark.parametrize("labels", [[0, "a"], ["a", 0], [1.0, "a"]])
-def test_labels_of_two_kinds_would_share_numbers(labels):
+def test_labels_of_two_kinds_raise(labels):
     source = [(np.zeros(1), labels[i % 2]) for i in range(8)]
     batches = StreamBatches(source, 2, 2, batches_per_epoch=1, buffer_size=8, seed=0)
     with pytest.raises(ValueError, match="Received both"):

@@ -556,7 +556,7 @@ class TestInputs:
         assert retrieval_metrics(*masked, metric="pearson") == wanted
         for part, name in zip(masked, ("embeddings", "labels"), strict=True):
             part[3] = np.ma.masked
-            with pytest.raises(ValueError, match=f"`{name}` must have a value in every place"):
+            with pytest.raises(ValueError, match=f"`{name}` must have no masked entries"):
                 retrieval_metrics(**{"embeddings": x, "labels": y, name: part})
             part[3] = 0
 

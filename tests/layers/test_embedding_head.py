@@ -1,4 +1,4 @@
-"""EmbeddingHead: pooling, the linear layer, and lengths of 1 in every precision."""
+"""EmbeddingHead: pooling, the linear layer, and normalization in every precision."""
 
 import keras
 import numpy as np
@@ -49,14 +49,14 @@ class TestPooling:
         expected = np.zeros((4, 3), "float32")
         for row, steps in enumerate(kept[:3]):
             expected[row] = getattr(x[row, :steps], {"average": "mean"}.get(pooling, pooling))(0)
-        value, slope = value_and_gradient(
+        value, gradient = value_and_gradient(
             lambda t: ops.sum(bare(pooling=pooling)(t, mask=ops.convert_to_tensor(mask))), x
         )
         np.testing.assert_allclose(
             numpy(bare(pooling=pooling)(x, mask=ops.convert_to_tensor(mask))), expected, rtol=1e-5
         )
         assert np.isclose(value, expected.sum(), rtol=1e-5)
-        assert np.all(np.isfinite(slope)) and np.all(slope[~mask] == 0)
+        assert np.all(np.isfinite(gradient)) and np.all(gradient[~mask] == 0)
 
     @pytest.mark.parametrize("make", [GeneralizedMeanPooling, keras.layers.GlobalAveragePooling1D])
     def test_hands_a_mask_to_a_layer_that_pools(self, rng, make):
@@ -127,8 +127,8 @@ class TestLengths:
         x[1] = [3, 0, 0, 4]
         head = EmbeddingHead(None)
         assert np.allclose(numpy(head(x)), [[0, 0, 0, 0], [0.6, 0, 0, 0.8]])
-        _, slope = value_and_gradient(lambda t: ops.sum(head(t)[:, 1]), x)
-        assert np.all(np.isfinite(slope)) and np.isclose(slope[1, 1], 1 / 5)
+        _, gradient = value_and_gradient(lambda t: ops.sum(head(t)[:, 1]), x)
+        assert np.all(np.isfinite(gradient)) and np.isclose(gradient[1, 1], 1 / 5)
 
     def test_double_stays_double(self, backend):
         if backend == "jax":
@@ -163,16 +163,15 @@ class TestSettings:
         with pytest.raises(error, match=text):
             EmbeddingHead(**settings)
 
-    @pytest.mark.parametrize("shape", [(3,), (3, 2, 2, 2, 2, 2)])
-    def test_wrong_rank(self, shape):
-        with pytest.raises(ValueError, match=r"one vector \(batch, features\), one sequence"):
-            EmbeddingHead()(np.zeros(shape, "float32"))
-
-    def test_map_without_pooling(self):
-        with pytest.raises(ValueError, match="Choose pooling='average' or 'max', or end the"):
-            EmbeddingHead(pooling=None)(np.zeros((2, 3, 3, 4), "float32"))
-
-    def test_layer_that_does_not_pool(self):
-        head = EmbeddingHead(pooling=keras.layers.MaxPooling2D())
-        with pytest.raises(ValueError, match=r"must give \(batch, features\). Received: pooling="):
-            head(np.zeros((2, 4, 4, 3), "float32"))
+    @pytest.mark.parametrize(
+        ("pooling", "shape", "text"),
+        [
+            ("average", (3,), r"one vector \(batch, features\), one sequence"),
+            ("average", (3, 2, 2, 2, 2, 2), r"one vector \(batch, features\), one sequence"),
+            (None, (2, 3, 3, 4), "Choose pooling='average' or 'max', or end the"),
+            (keras.layers.MaxPooling2D(), (2, 4, 4, 3), "return .batch, features.. Received: pool"),
+        ],
+    )
+    def test_wrong_inputs(self, pooling, shape, text):
+        with pytest.raises(ValueError, match=text):
+            EmbeddingHead(pooling=pooling)(np.zeros(shape, "float32"))

@@ -1,4 +1,4 @@
-"""GeneralizedMeanPooling: the power mean by its definition, and inside models."""
+"""GeneralizedMeanPooling: the definition of the power mean, and training in models."""
 
 import keras
 import numpy as np
@@ -16,7 +16,7 @@ def numpy(x):
 
 
 def power_mean(x, p, epsilon=1e-6):
-    """Of maps (batch, ..., features), one number at a time."""
+    """The power mean of maps (batch, ..., features), in Python loops."""
     x = np.asarray(x, "float64")
     out = np.zeros((x.shape[0], x.shape[-1]))
     for i in range(x.shape[0]):
@@ -40,7 +40,7 @@ def test_equals_the_definition(shape, p, rng):
         assert first.compute_output_shape(moved.shape) == (shape[0], shape[-1])
 
 
-def test_one_is_the_average_and_many_the_maximum(rng):
+def test_power_1_is_the_average_and_a_large_power_the_maximum(rng):
     x = rng.uniform(0.1, 1, size=(2, 4, 4, 3)).astype("float32")
     np.testing.assert_allclose(numpy(GeneralizedMeanPooling(1.0)(x)), x.mean((1, 2)), rtol=1e-5)
     np.testing.assert_allclose(numpy(GeneralizedMeanPooling(2000.0)(x)), x.max((1, 2)), rtol=5e-3)
@@ -53,12 +53,12 @@ def test_only_the_steps_that_the_mask_keeps(rng):
     x[0, 2], x[0, 3] = np.nan, np.inf
     layer = GeneralizedMeanPooling()
     np.testing.assert_allclose(numpy(layer(x, mask=mask)), [*expected, [0, 0]], rtol=1e-4)
-    value, slope = value_and_gradient(lambda z: keras.ops.sum(layer(z, mask=mask)), x)
-    assert np.isfinite(value) and np.isfinite(slope).all()
-    assert not slope[~mask].any()
+    value, gradient = value_and_gradient(lambda z: keras.ops.sum(layer(z, mask=mask)), x)
+    assert np.isfinite(value) and np.isfinite(gradient).all()
+    assert not gradient[~mask].any()
 
 
-def test_slopes_of_the_map_and_of_the_power(rng):
+def test_gradients_of_the_map_and_of_the_power(rng):
     x = rng.uniform(0.1, 2, size=(2, 3, 3, 2))
     weight = rng.normal(size=(2, 2))
     layer = GeneralizedMeanPooling(data_format="channels_last")
@@ -68,19 +68,19 @@ def test_slopes_of_the_map_and_of_the_power(rng):
     def of_map(z):
         return keras.ops.sum(still * layer(z))
 
-    _, slope = value_and_gradient(of_map, x.astype("float32"))
+    _, gradient = value_and_gradient(of_map, x.astype("float32"))
     directions = rng.normal(size=(3, *x.shape))
     expected = reference.slopes(lambda z: (weight * power_mean(z, 3.0)).sum(), x, directions)
-    np.testing.assert_allclose((directions * slope).sum((1, 2, 3, 4)), expected, rtol=1e-3)
+    np.testing.assert_allclose((directions * gradient).sum((1, 2, 3, 4)), expected, rtol=1e-3)
 
     maps = keras.ops.convert_to_tensor(x.astype("float32"))
 
     def of_power(p):
         return keras.ops.sum(still * layer.stateless_call([p], [], maps)[0])
 
-    _, slope = value_and_gradient(of_power, np.asarray(3.0, "float32"))
+    _, gradient = value_and_gradient(of_power, np.asarray(3.0, "float32"))
     expected = reference.slopes(lambda p: (weight * power_mean(x, p)).sum(), 3.0, [1.0])
-    np.testing.assert_allclose(slope, expected[0], rtol=1e-3)
+    np.testing.assert_allclose(gradient, expected[0], rtol=1e-3)
 
 
 @pytest.mark.parametrize("kind", ["zero", "negative", "huge", "tiny"])
@@ -89,15 +89,15 @@ def test_finite_where_powers_are_not(kind, p, rng):
     x = rng.uniform(0.5, 1, size=(2, 3, 3, 2)).astype("float32")
     x *= {"zero": 0, "negative": -1, "huge": 1e30, "tiny": 1e-30}[kind]
     layer = GeneralizedMeanPooling(p, data_format="channels_last")
-    value, slope = value_and_gradient(lambda z: keras.ops.mean(layer(z)), x)
-    assert np.isfinite(value) and np.isfinite(slope).all()
+    value, gradient = value_and_gradient(lambda z: keras.ops.mean(layer(z)), x)
+    assert np.isfinite(value) and np.isfinite(gradient).all()
     expected = x.mean() if kind == "huge" else 1e-6
     assert value == pytest.approx(expected, rel=1.0 if kind == "huge" else 1e-3)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_half_precision_keeps_its_digits(dtype, rng):
-    # A cube of 300 is beyond float16, and the least value of a feature too small for it.
+    # The cube of 300 overflows in float16, and epsilon underflows.
     x = keras.ops.cast(rng.uniform(0, 300, size=(2, 4, 4, 3)), dtype)
     layer = GeneralizedMeanPooling(data_format="channels_last", dtype=f"mixed_{dtype}")
     pooled = layer(x)
@@ -121,13 +121,13 @@ class TestInsideAModel:
         return rng.uniform(size=(8, 6, 6, 1)).astype("float32"), np.arange(8) // 2
 
     @pytest.mark.parametrize("trainable", [True, False])
-    def test_the_power_is_learned_unless_it_is_kept(self, trainable, rng):
+    def test_the_power_is_trained_unless_it_is_not_trainable(self, trainable, rng):
         pooling = GeneralizedMeanPooling(trainable=trainable)
         model = self.model(pooling)
         model.fit(*self.data(rng), epochs=2, verbose=0)
         assert (float(numpy(pooling.power)) != 3.0) == trainable
 
-    # Near the power 0 the pooled values hardly differ, and the model warns of it.
+    # Near the power 0 the pooled values are almost equal, and the model warns.
     @pytest.mark.filterwarnings("ignore:The embeddings have collapsed")
     def test_the_power_stays_above_zero(self, rng):
         pooling = GeneralizedMeanPooling(0.01)
@@ -148,7 +148,7 @@ class TestInsideAModel:
         assert numpy(again.encoder.head.pooling.power) == numpy(model.encoder.head.pooling.power)
         np.testing.assert_array_equal(again.predict(x, verbose=0), model.predict(x, verbose=0))
 
-    def test_a_sequence_brings_its_mask(self, rng):
+    def test_the_mask_of_a_sequence_is_used(self, rng):
         tokens = np.array([[1, 2, 0, 0], [3, 1, 2, 0], [2, 2, 2, 2], [1, 0, 0, 0]])
         embed = keras.layers.Embedding(5, 3, mask_zero=True)
         pooling = GeneralizedMeanPooling()

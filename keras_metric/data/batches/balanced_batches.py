@@ -6,29 +6,29 @@ import numpy as np
 
 from keras_metric._validation import check_choice, check_count, check_number
 from keras_metric.data.batches.class_index import ClassIndex
-from keras_metric.data.batches.class_rotation import ClassRotation
-from keras_metric.data.batches.seeded_batches import SeededBatches, branches
-from keras_metric.data.batches.shuffling import mixed, shuffled
-from keras_metric.data.batches.steering import Steering
+from keras_metric.data.batches.class_schedule import ClassSchedule
+from keras_metric.data.batches.epoch_batches import RowBatches, split_branches
+from keras_metric.data.batches.hard_neighbors import HardNeighbors
+from keras_metric.data.batches.seeded_permutation import hash_words, permuted
 
 
-class BalancedBatches(SeededBatches):
+class BalancedBatches(RowBatches):
     """Batches of `classes_per_batch` classes with `samples_per_class` samples each.
 
-    The batches that metric losses want: whatever the class sizes, each anchor has positives and
-    negatives. A `keras.utils.PyDataset`, so `model.fit(BalancedBatches(...))` works on every
-    backend. It yields `(x, y)` with `y` int32 numbers 0..C-1; `classes[y]` gives the labels back.
-    The rows of a class lie side by side.
+    Use it for losses that compare the items of a batch: each anchor has positives and negatives,
+    whatever the class sizes. A `keras.utils.PyDataset`, so `model.fit(BalancedBatches(...))` works
+    on every backend. It yields `(x, y)` with `y` int32 numbers 0..C-1; `classes[y]` are the
+    original labels. The rows of a class are adjacent.
 
-    Rules. No class comes twice in a batch, and no sample twice unless its class is too small.
-    All classes come equally often (to one visit an epoch, carried over from epoch to epoch); see
-    `power`. A class shows all its samples, in random order, before it shows one again. What is
-    in a batch depends on `seed`, `epoch` and the index of the batch alone, not on threads or on
-    the order in which Keras asks. `on_epoch_end`, which Keras calls (`fit` once before it starts,
-    too), goes on to a newly drawn epoch; in a loop of your own call it yourself.
+    Rules. A batch contains a class at most once, and a sample at most once unless its class is too
+    small. Classes occur equally often, up to one visit an epoch, carried over between epochs; see
+    `power`. All samples of a class are used, in random order, before any is used again. The content
+    of a batch depends on `seed`, `epoch` and the index of the batch only, not on threads or on the
+    order of Keras's requests. `on_epoch_end` starts a new epoch: Keras calls it after each epoch,
+    and once before the first. Call it yourself in a custom training loop.
 
-    Use `batches_per_epoch` for the length of an epoch, not `steps_per_epoch` of `fit`, which cuts
-    epochs anywhere.
+    Set the length of an epoch by `batches_per_epoch`, not by `steps_per_epoch` of `fit`, which cuts
+    epochs off at any batch.
 
     Args:
         x: array, memory map or tensor of the backend with a row for each sample; or a dict, tuple
@@ -37,36 +37,35 @@ class BalancedBatches(SeededBatches):
             float32 below 2**24), booleans, or Python objects that can be compared.
         classes_per_batch: integer, classes in each batch (P).
         samples_per_class: integer, samples of each class in a batch (K). With 1 there are no
-            positives: a warning says so, unless `views` makes some. Proxy losses do not mind.
-        batches_per_epoch: integer, or None for as many batches as give `len(x)` rows, rounded up.
-        seed: integer of at least 0; None draws one from NumPy's global generator, which
+            positives, which warns, unless `views` creates some. Proxy losses do not need positives.
+        batches_per_epoch: integer, or None for as many as have `len(x)` rows, rounded up.
+        seed: integer of at least 0; None for a random one from NumPy's global generator, which
             `keras.utils.set_random_seed` seeds.
-        small_classes: what happens to classes with fewer than `samples_per_class` samples:
-            `"repeat"` (default; no class is lost) shows samples more than once in a batch and
-            warns if no `augment` tells them apart; `"drop"` leaves such classes out, also out of
-            `classes`; `"error"` raises.
-        power: number of at least 0. The chance of a class to be in a batch is proportional to its
-            `count ** power`: 0 (default) all classes equally, 1 as the samples come, 0.5 between.
+        small_classes: treatment of classes with fewer than `samples_per_class` samples: `"repeat"`
+            (default) uses samples several times in a batch and warns without `augment`; `"drop"`
+            omits such classes, also from `classes`; `"error"` raises.
+        power: number of at least 0. The probability of a class to be in a batch is proportional to
+            its `count ** power`: 0 (default) for equal classes, 1 for the frequencies of the data,
+            0.5 between the two.
         load: function from one item of `x` to an array (or dict or tuple of arrays), for example
             `ImageLoader((64, 64))` with `x` a list of paths. Runs in the threads of `workers`.
-        augment: keras layer (`Sequential`, `Pipeline`), changed anew for each image and
-            reproducibly; or a function of the batch, called `augment(x)`, or `augment(x, rng=...)`
-            with a `numpy.random.Generator` if it has a parameter of that name; or a dict of these
-            by the names of `x`. Layers get 8-bit images as float32 (values stay 0 to 255:
-            `RandomBrightness` and the colour layers have a `value_range`).
-        views: integer, how many augmented views of each sample a batch has.
-        view_layout: `"rows"` (default): first all rows of the first view, then all of the second,
-            and `y` repeated, for losses that read labels. `"branches"`: a dict
+        augment: Keras layer (`Sequential`, `Pipeline`), applied to each image with independent,
+            reproducible randomness; or a function of the batch, called `augment(x)`, or
+            `augment(x, rng=...)` with a `numpy.random.Generator` if it has a parameter `rng`; or a
+            dict of these by the names of `x`. Layers receive 8-bit images as float32 with values 0
+            to 255: set `value_range` of `RandomBrightness` and the colour layers.
+        views: integer, augmented views of each sample in a batch.
+        view_layout: `"rows"` (default): all rows of the first view, then all of the second, with
+            `y` repeated, for losses that read labels. `"branches"`: a dict
             `{"anchor": ..., "positive": ...}` and `y` once, for losses of two views (`views` is 2).
-        reshuffle: False yields the same epoch always, as validation wants.
+        reshuffle: False yields the same epoch always, for validation.
         **kwargs: `workers`, `use_multiprocessing`, `max_queue_size` of `keras.utils.PyDataset`.
             `workers=4` loads and augments four batches at a time in threads.
 
-    `keras.layers.RandomCrop` alone cuts a whole batch at one place; inside `augment` it cuts each
-    image at its own. `RandomResizedCrop` of this module scales, too.
+    `keras.layers.RandomCrop` on its own crops a whole batch at one position; inside `augment` it
+    crops each image independently. `RandomResizedCrop` of this module also scales.
 
     Raises:
-        TypeError: for an argument of another type.
         ValueError: fewer classes than `classes_per_batch`; `x` and `y` of different lengths;
             labels that are missing or one-hot; a class too small with `small_classes="error"`.
 
@@ -82,7 +81,7 @@ class BalancedBatches(SeededBatches):
     >>> all(batches.classes[labels] == y[images[:, 0].astype(int) // 3])
     True
 
-    Two views of each image, every one turned and mirrored in its own way:
+    Two views of each image, rotated and flipped independently:
 
     >>> import keras
     >>> augment = keras.Sequential(
@@ -95,8 +94,8 @@ class BalancedBatches(SeededBatches):
     ((16, 8, 8, 3), True)
     """
 
-    _rotation = None
-    _steering = None
+    _schedule = None
+    _hard_neighbors = None
 
     def __init__(
         self,
@@ -122,107 +121,103 @@ class BalancedBatches(SeededBatches):
         check_count("views", views)
         check_choice("view_layout", view_layout, ("rows", "branches"))
         if view_layout == "branches" and views != 2:
-            raise ValueError(
-                f'`view_layout="branches"` must come with views=2. Received: views={views}'
-            )
+            raise ValueError(f'view_layout="branches" needs views=2. Received: views={views}')
         index = ClassIndex(y, at_least=samples_per_class if small_classes == "drop" else 1)
         _check_classes(index, classes_per_batch, samples_per_class, small_classes, augment)
         if samples_per_class == 1 and views == 1:
             warnings.warn(
-                "samples_per_class=1 gives batches without positives: pair and triplet losses "
-                "learn nothing from them. Use at least 2, or views=2 with `augment`.",
+                "samples_per_class=1 gives batches without positives: pair and triplet losses have "
+                "no gradient. Use at least 2, or views=2 with `augment`.",
                 stacklevel=2,
             )
         if views > 1 and augment is None:
-            raise ValueError(
-                f"`views` must come with `augment`, or all views are equal. Received: views={views}"
-            )
+            raise ValueError(f"`views` needs `augment`. Received: views={views}, augment=None")
         self.classes_per_batch = classes_per_batch
         self.samples_per_class = samples_per_class
         self.power = power
         self.views = views
         self.view_layout = view_layout
-        if batches_per_epoch is None:
-            batches_per_epoch = -(-len(index.rows) // (classes_per_batch * samples_per_class))
-        super().__init__(x, index, batches_per_epoch, seed, load, augment, reshuffle, **kwargs)
+        length = -(-len(index.rows) // (classes_per_batch * samples_per_class))
+        settings = (batches_per_epoch, seed, load, augment, reshuffle)
+        super().__init__(x, index, length, *settings, **kwargs)
 
-    def steer(self, rows=None, classes=None, share=0.5):
-        """Fill a part of each batch with what is hard to tell from the rest of it.
+    def set_hard_neighbors(self, rows=None, classes=None, fraction=0.5):
+        """Replace some classes of each batch by hard neighbors of the other classes.
 
-        A batch begins with some of its planned classes. The others make room for the classes of
-        difficult neighbours, each with that neighbour among its samples. Which of them come is
-        drawn from the seed, the epoch and the index of the batch. `HardExampleMining` of
-        `keras_metric.callbacks` finds the neighbours and calls this; without arguments batches
-        are as planned again.
+        A batch keeps some of its planned classes. The other classes are replaced by classes of
+        their hard neighbors; each comes with that neighbor among its samples. The choice depends on
+        the seed, the epoch and the index of the batch. `keras_metric.callbacks.HardExampleMining`
+        searches the neighbors and calls this method. Without arguments batches are as planned
+        again.
 
         Args:
             rows: integers `(rows, neighbors)`, for each row of `x` rows of other classes, the
                 hardest first; -1 for none.
             classes: instead of `rows`, integers `(classes, neighbors)`: hard classes of each class.
-            share: share of the classes of a batch that make room, above 0 and below 1.
+            fraction: fraction of the classes of a batch that is replaced, above 0 and below 1.
 
         Raises:
-            ValueError: both tables, one of another shape, or a share out of range.
+            ValueError: both tables, one of another shape, or a fraction out of range.
         """
         if rows is None and classes is None:
-            self._steering = None
+            self._hard_neighbors = None
         else:
-            self._steering = Steering(self._index, rows, classes, share)
+            self._hard_neighbors = HardNeighbors(self._index, rows, classes, fraction)
 
     @property
-    def steered(self):
-        """Whether `steer` is in force."""
-        return self._steering is not None
+    def has_hard_neighbors(self):
+        """Whether `set_hard_neighbors` is in effect."""
+        return self._hard_neighbors is not None
 
     def rows_of(self, rows):
-        """The rows of `x` with these numbers as the model gets them, but for augmentation."""
-        return self._samples.take(np.asarray(rows))
+        """Return these rows of `x` as the model receives them, without augmentation."""
+        return self._reader.take(np.asarray(rows))
 
     @property
     def ids(self):
-        """Class number of each row of `x`, int32; -1 for rows of classes that are left out."""
+        """Class number of each row of `x`, int32; -1 for rows of omitted classes."""
         return self._index.ids
 
     def _plan(self, epoch):
-        if self._rotation is None:
-            self._rotation = ClassRotation(
+        if self._schedule is None:
+            self._schedule = ClassSchedule(
                 self._index.counts, self.classes_per_batch, len(self), self.power, self.seed
             )
-        return self._rotation.plan(epoch)
+        return self._schedule.plan(epoch)
 
     def _batch(self, epoch, index, plan):
         classes, visits = plan
         rows = self._rows(classes[index], visits[index])
-        steering = self._steering
-        if steering is not None:
+        neighbors = self._hard_neighbors
+        if neighbors is not None:
             rng = np.random.default_rng((self.seed, epoch, index, 2))
-            rows = steering.steered(classes[index], rows, rng)
+            rows = neighbors.replace(classes[index], rows, rng)
         rows = rows.reshape(-1)
         y = self._index.ids[rows]
         x = self._take(np.tile(rows, self.views), epoch, index)
         if self.view_layout == "rows":
             return x, np.tile(y, self.views)
-        return branches(x, ("anchor", "positive")), y
+        return split_branches(x, ("anchor", "positive")), y
 
     def _rows(self, classes, visits):
-        """The samples that these visits of these classes show, `(P, K)`.
+        """Return the samples of these visits of these classes, `(P, K)`.
 
-        A class shows its samples round after round, and a visit may begin in one round and end
-        in the next. Rounds that such visits join keep their first and last K samples in place,
-        so that no visit meets a sample twice; the others are shuffled in every round.
+        A class uses its samples in rounds, and a visit may start in one round and end in the next.
+        Consecutive rounds that such visits connect have the same first and last K samples, so that
+        no visit contains a sample twice; the other samples are permuted again in every round.
         """
         k = self.samples_per_class
         classes, counts = classes[:, None], self._index.counts[classes][:, None]
-        rounds, place = np.divmod(visits[:, None] * k + np.arange(k), counts)
-        joined = k // np.gcd(counts, k)
+        rounds, position = np.divmod(visits[:, None] * k + np.arange(k), counts)
+        connected = k // np.gcd(counts, k)
         seed = np.full(rounds.shape, self.seed)
-        inner = (joined > 1) & (place >= k) & (place < counts - k)
+        inner = (connected > 1) & (position >= k) & (position < counts - k)
         if inner.any():
-            _, sizes, of_class = np.broadcast_arrays(place, counts - 2 * k, classes)
-            keys = mixed(seed[inner], of_class[inner], rounds[inner], 1)
-            place[inner] = k + shuffled(place[inner] - k, sizes[inner], keys)
-        keys = mixed(seed, classes, rounds // joined, 0)
-        return self._index.rows[self._index.starts[classes] + shuffled(place, counts, keys)]
+            _, sizes, of_class = np.broadcast_arrays(position, counts - 2 * k, classes)
+            keys = hash_words(seed[inner], of_class[inner], rounds[inner], 1)
+            position[inner] = k + permuted(position[inner] - k, sizes[inner], keys)
+        keys = hash_words(seed, classes, rounds // connected, 0)
+        return self._index.rows[self._index.starts[classes] + permuted(position, counts, keys)]
 
 
 def _check_classes(index, classes_per_batch, samples_per_class, small_classes, augment):
@@ -249,8 +244,8 @@ def _check_classes(index, classes_per_batch, samples_per_class, small_classes, a
     if small and augment is None:
         warnings.warn(
             f"{small} of {num_classes} classes have fewer than samples_per_class="
-            f"{samples_per_class} samples, which are shown more than once in a batch. Pass "
-            '`augment` to make them differ, small_classes="drop" to leave such classes out, '
-            'or small_classes="error".',
+            f"{samples_per_class} samples, which occur more than once in a batch. Pass `augment` "
+            'to make them differ, small_classes="drop" to omit such classes, or '
+            'small_classes="error".',
             stacklevel=3,
         )

@@ -1,18 +1,18 @@
-"""Labels of any kind numbered 0..C-1, with the rows of each class side by side."""
+"""Labels of any kind numbered 0..C-1, and the rows of each class."""
 
 import numpy as np
 
 from keras_metric._validation import as_array, is_missing, rows_hint, without_floats
-from keras_metric.data.batches.shuffling import mixed
 
-_WIDE = 64  # Characters.
+_LONGEST_PACKED = 64  # characters
 
 
 class ClassIndex:
-    """Where the rows of each class are.
+    """The rows of each class.
 
-    `classes[i]` is the label numbered `i`, `ids` the number of each row (-1 for a row of a class
-    left out), `rows[starts[i]:starts[i] + counts[i]]` the rows of class `i`.
+    `classes[i]` is the label numbered `i`, `ids` the number of each row (-1 for a row of an omitted
+    class), `rows[starts[i]:starts[i] + counts[i]]` the rows of class `i`. Classes of fewer than
+    `at_least` rows are omitted.
     """
 
     def __init__(self, labels, at_least=1):
@@ -26,14 +26,14 @@ class ClassIndex:
         self.counts = counts
         self.starts = np.cumsum(counts) - counts
         order = np.argsort(self.ids, kind="stable")
-        self.rows = order[len(order) - counts.sum() :]  # Rows left out sort first.
+        self.rows = order[len(order) - counts.sum() :]  # Omitted rows are the first ones.
 
 
 def number_labels(labels, name="y", as_ids=True):
-    """Return `(classes, ids)` with `classes[ids]` equal to `labels`, and `classes` in order.
+    """Return `(classes, ids)` with `classes[ids]` equal to `labels`, and `classes` sorted.
 
-    `as_ids`: whether floats that are whole numbers become integers, and those of a dtype too narrow
-    for them raise.
+    `as_ids`: whether to convert floats that are whole numbers to integers, and raise for floats of
+    a dtype too narrow for them.
     """
     labels = as_array(name, labels)
     if labels.ndim == 2 and labels.shape[1] == 1:
@@ -51,44 +51,22 @@ def number_labels(labels, name="y", as_ids=True):
     if labels.dtype.kind in "biuf":
         classes, ids = np.unique(labels, return_inverse=True)
         return classes, ids.reshape(-1)
-    numbered = _number_strings(labels) if labels.dtype.kind == "U" else None
-    return numbered or _number_objects(labels, name)
+    return _number_objects(labels, name)
 
 
 def _packed(labels):
-    """Turn objects that are all strings, or all integers, into an array of that type."""
+    """Convert objects that are all strings, or all integers, to an array of that type."""
     if labels.dtype.kind != "O":
         return labels
     types = set(map(type, labels.tolist()))
-    # One very long string would widen a million others.
-    if types == {str} and max(map(len, labels.tolist())) <= _WIDE:
+    # NumPy stores every string with the length of the longest one.
+    if types == {str} and max(map(len, labels.tolist())) <= _LONGEST_PACKED:
         return labels.astype(str)
     if types != {int}:
         return labels
     packed = np.array(labels.tolist())
-    # Some beyond 64 bits, or on both sides of them, would become floats, and several one.
+    # Integers outside the range of 64 bits become floats, which merges some of them.
     return packed if packed.dtype.kind in "iu" else labels
-
-
-def _number_strings(labels):
-    """Number by a 64-bit hash of the characters, five times faster than sorting strings.
-
-    Returns None where two labels have one hash.
-    """
-    if labels.dtype.itemsize == 0:
-        return None
-    hashes = np.zeros(len(labels), dtype="uint64")
-    codes = np.ascontiguousarray(labels, dtype=labels.dtype.newbyteorder("="))
-    for column in codes.view("uint32").reshape(len(labels), -1).T:
-        hashes = mixed(hashes + column)
-    _, first, ids = np.unique(hashes, return_index=True, return_inverse=True)
-    found, ids = labels[first], ids.reshape(-1)
-    if (found[ids] != labels).any():
-        return None
-    order = np.argsort(found, kind="stable")
-    number = np.empty_like(order)
-    number[order] = np.arange(len(order))
-    return found[order], number[ids]
 
 
 def _number_objects(labels, name):
@@ -100,13 +78,12 @@ def _number_objects(labels, name):
             f"`{name}` must hold one label for each row, such as an integer or a string. Received: "
             f"a label that cannot be compared: {error}"
         ) from error
-    for value in found:
-        if value is None or is_missing(value):
-            row = next(i for i, v in enumerate(values) if v is None or is_missing(v))
-            raise _missing(name, row, "missing")
+    if any(value is None or is_missing(value) for value in found):
+        row = next(i for i, value in enumerate(values) if value is None or is_missing(value))
+        raise _missing(name, row, "missing")
     try:
         ordered = sorted(found)
-    except TypeError:  # Labels of several types have no order of their own.
+    except TypeError:  # Labels of several types have no common order.
         ordered = sorted(found, key=lambda value: (type(value).__name__, repr(value)))
     number = {value: i for i, value in enumerate(ordered)}
     ids = np.fromiter((number[value] for value in values), dtype="int64", count=len(values))

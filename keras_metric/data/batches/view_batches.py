@@ -1,47 +1,43 @@
-"""Batches of several views of each sample, for training without labels."""
+"""Batches of several augmented views of each sample, for training without labels."""
 
 import numpy as np
 
 from keras_metric._validation import check_count
 from keras_metric.data.batches.class_index import ClassIndex
-from keras_metric.data.batches.samples import Samples
-from keras_metric.data.batches.seeded_batches import SeededBatches, branches
-from keras_metric.data.batches.shuffling import mixed, shuffled
+from keras_metric.data.batches.epoch_batches import RowBatches, split_branches
+from keras_metric.data.batches.row_reader import RowReader
+from keras_metric.data.batches.seeded_permutation import hash_words, permuted
 
 
-class ViewBatches(SeededBatches):
-    """Batches of views: each sample of the batch, changed at random, twice or more often.
+class ViewBatches(RowBatches):
+    """Batches of two or more randomly augmented views of each sample.
 
     For training without labels by `NTXentLoss`, `VICRegLoss`, `BarlowTwinsLoss` or `SimSiamLoss`:
-    the changes are what the embedding shall not see. A `keras.utils.PyDataset` that yields
+    the embedding becomes invariant to the augmentation. A `keras.utils.PyDataset` that yields
     `({"first": ..., "second": ...},)`, or with labels `({...}, y)` with `y` int32 numbers 0..C-1,
-    where `classes[y]` gives the labels back.
+    where `classes[y]` are the original labels.
 
-    Three and more views come as one batch, first all rows of the first view, then all of the
-    second and so on, with `y` repeated; without labels `y` is the number of the sample. Losses
-    that read labels take it, such as `NTXentLoss` and `SupConLoss`.
+    Three and more views are one batch: all rows of the first view, then all of the second and so
+    on, with `y` repeated; without labels `y` is the number of the sample. Use it with losses that
+    read labels, such as `NTXentLoss` and `SupConLoss`.
 
-    Rules. No sample comes twice in a batch. All come once, in random order, before any comes
-    again, also from epoch to epoch where an epoch is short; only what is left over at the end of
-    such a round, less than a batch, is left out, others each time. What is in a batch depends on
-    `seed`, `epoch` and its index alone; see `BalancedBatches`.
+    Rules. A batch has no sample twice. All samples are used in random order before any is used
+    again, also across epochs where an epoch is short; each round omits the samples that do not
+    fill a batch, different ones each time. The content of a batch depends on `seed`, `epoch` and
+    its index only; see `BalancedBatches`.
 
     Args:
         x: rows as in `BalancedBatches`.
-        augment: layer or function as in `BalancedBatches`; each view is changed anew. Strong
-            changes teach most: crops, colours, noise.
-        batch_size: integer, samples in a batch, at most the number of rows. Default 256:
-            `NTXentLoss` compares within the batch, and likes large ones.
+        augment: layer or function as in `BalancedBatches`, applied to each view independently. Use
+            strong augmentation: crops, colours, noise.
+        batch_size: integer, samples in a batch, at most the number of rows. Default 256, since
+            `NTXentLoss` takes its negatives from the batch.
         views: integer of at least 2, views of each sample. Default 2.
         y: labels of any kind, as in `BalancedBatches`, or None.
-        batches_per_epoch: integer, or None for as many whole batches as there are.
-        seed: integer of at least 0, or None to draw one.
-        load: function from an item of `x` to an array, as in `BalancedBatches`.
-        reshuffle: False yields the same epoch always.
-        **kwargs: `workers`, `use_multiprocessing`, `max_queue_size` of `keras.utils.PyDataset`.
+        batches_per_epoch: integer, or None for the number of complete batches.
+        seed, load, reshuffle, **kwargs: as in `BalancedBatches`.
 
     Raises:
-        TypeError: for an argument of another type.
         ValueError: fewer rows than `batch_size`, fewer than two views, no `augment`, or `x` and
             `y` of different lengths.
 
@@ -75,13 +71,11 @@ class ViewBatches(SeededBatches):
         check_count("batch_size", batch_size)
         check_count("views", views, at_least=2)
         if augment is None:
-            raise ValueError(
-                "`augment` must change the samples, or all views are equal. Received: augment=None"
-            )
-        rows = len(Samples(x, load))
+            raise ValueError("`augment` must change the samples. Received: augment=None")
+        rows = len(RowReader(x, load))
         if rows < batch_size:
             raise ValueError(
-                "`x` must have at least `batch_size` rows, since no sample comes twice in a batch. "
+                "`x` must have at least `batch_size` rows, since a batch has no sample twice. "
                 f"Received: {rows} rows, batch_size={batch_size}"
             )
         self.batch_size = batch_size
@@ -89,18 +83,17 @@ class ViewBatches(SeededBatches):
         self._labelled = y is not None
         self._round = rows // batch_size
         index = ClassIndex(np.arange(rows) if y is None else y)
-        if batches_per_epoch is None:
-            batches_per_epoch = self._round
-        super().__init__(x, index, batches_per_epoch, seed, load, augment, reshuffle, **kwargs)
+        settings = (batches_per_epoch, seed, load, augment, reshuffle)
+        super().__init__(x, index, self._round, *settings, **kwargs)
 
     def _batch(self, epoch, index, plan):
-        turn, place = divmod(epoch * len(self) + index, self._round)
-        places = place * self.batch_size + np.arange(self.batch_size)
-        samples = len(self._index.ids)
-        rows = shuffled(places, samples, mixed(np.full(1, self.seed), np.full(1, turn)))
+        round_number, position = divmod(epoch * len(self) + index, self._round)
+        positions = position * self.batch_size + np.arange(self.batch_size)
+        key = hash_words(np.full(1, self.seed), np.full(1, round_number))
+        rows = permuted(positions, len(self._index.ids), key)
         x = self._take(np.tile(rows, self.views), epoch, index)
         y = self._index.ids[rows]
         if self.views > 2:
             return x, np.tile(y, self.views)
-        parts = branches(x, ("first", "second"))
+        parts = split_branches(x, ("first", "second"))
         return (parts, y) if self._labelled else (parts,)

@@ -1,4 +1,4 @@
-"""Random changes to a batch that depend on nothing but a seed."""
+"""Augmentation of a batch by Keras layers or functions, reproducible from a seed."""
 
 import inspect
 
@@ -22,12 +22,12 @@ def check_augment(augment):
 class Augmentation:
     """Applies `augment` to a batch; the same seed gives the same result in any thread.
 
-    Keras keeps the random state of a layer inside the layer, where threads take it from each
-    other. Here each call hands the layers a state made from the seed.
+    A Keras layer stores its random state, which threads would share. Here each call passes a state
+    derived from the seed to the layers.
     """
 
     def __init__(self, augment, example):
-        """`example` is a batch of one row: its shape builds layers, functions are tried on it."""
+        """`example` is a batch of one row, used to build layers and to test functions."""
         check_augment(augment)
         if isinstance(augment, dict):
             _check_names(augment, example)
@@ -36,23 +36,23 @@ class Augmentation:
         elif isinstance(augment, keras.layers.Layer):
             if keras.tree.is_nested(example):
                 raise TypeError(
-                    "`augment` must say which part of x a layer is for. Received: "
+                    "`augment` must name the part of x that a layer is for. Received: "
                     f"augment={type(augment).__name__} and x of several parts. Pass a dict such as "
                     'augment={"image": layer}, or a function of the whole batch.'
                 )
             self._apply = LayerAugmentation(augment, example)
         else:
             self._function = augment
-            self._wants_rng = "rng" in _parameters(augment)
+            self._takes_rng = "rng" in _parameters(augment)
             self._apply = self._apply_function
-            self(example, (0,))  # A function that does not fit fails here, not inside fit.
+            self(example, (0,))  # A function that raises does so here, not inside fit.
 
     def __call__(self, x, words):
-        """Return `x` changed; `words` are integers, and each sequence of them is another seed."""
+        """Return the augmented batch; `words` is a sequence of integers that is the seed."""
         rows = len(keras.tree.flatten(x)[0])
         result = keras.tree.map_structure(_returned, self._apply(x, words))
-        if any(len(part) != rows for part in keras.tree.flatten(result)):
-            lengths = [len(part) for part in keras.tree.flatten(result)]
+        lengths = [len(part) for part in keras.tree.flatten(result)]
+        if any(length != rows for length in lengths):
             raise ValueError(
                 f"`augment` must return one row for each row. Received: {rows} rows in, "
                 f"{lengths} rows out. For several views of a sample use views=2."
@@ -60,15 +60,15 @@ class Augmentation:
         return result
 
     def _apply_parts(self, x, words):
+        # The position of the name gives parts that use the same layer different random states.
         changed = {
-            # The position of the name tells apart parts that share a layer.
-            name: part(x[name], (*words, place))
-            for place, (name, part) in enumerate(sorted(self._parts.items()))
+            name: part(x[name], (*words, position))
+            for position, (name, part) in enumerate(sorted(self._parts.items()))
         }
         return {**x, **changed}
 
     def _apply_function(self, x, words):
-        if self._wants_rng:
+        if self._takes_rng:
             return self._function(x, rng=np.random.default_rng(words))
         return self._function(x)
 
@@ -76,10 +76,7 @@ class Augmentation:
 def _returned(part):
     array = ops.convert_to_numpy(part)
     if array.ndim == 0:
-        raise ValueError(
-            "`augment` must return the batch, changed. Received: a function or layer that returned "
-            f"{part!r}"
-        )
+        raise ValueError(f"`augment` must return the augmented batch. Received: {part!r}")
     return array
 
 
@@ -93,7 +90,5 @@ def _parameters(function):
 def _check_names(augment, example):
     if not isinstance(example, dict) or not set(augment) <= set(example):
         parts = sorted(example) if isinstance(example, dict) else type(example).__name__
-        raise ValueError(
-            "`augment` as a dict must name parts of x. Received: "
-            f"augment for {sorted(augment)}, x={parts}"
-        )
+        received = f"augment for {sorted(augment)}, x={parts}"
+        raise ValueError(f"`augment` as a dict must name parts of x. Received: {received}")

@@ -1,4 +1,4 @@
-"""Random crops, another one for each image, resized to one size."""
+"""Random crops of each image, resized to one size."""
 
 import math
 
@@ -11,36 +11,36 @@ from keras_metric._validation import check_count, check_number, check_seed
 
 @export
 class RandomResizedCrop(keras.layers.Layer):
-    """Cuts a random part out of each image and resizes it to one size.
+    """Crops a random part of each image and resizes it to one size.
 
-    The crop of contrastive learning (SimCLR): each image of the batch gets another place, another
-    size and another aspect ratio. `keras.layers.RandomCrop` cuts the whole batch at one place and
-    never scales.
+    The crop of contrastive learning (SimCLR): position, size and aspect ratio are sampled for each
+    image of the batch. `keras.layers.RandomCrop` crops the whole batch at one position and never
+    scales.
 
-    A part of area `a * height * width`, with `a` uniform in `scale`, and of aspect ratio
-    (width / height) `r`, with log r uniform in the logarithm of `ratio`, is cut at a uniform place
-    and resized by bilinear interpolation, smoothed where it shrinks. Sides longer than the image
-    are shortened to it. Without `training` the whole image is resized.
+    The crop has the area `a * height * width`, with `a` uniform in `scale`, an aspect ratio
+    (width / height) `r` with log r uniform in the logarithm of `ratio`, and a uniform position. It
+    is resized by bilinear interpolation, with antialiasing if it shrinks. Sides longer than the
+    image are shortened to it. Without `training` the whole image is resized.
 
     Args:
         height: integer, height of the result in pixels.
         width: integer, width of the result in pixels.
-        scale: pair of numbers in (0, 1], smallest and largest share of the area that is kept. The
-            default, from 0.08, is the one of SimCLR; small images of one object want 0.4 or more.
+        scale: pair of numbers in (0, 1], smallest and largest fraction of the area that is kept.
+            The default, from 0.08, is that of SimCLR; use 0.4 or more for small images of one
+            object.
         ratio: pair of positive numbers, smallest and largest aspect ratio.
-        seed: integer or None, seed of the layer. `BalancedBatches` brings its own.
+        seed: integer or None, seed of the layer. `BalancedBatches` uses its own seed.
         **kwargs: keyword arguments of `keras.layers.Layer`.
 
     Call arguments:
-        images: `(batch, height, width, channels)`, or channels first where `image_data_format`
-            says so.
+        images: `(batch, height, width, channels)`, or channels first as in
+            `keras.config.image_data_format()`.
         training: whether to crop; defaults to True.
 
     Returns:
         float32 images of `height` and `width`.
 
     Raises:
-        TypeError: an argument of another type.
         ValueError: a pair is not two numbers in rising order and in range.
 
     Example:
@@ -85,7 +85,7 @@ class RandomResizedCrop(keras.layers.Layer):
         tops, heights, lefts, widths = self._boxes(ops.shape(images)[0], rows, columns, training)
         down = _weights(tops, heights, rows, self.height)  # (batch, height, rows)
         across = _weights(lefts, widths, columns, self.width)  # (batch, width, columns)
-        # Two products of matrices: fast everywhere, and no gather whose speed varies by backend.
+        # Matrix products are fast on every backend; the speed of a gather varies.
         images = ops.einsum("bhr,brwc->bhwc", down, images)
         images = ops.einsum("bvw,bhwc->bhvc", across, images)
         return ops.transpose(images, (0, 3, 1, 2)) if first else images
@@ -126,13 +126,13 @@ class RandomResizedCrop(keras.layers.Layer):
 
 
 def _weights(starts, lengths, source, target):
-    """The share of each source pixel in each target pixel, `(batch, target, source)`."""
+    """Return the weight of each source pixel in each target pixel, `(batch, target, source)`."""
     step = (lengths / target)[:, None]
     centres = starts[:, None] + (ops.arange(target, dtype="float32") + 0.5) * step - 0.5
-    # A crop that shrinks averages over the pixels it merges.
-    reach = ops.maximum(step, 1.0)[:, :, None]
-    away = ops.abs(centres[:, :, None] - ops.arange(source, dtype="float32"))
-    weights = ops.maximum(1.0 - away / reach, 0.0)
+    # A crop that shrinks averages over the pixels that it merges.
+    support = ops.maximum(step, 1.0)[:, :, None]
+    distance = ops.abs(centres[:, :, None] - ops.arange(source, dtype="float32"))
+    weights = ops.maximum(1.0 - distance / support, 0.0)
     return weights / ops.sum(weights, axis=-1, keepdims=True)
 
 

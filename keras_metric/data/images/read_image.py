@@ -1,4 +1,4 @@
-"""Decode one image file: orientation, bit depth, colour and size."""
+"""Decoding of one image file: orientation, bit depth, colour and size."""
 
 import io
 import os
@@ -12,14 +12,14 @@ ORIENTATION = 0x0112  # the EXIF tag
 
 
 def read_image(file, color_mode, size=None, resample=None, crop=False, formats=None, most=None):
-    """Return a Pillow image with 8 bits a channel, upright, in the wanted colours and size.
+    """Return a Pillow image with 8 bits a channel, upright, with the given colours and size.
 
-    Every part of the package that decodes an image calls this function. Rules:
+    All image decoding of the package uses these rules:
 
     - EXIF orientation is applied. EXIF data that cannot be parsed are ignored.
     - 16 bits a channel become 8 bits: the lower 8 bits are dropped. 32-bit integers and floats
       have no fixed range and raise.
-    - An animation or a file of several pages gives its first image.
+    - The first image of an animation or a file of several pages is read.
     - Palettes, CMYK and black-and-white are converted. An alpha channel is dropped, unless
       `color_mode` is `"rgba"`, as in `keras.utils.load_img`.
 
@@ -28,26 +28,23 @@ def read_image(file, color_mode, size=None, resample=None, crop=False, formats=N
         color_mode: `"grayscale"`, `"rgb"` or `"rgba"`.
         size: None, or (height, width) of the result.
         resample: a `PIL.Image.Resampling`, for `size`.
-        crop: True cuts the middle out in the aspect ratio of `size`; False stretches.
-        formats: None for every format that Pillow reads, or a list of its names of formats.
+        crop: True crops the middle in the aspect ratio of `size`; False stretches.
+        formats: None for every format that Pillow reads, or a list of Pillow's format names.
         most: largest number of pixels in the file, or None. It is compared before decoding.
 
     Raises:
         TypeError: neither a path nor bytes.
-        ValueError: the file is no image, is damaged, has too many pixels, or has 32 bits a channel.
+        ValueError: the file is not an image, is damaged, or has too many pixels or 32 bits a
+            channel.
     """
     if not isinstance(file, (bytes, str, os.PathLike)):
-        raise TypeError(
-            f"An image is read from a path or from bytes. Received: {type(file).__name__}"
-        )
+        raise TypeError(f"An image must be a path or bytes. Received: {type(file).__name__}")
     source = io.BytesIO(file) if isinstance(file, bytes) else file
     try:
         with PIL.Image.open(source, formats=formats) as image:
             if most is not None and image.width * image.height > most:
-                raise ValueError(
-                    f"it has {image.width:,} x {image.height:,} pixels; at most {most:,} are "
-                    "accepted"
-                )
+                found = f"{image.width:,} x {image.height:,}"
+                raise ValueError(f"it has {found} pixels; at most {most:,} are accepted")
             check_bits(image)
             image.load()
             image = _convert(_eight_bits(_upright(image), image.format), MODES[color_mode])
@@ -56,37 +53,37 @@ def read_image(file, color_mode, size=None, resample=None, crop=False, formats=N
                 image = image.resize((size[1], size[0]), resample, box=box)
             return image
     except PIL.UnidentifiedImageError as error:
-        # Pillow's own text shows the address of the buffer in memory.
+        # The text of Pillow shows the address of the buffer in memory.
         expected = "an image" if formats is None else " or ".join(formats)
         raise ValueError(f"Could not read the image {_name(file)}: it is not {expected}") from error
-    # Pillow raises a SyntaxError for one kind of damage, an error of its own for a huge image.
+    # Pillow also raises SyntaxError and DecompressionBombError.
     except Exception as error:
         raise ValueError(f"Could not read the image {_name(file)}: {error}") from error
 
 
-def is_turned(metadata):
-    """Whether metadata of a JPEG (bytes) may ask for another orientation than its pixels have."""
+def has_orientation(metadata):
+    """Whether the metadata of a JPEG (bytes) may contain an orientation that is not upright."""
     if b"tiff:Orientation" in metadata:  # XMP, which Pillow reads as well
         return True
     parsed = PIL.Image.Exif()
     try:
         parsed.load(metadata)
         return parsed.get(ORIENTATION, 1) != 1
-    except Exception:  # Damaged EXIF data raise whatever the damage hits.
+    except Exception:  # Pillow raises many types for damaged EXIF data.
         return False
 
 
 def _upright(image):
     try:
         turned = image.getexif().get(ORIENTATION, 1) != 1
-    except Exception:  # Damaged EXIF data raise whatever the damage hits.
+    except Exception:  # Pillow raises many types for damaged EXIF data.
         return image
     return PIL.ImageOps.exif_transpose(image) if turned else image
 
 
 def bits_of(mode, format):
-    """Bits a channel of an image, from Pillow's mode and format: 8, 16 or 32."""
-    # Before version 11 Pillow opens a PNG of 16 bits as 32-bit integers, and a PGM in all versions.
+    """Return the bits of a channel, 8, 16 or 32, from Pillow's mode and format."""
+    # Pillow opens a PGM of 16 bits, and before version 11 a PNG of 16 bits, as 32-bit integers.
     if mode.startswith("I;16") or (mode == "I" and format in ("PNG", "PPM")):
         return 16
     return 32 if mode.startswith(("I", "F")) else 8
@@ -111,14 +108,14 @@ def _convert(image, mode):
     if image.mode == mode:
         return image
     if image.mode in ("P", "PA") and "transparency" in image.info:
-        # Pillow warns where it drops the transparency of a palette.
+        # Pillow warns when it drops the transparency of a palette.
         image = image.convert("RGBA")
     return image.convert(mode)
 
 
-def _middle(found, size):
-    """Box of the largest middle part of an image that has the aspect ratio of `size`."""
-    width, height = found
+def _middle(image_size, size):
+    """Return the box of the largest centred part with the aspect ratio of `size`."""
+    width, height = image_size
     crop_height = min(height, width * size[0] // size[1])
     crop_width = min(width, height * size[1] // size[0])
     left, top = (width - crop_width) // 2, (height - crop_height) // 2

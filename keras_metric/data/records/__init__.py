@@ -1,1 +1,1 @@
-"""TFRecord files of examples."""
+"""TFRecord files of `tf.train.Example` records."""

@@ -1,4 +1,4 @@
-"""TFRecord files whose records can be read in any order."""
+"""Random access to the records of TFRecord files."""
 
 import array
 import collections.abc
@@ -11,44 +11,43 @@ import struct
 import numpy as np
 
 from keras_metric._validation import as_array, as_path
-from keras_metric.data.records.example import feature
+from keras_metric.data.records.tf_example import feature_values
 
-# Of a record: its length as 8 bytes, a checksum of those, the bytes, a checksum of these.
-_HEAD, _FOOT = 12, 4
-_BUFFER = 2**20
-# Files that stay open; systems allow a process about a thousand.
-_OPEN = 256
+# A record is stored as its length in 8 bytes, a checksum of 4 bytes, the data, and a checksum.
+_HEADER_BYTES, _FOOTER_BYTES = 12, 4
+_READ_BUFFER_BYTES = 2**20
+# Operating systems limit a process to about a thousand open files.
+_MAX_OPEN_FILES = 256
 
 
 def tfrecord_items(paths, label="label", index=None):
-    r"""Return `(items, labels)` of TFRecord files, without reading them into memory.
+    r"""Return `(items, labels)` of TFRecord files without reading the records into memory.
 
-    Where each record begins is noted, 16 bytes a record, and its label; nothing else stays in
-    memory. `items` is a sequence that reads a record when it is asked for it, in any order and from
-    any thread: give it to `BalancedBatches` with `load=ImageLoader(..., feature="image")`, or with
-    a function of your own that begins with `parse_example`. It works on every backend, and without
-    TensorFlow.
+    `items` is a sequence that reads one record from disk when it is indexed, in any order and from
+    any thread. Pass it to `BalancedBatches` with `load=ImageLoader(..., feature="image")`, or with
+    your own function that calls `parse_example`. It works on every backend, and without TensorFlow.
 
-    The files are read once from end to end for that. With `index` the outcome is kept in a file,
-    and the next run begins at once.
+    The first call reads the files once from end to end. It keeps the offset and size of each record
+    (16 bytes a record) and its label in memory. With `index` it also stores them in a file, and the
+    next call starts immediately.
 
     Args:
         paths: path of a file, a list of paths, or a pattern such as `"train-*.tfrecord"` or
-            `"shards/*/train.tfrecord"`, whose files are taken in the order of their names. Not
-            compressed: no record of a compressed file can be reached without all before it.
+            `"shards/*/train.tfrecord"`, whose files are sorted by name. The files must not be
+            compressed: compressed files have no random access.
         label: name of the feature that holds the label, an integer, a float or a string; or a
             function from the bytes of a record to its label; or None for no labels.
-        index: path of a file (`.npz`) that keeps the outcome, or None. It is made anew where a
-            file has another size or time than when it was written, or `label` another name, or
-            it is damaged. A function is called again for each record. An existing file of
-            another kind raises and is kept.
+        index: path of a file (`.npz`) that stores the offsets and labels, or None. The file is
+            written again if the size or time of a TFRecord file or the name in `label` has
+            changed, or if it is damaged. If `label` is a function, it is called again for each
+            record. An existing file of another kind is kept and raises.
 
     Returns:
         `items`, a sequence of bytes; `labels`, a NumPy array `(records,)`, or None.
 
     Raises:
-        ValueError: no file is there, a file is compressed, cut off or no TFRecord file, a
-            record has no such label, or labels are of several types.
+        ValueError: no file is found; a file is compressed, truncated or not a TFRecord file; a
+            record has no such label; or labels have several types.
 
     Example:
     >>> import numpy as np
@@ -67,30 +66,33 @@ def tfrecord_items(paths, label="label", index=None):
             "`label` must be the name of a feature, a function of a record's bytes, or None. "
             f"Received: label={label!r}"
         )
-    files = _found(paths)
-    # Functions have no name to tell them apart by: of theirs, the places alone are kept.
-    named = None if callable(label) else label
-    stamp = _stamp(files, named)
-    kept = None if index is None else _kept(_checked_index(index, files), stamp, files, named)
-    if kept is not None:
-        records, labels = TFRecords(files, *kept[:3]), kept[3]
+    files = _find_files(paths)
+    # The labels of a function are not stored: two functions cannot be compared.
+    name = None if callable(label) else label
+    stamp = _stamp(files, name)
+    stored = None
+    if index is not None:
+        stored = _read_index(_checked_index(index, files), stamp, files, name)
+    if stored:
+        records, labels = TFRecords(files, *stored[:3]), stored[3]
         if callable(label):
-            labels = _as_labels([label(record) for record in records], paths)
+            labels = [label(record) for record in records]
+            kinds = {_kind(value): f"{value!r} in record {i}" for i, value in enumerate(labels)}
+            labels = _join_labels([as_array("labels", labels)], kinds)
         return records, labels
-    parts = [_scanned(number, path, label) for number, path in enumerate(files)]
+    kinds = {}
+    parts = [_scan(number, path, label, kinds) for number, path in enumerate(files)]
     of_file, starts, sizes = (np.concatenate([part[i] for part in parts]) for i in range(3))
-    labels = None
     if not len(starts):
         raise ValueError(f"The files must hold records. Received: {len(files)} empty files.")
-    if label is not None:
-        labels = _joined([part[3] for part in parts], files)
+    labels = None if label is None else _join_labels([part[3] for part in parts], kinds)
     if index is not None:
-        _keep(index, stamp, of_file, starts, sizes, None if callable(label) else labels)
+        _write_index(index, stamp, of_file, starts, sizes, None if callable(label) else labels)
     return TFRecords(files, of_file, starts, sizes), labels
 
 
 class TFRecords(collections.abc.Sequence):
-    """The records of several files: `records[i]` reads one, as bytes."""
+    """Sequence of the records of several files: `records[i]` reads one, as bytes."""
 
     def __init__(self, files, of_file, starts, sizes):
         self._files, self._of_file, self._starts, self._sizes = files, of_file, starts, sizes
@@ -104,30 +106,28 @@ class TFRecords(collections.abc.Sequence):
             raise TypeError(f"Records are read one by one. Received: records[{number!r}]")
         if not -len(self) <= number < len(self):
             raise IndexError(f"There are {len(self)} records. Received: records[{number}]")
-        file, start, size = (
-            int(part[number]) for part in (self._of_file, self._starts, self._sizes)
-        )
-        record = self._read(file, start, size)
+        of_file, start, size = self._of_file[number], self._starts[number], self._sizes[number]
+        record = self._read(int(of_file), int(start), int(size))
         if len(record) != size:
             raise ValueError(
                 f"Record {number} must be {size} bytes. Received {len(record)}: "
-                f"{self._files[file]!r} has changed since it was read."
+                f"{self._files[of_file]!r} has changed since it was indexed."
             )
         return record
 
     def _read(self, file, start, size):
-        if not hasattr(os, "pread") or len(self._files) > _OPEN:
+        if not hasattr(os, "pread") or len(self._files) > _MAX_OPEN_FILES:
             with open(self._files[file], "rb") as stream:
                 stream.seek(start)
                 return stream.read(size)
         handle = self._open.get(file)
         if handle is None:
-            # Two threads may both open it; the one that comes second closes again.
-            mine = open(self._files[file], "rb")  # noqa: SIM115
-            handle = self._open.setdefault(file, mine)
-            if handle is not mine:
-                mine.close()
-        # From a place of its own, so that threads do not move each other's.
+            # Two threads may open the same file; the second one closes its handle again.
+            new = open(self._files[file], "rb")  # noqa: SIM115
+            handle = self._open.setdefault(file, new)
+            if handle is not new:
+                new.close()
+        # pread does not use the position of the file, which all threads share.
         return os.pread(handle.fileno(), size, start)
 
     def __getstate__(self):
@@ -138,17 +138,14 @@ class TFRecords(collections.abc.Sequence):
             handle.close()
 
 
-def _found(paths):
+def _find_files(paths):
     if isinstance(paths, (str, os.PathLike)):
         paths = str(as_path("paths", paths))
-        if os.path.isfile(paths):
-            return [paths]
-        files = sorted(filter(os.path.isfile, glob.glob(paths, recursive=True)))
+        files = [paths] if os.path.isfile(paths) else sorted(glob.glob(paths, recursive=True))
+        files = list(filter(os.path.isfile, files))
     elif isinstance(paths, bytes) or not isinstance(paths, collections.abc.Iterable):
-        raise TypeError(
-            "`paths` must be a path, a list of paths, or a pattern. Received: paths of type "
-            f"{type(paths).__name__}"
-        )
+        kind = type(paths).__name__
+        raise TypeError(f"`paths` must be a path, a list of paths, or a pattern. Received: {kind}")
     else:
         files = [str(as_path("paths", path)) for path in paths]
     missing = [path for path in files if not os.path.isfile(path)]
@@ -160,114 +157,99 @@ def _found(paths):
     return files
 
 
-def _scanned(number, path, label):
-    """Number of the file, start, size and label of each record of a file."""
-    # Lists of Python's integers would take five times as much.
+def _scan(number, path, label, kinds):
+    """Return the file number, start, size and label of each record of a file.
+
+    Adds to `kinds` a text on the first label of each kind.
+    """
+    # A list of Python integers would take five times the memory.
     starts, sizes, labels = array.array("q"), array.array("i"), []
     end = os.path.getsize(path)
-    place = 0
-    with open(path, "rb", buffering=_BUFFER) as stream:
-        while place < end:
-            head = stream.read(_HEAD)
-            size = struct.unpack("<Q", head[:8])[0] if len(head) == _HEAD else end
-            if place + _HEAD + size + _FOOT > end:
-                raise _cut(path, place, head)
+    position = 0
+    with open(path, "rb", buffering=_READ_BUFFER_BYTES) as stream:
+        while position < end:
+            header = stream.read(_HEADER_BYTES)
+            size = struct.unpack("<Q", header[:8])[0] if len(header) == _HEADER_BYTES else end
+            if position + _HEADER_BYTES + size + _FOOTER_BYTES > end:
+                raise _not_tfrecord(path, position, header)
             if size >= 2**31:
                 raise ValueError(
                     "A record must be below 2 GiB, the limit of protocol buffers. Received: "
-                    f"{size:,} bytes at byte {place} of {path!r}"
+                    f"{size:,} bytes at byte {position} of {path!r}"
                 )
-            starts.append(place + _HEAD)
+            starts.append(position + _HEADER_BYTES)
             sizes.append(size)
             if label is None:
-                stream.seek(size + _FOOT, os.SEEK_CUR)
+                stream.seek(size + _FOOTER_BYTES, os.SEEK_CUR)
             else:
                 record = stream.read(size)
-                stream.read(_FOOT)
-                labels.append(_label(record, label, path, len(labels)))
-            place += _HEAD + size + _FOOT
+                stream.read(_FOOTER_BYTES)
+                value = _read_label(record, label, path, len(labels))
+                if _kind(value) not in kinds:
+                    kinds[_kind(value)] = f"{value!r} in record {len(labels)} of {path!r}"
+                labels.append(value)
+            position += _HEADER_BYTES + size + _FOOTER_BYTES
     of_file = np.full(len(starts), number, "int32")
-    labels = _as_labels(labels, path)
+    labels = as_array("labels", labels)
     return of_file, np.array(starts, "int64"), np.array(sizes, "int32"), labels
 
 
-def _label(record, label, path, number):
+def _read_label(record, label, path, number):
     if callable(label):
         return label(record)
     try:
-        values = feature(record, label)
+        values = feature_values(record, label)
     except ValueError as error:
         raise ValueError(f"Record {number} of {path!r}: {error}") from error
     if len(values) != 1:
-        raise ValueError(
-            f"The feature {label!r} must hold one label. Received: {len(values)} values in record "
-            f"{number} of {path!r}. Pass a function of the record's bytes as `label`."
-        )
-    value = values[0]
-    if not isinstance(value, bytes):
-        return value.item()
-    try:
-        return value.decode()
-    except UnicodeDecodeError:
-        raise ValueError(
-            f"The feature {label!r} must hold a string in UTF-8. Received: {value[:80]!r} in "
-            f"record {number} of {path!r}. Pass a function of the record's bytes as `label`."
-        ) from None
+        what = f"hold one label. Received: {len(values)} values"
+    elif not isinstance(values[0], bytes):
+        return values[0].item()
+    else:
+        try:
+            return values[0].decode()
+        except UnicodeDecodeError:
+            what = f"hold a string in UTF-8. Received: {values[0][:80]!r}"
+    raise ValueError(
+        f"The feature {label!r} must {what} in record {number} of {path!r}. Pass a function of the "
+        "record's bytes as `label`."
+    )
 
 
-def _as_labels(labels, path):
-    """Return the labels of records as an array; raise where NumPy would convert some of them."""
-    kinds = {kind: _kind(kind) for kind in map(type, labels)}
-    if len(set(kinds.values())) > 1 and {"string", "integer"} & set(kinds.values()):
-        wanted = kinds[type(labels[0])]
-        odd = next(i for i, one in enumerate(labels) if kinds[type(one)] != wanted)
+def _kind(label):
+    for name, types in (("string", str), ("integer", numbers.Integral), ("float", numbers.Real)):
+        if isinstance(label, types):
+            return name
+    return type(label).__name__
+
+
+def _join_labels(parts, kinds):
+    """Return the labels of all files as one array; raise where NumPy would convert some of them."""
+    if len(kinds) > 1 and {"string", "integer"} & set(kinds):
+        one, other, *_ = kinds.values()
         raise ValueError(
-            f"The labels must be of one type. Received: {labels[0]!r} in record 0 and "
-            f"{labels[odd]!r} in record {odd} of {path!r}. Pass a function of the record's bytes "
-            "as `label` that converts them."
+            f"The labels must be of one type. Received: {one} and {other}. Pass a function of the "
+            "record's bytes as `label` that converts them."
         )
-    labels = as_array("labels", labels)
+    labels = np.concatenate([part for part in parts if len(part)])
     if labels.ndim != 1:
-        raise ValueError(
-            "`label` must return one label for each record. Received: labels of shape "
-            f"{labels.shape} for the records of {path!r}"
-        )
+        shape = labels.shape
+        raise ValueError(f"`label` must return one label for each record. Received: {shape}")
     return labels
 
 
-def _kind(kind):
-    for name, types in (("string", str), ("integer", numbers.Integral), ("float", numbers.Real)):
-        if issubclass(kind, types):
-            return name
-    return kind.__name__
-
-
-def _joined(parts, files):
-    """Return the labels of all files as one array."""
-    parts = {file: part for file, part in zip(files, parts) if len(part)}
-    kinds = {part.dtype.kind: file for file, part in parts.items()}
-    if len(kinds) > 1:
-        one, other, *_ = kinds.values()
-        raise ValueError(
-            "The labels must be of one type in all files. Received: labels of dtype "
-            f"{parts[one].dtype} in {one!r} and {parts[other].dtype} in {other!r}. Pass a function "
-            "of the record's bytes as `label` that converts them."
-        )
-    return np.concatenate(list(parts.values()))
-
-
-def _cut(path, place, head):
-    if place:
-        what = f"a record at byte {place} that goes beyond the end. Was the file cut off?"
-    elif head[:2] == b"\x1f\x8b":
-        what = "a file compressed by gzip. Unpack it: gunzip."
+def _not_tfrecord(path, position, header):
+    if position:
+        what = f"a record at byte {position} that ends after the end of the file. Is it truncated?"
+    elif header[:2] == b"\x1f\x8b":
+        what = "a file compressed by gzip. Decompress it with gunzip."
     else:
-        what = f"one that begins with {head[:8]!r}."
+        what = f"a file that begins with {header[:8]!r}."
     return ValueError(f"{path!r} must be an uncompressed TFRecord file. Received: {what}")
 
 
 def _stamp(files, label):
-    """What an index must agree with."""
+    """Return the string by which an index file is compared with the TFRecord files."""
     states = [(os.path.getsize(path), os.stat(path).st_mtime_ns) for path in files]
     return json.dumps({"files": files, "states": states, "label": label})
 
@@ -276,11 +258,8 @@ def _checked_index(index, files):
     """Return the path of the index; raise if writing it would fail or replace another file."""
     path = as_path("index", index)
     if path.is_dir() or not path.parent.is_dir():
-        raise ValueError(
-            "`index` must be the path of a file, in a folder that exists. Received: "
-            f"index={str(path)!r}"
-        )
-    if path.exists() and (any(path.samefile(file) for file in files) or _is_other(path)):
+        raise ValueError(f"`index` must be a file in a folder that exists. Received: {str(path)!r}")
+    if path.exists() and (any(path.samefile(file) for file in files) or _is_other_file(path)):
         raise ValueError(
             "`index` must be a new file, or one that tfrecord_items wrote. Received: "
             f"index={str(path)!r}, a file of another kind. Remove it, or choose another name."
@@ -288,41 +267,42 @@ def _checked_index(index, files):
     return path
 
 
-def _is_other(path):
+def _is_other_file(path):
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as kept:
-            return "stamp" not in kept
-    except Exception:  # A damaged index fails in many ways; it is written again.
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
+            return "stamp" not in stored
+    except Exception:  # np.load raises many types for a damaged index, which is written again.
         return path.suffix != ".npz" and path.stat().st_size > 0
 
 
-def _kept(index, stamp, files, label):
-    """Content of the index file; None if it is missing, damaged, or of other files."""
+def _read_index(index, stamp, files, label):
+    """Return the arrays of an index file; None if it is missing, damaged, or of other files."""
     try:
-        with open(index, "rb") as file, np.load(file, allow_pickle=False) as kept:
-            if str(kept["stamp"]) != stamp:
+        with open(index, "rb") as file, np.load(file, allow_pickle=False) as stored:
+            if str(stored["stamp"]) != stamp:
                 return None
-            arrays = [kept[name] for name in ("of_file", "starts", "sizes")]
-            labels = None if label is None else kept["labels"]
-        of_file, starts, sizes = arrays
-        ends = np.array([os.path.getsize(path) for path in files])[of_file] - _FOOT
-        sound = of_file.ndim == 1 and of_file.min() >= 0 and sizes.min() >= 0
-        sound = sound and of_file.shape == starts.shape == sizes.shape
-        sound = sound and starts.min() >= _HEAD and (starts + sizes <= ends).all()
-        sound = sound and all(array.dtype.kind == "i" for array in arrays)
-        sound = sound and (labels is None or labels.shape == starts.shape)
-    # A ZIP cut off, another kind of file, an array of objects: each fails in its own way.
-    except Exception:
+            of_file, starts, sizes = (stored[name] for name in ("of_file", "starts", "sizes"))
+            labels = None if label is None else stored["labels"]
+        ends = np.array([os.path.getsize(path) for path in files])[of_file] - _FOOTER_BYTES
+        valid = (
+            of_file.ndim == 1
+            and of_file.shape == starts.shape == sizes.shape
+            and all(part.dtype.kind == "i" and part.min() >= 0 for part in (of_file, starts, sizes))
+            and starts.min() >= _HEADER_BYTES
+            and (starts + sizes <= ends).all()
+            and (labels is None or labels.shape == starts.shape)
+        )
+    except Exception:  # np.load raises many types for a damaged file.
         return None
-    return [*arrays, labels] if sound else None
+    return (of_file, starts, sizes, labels) if valid else None
 
 
-def _keep(index, stamp, of_file, starts, sizes, labels):
+def _write_index(index, stamp, of_file, starts, sizes, labels):
     arrays = {"of_file": of_file, "starts": starts, "sizes": sizes, "stamp": np.array(stamp)}
     if labels is not None:
         arrays["labels"] = labels
-    # Whole or not at all, whatever ends this process.
-    beside = f"{index}.{os.getpid()}.part"
-    with open(beside, "wb") as file:
+    # A process that ends here leaves the earlier index as it was.
+    part = f"{index}.{os.getpid()}.part"
+    with open(part, "wb") as file:
         np.savez(file, **arrays)
-    os.replace(beside, index)
+    os.replace(part, index)

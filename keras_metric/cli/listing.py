@@ -1,7 +1,6 @@
-"""Images of a folder as arrays, and the size and colour that suit most of them."""
+"""Listing and reading of the images of a FOLDER, and the choice of their size and colour."""
 
 import os
-import sys
 import typing
 from pathlib import Path
 
@@ -9,12 +8,16 @@ import numpy as np
 from PIL import Image
 
 from keras_metric import data
-from keras_metric._text import visible
-from keras_metric.cli.messages import UserError
-from keras_metric.data.images.folders import flattened, images_by_class, loose_images, read_images
-from keras_metric.data.images.image_check import empty_text, unreadable_text
+from keras_metric.cli.messages import UserError, note
+from keras_metric.data.images.image_folders import (
+    flatten_classes,
+    images_by_class,
+    images_without_class,
+)
+from keras_metric.data.images.image_loader import read_images
+from keras_metric.data.images.unreadable_images import describe_faults
 
-_MEMORY = 4 * 2**30  # bytes of images that are held at once
+_MAX_IMAGE_BYTES = 4 * 2**30  # of all images, which are read into memory
 
 
 class Listing(typing.NamedTuple):
@@ -26,18 +29,18 @@ class Listing(typing.NamedTuple):
     empty: tuple = ()  # class folders without images
 
     def text(self):
-        """The number of images and of classes, in words."""
+        """Return the number of images and of classes as text."""
         classes = "without classes" if self.names is None else f"of {len(self.names):,} classes"
         return f"{len(self.paths):,} images {classes}"
 
 
 def list_folder(folder, run, flat=False):
-    """The images of a FOLDER by class; with `flat`, those of one without classes too.
+    """List the images of a FOLDER by class; `flat` also accepts a FOLDER without classes.
 
-    The folder `run` may be inside of FOLDER. The pictures that the command writes are left out.
+    The folder `run` may be inside FOLDER. The images that the command writes there are omitted.
     """
     root = Path(folder)
-    classes, loose = _without_run(images_by_class(root), root, run), loose_images(root)
+    classes, loose = _without_run(images_by_class(root), root, run), images_without_class(root)
     found = {name: paths for name, paths in classes.items() if paths}
     empty = tuple(str(root / name) for name in classes if name not in found)
     if not found and flat and loose:
@@ -47,7 +50,7 @@ def list_folder(folder, run, flat=False):
         raise UserError(f"FOLDER {folder} has no images {where}.")
     if loose:
         note(f"{len(loose):,} images directly in {folder} are in no class folder and are left out")
-    return Listing(*flattened(found), list(found), empty)
+    return Listing(*flatten_classes(found), list(found), empty)
 
 
 def _without_run(classes, root, run):
@@ -57,33 +60,32 @@ def _without_run(classes, root, run):
     kept = {}
     for name, paths in classes.items():
         paths = [path for path in paths if not Path(os.path.realpath(path)).is_relative_to(run)]
-        # A class folder without images stays, to be reported; one that holds the run is none.
+        # Keep a class folder without images, which is reported, unless it contains the run.
         if paths or not Path(run).is_relative_to(os.path.realpath(root / name)):
             kept[name] = paths
     return kept
 
 
 def read_listing(listing, size, color, skip_broken):
-    """The images of a listing as one uint8 array, and the listing of those that were read.
+    """Return the images of a listing as one uint8 array, and the listing of the images read.
 
-    All files are read before an error names the unreadable ones. With `skip_broken` they are left
-    out, and so are classes without images.
+    All files are read before an error names the unreadable ones. With `skip_broken` they are
+    omitted, together with classes without images.
     """
     needed = len(listing.paths) * size * size * (1 if color == "grayscale" else 3)
-    if needed > _MEMORY:
+    if needed > _MAX_IMAGE_BYTES:
         raise UserError(
             f"{len(listing.paths):,} images of {size} x {size} take {needed / 2**30:.1f} GB: "
             "train with a lower --image-size, give fewer images at once, or read them batch by "
             "batch in Python: data.BalancedBatches(paths, load=ImageLoader)."
         )
     images, failures = read_images(data.ImageLoader((size, size), color), listing.paths)
-    parts = [unreadable_text(failures, len(listing.paths))] if failures else []
-    parts += [empty_text(listing.empty)] if listing.empty else []
-    if parts and (images is None or not skip_broken):
+    faults = describe_faults(failures, len(listing.paths), listing.empty)
+    if faults and (images is None or not skip_broken):
         way_out = "" if images is None else ", or add --skip-broken to leave them out"
-        raise UserError(f"{'; '.join(parts)}. Remove or replace them{way_out}.")
-    if parts:
-        note(f"left out by --skip-broken: {'; '.join(parts)}")
+        raise UserError(f"{faults}. Remove or replace them{way_out}.")
+    if faults:
+        note(f"left out by --skip-broken: {faults}")
     return images, _without(listing, failures)
 
 
@@ -96,29 +98,24 @@ def _without(listing, failures):
     return Listing(paths, labels.astype("int32"), [listing.names[label] for label in kept])
 
 
-def note(text):
-    """Write a line to stderr."""
-    sys.stderr.write(f"keras-metric: note: {visible(text)}\n")
-
-
 def usual_size(paths, most):
-    """The median of the shorter sides of some images, 24 to `most` pixels."""
+    """Return the median of the shorter sides of some images, 24 to `most` pixels."""
     sides = [min(size) for size, _ in _sampled(paths)]
     return int(np.clip(np.median(sides or [most]), 24, most))
 
 
 def usual_color(paths):
-    """`"rgb"` if some of the images have colour, else `"grayscale"`."""
+    """Return `"rgb"` if any of some images has colours, else `"grayscale"`."""
     gray = ("1", "L", "LA")
     found = [mode in gray or mode.startswith("I") for _, mode in _sampled(paths)]
     return "grayscale" if all(found) else "rgb"
 
 
 def _sampled(paths):
-    """Size and mode of some images. Unreadable ones are passed over; `read_listing` names them."""
+    """Yield size and mode of some images; `read_listing` reports unreadable ones."""
     for path in paths[:: max(1, len(paths) // 20)]:
         try:
             with Image.open(path) as image:
                 yield image.size, image.mode
-        except Exception:  # Pillow raises more than OSError, as for a huge image.
+        except Exception:  # Pillow raises more types than OSError.
             continue
