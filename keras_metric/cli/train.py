@@ -16,7 +16,7 @@ from keras_metric.cli.messages import UserError, say
 from keras_metric.cli.run_folder import NEW, check_input, load_model, locked
 from keras_metric.cli.scores import METRIC, judge, say_table
 from keras_metric.models import EmbeddingModel
-from keras_metric.models.card import model_card
+from keras_metric.models.model_card import model_card
 from keras_metric_command import BACKBONES, ENOUGH_CLASSES
 
 
