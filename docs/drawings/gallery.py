@@ -15,7 +15,7 @@ WIDTH, COLORS = 560, 200
 PLOTS = {
     "attention": ("distances.png", 0, 1),
     "faces": ("neighbors.png", 3 / 8, 6 / 8),
-    "features": ("drawn.png", 0, 1),
+    "features": ("synthetic.png", 0, 1),
     "mnist": ("embeddings.png", 0, 1),
     "omniglot": ("neighbors.png", 0, 3 / 8),
     "recommend": ("items.png", 0, 1),
