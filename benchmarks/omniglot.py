@@ -330,14 +330,14 @@ def main():
         f"Conv-4 of {FILTERS} filters with {DIM} outputs, Adam 1e-3, {arguments.steps} steps of "
         f"{BATCH} drawings ({PER_CLASS} of a character, or two augmented views of {BATCH // 2} "
         f"drawings). Same initial weights and batches in every row, one seed. {machine()}.",
-        "Each loss has its defaults, except for SETTINGS in compared_losses.py. The defaults suit "
-        "some losses better than others: this is not a ranking. Losses of two views use no labels. The "
-        "learning rate of class vectors is ten times that of the network, except for centers and "
-        "for LargeMarginSoftmaxLoss, which uses their length. SimSiam is trained by SGD as in its "
-        "paper (0.05, momentum 0.9; weight decay 5e-4), its predictor with ten times this rate. "
-        "P2SGradLoss needs more outputs than classes. `fails`: it raises in training. "
-        "pytorch-metric-learning has no blend for LargeMarginSoftmaxLoss and SphereFaceLoss, and "
-        "its embeddings collapse to length 0.",
+        "Each loss has its defaults, except for SETTINGS in compared_losses.py. The defaults "
+        "suit some losses better than others: this is not a ranking. Losses of two views use no"
+        " labels. The learning rate of class vectors is ten times that of the network, except "
+        "for centers and for LargeMarginSoftmaxLoss, which uses their length. SimSiam is "
+        "trained by SGD as in its paper (0.05, momentum 0.9; weight decay 5e-4), its predictor "
+        "with ten times this rate. P2SGradLoss needs more outputs than classes. `fails`: it "
+        "raises in training. pytorch-metric-learning has no blend for LargeMarginSoftmaxLoss "
+        "and SphereFaceLoss, and its embeddings collapse to length 0.",
         table(found, every),
     ]
     path = write(arguments.out, "omniglot.md", text)
