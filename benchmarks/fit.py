@@ -26,15 +26,15 @@ NAMES |= {engine: f"Keras, {engine}" for engine in ENGINES if engine != "pml"}
 PLAIN, PLAIN_DATASET = "classification", "classification, PyDataset"
 
 
-def measure(engines, wanted, rounds, **case):
+def measure(engines, selected, rounds, **case):
     """Return `{(engine, step): [(seconds, CPU seconds) of each round] or an error}`."""
     workers = {engine: losses.Worker("fit_engine.py", engine) for engine in engines}
-    found = {(e, s): [] for e in engines for s in steps_of(e) if wanted is None or s in wanted}
+    found = {(e, s): [] for e in engines for s in steps_of(e) if selected is None or s in selected}
     for turn in range(rounds):
         for (engine, step), seconds in found.items():
             if not isinstance(seconds, list):
                 continue
-            answer = workers[engine].ask({"step": step, **case})
+            answer = workers[engine].measure({"step": step, **case})
             if "seconds" in answer:
                 seconds.append((answer["seconds"], answer["cpu"]))
             else:

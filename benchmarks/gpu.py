@@ -31,7 +31,7 @@ def devices(engines, device):
     found = {}
     for engine in engines:
         process = worker(engine, device)
-        answer = process.ask({"measure": "device"})
+        answer = process.measure({"measure": "device"})
         process.close()
         if "error" in answer:
             print(f"{fit.NAMES[engine]} is skipped: {answer['error']}")
@@ -61,7 +61,7 @@ def measure(cases, device, rounds):
             for engine, case in of_engines.items():
                 if engine in result[row]:
                     continue
-                answer = workers[engine].ask(case)
+                answer = workers[engine].measure(case)
                 if "seconds" in answer:
                     seconds[engine].append(answer["seconds"])
                     peaks[engine] = answer["peak"]
@@ -76,7 +76,7 @@ def measure(cases, device, rounds):
                 continue
             if peaks[engine] is not None:
                 fresh = worker(engine, device)
-                peaks[engine] = fresh.ask(of_engines[engine]).get("peak")
+                peaks[engine] = fresh.measure(of_engines[engine]).get("peak")
                 fresh.close()
             result[row][engine] = (1e3 * statistics.median(seconds[engine]), peaks[engine])
         print(f"{', '.join(map(str, row))}: done", flush=True)

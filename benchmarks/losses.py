@@ -60,7 +60,7 @@ class Worker:
             text=True,
         )
 
-    def ask(self, case):
+    def measure(self, case):
         try:
             self.process.stdin.write(json.dumps(case) + "\n")
             self.process.stdin.flush()
@@ -88,8 +88,8 @@ def is_slow(seconds):
     return len(seconds) >= 3 and statistics.median(seconds) > 2
 
 
-def engines_here(wanted):
-    found = [engine for engine in ENGINES if engine in wanted]
+def engines_here(selected):
+    found = [engine for engine in ENGINES if engine in selected]
     if "KERAS_METRIC_TFA_PYTHON" not in os.environ and "tfa" in found:
         print("tensorflow-addons is skipped: KERAS_METRIC_TFA_PYTHON is not set")
         found.remove("tfa")
@@ -129,7 +129,7 @@ def interleaved(workers, loss, data, rounds):
             if engine in result or is_slow(seconds[engine]):
                 continue
             name = "gemm" if engine.startswith("gemm") else of_engine(engine, loss)
-            answer = worker.ask({"measure": "time", "loss": name, "data": data})
+            answer = worker.measure({"measure": "time", "loss": name, "data": data})
             if "seconds" in answer:
                 seconds[engine].append(answer["seconds"])
             else:

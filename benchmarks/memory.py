@@ -35,7 +35,7 @@ def measure_memory(engines, losses, batch, per_class=4):
             if engine.startswith("gemm") or batch > LARGEST.get(engine, batch):
                 continue
             worker = worker_of(engine)
-            answer = worker.ask(
+            answer = worker.measure(
                 {
                     "measure": "memory",
                     "loss": of_engine(engine, loss),
@@ -61,7 +61,7 @@ def measure_references(engines):
             "loss": "triplet semi-hard",
             "data": {"batch": 256, "per_class": 4, "dim": 128, "references": 65536},
         }
-        answers = [worker.ask(case) for _ in range(3)]
+        answers = [worker.measure(case) for _ in range(3)]
         worker.close()
         times = [answer["seconds"] for answer in answers if "seconds" in answer]
         result[engine] = 1e3 * statistics.median(times) if times else answers[0].get("error")

@@ -261,7 +261,7 @@ def work(side, data):
         answers.flush()
 
 
-def table(found, wanted):
+def table(found, selected):
     lines = [
         "| loss | trained on | Recall@1 | pytorch-metric-learning |",
         "| --- | --- | ---: | ---: |",
@@ -277,7 +277,7 @@ def table(found, wanted):
             return "fails"
         return f"{answer['recall']:.3f}" if "recall" in answer else "not measured"
 
-    for name in wanted:
+    for name in selected:
         source = "labels" if labelled(name) else "pairs" if name in OF_PAIRS else "two views"
         shown = f"{REGULARIZERS[name][0]} + {name}" if name in REGULARIZERS else name
         shown += f", {DIMS[name]:,} outputs" if name in DIMS else ""
@@ -317,7 +317,7 @@ def main():
     for side, name, key in cases:
         if key in found and not arguments.losses:
             continue
-        answer = workers[side].ask({"loss": name, "steps": arguments.steps})
+        answer = workers[side].measure({"loss": name, "steps": arguments.steps})
         found.update(answer if key is None else {key: answer})
         print(f"{side}, {name}: {answer}", flush=True)
         arguments.out.mkdir(parents=True, exist_ok=True)

@@ -237,7 +237,7 @@ def main():
                     key = f"{side} {task} {name} {seed}"
                     if key in found:
                         continue
-                    answer = workers[side].ask({"task": task, "loss": name, "seed": seed})
+                    answer = workers[side].measure({"task": task, "loss": name, "seed": seed})
                     print(f"{key}: {answer}", flush=True)
                     if "error" in answer:
                         raise SystemExit(f"{key} failed")

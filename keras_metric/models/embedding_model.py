@@ -63,7 +63,8 @@ class EmbeddingModel(MetricModel):
             a third more computation, because the encoder runs twice. Embeddings, loss and gradient
             equal those of the whole batch, with the same dropout in both runs. Batch normalization
             computes its statistics for each chunk. See docs/scale.md.
-        dtype: default None: the dtype policy of the backbone.
+        dtype: default None: the dtype policy of the backbone, so that a float16 backbone gets
+            loss scaling.
         name: name of the model.
 
     Call arguments:

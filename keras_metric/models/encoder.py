@@ -49,12 +49,7 @@ class Encoder(keras.Model):
             attaches to the features, as with `Embedding(mask_zero=True)` and `Masking`. A layer
             receives the mask if its `call` has an argument `mask`. The channel axis of a map is
             that of the backbone's layers (`data_format`).
-        freeze_batch_norm: True excludes every `BatchNormalization` of the backbone from training
-            and keeps its stored statistics, also when the backbone is made trainable. Default
-            False. For fine-tuning on few images or small batches.
-        dtype: default None: the dtype policy of the backbone, so that a float16 backbone gets
-            loss scaling.
-        name: name of the model.
+        freeze_batch_norm, dtype, name: see `EmbeddingModel`.
 
     Returns:
         Embeddings of shape `(batch, embedding_dim)`, float32 (or float64).
