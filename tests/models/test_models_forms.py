@@ -57,7 +57,6 @@ BACKBONES = {
         keras.Sequential([layers.Rescaling(1 / 255), layers.Conv2D(4, 3)]),
         (255 * IMAGES).astype("uint8"),
     ),
-    "mlp": lambda: (keras.Sequential([layers.Dense(8, "relu"), layers.Dense(5)]), ROWS),
     "one layer": lambda: (layers.Flatten(), IMAGES),
     "own layer": lambda: (Squares(), ROWS),
     "tokens, pooled": lambda: (
@@ -171,29 +170,27 @@ class TestBackboneErrors:
         with pytest.raises(TypeError, match="`backbone` must be a Keras model or layer. Rec"):
             cls(wrong)
 
-    def test_a_model_of_the_package(self):
-        model = TripletModel(layers.Dense(5))
-        with pytest.raises(ValueError, match=r"share the weights \(backbone=model.encoder\)"):
-            SiameseModel(model)
-
-    def test_one_number_for_each_item(self):
-        inputs = keras.Input((4,))
-        scalar = keras.Model(inputs, ops.sum(inputs, axis=1))
-        with pytest.raises(ValueError, match=r"must give one vector \(batch, features\)"):
-            TripletModel(scalar)
-        unknown = keras.Sequential([layers.Lambda(lambda x: ops.sum(x, axis=1))])
-        with pytest.raises(ValueError, match=r"must give one vector \(batch, features\)"):
-            TripletModel(unknown).fit(ROWS, LABELS, verbose=0)
-
-    def test_five_outputs(self):
-        inputs = keras.Input((4,))
-        five = keras.Model(inputs, [layers.Dense(2)(inputs) for _ in range(5)])
-        with pytest.raises(ValueError, match="one output. Received a list of 5 outputs"):
-            TripletModel(five)
+    @pytest.mark.parametrize(
+        ("make", "text"),
+        [
+            (lambda x: TripletModel(layers.Dense(5)), r"weights \(backbone=model.encoder\)"),
+            (lambda x: keras.Model(x, ops.sum(x, axis=1)), r"one vector \(batch, features\)"),
+            (lambda x: keras.Model(x, [layers.Dense(2)(x)] * 5), "one output. .* of 5 outputs"),
+        ],
+        ids=["model", "number", "outputs"],
+    )
+    def test_unsuitable_backbones(self, make, text):
+        with pytest.raises(ValueError, match=text):
+            TripletModel(make(keras.Input((4,))))
 
     def test_map_without_pooling(self):
         with pytest.raises(ValueError, match="pooling='average' or 'max'"):
             TripletModel(of_images(), pooling=None)
+
+    def test_one_number_for_each_item_in_the_first_batch(self):
+        unknown = keras.Sequential([layers.Lambda(lambda x: ops.sum(x, axis=1))])
+        with pytest.raises(ValueError, match=r"one vector \(batch, features\)"):
+            TripletModel(unknown).fit(ROWS, LABELS, verbose=0)
 
 
 APPLICATIONS = {

@@ -186,17 +186,12 @@ def test_towers_of_text_and_images(rng):
             ),
             "embedding_dim=3",
         ),
+        (lambda: TwoTowerModel(*[keras.layers.Dense(4)] * 2), "are the same object"),
     ],
 )
 def test_wrong_towers(make, message):
     with pytest.raises((TypeError, ValueError), match=message):
         make()
-
-
-def test_the_same_object_as_both_towers():
-    backbone = keras.layers.Dense(4)
-    with pytest.raises(ValueError, match="are the same object"):
-        TwoTowerModel(backbone, backbone)
 
 
 def test_unequal_towers(sides):
