@@ -1,8 +1,8 @@
-"""One process of a benchmark: reads cases as JSON lines, answers with seconds or bytes.
+"""Worker process of a benchmark: reads cases as JSON lines, writes seconds or bytes.
 
-Started by the benchmarks, not by hand:  python benchmarks/engine.py ours-xla
-Each engine lives in a process of its own, so that no library shares threads or memory with
-another, and the caller can let them take turns.
+The benchmarks start it:  python benchmarks/engine.py ours-xla
+Each engine runs in a separate process, so that libraries do not share threads or memory and the
+benchmark can alternate between them.
 """
 
 import json
@@ -11,7 +11,7 @@ import resource
 import sys
 import time
 
-import contenders
+import compared_losses
 
 ENGINES = ("gemm-xla", "gemm-jax", "ours", "ours-xla", "ours-jax", "ours-torch", "pml", "tfa")
 BACKENDS = {"gemm-xla": "tensorflow", "gemm-jax": "jax", "ours": "tensorflow"}
@@ -36,12 +36,12 @@ def data(batch, per_class, dim, references=0):
 
 
 def number_of_classes(case):
-    """As many as a batch has items: what losses with class vectors are measured with."""
+    """Return the number of class vectors: the number of items of a batch."""
     return case["data"]["batch"]
 
 
 def our_function(case):
-    """A function of (embeddings, labels) on Keras tensors that gives the loss."""
+    """Return a function of (embeddings, labels) on Keras tensors that returns the loss."""
     from keras import ops
 
     from keras_metric import losses
@@ -54,16 +54,16 @@ def our_function(case):
         "contrastive": losses.ContrastiveLoss,
         "lifted structure": losses.LiftedStructureLoss,
         "quadruplet": losses.QuadrupletLoss,
-    }.get(case["loss"], lambda: contenders.ours(case["loss"], number_of_classes(case)))()
+    }.get(case["loss"], lambda: compared_losses.ours(case["loss"], number_of_classes(case)))()
     for layer in made.layers:
         if not layer.built:
             layer.build((None, case["data"]["dim"]))
     _, _, references, reference_labels = data(**case["data"])
-    if not contenders.labelled(case["loss"]):
+    if not compared_losses.labelled(case["loss"]):
         # The first half of the batch and the second are the two views.
         half = case["data"]["batch"] // 2
         targets = ops.arange(half, dtype="int32")
-        if case["loss"] in contenders.OF_PAIRS:
+        if case["loss"] in compared_losses.OF_PAIRS:
             targets = ops.cast(targets % 2, "float32")
         return lambda x, y: made(targets, ops.stack([x[:half], x[half:]], axis=1))
     if references is None:
@@ -73,7 +73,7 @@ def our_function(case):
 
 
 def gemm_function(case):
-    """The bare product of the batch with itself, forward and backward."""
+    """Return a function for the product of the batch with its transpose."""
     from keras import ops
 
     batch = case["data"]["batch"]
@@ -82,7 +82,7 @@ def gemm_function(case):
 
 
 def pml_function(case):
-    """The same of pytorch-metric-learning."""
+    """Return the function for pytorch-metric-learning."""
     import torch
     from pytorch_metric_learning import distances, losses, miners
 
@@ -102,11 +102,11 @@ def pml_function(case):
     }.get(
         case["loss"],
         lambda: (
-            contenders.peer(case["loss"], number_of_classes(case), case["data"]["dim"]),
+            compared_losses.peer(case["loss"], number_of_classes(case), case["data"]["dim"]),
             None,
         ),
     )()
-    if not contenders.labelled(case["loss"]):
+    if not compared_losses.labelled(case["loss"]):
         half = case["data"]["batch"] // 2
         return lambda x, y: loss(x[:half], x[half:])
     _, _, references, reference_labels = data(**case["data"])
@@ -120,7 +120,7 @@ def pml_function(case):
 
 
 def tfa_function(case):
-    """The same of tensorflow-addons."""
+    """Return the function for tensorflow-addons."""
     import tensorflow_addons as tfa
 
     loss = {
@@ -132,9 +132,9 @@ def tfa_function(case):
 
 
 def prepared(engine, case):
-    """A function of arrays (x, y) that returns a call which computes the gradient once.
+    """Return a function of arrays (x, y) that returns a function computing the gradient once.
 
-    What it compiles serves every (x, y) of the same shape.
+    Compiled code is used for every (x, y) of the same shape.
     """
     makers = {"pml": pml_function, "tfa": tfa_function, "gemm": gemm_function}
     function = makers.get(engine.split("-")[0], our_function)(case)
@@ -166,7 +166,7 @@ def prepared(engine, case):
         import torch
 
         def bind(x, y):
-            # The peer's losses with class vectors want int64.
+            # Losses of pytorch-metric-learning with class vectors require int64.
             leaf, labels = torch.tensor(x, requires_grad=True), torch.tensor(y).long()
 
             def step():
@@ -183,11 +183,11 @@ def main():
     engine = sys.argv[1]
     os.environ["KERAS_BACKEND"] = BACKENDS.get(engine, "tensorflow")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    if engine != "tfa":  # which runs in an environment without this package
+    if engine != "tfa":  # tfa runs in an environment without this package
         from keras_metric_startup import hide_tensorflow_startup_messages
 
         hide_tensorflow_startup_messages()
-    # The answers alone may go to the caller; libraries print what they like elsewhere.
+    # Standard output is for the answers only; redirect other output to standard error.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     compiled, ready = {}, {}
@@ -206,7 +206,7 @@ def main():
         case = json.loads(line)
         try:
             if case["measure"] == "memory":
-                # What libraries and the warm-up of a small batch take is not the loss's.
+                # Exclude the memory of libraries and of the warm-up with a small batch.
                 run({**case, "data": {**case["data"], "batch": 64}})
                 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
                 run(case)
@@ -219,7 +219,7 @@ def main():
                 answer = {"seconds": time.perf_counter() - start}
         except KeyError:
             answer = {"missing": True}
-        except Exception as error:  # noqa: BLE001 - a peer that cannot is a result
+        except Exception as error:  # noqa: BLE001 - a failure is a result
             answer = {"error": f"{type(error).__name__}: {str(error)[:200]}"}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()

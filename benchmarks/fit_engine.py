@@ -1,9 +1,8 @@
-"""One process of the benchmark of whole training steps: reads turns as JSON lines, answers seconds.
+"""Worker process of the benchmark of training steps: reads cases as JSON lines, writes seconds.
 
-Started by the benchmarks, not by hand:  python benchmarks/fit_engine.py jax
-A process holds one framework, with a model for each kind of step, and trains the one that it is
-asked for. So the steps of a framework share threads and memory allocator, and a turn of one
-stands right beside a turn of another.
+The benchmarks start it:  python benchmarks/fit_engine.py jax A process uses one framework, with a
+model for each kind of step. The steps of a framework thus share threads and memory allocator, and
+alternate within one process.
 """
 
 import json
@@ -14,7 +13,7 @@ import time
 from keras_metric_startup import hide_tensorflow_startup_messages
 
 ENGINES = ("tensorflow", "jax", "torch", "pml")
-# What a user would write. The first is what all others of the framework are compared with.
+# Typical user code. The first step of a framework is the reference of the others.
 STEPS = {
     "keras": (
         "classification",
@@ -30,7 +29,7 @@ STEPS = {
 CLASSES = 1000
 ROWS_OF_A_CLASS = 20
 PER_CLASS = 4
-# Before the clock starts in a turn: the first steps wait for threads and buffers to fill.
+# Warm-up steps of a turn, which start threads and fill buffers.
 SKIPPED = 2
 
 
@@ -39,7 +38,7 @@ def steps_of(engine):
 
 
 def images(channels_first=False):
-    """Random images, about as many as in Omniglot's training part: classes of 20, 28 x 28."""
+    """Return random images 28 x 28, 20 of each class, about as many as in Omniglot."""
     import numpy as np
 
     rng = np.random.default_rng(0)
@@ -50,9 +49,9 @@ def images(channels_first=False):
 
 
 def clocks():
-    """Seconds on the wall, and seconds that all threads of this process have computed.
+    """Return the wall time and the CPU time of all threads of this process in seconds.
 
-    Where others use the machine the wall tells of them as well; the second clock hardly does.
+    The CPU time depends less on other processes.
     """
     return time.perf_counter(), time.process_time()
 
@@ -87,7 +86,7 @@ def keras_model(kind, jit):
 
     jit = {"auto": "auto", "on": True, "off": False}[jit]
     if kind.startswith("classification"):
-        # A softmax in the loss, not in the layer, as Keras's guides write it for speed.
+        # The loss contains the softmax, as Keras's guides recommend for speed.
         model = keras.Sequential([conv4(), keras.layers.Dense(CLASSES, dtype="float32")])
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     else:
@@ -98,14 +97,14 @@ def keras_model(kind, jit):
 
 
 def keras_source(kind, x, y, batch, steps):
-    """Keyword arguments of `fit` for an epoch of `steps` steps."""
+    """Return keyword arguments of `fit` for an epoch of `steps` steps."""
     import keras
     import numpy as np
 
     from keras_metric import data
 
     class RandomBatches(keras.utils.PyDataset):
-        """The plain counterpart of BalancedBatches: rows in random order."""
+        """Batches of rows in random order."""
 
         def __init__(self):
             super().__init__()
@@ -135,11 +134,11 @@ def keras_source(kind, x, y, batch, steps):
 
 
 def on_keras(kind, case):
-    """A function that trains for a turn and gives the `elapsed` seconds of its steps."""
+    """Return a function that trains for a turn and returns the `elapsed` seconds of its steps."""
     import keras
 
     class Clock(keras.callbacks.Callback):
-        """Times the steps after the first; reading the loss waits for the device."""
+        """Measures the time after the warm-up steps; reading the loss waits for the device."""
 
         def on_train_batch_end(self, batch, logs=None):
             if batch == SKIPPED - 1:
@@ -181,7 +180,7 @@ def torch_conv4(features):
 
 
 def on_torch(kind, case):
-    """The training loop that the guides of PyTorch and pytorch-metric-learning write."""
+    """Return the training loop of the guides of PyTorch and pytorch-metric-learning."""
     import torch
     from pytorch_metric_learning import losses, miners, samplers
 
@@ -233,14 +232,14 @@ def on_torch(kind, case):
 
 
 def serve(answer_to):
-    """Answer each JSON line of the standard input with what `answer_to` makes of it."""
-    # The answers alone may go to the caller; libraries print what they like elsewhere.
+    """Write `answer_to(case)` for each JSON line of the standard input."""
+    # Standard output is for the answers only; redirect other output to standard error.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     for line in sys.stdin:
         try:
             answer = answer_to(json.loads(line))
-        except Exception as error:  # noqa: BLE001 - a peer that cannot is a result
+        except Exception as error:  # noqa: BLE001 - a failure is a result
             answer = {"error": f"{type(error).__name__}: {str(error)[:300]}"}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
@@ -257,8 +256,8 @@ def main():
         if kind not in turns:
             turns[kind] = (on_torch if engine == "pml" else on_keras)(kind, case)
             turns[kind]()
-        wall, processor = turns[kind]()
-        return {"seconds": wall / case["steps"], "processor": processor / case["steps"]}
+        wall, cpu = turns[kind]()
+        return {"seconds": wall / case["steps"], "cpu": cpu / case["steps"]}
 
     serve(answer_to)
 

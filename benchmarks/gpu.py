@@ -1,12 +1,12 @@
-"""Losses and whole training steps on an accelerator: time and peak device memory.
+"""Losses and training steps on a GPU: time and peak device memory.
 
     python benchmarks/gpu.py
     python benchmarks/gpu.py --batches 1024 --rounds 15
 
-The losses in float32 without TensorFloat-32, the training steps in mixed_float16 (PyTorch:
-autocast with a gradient scaler). Each engine is a process of its own, and they take turns. Peak
-memory is what the framework tells of a fresh process. Needs builds of TensorFlow, JAX or PyTorch
-that see the accelerator, and the extra `parity`; an engine that sees none is left out.
+The losses in float32 without TensorFloat-32, the training steps in mixed_float16 (PyTorch: autocast
+with a gradient scaler). Each engine runs in a separate process; the engines alternate. Peak memory
+is reported by the framework in a new process. Needs GPU builds of TensorFlow, JAX or PyTorch, and
+the extra `parity`; engines without a GPU are skipped.
 """
 
 import argparse
@@ -27,14 +27,14 @@ def worker(engine, device):
 
 
 def devices(engines, device):
-    """`{engine: name of its accelerator}`, of those that see one."""
+    """Return `{engine: name of its GPU}` for the engines that have one."""
     found = {}
     for engine in engines:
         process = worker(engine, device)
-        answer = process.ask({"measure": "device"})
+        answer = process.measure({"measure": "device"})
         process.close()
         if "error" in answer:
-            print(f"{fit.NAMES[engine]} is left out: {answer['error']}")
+            print(f"{fit.NAMES[engine]} is skipped: {answer['error']}")
         elif answer["device"] or device == "cpu":
             found[engine] = answer["device"] or "cpu"
     return found
@@ -46,12 +46,12 @@ def loss_case(engine, loss, batch):
 
 
 def fit_case(step, batch, steps, half):
-    how = {"steps": steps, "half": half, "jit": "auto"}
-    return {"measure": "fit", "step": step, "batch": batch, **how}
+    settings = {"steps": steps, "half": half, "jit": "auto"}
+    return {"measure": "fit", "step": step, "batch": batch, **settings}
 
 
 def measure(cases, device, rounds):
-    """`{row: {engine: (milliseconds or a word, peak bytes)}}` of `{row: {engine: case}}`."""
+    """Return `{row: {engine: (milliseconds or a word, peak bytes)}}` of all cases."""
     result = {row: {} for row in cases}
     engines = {engine for row in cases.values() for engine in row}
     workers = {engine: worker(engine, device) for engine in ENGINES if engine in engines}
@@ -61,14 +61,14 @@ def measure(cases, device, rounds):
             for engine, case in of_engines.items():
                 if engine in result[row]:
                     continue
-                answer = workers[engine].ask(case)
+                answer = workers[engine].measure(case)
                 if "seconds" in answer:
                     seconds[engine].append(answer["seconds"])
                     peaks[engine] = answer["peak"]
                     continue
                 word = "–" if "missing" in answer else answer["error"].split(":")[0]
                 result[row][engine] = (word, None)
-                # After a failure the device may be left in any state.
+                # The state of the device is undefined after a failure.
                 workers[engine].close()
                 workers[engine] = worker(engine, device)
         for engine in of_engines:
@@ -76,7 +76,7 @@ def measure(cases, device, rounds):
                 continue
             if peaks[engine] is not None:
                 fresh = worker(engine, device)
-                peaks[engine] = fresh.ask(of_engines[engine]).get("peak")
+                peaks[engine] = fresh.measure(of_engines[engine]).get("peak")
                 fresh.close()
             result[row][engine] = (1e3 * statistics.median(seconds[engine]), peaks[engine])
         print(f"{', '.join(map(str, row))}: done", flush=True)
@@ -108,12 +108,12 @@ def main():
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--steps", type=int, default=50, help="training steps of a turn")
     parser.add_argument("--out", type=Path, default=losses.RESULTS)
-    # To try the benchmark itself where there is no accelerator.
+    # For testing the benchmark without a GPU.
     parser.add_argument("--device", choices=("gpu", "cpu"), default="gpu", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     found = devices(arguments.backend, arguments.device)
     if not found:
-        print("No engine here sees an accelerator; nothing was measured.")
+        print("No engine has a GPU; nothing was measured.")
         sys.exit(0)
     engines = list(found)
     cases = {
@@ -123,7 +123,7 @@ def main():
     }
     by_loss = measure(cases, arguments.device, arguments.rounds)
     cases = {}
-    # A processor has no float16 to speak of: minutes a step.
+    # float16 on a CPU takes minutes per step.
     half = arguments.device == "gpu"
     for batch in arguments.fit_batches:
         for ours, theirs in ((fit.PLAIN, fit.PLAIN), ("TripletModel", "TripletMarginLoss")):
@@ -133,9 +133,9 @@ def main():
             }
     by_step = measure(cases, arguments.device, arguments.rounds)
     text = [
-        "# On an accelerator",
-        f"Medians of {arguments.rounds} interleaved rounds, milliseconds, and in brackets the peak "
-        "of device memory in a fresh process where the framework tells it. "
+        "# On a GPU",
+        f"Medians of {arguments.rounds} interleaved rounds, milliseconds. In brackets: peak device "
+        "memory in a new process, if the framework reports it. "
         + "; ".join(f"{fit.NAMES[e]}: {name}" for e, name in found.items())
         + f". {losses.machine()}.",
         "# Loss and gradient",
@@ -144,7 +144,7 @@ def main():
         table(by_loss, engines),
         "# A training step",
         f"{'mixed_float16' if half else 'float32'}, Conv-4 on 28 x 28 images, steps as in "
-        f"`fit.py`: {arguments.steps} a round after {SKIPPED} that are not counted.",
+        f"`fit.py`: {arguments.steps} per round after {SKIPPED} warm-up steps.",
         table(by_step, engines),
     ]
     path = losses.write(arguments.out, "gpu.md", text)

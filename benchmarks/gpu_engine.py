@@ -1,8 +1,8 @@
-"""One process of the benchmark on an accelerator: losses and whole training steps of one engine.
+"""Worker process of the GPU benchmark: losses and training steps of one engine.
 
-Started by the benchmarks, not by hand:  python benchmarks/gpu_engine.py jax gpu
-The clock is read only when the device has finished; products of float32 are not rounded to
-TensorFloat-32 in any framework, so that all compute the same.
+The benchmarks start it:  python benchmarks/gpu_engine.py jax gpu
+Times are read after the device has finished. TensorFloat-32 is disabled in all frameworks, so that
+all compute the same.
 """
 
 import os
@@ -18,10 +18,10 @@ ENGINES = fit_engine.ENGINES
 
 
 def prepare(backend, device):
-    """Set the environment and the precision; must come before anything computes."""
+    """Set the environment and the precision; call this before any computation."""
     os.environ["KERAS_BACKEND"] = backend
     hide_tensorflow_startup_messages()
-    # The engines share the device: none may take all of its memory at the start.
+    # The engines share the device: disable preallocation of all its memory.
     os.environ["TF_FORCE_GPU_ALLOW_GROWTH"] = "true"
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
     if device == "cpu":
@@ -43,7 +43,7 @@ def prepare(backend, device):
 
 
 def device_name(backend):
-    """What the framework calls its accelerator, or None."""
+    """Return the name of the GPU in the framework, or None."""
     if backend == "tensorflow":
         import tensorflow as tf
 
@@ -60,7 +60,7 @@ def device_name(backend):
 
 
 def peak_bytes(backend):
-    """Most device memory this process has held at a time, or None where it is not told."""
+    """Return the peak device memory of this process in bytes, or None if unknown."""
     if device_name(backend) is None:
         return None
     if backend == "tensorflow":
@@ -77,7 +77,7 @@ def peak_bytes(backend):
 
 
 def loss_step(name, backend, case):
-    """A function that computes loss and gradient once and waits for the device."""
+    """Return a function that computes loss and gradient once and waits for the device."""
     if name == "pml":
         function = engine.pml_function(case)
     elif case["loss"] == "gemm":
@@ -96,7 +96,7 @@ def loss_step(name, backend, case):
             return tape.gradient(loss, x)
 
         x, y = tf.constant(x), tf.constant(y)
-        # One number is read back: copying the gradient would be timed as well.
+        # Read one number only, to exclude the time of copying the gradient.
         return lambda: step(x, y)[0, 0].numpy()
     if backend == "jax":
         import jax
@@ -118,7 +118,7 @@ def loss_step(name, backend, case):
 
 
 def fit_turn(name, backend, case):
-    """A function that trains for a turn, `half` in half precision, and gives seconds a step."""
+    """Return a function that trains for a turn and returns the seconds per step."""
     if name == "pml":
         import torch
 
@@ -146,7 +146,7 @@ def main():
         try:
             if key not in ready:
                 made = fit_turn if case["measure"] == "fit" else loss_step
-                ready.clear()  # What an earlier case holds on the device is not this one's.
+                ready.clear()  # Release the device memory of earlier cases.
                 ready[key] = made(name, backend, case)
                 ready[key]()
         except KeyError:

@@ -1,9 +1,9 @@
-"""Batches steered by HardExampleMining beside classes by chance: Recall@1 on unseen characters.
+"""HardExampleMining compared with random batches: Recall@1 on unseen characters.
 
     python benchmarks/hard_mining.py --data omniglot_background_28.npz
 
-Conv-4 of omniglot.py on its split by character, the same steps for each way to fill a batch, three
-seeds. What is measured is kept in results/hard_mining.json, so that a run that was cut off goes on.
+Conv-4 of omniglot.py on its split by character, the same number of steps for each strategy, three
+seeds. Measurements are stored in results/hard_mining.json, so that an interrupted run resumes.
 """
 
 import argparse
@@ -15,12 +15,12 @@ from pathlib import Path
 from losses import RESULTS, machine, write
 from omniglot import SIDE, conv4, drawings, recall
 
-WAYS = ("chance", "neighbors", "classes")
+STRATEGIES = ("random", "neighbors", "classes")
 CLASSES, EACH, DIM = 8, 4, 64
 EPOCHS, START = 10, 2
 
 
-def train(way, seed, parts, steps):
+def train(strategy, seed, parts, steps):
     import keras
 
     import keras_metric
@@ -38,15 +38,15 @@ def train(way, seed, parts, steps):
         x, y, CLASSES, EACH, batches_per_epoch=steps // EPOCHS, seed=seed, workers=1
     )
     callbacks = []
-    if way != "chance":
-        callbacks = [HardExampleMining(batches, rule=way, start=START, progress=False)]
+    if strategy != "random":
+        callbacks = [HardExampleMining(batches, rule=strategy, start=START, progress=False)]
     model.fit(batches, epochs=EPOCHS, callbacks=callbacks, verbose=0)
     return recall(model.predict(x_test, verbose=0), y_test)
 
 
-def title(way, seed, steps):
-    """What a run is kept by."""
-    return f"{way} {seed}, {steps} steps"
+def key_of(strategy, seed, steps):
+    """Return the key of a run in the JSON file."""
+    return f"{strategy} {seed}, {steps} steps"
 
 
 def table(found, seeds, steps):
@@ -55,11 +55,11 @@ def table(found, seeds, steps):
     for name in ("raw pixels", "untrained"):
         if name in found:
             lines.append(f"| {name} |" + " |" * len(seeds) + f" {found[name]:.3f} |")
-    for way in WAYS:
-        values = [found.get(title(way, seed, steps)) for seed in seeds]
+    for strategy in STRATEGIES:
+        values = [found.get(key_of(strategy, seed, steps)) for seed in seeds]
         if None not in values:
             cells = " | ".join(f"{value:.3f}" for value in values)
-            lines.append(f"| {way} | {cells} | {statistics.mean(values):.3f} |")
+            lines.append(f"| {strategy} | {cells} | {statistics.mean(values):.3f} |")
     return "\n".join(lines)
 
 
@@ -70,11 +70,11 @@ def main():
     parser.add_argument("--data", default=os.environ.get("KERAS_METRIC_DATA"))
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
+    parser.add_argument("--strategies", nargs="+", choices=STRATEGIES, default=STRATEGIES)
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     if not arguments.data:
-        parser.error("--data: omniglot_background_28.npz, or the folder that has it")
+        parser.error("--data must be omniglot_background_28.npz or its folder")
     data = Path(arguments.data)
     data = data / "omniglot_background_28.npz" if data.is_dir() else data
     kept = arguments.out / "hard_mining.json"
@@ -85,23 +85,23 @@ def main():
 
         found.update({name: row["recall"] for name, row in untrained(*parts[2:]).items()})
     for seed in arguments.seeds:
-        for way in arguments.ways:
-            name = title(way, seed, arguments.steps)
+        for strategy in arguments.strategies:
+            name = key_of(strategy, seed, arguments.steps)
             if name not in found:
-                found[name] = train(way, seed, parts, arguments.steps)
+                found[name] = train(strategy, seed, parts, arguments.steps)
                 print(f"{name}: {found[name]:.3f}", flush=True)
                 arguments.out.mkdir(parents=True, exist_ok=True)
                 kept.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
     text = [
-        "# Hard classes in a batch, beside classes by chance",
-        "Recall@1 on characters never seen. Omniglot's background set, 28 x 28, split by "
+        "# HardExampleMining compared with random batches",
+        "Recall@1 on unseen characters. Omniglot's background set, 28 x 28, split by "
         f"character; Conv-4 of 32 filters with {DIM} outputs, NTXentLoss, Adam 1e-3, "
         f"{arguments.steps} steps of {CLASSES} x {EACH} drawings in {EPOCHS} epochs; "
         f"`HardExampleMining` after each from the {START}nd on. {machine()}.",
         table(found, arguments.seeds, arguments.steps),
     ]
     path = write(arguments.out, "hard_mining.md", text)
-    print(f"{path}: Recall@1 of steered batches")
+    print(f"{path}: Recall@1 of each strategy")
 
 
 if __name__ == "__main__":

@@ -1,15 +1,15 @@
-"""The health of the code in a few figures: `make health`.
+"""Measure the health of the code: `make health`.
 
-    python benchmarks/health.py                # all of it; coverage takes as long as the tests
+    python benchmarks/health.py                # all parts; coverage takes as long as the tests
     python benchmarks/health.py import types api
-    python benchmarks/health.py --freeze       # at a release: the public names as they are now
+    python benchmarks/health.py --freeze       # at a release: store the public names
 
 - import: seconds of `import keras_metric` after `import keras`, the median of five processes.
-- types: what mypy says, by the settings in setup.cfg.
+- types: errors of mypy, with the settings of setup.cfg.
 - api: public names and signatures that differ from those of the last release.
-- coverage: share of the branches that `make test`, `make examples` and `make milvus` take, with
-  the processes that they start.
-- mutants: what `make mutants` found last.
+- coverage: fraction of branches executed by `make test`, `make examples` and `make milvus`,
+  including child processes.
+- mutants: the result of the last `make mutants`.
 """
 
 import argparse
@@ -27,8 +27,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 API = ROOT / "benchmarks/results/public_api.json"
 MUTANTS = ROOT / "benchmarks/results/mutants.json"
-MOST_SECONDS = 0.3
-LEAST_BRANCHES, LEAST_KILLED = 0.95, 0.9
+MAX_SECONDS = 0.3
+MIN_BRANCHES, MIN_KILLED = 0.95, 0.9
 
 _TIMED = """
 import time
@@ -40,32 +40,31 @@ print(time.perf_counter() - start[0], time.process_time() - start[1])
 
 
 def run(*command, **settings):
-    """The finished process of a command, run in the repository's root."""
+    """Run a command in the root of the repository and return the finished process."""
     return subprocess.run(command, cwd=ROOT, text=True, capture_output=True, **settings)
 
 
 def import_time(pairs=5):
-    """Seconds of the package beyond Keras; of the clock, and of the processor alone."""
+    """Measure the import time of the package after Keras, as wall time and as CPU time."""
     with tempfile.TemporaryDirectory() as folder:
-        # An installed package has its bytecode; where writing it is switched off, Python would
-        # compile every file in every process. One process first, which writes it.
+        # An installed package has bytecode. The first process writes it and is not measured.
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONPYCACHEPREFIX": folder}
         environment.pop("PYTHONDONTWRITEBYTECODE", None)
         found = []
         for _ in range(pairs + 1):
             answer = run(sys.executable, "-c", _TIMED, env=environment, check=True)
             found.append([float(word) for word in answer.stdout.split()[-2:]])
-    clock, processor = (statistics.median(column) for column in zip(*found[1:]))
+    wall, cpu = (statistics.median(column) for column in zip(*found[1:]))
     print(
-        f"import: {clock:.2f} s beyond Keras, {processor:.2f} s of the processor "
-        f"(median of {pairs}; at most {MOST_SECONDS})"
+        f"import: {wall:.2f} s after Keras, {cpu:.2f} s of CPU time "
+        f"(median of {pairs}; at most {MAX_SECONDS})"
     )
-    # A busy machine takes longer by the clock; what the package costs is the processor's time.
-    return processor <= MOST_SECONDS
+    # The CPU time depends less on other processes.
+    return cpu <= MAX_SECONDS
 
 
 def types():
-    """What mypy says of the package."""
+    """Run mypy on the package."""
     answer = run(sys.executable, "-m", "mypy")
     print(f"types: {(answer.stdout or answer.stderr).strip().splitlines()[-1]}")
     for line in answer.stdout.splitlines()[:-1]:
@@ -74,7 +73,7 @@ def types():
 
 
 def public_names():
-    """`{name: signature}` of everything public, the methods of classes included."""
+    """Return `{name: signature}` of all public names, including methods of classes."""
     sys.path.insert(0, str(ROOT))
     package = importlib.import_module("keras_metric")
     found = {}
@@ -93,12 +92,12 @@ def public_names():
 
 
 def _signature(thing):
-    # Addresses of objects among the defaults change from run to run.
+    # Remove memory addresses in default values, which change from run to run.
     return re.sub(r" at 0x[0-9a-f]+", "", str(inspect.signature(thing)))
 
 
 def api():
-    """How the public names differ from those of the last release."""
+    """Print how the public names differ from those of the last release."""
     before, now = json.loads(API.read_text()), public_names()
     lines = [f"  - {name}" for name in sorted(before["names"].keys() - now.keys())]
     lines += [f"  + {name}{now[name]}" for name in sorted(now.keys() - before["names"].keys())]
@@ -111,7 +110,7 @@ def api():
 
 
 def freeze():
-    """Write the public names down as those of this version."""
+    """Store the public names of this version."""
     names = public_names()
     version = importlib.import_module("keras_metric.version").__version__
     API.write_text(json.dumps({"version": version, "names": names}, indent=1) + "\n")
@@ -119,7 +118,7 @@ def freeze():
 
 
 def coverage(tests=()):
-    """Share of the branches that the tests take."""
+    """Measure the branch coverage of the tests."""
     marks = "not parity and not thorough and not browser"
     command = [sys.executable, "-m", "coverage"]
     pytest = ["-m", "pytest", "-q", "-n", "2", "-m", marks, *tests]
@@ -133,13 +132,13 @@ def coverage(tests=()):
     lines = totals["covered_lines"] / max(1, totals["num_statements"])
     print(
         f"coverage: {branches:.1%} of {totals['num_branches']:,} branches (at least "
-        f"{LEAST_BRANCHES:.0%}), {lines:.1%} of the lines"
+        f"{MIN_BRANCHES:.0%}), {lines:.1%} of the lines"
     )
-    return answer.returncode == 0 and branches >= LEAST_BRANCHES
+    return answer.returncode == 0 and branches >= MIN_BRANCHES
 
 
 def mutants():
-    """What `make mutants` found last."""
+    """Print the result of the last `make mutants`."""
     if not MUTANTS.exists():
         print("mutants: not measured; run `make mutants`")
         return False
@@ -147,10 +146,10 @@ def mutants():
 
     found = json.loads(MUTANTS.read_text())
     killed = (len(found["killed"]) + len(found["no end"])) / max(1, found["sample"])
-    print(f"mutants: {killed:.1%} of {found['sample']} killed (at least {LEAST_KILLED:.0%})")
+    print(f"mutants: {killed:.1%} of {found['sample']} killed (at least {MIN_KILLED:.0%})")
     for key in found["survived"]:
         print(f"  survived: {key}: {EXPLAINED.get(key, 'NOT EXPLAINED')}")
-    return killed >= LEAST_KILLED and all(key in EXPLAINED for key in found["survived"])
+    return killed >= MIN_KILLED and all(key in EXPLAINED for key in found["survived"])
 
 
 PARTS = {
@@ -165,16 +164,16 @@ PARTS = {
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)}; all by default")
-    parser.add_argument("--freeze", action="store_true", help="write the public names down")
+    parser.add_argument("--freeze", action="store_true", help="store the public names")
     chosen = parser.parse_args()
     if chosen.freeze:
         freeze()
         return
     unknown = set(chosen.parts) - set(PARTS)
     if unknown:
-        parser.error(f"no such part: {sorted(unknown)}")
-    well = [PARTS[part]() for part in chosen.parts or PARTS]
-    sys.exit(not all(well))
+        parser.error(f"parts must be of {sorted(PARTS)}. Received: {sorted(unknown)}")
+    passed = [PARTS[part]() for part in chosen.parts or PARTS]
+    sys.exit(not all(passed))
 
 
 if __name__ == "__main__":

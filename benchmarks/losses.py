@@ -1,13 +1,14 @@
-"""Loss and gradient beside the peers and the bare matrix product: time.
+"""Time of loss and gradient, compared with other libraries and with the matrix product.
 
     make bench                                     # all sizes; an hour on two cores
     python benchmarks/losses.py --every            # every loss, at 128 and 1,024
     python benchmarks/losses.py --batches 128 1024 --rounds 9
 
-Each engine is a process of its own; they take turns, one call each a round, and the median of
-the rounds counts, so that a busy machine slows all alike. Needs the extras `jax` and `parity`;
-tensorflow-addons runs with the interpreter in KERAS_METRIC_TFA_PYTHON (Python 3.11 with
-tensorflow-cpu 2.15, tensorflow-addons 0.23, numpy below 2), and is left out without it.
+Each engine runs in a separate process. The engines alternate with one call per round, and the
+result is the median of the rounds, so that other processes slow down all engines equally. Needs the
+extras `jax` and `parity`; tensorflow-addons runs with the interpreter in KERAS_METRIC_TFA_PYTHON
+(Python 3.11 with tensorflow-cpu 2.15, tensorflow-addons 0.23, numpy below 2), and is skipped
+without it.
 """
 
 import argparse
@@ -20,7 +21,7 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-from contenders import names
+from compared_losses import names
 from engine import ENGINES
 
 HERE = Path(__file__).parent
@@ -34,16 +35,17 @@ LOSSES = (
     "lifted structure",
     "quadruplet",
 )
-# Beyond these a peer needs tens of gigabytes, or hours: B x B x B tensors.
+# The largest batch of an engine; its B x B x B tensors would need tens of gigabytes, or hours.
 LARGEST = {"pml": 1024, "tfa": 1024}
-# From this batch on an engine runs after all others have stopped: it takes most of the memory.
-ALONE = {"tfa": 1024}
-# A peer's loss with another rule than ours stands beside the nearest of ours.
-RIVALS = {"triplet semi-hard": {"pml": "triplet semi-hard-all"}}
+# From this batch on, an engine runs after all others have stopped, because it needs most of the
+# memory.
+SEPARATE = {"tfa": 1024}
+# The most similar loss of a library that does not have the same rule.
+SUBSTITUTES = {"triplet semi-hard": {"pml": "triplet semi-hard-all"}}
 
 
 class Worker:
-    """A process that times one engine, started by a script of this folder."""
+    """A worker process that measures one engine."""
 
     def __init__(self, script, *arguments, python=sys.executable):
         self.command = [python, str(HERE / script), *arguments]
@@ -58,13 +60,13 @@ class Worker:
             text=True,
         )
 
-    def ask(self, case):
+    def measure(self, case):
         try:
             self.process.stdin.write(json.dumps(case) + "\n")
             self.process.stdin.flush()
             return json.loads(self.process.stdout.readline())
         except (BrokenPipeError, json.JSONDecodeError):
-            # The system ends a process that takes all memory; the next case gets a new one.
+            # The operating system kills a process that needs all memory; start a new one.
             self.close()
             self.start()
             return {"error": "out of memory"}
@@ -75,37 +77,37 @@ class Worker:
 
 
 def worker_of(engine):
-    """A `Worker` for one of `ENGINES`."""
+    """Return a `Worker` for one of `ENGINES`."""
     peer = engine == "tfa"
     python = os.environ["KERAS_METRIC_TFA_PYTHON"] if peer else sys.executable
     return Worker("engine.py", engine, python=python)
 
 
-def tired(seconds):
-    """Whether an engine is so slow that three rounds are enough."""
+def is_slow(seconds):
+    """Return whether an engine is so slow that three rounds are enough."""
     return len(seconds) >= 3 and statistics.median(seconds) > 2
 
 
-def engines_here(wanted):
-    found = [engine for engine in ENGINES if engine in wanted]
+def engines_here(selected):
+    found = [engine for engine in ENGINES if engine in selected]
     if "KERAS_METRIC_TFA_PYTHON" not in os.environ and "tfa" in found:
-        print("tensorflow-addons is left out: KERAS_METRIC_TFA_PYTHON is not set")
+        print("tensorflow-addons is skipped: KERAS_METRIC_TFA_PYTHON is not set")
         found.remove("tfa")
     return found
 
 
 def of_engine(engine, loss):
-    return RIVALS.get(loss, {}).get(engine, loss)
+    return SUBSTITUTES.get(loss, {}).get(engine, loss)
 
 
 def measure_times(engines, losses, shapes, rounds):
-    """`{(loss, batch, per_class, engine): milliseconds or a word}`."""
+    """Return `{(loss, batch, per_class, engine): milliseconds or a word}`."""
     times = {}
     for batch in dict.fromkeys(batch for batch, _ in shapes):
         able = [engine for engine in engines if batch <= LARGEST.get(engine, batch)]
-        alone = [[engine] for engine in able if batch >= ALONE.get(engine, batch + 1)]
-        together = [engine for engine in able if [engine] not in alone]
-        for group in (together, *alone):
+        separate = [[engine] for engine in able if batch >= SEPARATE.get(engine, batch + 1)]
+        together = [engine for engine in able if [engine] not in separate]
+        for group in (together, *separate):
             workers = {engine: worker_of(engine) for engine in group}
             for loss in losses:
                 for per_class in [k for b, k in shapes if b == batch]:
@@ -120,14 +122,14 @@ def measure_times(engines, losses, shapes, rounds):
 
 
 def interleaved(workers, loss, data, rounds):
-    """`{engine: milliseconds or a word}` of one loss and one batch."""
+    """Return `{engine: milliseconds or a word}` of one loss and one batch."""
     seconds, result = {engine: [] for engine in workers}, {}
     for _ in range(rounds):
         for engine, worker in workers.items():
-            if engine in result or tired(seconds[engine]):
+            if engine in result or is_slow(seconds[engine]):
                 continue
             name = "gemm" if engine.startswith("gemm") else of_engine(engine, loss)
-            answer = worker.ask({"measure": "time", "loss": name, "data": data})
+            answer = worker.measure({"measure": "time", "loss": name, "data": data})
             if "seconds" in answer:
                 seconds[engine].append(answer["seconds"])
             else:
@@ -137,7 +139,7 @@ def interleaved(workers, loss, data, rounds):
 
 
 def write(folder, name, text):
-    """Write the parts of a Markdown file, and return where it lies."""
+    """Write the parts of a Markdown file, and return its path."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / name
     path.write_text("\n\n".join(text) + "\n")
@@ -176,10 +178,10 @@ def table(times, engines, losses, shapes):
     return "\n".join(lines)
 
 
-# Engine: its name in the picture and its line.
+# Engine: its name in the plot and the style of its line.
 STYLES = {
-    "gemm-xla": ("X X' alone, TensorFlow XLA", {"color": "0.2", "linestyle": ":"}),
-    "gemm-jax": ("X X' alone, JAX", {"color": "0.6", "linestyle": ":"}),
+    "gemm-xla": ("X X' only, TensorFlow XLA", {"color": "0.2", "linestyle": ":"}),
+    "gemm-jax": ("X X' only, JAX", {"color": "0.6", "linestyle": ":"}),
     "ours": ("keras_metric, TensorFlow graph", {"color": "tab:cyan", "marker": "o"}),
     "ours-xla": ("keras_metric, TensorFlow XLA", {"color": "tab:blue", "marker": "o"}),
     "ours-jax": ("keras_metric, JAX", {"color": "tab:green", "marker": "o"}),
@@ -189,14 +191,14 @@ STYLES = {
 }
 
 
-def draw(times, engines, losses, batches, path):
+def plot(times, engines, losses, batches, path):
     from matplotlib.figure import Figure
 
     columns = min(4, len(losses) + 1)
     rows = -(-(len(losses) + 1) // columns)
     figure = Figure(figsize=(3.6 * columns, 3.4 * rows), layout="constrained")
-    places = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
-    for axes, loss in zip(places, losses):
+    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    for axes, loss in zip(panels, losses):
         for engine in engines:
             name, style = STYLES[engine]
             points = [(b, times.get((loss, b, 4, engine))) for b in batches]
@@ -207,10 +209,10 @@ def draw(times, engines, losses, batches, path):
         axes.set_xticks(batches, [f"{b:,}" for b in batches])
         axes.minorticks_off()
         axes.grid(alpha=0.3)
-    for axes in places[len(losses) :]:
+    for axes in panels[len(losses) :]:
         axes.set_axis_off()
-    lines = {line.get_label(): line for axes in places for line in axes.get_lines()}
-    places[len(losses)].legend(lines.values(), lines.keys(), loc="center", frameon=False)
+    lines = {line.get_label(): line for axes in panels for line in axes.get_lines()}
+    panels[len(losses)].legend(lines.values(), lines.keys(), loc="center", frameon=False)
     figure.supxlabel("batch, 4 per class")
     figure.supylabel("milliseconds for loss and gradient")
     figure.savefig(path, dpi=110)
@@ -224,7 +226,7 @@ def main():
     parser.add_argument("--per-class", type=int, nargs="+")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--every", action="store_true", help="every loss of the package")
-    parser.add_argument("--losses", nargs="+", help="default: those that mine and their like")
+    parser.add_argument("--losses", nargs="+", help="default: triplet losses and similar ones")
     parser.add_argument("--engines", nargs="+", choices=ENGINES, default=list(ENGINES))
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--name", help="of the page; default: losses, or every_loss")
@@ -239,17 +241,17 @@ def main():
         "# Loss and gradient, milliseconds",
         f"Medians of {arguments.rounds} interleaved rounds, dimension 128, unit vectors. "
         f"{machine()}.",
-        "`gemm` is X X' of the batch with its gradient. `pml` has no semi-hard rule of the kind "
-        "of tensorflow-addons; its own (every triplet of the band) stands in that row. "
-        "`out of reach`: needs B x B x B memory at this size. tensorflow-addons ran alone from "
-        "1,024 on, after the others: it needs most of 23 GB. An engine above two seconds ran three "
+        "`gemm` is X X' of the batch with its gradient. `pml` does not have the semi-hard rule of "
+        "tensorflow-addons; the row shows its own rule (every triplet of the band). `out of "
+        "reach`: needs B x B x B memory at this size. tensorflow-addons ran after the others for "
+        "1,024 and more, because it needs most of 23 GB. Engines slower than two seconds ran three "
         "rounds.",
         table(times, engines, losses, shapes),
     ]
     name = arguments.name or ("every_loss" if every else "losses")
-    path, picture = write(arguments.out, f"{name}.md", text), arguments.out / f"{name}.png"
-    draw(times, engines, losses, batches, picture)
-    print(f"{path}, {picture}: tables and curves")
+    path, plot_path = write(arguments.out, f"{name}.md", text), arguments.out / f"{name}.png"
+    plot(times, engines, losses, batches, plot_path)
+    print(f"{path}, {plot_path}: tables and curves")
 
 
 if __name__ == "__main__":

@@ -1,18 +1,18 @@
-"""Peak memory of loss and gradient, and a large reference set.
+"""Peak memory of loss and gradient, and time for a large reference set.
 
     make bench
     python benchmarks/memory.py --every         # every loss, at 2,048
     python benchmarks/memory.py --batches 1024 --losses "triplet all"
 
-Each measurement is the growth of the resident set in a fresh process, after the libraries and a
-small batch are in. Processors only; needs the extras `jax` and `parity`.
+Each measurement is the growth of the resident set in a new process, after imports and a small
+batch. On CPUs only; needs the extras `jax` and `parity`.
 """
 
 import argparse
 import statistics
 from pathlib import Path
 
-from contenders import names
+from compared_losses import names
 from engine import ENGINES
 from losses import (
     LARGEST,
@@ -28,14 +28,14 @@ from losses import (
 
 
 def measure_memory(engines, losses, batch, per_class=4):
-    """`{(loss, engine): bytes or a word}`, each in a fresh process."""
+    """Return `{(loss, engine): bytes or a word}`, each from a new process."""
     memory = {}
     for loss in losses:
         for engine in engines:
             if engine.startswith("gemm") or batch > LARGEST.get(engine, batch):
                 continue
             worker = worker_of(engine)
-            answer = worker.ask(
+            answer = worker.measure(
                 {
                     "measure": "memory",
                     "loss": of_engine(engine, loss),
@@ -50,7 +50,7 @@ def measure_memory(engines, losses, batch, per_class=4):
 
 
 def measure_references(engines):
-    """256 anchors against 65,536 references: `{engine: milliseconds or a word}`."""
+    """Return `{engine: milliseconds or a word}` for 256 anchors and 65,536 references."""
     result = {}
     for engine in engines:
         if not engine.startswith("ours"):
@@ -61,7 +61,7 @@ def measure_references(engines):
             "loss": "triplet semi-hard",
             "data": {"batch": 256, "per_class": 4, "dim": 128, "references": 65536},
         }
-        answers = [worker.ask(case) for _ in range(3)]
+        answers = [worker.measure(case) for _ in range(3)]
         worker.close()
         times = [answer["seconds"] for answer in answers if "seconds" in answer]
         result[engine] = 1e3 * statistics.median(times) if times else answers[0].get("error")
@@ -89,7 +89,7 @@ def main():
     )
     parser.add_argument("--batches", type=int, nargs="+", help="default: 4096; --every: 2048")
     parser.add_argument("--every", action="store_true", help="every loss of the package")
-    parser.add_argument("--losses", nargs="+", help="default: those that mine and their like")
+    parser.add_argument("--losses", nargs="+", help="default: triplet losses and similar ones")
     parser.add_argument("--engines", nargs="+", choices=ENGINES, default=list(ENGINES))
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
@@ -100,9 +100,9 @@ def main():
     memory = {batch: measure_memory(engines, losses, batch) for batch in batches}
     text = [
         "# Peak memory, in multiples of B x B x 4 bytes",
-        "Growth of the resident set in a fresh process for loss and gradient, 4 per class, "
+        "Growth of the resident set in a new process for loss and gradient, 4 per class, "
         f"dimension 128. {machine()}.",
-        "A matrix of distances is 1. The peers' tensors of B x B x B are B: out of reach.",
+        "A distance matrix is 1. The B x B x B tensors of the other libraries are B: out of reach.",
         memory_table(memory, engines, losses, batches),
     ]
     if not every:

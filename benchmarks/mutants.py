@@ -1,16 +1,16 @@
-"""Do the tests notice a wrong formula? Small faults, one at a time, in a fixed sample of places.
+"""Mutation test: do the tests detect small faults, one at a time, in a fixed sample of expressions?
 
-A mutant is one change of one place: `<` to `<=`, `+` to `-`, 1 to 2, `min` to `max`, a condition
-turned over. It is killed if a test of that file fails, or does not end. Which places are taken is
-decided by a hash of what stands there, so that an edit elsewhere leaves the sample as it was.
+A mutant is one change of an expression: `<` to `<=`, `+` to `-`, 1 to 2, `min` to `max`, a negated
+condition. It is killed if a test of its file fails or does not end. A hash of the expression
+decides whether it belongs to the sample, so that edits elsewhere do not change the sample.
 
-    python benchmarks/mutants.py                  # all of the sample; hours
-    python benchmarks/mutants.py --resume         # go on where a run was broken off
-    python benchmarks/mutants.py --share 0.05     # the first twentieth of it
-    python benchmarks/mutants.py --only losses/triplet_loss.py
+    python benchmarks/mutants.py                  # the whole sample; hours
+    python benchmarks/mutants.py --resume         # continue an interrupted run
+    python benchmarks/mutants.py --fraction 0.05  # the first 5 % of the sample
+    python benchmarks/mutants.py --only losses/triplet/triplet_loss.py
 
-The result goes to benchmarks/results/mutants.json; `make health` reads it. A survivor that changes
-nothing that anybody could see has its reason in EXPLAINED below.
+The result is written to benchmarks/results/mutants.json; `make health` reads it. EXPLAINED below
+gives the reason for survivors that do not change the results.
 """
 
 import argparse
@@ -31,51 +31,43 @@ PACKAGE = ROOT / "keras_metric"
 RESULT = ROOT / "benchmarks/results/mutants.json"
 SAMPLE, LIMIT = 200, 900  # mutants; seconds for one
 MARKED = "not slow and not parity and not milvus and not browser"
-WHERE = (
+PATTERNS = (
     "distances.py",
-    "pair_draws.py",
-    "pairs.py",
-    "roc.py",
-    "losses/*.py",
+    "evaluation/**/*.py",
+    "losses/**/*.py",
+    "metrics/*.py",
     "mining/*.py",
-    "evaluation/*.py",
+    "pairwise/*.py",
 )
 TESTS = {
-    "distances": ("test_distances", "test_formulas"),
-    "pair_draws": ("test_pair_distances", "test_viz"),
-    "pairs": ("test_mining", "test_formulas", "test_losses", "test_losses_softmax"),
-    "roc": ("test_verification", "test_identification"),
-    "mining": ("test_mining", "test_mining_pairs"),
-    "evaluation": (
-        *("test_retrieval", "test_verification", "test_identification", "test_clustering"),
-        *("test_geometry", "test_few_shot", "test_postprocessing", "test_pair_distances"),
-        "test_streaming",
-    ),
+    "distances": ("test_distances.py", "losses/test_formulas.py"),
+    "evaluation": ("evaluation",),
+    "metrics": ("metrics",),
+    "mining": ("mining",),
+    "pairwise": ("mining", "losses"),
 }
-# "file:line text": why no test can tell the mutant from the original.
+# "file:line text": why the mutant and the original give the same results.
 EXPLAINED = {
     "mining/triplet_rules.py:pick: 1 - 1e-07 to Add": "the noise itself ends at 1 - 6e-8",
-    "mining/pair_rules.py:uniform_histogram: 2 ** 31 - 1 to Add": "the integers of a bin are the "
-    "same but for one bin alone, and there for one draw in 700 million",
+    "mining/pair_rules.py:uniform_histogram: 2 ** 31 - 1 to Add": "changes one sample in "
+    "700 million of one bin",
     "evaluation/_distances.py:_widened: (halves, ones) if first else (ones, halves) condition "
-    "turned over": "both factors of the product get their columns in the other order",
+    "turned over": "both factors of the product have their columns in the other order",
     "losses/angular_loss.py:backward: 0 to one more": "the matrix is square",
-    "evaluation/_counting.py:_count: _MOST_DOUBTS * close.size to Div": "decides how numbers are "
-    "counted that are the same either way",
-    "evaluation/_ranks.py:_ranks: self.first <= MOST_COUNTED to <": "decides how ranks are found "
-    "that are the same either way",
+    "evaluation/_counting.py:_count: _MOST_DOUBTS * close.size to Div": "selects between two "
+    "methods with the same result",
+    "evaluation/_ranks.py:_ranks: self.first <= MOST_COUNTED to <": "selects between two methods "
+    "with the same result",
     "evaluation/_ranks.py:_pass_over: last - left to Add": "left is 0, or the class ends the block",
     "pair_draws.py:measure: 1 to one more (2)": "pairs of a block, of one pair each",
     "evaluation/_precomputed.py:__iter__: 1 to one more (7)": "rows of a block, of one item each",
-    "losses/listwise_loss.py:with_anchor: 1 to one more (3)": "-2 is nobody's column either, and a "
-    "place beyond the last one becomes the last one",
-    "losses/row_blocks.py:grad: len(gradients) > 1 to >=": "a list of one gradient in place of it",
+    "losses/listwise_loss.py:with_anchor: 1 to one more (3)": "-2 is no column either; indexes "
+    "after the last one become the last one",
+    "losses/row_blocks.py:grad: len(gradients) > 1 to >=": "a list of one gradient",
     "losses/triplet_rows.py:step: -1 to plus": "the last axis of a matrix is its axis 1",
-    "mining/columns.py:draw_noise: 2221713035 - 2 ** 32 to Add": "the same but for multiples of "
-    "2 ** 32",
-    "mining/triplet_rules.py:_turn: 2 to one more": "a turn by another irrational number",
-    "distances.py:_elementwise_euclidean: squared > _TINY ** 2 to >=": "a distance of 1e-7 "
-    "to the last digit",
+    "mining/columns.py:draw_noise: 2221713035 - 2 ** 32 to Add": "equal modulo 2 ** 32",
+    "mining/triplet_rules.py:_turn: 2 to one more": "a rotation by another irrational number",
+    "distances.py:_elementwise_euclidean: squared > _TINY ** 2 to >=": "a distance of exactly 1e-7",
 }
 
 COMPARED = {ast.Lt: "<=", ast.LtE: "<", ast.Gt: ">=", ast.GtE: ">", ast.Eq: "!=", ast.NotEq: "=="}
@@ -89,7 +81,7 @@ OPPOSITE = {
 
 
 def mutations(node):
-    """The changes of one node, each as `(what, function that makes it in place)`."""
+    """Yield the changes of one node as `(description, function that changes it in place)`."""
     if isinstance(node, ast.Compare) and len(node.ops) == 1 and type(node.ops[0]) in COMPARED:
         other = COMPARED[type(node.ops[0])]
         yield f"to {other}", lambda n: n.ops.__setitem__(0, REVERSED[other]())
@@ -111,7 +103,7 @@ def mutations(node):
 
 
 def in_formulas(tree):
-    """The nodes of function bodies, without docstrings, messages, signatures and checks."""
+    """Yield the nodes of function bodies, without docstrings, messages, signatures and checks."""
     for function in ast.walk(tree):
         if not isinstance(function, ast.FunctionDef) or function.name in ("get_config", "__init__"):
             continue
@@ -129,9 +121,9 @@ def in_formulas(tree):
             todo += list(ast.iter_child_nodes(node))
 
 
-def places():
-    """Every mutant as (hash, file, function, number among the function's, description)."""
-    for path in sorted(path for where in WHERE for path in PACKAGE.glob(where)):
+def all_mutants():
+    """Yield every mutant as (hash, file, key, number among equal keys)."""
+    for path in sorted(path for pattern in PATTERNS for path in PACKAGE.glob(pattern)):
         if path.name == "__init__.py":
             continue
         counts = {}
@@ -145,40 +137,37 @@ def places():
                 yield digest, name, key, number
 
 
-def titled(key, number):
-    """A mutant's name: the same text may stand more than once in a function."""
+def name_of(key, number):
+    """Return the name of a mutant; equal expressions of a function are numbered."""
     return f"{key} ({number + 1})" if number else key
 
 
 def mutated(name, key, number):
-    """The source of a file with one of its mutants, and the line."""
+    """Return the source of a file with one mutant, and its line number."""
     tree = ast.parse((PACKAGE / name).read_text("utf-8"))
-    seen = -1
+    count = -1
     for function, node in in_formulas(tree):
         for what, make in mutations(node):
             text = ast.unparse(node).split("\n")[0][:80]
-            seen += f"{name}:{function}: {text} {what}" == key
-            if seen == number:
+            count += f"{name}:{function}: {text} {what}" == key
+            if count == number:
                 make(node)
                 return ast.unparse(ast.fix_missing_locations(tree)), node.lineno
-    raise ValueError(f"There is no such mutant any more: {key}")
+    raise ValueError(f"The source has no mutant {key}.")
 
 
 def tests_of(name):
-    """Arguments for pytest, run after run: the tests that should notice, the nearest first."""
+    """Return the arguments of one or more runs of pytest that should detect a mutant of a file."""
     unit = Path(name).parts[0].removesuffix(".py")
     if unit != "losses":
-        stem = Path(name).stem.strip("_")
-        files = sorted(TESTS[unit], key=lambda test: stem.rstrip("s") not in test)
-        return [[f"tests/{test}.py" for test in files]]
-    # Of a base of several losses no test bears the name: all of them should notice, and those
-    # that train on two devices, slow as they are.
+        return [[f"tests/{test}" for test in TESTS[unit]]]
+    # For a file without a public loss run the tests of all losses, and those on two devices.
     public = re.findall(r"^@export\nclass (\w+)\(", (PACKAGE / name).read_text("utf-8"), re.M)
     tests = []
-    for path in sorted((ROOT / "tests").glob("test_losses*.py")):
+    for path in sorted((ROOT / "tests/losses").glob("test_losses*.py")):
         text = path.read_text("utf-8")
         if not public or any(re.search(rf"\b{cls}\b", text) for cls in public):
-            tests.append(f"tests/{path.name}")
+            tests.append(f"tests/losses/{path.name}")
     if not public:
         return [
             ["tests/losses/test_formulas.py", *tests, "-m", f"{MARKED} and not thorough"],
@@ -191,9 +180,9 @@ def tests_of(name):
 
 
 def survives(folder, name, source):
-    """Whether all tests pass with a mutant; None if it takes too long."""
+    """Return whether all tests pass with a mutant, or None if they take too long."""
     target = folder / "keras_metric" / name
-    kept = target.read_text("utf-8")
+    original = target.read_text("utf-8")
     target.write_text(source, "utf-8")
     try:
         child = os.fork()
@@ -209,17 +198,17 @@ def survives(folder, name, source):
         os.waitpid(child, 0)
         return None
     finally:
-        target.write_text(kept, "utf-8")
+        target.write_text(original, "utf-8")
 
 
 def _test(folder, tests):
-    """In the child: run the tests of the copy; end with 1 if one fails, with 0 if none does."""
+    """Run the tests of the copy in the child process; exit with 1 if a test fails, else with 0."""
     with open(os.devnull, "w") as silence:
         os.dup2(silence.fileno(), 1)
         os.dup2(silence.fileno(), 2)
     os.chdir(folder)
     sys.path[:0] = [str(folder), str(folder / "tests")]
-    # Some tests start a process of their own.
+    # For the child processes of tests.
     os.environ["PYTHONPATH"] = str(folder)
     import pytest
 
@@ -227,7 +216,7 @@ def _test(folder, tests):
     always += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
     for some in tests:
         code = pytest.main([*always, *some])
-        # Where no test bears a class's name, none of that run could notice.
+        # A run without tests cannot detect the mutant.
         if code not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
             os._exit(1)
     os._exit(0)
@@ -235,55 +224,55 @@ def _test(folder, tests):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--share", type=float, default=1.0, help="part of the sample, 0 to 1")
-    parser.add_argument("--only", default="", help="files whose path holds this")
-    parser.add_argument("--resume", action="store_true", help="keep what is decided already")
+    parser.add_argument("--fraction", type=float, default=1.0, help="of the sample, 0 to 1")
+    parser.add_argument("--only", default="", help="files whose path contains this text")
+    parser.add_argument("--resume", action="store_true", help="keep the results of an earlier run")
     parser.add_argument("--list", action="store_true", help="print the sample, run nothing")
     chosen = parser.parse_args()
-    sample = sorted(places())[:SAMPLE]
-    sample = sample[: round(SAMPLE * chosen.share)]
-    sample = [place for place in sample if chosen.only in place[1]]
+    sample = sorted(all_mutants())[:SAMPLE]
+    sample = sample[: round(SAMPLE * chosen.fraction)]
+    sample = [mutant for mutant in sample if chosen.only in mutant[1]]
     if chosen.list:
         print("\n".join(key for _, _, key, _ in sample))
         return
-    # Once, before all forks: what takes seconds and is the same for every mutant.
+    # Import these before all forks, because they take seconds.
     import keras  # noqa: F401
     import sklearn.cluster  # noqa: F401
 
     found = {"killed": [], "no end": [], "survived": []}
     if chosen.resume and RESULT.exists():
         before = json.loads(RESULT.read_text("utf-8"))
-        wanted = {titled(key, number) for _, _, key, number in sample}
-        found = {word: [key for key in before[word] if key in wanted] for word in found}
+        names = {name_of(key, number) for _, _, key, number in sample}
+        found = {word: [key for key in before[word] if key in names] for word in found}
     decided = {key for keys in found.values() for key in keys}
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         for part in ("keras_metric", "tests"):
             shutil.copytree(
                 ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__")
             )
         for file in ("setup.cfg", "docs", "examples", "README.md", "CHANGELOG.md"):
             (folder / file).symlink_to(ROOT / file)
-        sound = set()
+        tested = set()
         for _, name, key, number in sample:
-            title = titled(key, number)
+            title = name_of(key, number)
             if title in decided:
                 continue
-            # Tests that fail anyway would kill every mutant.
-            unit, whole = Path(name).parts[0], (PACKAGE / name).read_text("utf-8")
-            if unit not in sound and not survives(folder, name, whole):
-                sys.exit(f"{name}: its tests fail without any mutant: mend them first.")
-            sound.add(unit)
+            # Tests that fail without a mutant would kill every mutant.
+            unit, original = Path(name).parts[0], (PACKAGE / name).read_text("utf-8")
+            if unit not in tested and not survives(folder, name, original):
+                sys.exit(f"The tests of {name} fail without a mutant. Correct them first.")
+            tested.add(unit)
             source, line = mutated(name, key, number)
             start = time.monotonic()
-            alive = survives(folder, name, source)
-            word = {None: "no end", True: "survived", False: "killed"}[alive]
+            survived = survives(folder, name, source)
+            word = {None: "no end", True: "survived", False: "killed"}[survived]
             found[word].append(title)
             print(f"{word:8} {time.monotonic() - start:5.0f} s  line {line}  {title}", flush=True)
-            if not chosen.only and chosen.share == 1:
+            if not chosen.only and chosen.fraction == 1:
                 RESULT.write_text(json.dumps({"sample": len(sample), **found}, indent=1) + "\n")
-    share = (len(found["killed"]) + len(found["no end"])) / max(1, len(sample))
-    print(f"{share:.1%} of {len(sample)} mutants killed; {len(found['survived'])} survived")
+    killed = (len(found["killed"]) + len(found["no end"])) / max(1, len(sample))
+    print(f"{killed:.1%} of {len(sample)} mutants killed; {len(found['survived'])} survived")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
-"""What each loss teaches the same network: Recall@1 on characters it has never seen.
+"""Recall@1 on unseen characters after training the same network with each loss.
 
     python benchmarks/omniglot.py --data omniglot_background_28.npz
     python benchmarks/omniglot.py --data ... --losses TripletLoss NTXentLoss
 
 Every loss of the package trains the same Conv-4 from the same weights on the same batches of
-Omniglot's background set; pytorch-metric-learning's loss of the same name does so too, on a
-PyTorch network with these weights. Raw pixels and the untrained network stand beside them. An
-hour and a half on two cores. What is measured is kept in results/omniglot.json, so that a run
-that was cut off, or a new loss, goes on from there. Needs the extra `parity`.
+Omniglot's background set. The loss of pytorch-metric-learning with the same name trains a PyTorch
+network with these weights. The results are compared with raw pixels and with the untrained network.
+Takes 1.5 hours on two cores. Measurements are stored in results/omniglot.json, so that an
+interrupted run resumes and new losses are added. Needs the extra `parity`.
 """
 
 import argparse
@@ -16,14 +16,14 @@ import os
 import sys
 from pathlib import Path
 
-from contenders import (
-    BESIDE,
+from compared_losses import (
     DIMS,
-    FASTER,
     OF_CLASSES,
     OF_PAIRS,
     PEERS,
+    RATE_FACTORS,
     RAW,
+    REGULARIZERS,
     labelled,
     names,
     ours,
@@ -39,7 +39,7 @@ SIDE = 28
 
 
 def drawings(path, seed=0):
-    """Images in 0 to 1 and characters: to train on, and to judge on, of other characters."""
+    """Return images in 0 to 1 and characters, for training and for the test."""
     import numpy as np
 
     from keras_metric.data import split_by_class
@@ -57,7 +57,7 @@ def recall(embeddings, labels):
 
 
 def conv4(seed=0, filters=FILTERS):
-    """The backbone of the few-shot literature: four blocks of a convolution and a pooling."""
+    """Return the backbone of the few-shot literature: four blocks of convolution and pooling."""
     import keras
     from keras import layers
 
@@ -83,33 +83,34 @@ def model_of(loss, name):
     keras.utils.set_random_seed(0)
     backbone, dim = conv4(), DIMS.get(name, DIM)
     if name == "SimSiamLoss":
-        # Its collapse is kept off by batch normalisation where the network ends.
+        # Batch normalization of the output prevents collapse.
         backbone.add(keras.layers.Dense(DIM))
         backbone.add(keras.layers.BatchNormalization(momentum=0.9))
         dim = None
     model = keras_metric.EmbeddingModel(backbone, dim, normalize=name not in RAW)
     model.build((None, SIDE, SIDE, 1))
     model.compile(optimizer_of(name), loss, jit_compile=False)
-    if FASTER.get(name, 1) > 1:
-        # Centres are no directions: they stay at the rate of the network.
-        fast = [v.path for v in model.loss_layers.weights if "center_loss" not in v.path]
-        rates = {path: optimizer_of(name, FASTER[name]) for path in fast}
-        rates = keras.optimizers.OptimizerMap(optimizer_of(name), rates)
-        model.compile(keras.optimizers.MultiOptimizer(rates), loss, jit_compile=False)
+    if RATE_FACTORS.get(name, 1) > 1:
+        # Class centers have the learning rate of the network.
+        paths = [v.path for v in model.loss_layers.weights if "center_loss" not in v.path]
+        by_path = {path: optimizer_of(name, RATE_FACTORS[name]) for path in paths}
+        optimizers = keras.optimizers.OptimizerMap(optimizer_of(name), by_path)
+        model.compile(keras.optimizers.MultiOptimizer(optimizers), loss, jit_compile=False)
     return model
 
 
-def optimizer_of(name, times=1):
-    """Adam, as for the peer; for SimSiam that of its paper, `times` as fast."""
+def optimizer_of(name, factor=1):
+    """Return Adam, or the paper's optimizer for SimSiam; `factor` scales the learning rate."""
     from keras import optimizers
 
     if name == "SimSiamLoss":
-        return optimizers.SGD(0.05 * times, momentum=0.9, weight_decay=5e-4 if times == 1 else None)
-    return optimizers.Adam(1e-3 * times)
+        decay = 5e-4 if factor == 1 else None
+        return optimizers.SGD(0.05 * factor, momentum=0.9, weight_decay=decay)
+    return optimizers.Adam(1e-3 * factor)
 
 
 def batches(x, y, kind, steps):
-    """The same for ours and the peer: labelled, or two changed views of each drawing."""
+    """Return labelled batches, pairs, or two augmented views of each drawing."""
     import keras
     import numpy as np
     from keras import layers
@@ -120,7 +121,7 @@ def batches(x, y, kind, steps):
         return BalancedBatches(x, y, BATCH // PER_CLASS, PER_CLASS, batches_per_epoch=steps, seed=0)
     if kind == "pairs":
         return PairBatches(x, y, BATCH // 2, batches_per_epoch=steps, seed=0)
-    change = keras.Sequential(
+    augmentation = keras.Sequential(
         [
             layers.RandomRotation(0.06, fill_mode="constant", seed=0),
             layers.RandomTranslation(0.15, 0.15, fill_mode="constant", seed=1),
@@ -134,7 +135,7 @@ def batches(x, y, kind, steps):
         1,
         batches_per_epoch=steps,
         seed=0,
-        augment=change,
+        augment=augmentation,
         views=2,
         view_layout="branches",
     )
@@ -143,14 +144,14 @@ def batches(x, y, kind, steps):
 def train_ours(name, x, y, x_test, y_test, steps):
     import numpy as np
 
-    model = model_of(ours(name, len(np.unique(y)), beside=True), name)
+    model = model_of(ours(name, len(np.unique(y)), regularize=True), name)
     kind = "labelled" if labelled(name) else "pairs" if name in OF_PAIRS else "views"
     model.fit(batches(x, y, kind, steps), epochs=1, verbose=0)
     return {"recall": recall(model.predict(x_test, verbose=0), y_test)}
 
 
 def torch_layers(model):
-    """The same layers with the same weights in PyTorch."""
+    """Return the same layers with the same weights in PyTorch."""
     import torch
     from torch import nn
 
@@ -175,8 +176,8 @@ def torch_layers(model):
     return nn.Sequential(*blocks, head)
 
 
-def start_alike(learned, weights, dim):
-    """Give the peer's vectors of classes the values of ours, whichever way it lays them out."""
+def copy_class_vectors(learned, weights, dim):
+    """Copy our class vectors to the parameters of the peer, transposed if necessary."""
     import torch
 
     for vectors in (w.reshape(-1, dim) for w in weights if w.shape[-1:] == (dim,)):
@@ -195,13 +196,15 @@ def train_peer(name, x, y, x_test, y_test, steps):
     torch.manual_seed(0)
     classes, dim = len(np.unique(y)), DIMS.get(name, DIM)
     network = torch_layers(model_of(ours("TripletLoss"), name if name in DIMS else "TripletLoss"))
-    loss = peer(name, classes, dim, beside=True)
+    loss = peer(name, classes, dim, regularize=True)
     learned = list(getattr(loss, "parameters", list)())
     if learned and name in OF_CLASSES:
-        start_alike(learned, model_of(ours(name, classes), name).loss_layers.get_weights(), dim)
+        copy_class_vectors(
+            learned, model_of(ours(name, classes), name).loss_layers.get_weights(), dim
+        )
     groups = [
         {"params": network.parameters()},
-        {"params": learned, "lr": 1e-3 * FASTER.get(name, 1)},
+        {"params": learned, "lr": 1e-3 * RATE_FACTORS.get(name, 1)},
     ]
     optimizer = torch.optim.Adam(groups if learned else groups[:1], 1e-3, eps=1e-7)
 
@@ -238,7 +241,7 @@ def untrained(x_test, y_test):
 
 
 def work(side, data):
-    """Answer one case a line, as a process of its own."""
+    """Read a case from each line of standard input and write its result."""
     os.environ["KERAS_BACKEND"] = "tensorflow"
     hide_tensorflow_startup_messages()
     answers = os.fdopen(os.dup(1), "w")
@@ -252,31 +255,31 @@ def work(side, data):
             else:
                 train = {"ours": train_ours, "pml": train_peer}[side]
                 answer = train(case["loss"], *parts, case["steps"])
-        except Exception as error:  # noqa: BLE001 - the table says which loss failed
+        except Exception as error:  # noqa: BLE001 - the table shows which loss failed
             answer = {"error": f"{type(error).__name__}: {str(error)[:300]}"}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 
 
-def table(found, wanted):
+def table(found, selected):
     lines = [
-        "| loss | learns from | Recall@1 | pytorch-metric-learning |",
+        "| loss | trained on | Recall@1 | pytorch-metric-learning |",
         "| --- | --- | ---: | ---: |",
     ]
     for name in sorted(name for name in found if name.startswith(("raw", "untrained"))):
-        lines.append(f"| {name} | nothing | {found[name]['recall']:.3f} | |")
+        lines.append(f"| {name} | – | {found[name]['recall']:.3f} | |")
 
     def cell(key):
         answer = found.get(key, {})
         if key.startswith("pml ") and key[4:] not in PEERS:
-            return "has none"
+            return "–"
         if "error" in answer:
             return "fails"
         return f"{answer['recall']:.3f}" if "recall" in answer else "not measured"
 
-    for name in wanted:
+    for name in selected:
         source = "labels" if labelled(name) else "pairs" if name in OF_PAIRS else "two views"
-        shown = f"{BESIDE[name][0]} + {name}" if name in BESIDE else name
+        shown = f"{REGULARIZERS[name][0]} + {name}" if name in REGULARIZERS else name
         shown += f", {DIMS[name]:,} outputs" if name in DIMS else ""
         lines.append(f"| {shown} | {source} | {cell(name)} | {cell('pml ' + name)} |")
     return "\n".join(lines)
@@ -290,11 +293,11 @@ def main():
     parser.add_argument("--losses", nargs="+", help="default: those not measured yet")
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--out", type=Path, default=RESULTS)
-    parser.add_argument("--table", action="store_true", help="write what is measured, and no more")
+    parser.add_argument("--table", action="store_true", help="only write the table")
     parser.add_argument("--work", choices=("ours", "pml"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if not arguments.data:
-        parser.error("--data: omniglot_background_28.npz, or the folder that has it")
+        parser.error("--data must be omniglot_background_28.npz or its folder")
     data = Path(arguments.data)
     data = data / "omniglot_background_28.npz" if data.is_dir() else data
     if arguments.work:
@@ -314,7 +317,7 @@ def main():
     for side, name, key in cases:
         if key in found and not arguments.losses:
             continue
-        answer = workers[side].ask({"loss": name, "steps": arguments.steps})
+        answer = workers[side].measure({"loss": name, "steps": arguments.steps})
         found.update(answer if key is None else {key: answer})
         print(f"{side}, {name}: {answer}", flush=True)
         arguments.out.mkdir(parents=True, exist_ok=True)
@@ -323,17 +326,18 @@ def main():
         worker.close()
     text = [
         "# Recall@1 on unseen characters",
-        f"Omniglot's background set, 28 x 28, split by character (three quarters to train on); "
+        "Omniglot's background set, 28 x 28, split by character (three quarters for training); "
         f"Conv-4 of {FILTERS} filters with {DIM} outputs, Adam 1e-3, {arguments.steps} steps of "
-        f"{BATCH} drawings ({PER_CLASS} of a character, or two changed views of {BATCH // 2} "
-        f"drawings). Same first weights and same batches in every row, one seed. {machine()}.",
-        "Each loss with its defaults, which favour some, but for SETTINGS in contenders.py: this "
-        "is no ranking. Losses of two views see no label. Vectors of classes learn ten times "
-        "faster than the network, but for those of LargeMarginSoftmaxLoss, whose length counts, "
-        "and centres. SimSiam learns by SGD as in its paper (0.05, momentum 0.9; weight decay "
-        "5e-4), its predictor ten times faster. P2SGradLoss wants more outputs than classes. "
-        "`fails`: it raises in training. The peer has no blend for "
-        "LargeMarginSoftmaxLoss and SphereFaceLoss, and their lengths fall to nothing.",
+        f"{BATCH} drawings ({PER_CLASS} of a character, or two augmented views of {BATCH // 2} "
+        f"drawings). Same initial weights and batches in every row, one seed. {machine()}.",
+        "Each loss has its defaults, except for SETTINGS in compared_losses.py. The defaults "
+        "suit some losses better than others: this is not a ranking. Losses of two views use no"
+        " labels. The learning rate of class vectors is ten times that of the network, except "
+        "for centers and for LargeMarginSoftmaxLoss, which uses their length. SimSiam is "
+        "trained by SGD as in its paper (0.05, momentum 0.9; weight decay 5e-4), its predictor "
+        "with ten times this rate. P2SGradLoss needs more outputs than classes. `fails`: it "
+        "raises in training. pytorch-metric-learning has no blend for LargeMarginSoftmaxLoss "
+        "and SphereFaceLoss, and its embeddings collapse to length 0.",
         table(found, every),
     ]
     path = write(arguments.out, "omniglot.md", text)

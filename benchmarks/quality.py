@@ -1,14 +1,14 @@
-"""Learning quality beside pytorch-metric-learning: the same work, five paired seeds.
+"""Quality of training compared with pytorch-metric-learning: equal settings, five paired seeds.
 
     python benchmarks/quality.py --data FOLDER    # omniglot_background_28.npz, birds50_features...
     python benchmarks/quality.py --data FOLDER --losses SupConLoss --tasks birds --seeds 2
 
-Each loss trains the same network twice, in keras_metric and in PyTorch with the peer's loss of the
-same constructor: same first weights (vectors of classes, too), same batches, same optimizer and
-steps. A seed draws all of these and the classes that are held out. Judged by Recall@1 among the
-classes that were never seen; the table has the mean paired difference with its 95 % interval
-(Student's t). What is measured is kept in results/quality.json; a run that was cut off goes on from
-there. Needs the extra `parity`.
+Each loss trains the same network in keras_metric and in PyTorch with the corresponding loss of
+pytorch-metric-learning: same initial weights and class vectors, same batches, optimizer and number
+of steps. The seed determines all of these and the held-out classes. The result is Recall@1 on the
+held-out classes; the table has the mean paired difference with its 95 % confidence interval
+(Student's t). Measurements are stored in results/quality.json, so that an interrupted run resumes.
+Needs the extra `parity`.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from omniglot import SIDE, conv4, drawings, recall, torch_layers
 
 from keras_metric_startup import hide_tensorflow_startup_messages
 
-# Our class, its arguments; the peer's class, its arguments, and whether vectors come as they are.
+# Our class: its arguments, the peer's class and arguments, whether embeddings are not normalized.
 LOSSES = {
     "TripletLoss": ({"mining": "all"}, "TripletMarginLoss", {"margin": 0.2}, True),
     "MultiSimilarityLoss": ({}, "MultiSimilarityLoss", {}, False),
@@ -31,9 +31,9 @@ LOSSES = {
     "ArcFaceLoss": ({"scale": 16}, "ArcFaceLoss", {"scale": 16}, False),
 }
 OF_CLASSES = ("ProxyAnchorLoss", "ArcFaceLoss")
-FASTER = 10  # times the network's rate, for vectors of classes
+RATE_FACTOR = 10  # learning rate of class vectors relative to that of the network
 BATCH, PER_CLASS, DIM, FILTERS = 128, 4, 64, 16
-# Steps and rate of the network's optimizer, Adam.
+# Number of steps and learning rate of Adam.
 TASKS = {"omniglot": (200, 1e-3), "birds": (150, 1e-3)}
 # Student's t at 97.5 % for 1, 2, ... degrees of freedom.
 STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
@@ -44,7 +44,7 @@ def omniglot(folder, seed):
 
 
 def birds(folder, seed):
-    """Features of a MobileNet for 50 species: half of them to train on, half to judge on."""
+    """Return MobileNet features of 50 species, half for training and half for the test."""
     import numpy as np
 
     from keras_metric.data import split_by_class
@@ -67,18 +67,19 @@ def model_of(task, name, num_classes, seed):
     loss = getattr(keras_metric.losses, name)(**settings)
     keras.utils.set_random_seed(seed)
     shape = {"omniglot": (SIDE, SIDE, 1), "birds": (1280,)}[task]
-    # Features go to the linear layer of the encoder as they are.
+    # The encoder has only its linear layer.
     plain = keras.Sequential([keras.Input(shape), keras.layers.Activation("linear")])
     model = keras_metric.EmbeddingModel(conv4(seed, FILTERS) if task == "omniglot" else plain, DIM)
     model.build((None, *shape))
     rate = TASKS[task][1]
     model.compile(keras.optimizers.Adam(rate), loss, jit_compile=False)
-    fast = {
-        v.path: keras.optimizers.Adam(rate * FASTER) for v in model.loss_layers.trainable_weights
+    by_path = {
+        v.path: keras.optimizers.Adam(rate * RATE_FACTOR)
+        for v in model.loss_layers.trainable_weights
     }
-    if fast:
-        rates = keras.optimizers.OptimizerMap(keras.optimizers.Adam(rate), fast)
-        model.compile(keras.optimizers.MultiOptimizer(rates), loss, jit_compile=False)
+    if by_path:
+        optimizers = keras.optimizers.OptimizerMap(keras.optimizers.Adam(rate), by_path)
+        model.compile(keras.optimizers.MultiOptimizer(optimizers), loss, jit_compile=False)
     return model
 
 
@@ -97,7 +98,7 @@ def train_ours(model, x, y, x_test, y_test, steps, rate, seed):
 
 
 def train_peer(name, model, x, y, x_test, y_test, steps, rate, seed):
-    """The same in PyTorch, from the weights of `model`."""
+    """Train in PyTorch, from the weights of `model`."""
     import numpy as np
     import torch
     from pytorch_metric_learning import distances, losses
@@ -116,10 +117,10 @@ def train_peer(name, model, x, y, x_test, y_test, steps, rate, seed):
     if name in OF_CLASSES:
         (vectors,) = model.loss_layers.get_weights()
         (learned,) = loss.parameters()
-        turned = vectors if tuple(learned.shape) == vectors.shape else vectors.T
+        same_shape = tuple(learned.shape) == vectors.shape
         with torch.no_grad():
-            learned.copy_(torch.tensor(turned))
-        groups.append({"params": [learned], "lr": rate * FASTER})
+            learned.copy_(torch.tensor(vectors if same_shape else vectors.T))
+        groups.append({"params": [learned], "lr": rate * RATE_FACTOR})
     optimizer = torch.optim.Adam(groups, rate, eps=1e-7)
 
     def embed(part):
@@ -139,7 +140,7 @@ def train_peer(name, model, x, y, x_test, y_test, steps, rate, seed):
 
 
 def work(side, folder):
-    """Answer one case a line, as a process of its own."""
+    """Read a case from each line of standard input and write its result."""
     os.environ["KERAS_BACKEND"] = "tensorflow"
     hide_tensorflow_startup_messages()
     import numpy as np
@@ -167,7 +168,7 @@ def work(side, folder):
 
 
 def interval(values):
-    """Mean, and half of its 95 % interval."""
+    """Return the mean and half of its 95 % confidence interval."""
     import numpy as np
 
     mean = float(np.mean(values))
@@ -218,7 +219,9 @@ def main():
     parser.add_argument("--work", choices=("ours", "pml"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if not arguments.data:
-        parser.error("--data: the folder with omniglot_background_28.npz and the birds' features")
+        parser.error(
+            "--data must be the folder of omniglot_background_28.npz and the birds' features"
+        )
     if arguments.work:
         return work(arguments.work, arguments.data)
     kept = arguments.out / "quality.json"
@@ -234,7 +237,7 @@ def main():
                     key = f"{side} {task} {name} {seed}"
                     if key in found:
                         continue
-                    answer = workers[side].ask({"task": task, "loss": name, "seed": seed})
+                    answer = workers[side].measure({"task": task, "loss": name, "seed": seed})
                     print(f"{key}: {answer}", flush=True)
                     if "error" in answer:
                         raise SystemExit(f"{key} failed")
@@ -245,17 +248,17 @@ def main():
         worker.close()
     steps = ", ".join(f"{TASKS[task][0]} steps on {task}" for task in TASKS)
     text = [
-        "# Learning quality beside pytorch-metric-learning",
-        "Recall@1 on classes never seen; mean paired difference with its 95 % interval. "
-        f"{steps}, Adam {TASKS['birds'][1]:g} (vectors of classes: {FASTER} times as fast), "
-        f"batches of up to {BATCH}, {PER_CLASS} of a class, {DIM} outputs. omniglot: Conv-4 of "
+        "# Quality of training compared with pytorch-metric-learning",
+        "Recall@1 on held-out classes; mean paired difference with its 95 % confidence interval. "
+        f"{steps}, Adam {TASKS['birds'][1]:g} (class vectors: {RATE_FACTOR} times this rate), "
+        f"batches of up to {BATCH}, {PER_CLASS} per class, {DIM} outputs. omniglot: Conv-4 of "
         f"{FILTERS} filters on the background set, a quarter of the characters held out. birds: a "
         "linear layer on features of a MobileNet for 50 species, half of them held out. "
         f"{machine()}.",
         table(found, list(TASKS), list(LOSSES), arguments.seeds),
     ]
     path = write(arguments.out, "quality.md", text)
-    print(f"{path}: {len(LOSSES)} losses beside the peer's")
+    print(f"{path}: {len(LOSSES)} losses")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Turn the examples into notebooks.
+"""Convert the examples to notebooks.
 
     python docs/make_notebooks.py              # into build/notebooks
     python docs/make_notebooks.py --out FOLDER mnist faces
 
-A notebook has the text of its script, a cell for each function, and at the end a cell with the
-command line, which runs it, and one that shows the pictures. They hold no outputs and are not kept
-in the repository: the scripts are what is tested.
+A notebook has the docstring of its script, a cell for each function, a cell that sets the command
+line and runs `main`, and a cell that shows the plots. Notebooks have no outputs and are not in the
+repository; the tests run the scripts.
 """
 
 import argparse
@@ -15,29 +15,30 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "examples"
-# A service runs until it is stopped: nothing for a notebook.
-LEFT_OUT = {"serve"}
+# A service runs until it is stopped.
+EXCLUDED = {"serve"}
 RUN = """import sys
 
-# What would stand on the command line, such as "--help". Without "--short" it takes minutes.
+# Arguments of the command line, such as "--help". Without "--short" it takes minutes.
 sys.argv = ["{name}.py", "--short"]
 main()"""
 SHOW = """from IPython.display import Image, display
 
-for picture in sorted(Path("runs/{name}").rglob("*.png")):
-    if "_sprite" not in picture.name:
-        display(Image(picture))"""
+for path in sorted(Path("runs/{name}").rglob("*.png")):
+    if "_sprite" not in path.name:
+        display(Image(path))"""
 
 
 def names():
-    """The examples that become notebooks."""
-    return sorted(path.stem for path in EXAMPLES.glob("*.py") if path.stem not in LEFT_OUT)
+    """Return the names of the examples that are converted."""
+    return sorted(path.stem for path in EXAMPLES.glob("*.py") if path.stem not in EXCLUDED)
 
 
 def pieces_of(text):
-    """The docstring of a script, and its code: all before the first function, then each by itself.
+    """Return the docstring of a script and its code in pieces.
 
-    The guard that calls `main` is left out. Comments stay with what stands below them.
+    The first piece is the code before the first function, each further piece a function or class.
+    The last statement, which calls `main`, is removed. Comments stay with the code below them.
     """
     tree, lines = ast.parse(text), text.splitlines()
     guard = tree.body.pop()
@@ -57,7 +58,7 @@ def pieces_of(text):
 
 
 def notebook(name):
-    """The notebook of an example, as what its JSON holds."""
+    """Return the notebook of an example as a dict to write as JSON."""
     docstring, code = pieces_of((EXAMPLES / f"{name}.py").read_text("utf-8"))
     title, _, rest = docstring.partition("\n")
     cells = [("markdown", f"# {title.rstrip('.')}\n{rest}")]
@@ -65,7 +66,7 @@ def notebook(name):
     cells += [
         ("markdown", "## Run it"),
         ("code", RUN.format(name=name)),
-        ("markdown", "## What it drew"),
+        ("markdown", "## Plots"),
         ("code", SHOW.format(name=name)),
     ]
     return {
@@ -80,7 +81,7 @@ def notebook(name):
 
 
 def cell(kind, text, number):
-    """One cell of format 4.5, never with outputs."""
+    """Return one cell of format 4.5 without outputs."""
     common = {
         "cell_type": kind,
         "id": f"cell-{number}",
@@ -91,7 +92,7 @@ def cell(kind, text, number):
 
 
 def main():
-    """Write what the command line names."""
+    """Write the notebooks of the examples in the arguments, or of all."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

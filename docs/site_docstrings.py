@@ -1,7 +1,7 @@
-"""Lets the site show the examples of docstrings as code.
+"""MkDocs extension that shows the examples of docstrings as code.
 
-The docstrings write `Example:` with the code below it, indented or not, and `Reference:`;
-mkdocstrings wants `Examples:` with an indented block.
+The docstrings have a heading `Example:` followed by code, indented or not; mkdocstrings requires
+`Examples:` with an indented block.
 """
 
 import re
@@ -12,16 +12,16 @@ EXAMPLE = re.compile(r"^( *)Examples?:[ ]*\n((?:.*\n?)*?)(?=^ *Reference:|\Z)", 
 
 
 class Examples(griffe.Extension):
-    """Rewrites each docstring before it is parsed."""
+    """Rewrites each docstring before mkdocstrings parses it."""
 
     def on_object(self, *, obj, **kwargs):
-        """Called for each module, class, function and attribute."""
+        """Rewrite the docstring of a module, class, function or attribute."""
         if obj.docstring:
             obj.docstring.value = EXAMPLE.sub(rewritten, obj.docstring.value)
 
 
 def rewritten(match):
-    """`Examples:` and its block, indented by four."""
+    """Return `Examples:` and its block, indented by four spaces."""
     indent, block = match.groups()
     lines = block.strip("\n").splitlines()
     depth = min((len(line) - len(line.lstrip()) for line in lines if line.strip()), default=0)

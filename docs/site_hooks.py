@@ -1,7 +1,7 @@
-"""What MkDocs needs beside docs/: files of the repository that the pages link to.
+"""MkDocs hooks that add files outside of docs/ to the site.
 
-Pages link as they must in the repository, `../benchmarks/results/fit.md`; in the site the same
-files lie beside them. Python scripts and pictures are copied as they are.
+The links of pages are valid in the repository, such as `../benchmarks/results/fit.md`. The hooks
+copy these files to the site and rewrite the links. Python scripts and images are copied unchanged.
 """
 
 import posixpath
@@ -11,7 +11,7 @@ from pathlib import Path
 from mkdocs.structure.files import File, InclusionLevel
 
 ROOT = Path(__file__).resolve().parents[1]
-# A README is the first page of a folder, and the site has one already.
+# MkDocs uses a README as the index page of its folder; the site has another index page.
 MOVED = {
     "README.md": "readme.md",
     "CHANGELOG.md": "changelog.md",
@@ -25,27 +25,27 @@ LINK = re.compile(r"(\]\()([^)\s#]+)")
 
 
 def on_files(files, config):
-    """Add the files of the repository that a page may link to."""
+    """Add the files of the repository that pages link to."""
     paths = [ROOT / name for name in MOVED]
     for folder in FOLDERS:
         paths += [path for path in sorted((ROOT / folder).rglob("*")) if path.suffix in SUFFIXES]
     for path in paths:
         name = path.relative_to(ROOT).as_posix()
-        place = MOVED.get(name, name)
-        if path.is_file() and files.get_file_from_path(place) is None:
-            file = File.generated(config, place, abs_src_path=str(path))
-            # Reached by links; no need of a place in the navigation.
+        target = MOVED.get(name, name)
+        if path.is_file() and files.get_file_from_path(target) is None:
+            file = File.generated(config, target, abs_src_path=str(path))
+            # Pages link to these files; the navigation does not contain them.
             file.inclusion = InclusionLevel.NOT_IN_NAV
             files.append(file)
     return files
 
 
 def on_page_markdown(markdown, page, config, files):
-    """Turn links inside the repository into links inside the site."""
-    back = {place: name for name, place in MOVED.items()}
+    """Replace links inside the repository by links inside the site."""
+    back = {target: name for name, target in MOVED.items()}
     here = page.file.src_uri
     home = back.get(here, here)
-    # Where the page lies in the repository: pages of docs/ are at the top of the site.
+    # Pages of docs/ are at the top level of the site.
     if home not in MOVED and not home.startswith(FOLDERS):
         home = f"docs/{home}"
 
@@ -54,10 +54,10 @@ def on_page_markdown(markdown, page, config, files):
         if re.match(r"[a-z]+:", target):
             return match.group()
         path = posixpath.normpath(posixpath.join(posixpath.dirname(home), target))
-        place = MOVED.get(path, path.removeprefix("docs/"))
+        destination = MOVED.get(path, path.removeprefix("docs/"))
         if (ROOT / path).is_dir():
-            # The nearest there is to a listing.
-            place = MOVED.get(f"{path}/README.md", "readme.md")
-        return match.group(1) + posixpath.relpath(place, posixpath.dirname(here) or ".")
+            # The site has no listings of folders; link to a README.
+            destination = MOVED.get(f"{path}/README.md", "readme.md")
+        return match.group(1) + posixpath.relpath(destination, posixpath.dirname(here) or ".")
 
     return LINK.sub(moved, markdown)

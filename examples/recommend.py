@@ -1,14 +1,14 @@
-"""Recommend: a tower for users and one for items, learned from who took what.
+"""Recommend items with a two-tower model of users and items.
 
-    python examples/recommend.py                       # drawn users and items: a minute or two
-    python examples/recommend.py --data pairs.csv      # lines of user,item, with a header or not
+    python examples/recommend.py                       # synthetic data: one to two minutes
+    python examples/recommend.py --data pairs.csv      # lines of user,item, with or without header
     python examples/recommend.py --embedding-dim 64 --steps 4000
 
-Of each user's items two are kept back; what is measured is whether they are among the first k of
-all items that the user has not taken in training, beside chance, the most popular items, and the
-towers before training. The other pairs of a batch are the negatives, so items that are taken
-often are negatives often and are held down for it (Yi et al., 2019,
-https://doi.org/10.1145/3298689.3346996); the last row of the table gives that back.
+Two items of each user are held out. The test measures whether they are among the first k of all
+items that the user did not choose in the training data, and compares with a random order, the most
+popular items, and the untrained towers. The negatives of a pair are the other pairs of the batch.
+Popular items are negatives more often, which decreases their scores (Yi et al., 2019,
+https://doi.org/10.1145/3298689.3346996); the last row of the table corrects for this.
 """
 
 import argparse
@@ -41,22 +41,22 @@ def parse_arguments():
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--out", type=Path, default=Path("runs/recommend"))
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--short", action="store_true", help="a few batches, to see that it runs")
+    parser.add_argument("--short", action="store_true", help="a few batches, to test the script")
     return parser.parse_args()
 
 
-def draw_pairs(users, items, each, rng):
-    """Users and items lie in a space of tastes; near and popular items are taken more often."""
+def make_pairs(users, items, each, rng):
+    """Return pairs of users and items; users choose near and popular items more often."""
     kinds = rng.normal(size=(12, 8))
     kind = rng.integers(len(kinds), size=items)
     item = kinds[kind] + 0.6 * rng.normal(size=(items, 8))
-    # A user likes two kinds of things, one more than the other.
+    # A user prefers two kinds of items.
     likes = rng.integers(len(kinds), size=(users, 2))
     user = 0.7 * kinds[likes[:, 0]] + 0.3 * kinds[likes[:, 1]] + 0.3 * rng.normal(size=(users, 8))
-    wish = 1.5 * user @ item.T + 1.2 * rng.gumbel(size=items)
-    # Adding Gumbel noise and taking the largest draws without replacement.
-    taken = np.argsort(-(wish + 2 * rng.gumbel(size=wish.shape)), axis=1)[:, :each]
-    return np.repeat(np.arange(users), each), taken.ravel(), kind
+    logits = 1.5 * user @ item.T + 1.2 * rng.gumbel(size=items)
+    # The largest logits with Gumbel noise are a sample without replacement.
+    chosen = np.argsort(-(logits + 2 * rng.gumbel(size=logits.shape)), axis=1)[:, :each]
+    return np.repeat(np.arange(users), each), chosen.ravel(), kind
 
 
 def read_pairs(path):
@@ -65,25 +65,25 @@ def read_pairs(path):
     if [cell.strip().lower() for cell in rows[0]] == ["user", "item"]:
         rows = rows[1:]
     if not rows or any(len(row) < 2 for row in rows):
-        sys.exit(f"{path} must have lines of user,item.")
+        sys.exit(f"{path} must have lines of the form user,item.")
     users, items = np.unique(np.array(rows), axis=0).T
     return np.unique(users, return_inverse=True)[1], np.unique(items, return_inverse=True)[1]
 
 
-def split(users, items, rng, kept=2):
-    """Rows to train on, and `kept` rows of each user who has at least twice as many."""
+def split(users, items, rng, num_test=2):
+    """Return training rows, and `num_test` rows of each user with at least twice as many."""
     order = rng.permutation(len(users))
     order = order[np.argsort(users[order], kind="stable")]
     counts = np.bincount(users)
-    place = np.arange(len(users)) - np.repeat(np.cumsum(counts) - counts, counts)
-    test = (place < kept) & (counts[users[order]] >= 2 * kept)
-    # An item that training never shows has a vector that says nothing.
+    position = np.arange(len(users)) - np.repeat(np.cumsum(counts) - counts, counts)
+    test = (position < num_test) & (counts[users[order]] >= 2 * num_test)
+    # Exclude items that are not in the training data; their vectors are random.
     test &= np.isin(items[order], items[order[~test]])
     return order[~test], order[test]
 
 
 def build_tower(count, seed):
-    """Nothing is known of a user or an item but its number; features would stand beside it."""
+    """Return a tower that takes a number only; concatenate features of users or items if any."""
     return keras.Sequential(
         [
             layers.Input((), dtype="int32"),
@@ -96,22 +96,22 @@ def build_tower(count, seed):
     )
 
 
-def recall(scores, users, items, seen, cuts=CUTS):
-    """Share of (user, item) that are among the first k of what the user has not taken yet.
+def recall(scores, users, items, train, cuts=CUTS):
+    """Return the fraction of (user, item) among the first k items that are not in `train`.
 
     `scores` has a row for each user and a column for each item.
     """
     scores = np.array(scores, "float32")
-    mine = scores[users, items]
-    scores[seen] = -np.inf
-    # Two kept items of one user do not stand in each other's way.
+    own = scores[users, items]
+    scores[train] = -np.inf
+    # Exclude the other held-out items of the user from the ranking.
     ranks = np.empty(len(users), int)
     for user in np.unique(users):
         rows = np.flatnonzero(users == user)
         others = scores[user].copy()
         others[items[rows]] = -np.inf
-        # Of those with an equal score half come first.
-        above = (others > mine[rows, None]).sum(1) + (others == mine[rows, None]).sum(1) // 2
+        # Of items with equal scores, half are ranked first.
+        above = (others > own[rows, None]).sum(1) + (others == own[rows, None]).sum(1) // 2
         ranks[rows] = above
     return [float((ranks < k).mean()) for k in cuts]
 
@@ -125,17 +125,17 @@ def main():
     if arguments.data:
         users, items = read_pairs(arguments.data)
     else:
-        print("no --data: drawn users and items")
+        print("no --data: using synthetic users and items")
         size = (200, 150, 10) if arguments.short else (2000, 1000, 20)
-        users, items, kind = draw_pairs(*size, rng)
+        users, items, kind = make_pairs(*size, rng)
     if arguments.short:
         arguments.steps = 60
     num_users, num_items = int(users.max()) + 1, int(items.max()) + 1
     train, test = split(users, items, rng)
     if not len(test):
-        sys.exit("needs users with at least four items each. Found none.")
-    print(f"{num_users:,} users, {num_items:,} items: {len(train):,} pairs to train on,")
-    print(f"{len(test):,} kept back", flush=True)
+        sys.exit("Users with at least four items each are needed. Received: none.")
+    print(f"{num_users:,} users, {num_items:,} items: {len(train):,} training pairs, ", end="")
+    print(f"{len(test):,} test pairs", flush=True)
 
     model = keras_metric.TwoTowerModel(
         build_tower(num_users, arguments.seed),
@@ -143,8 +143,8 @@ def main():
         embedding_dim=arguments.embedding_dim,
     )
     batch = 256
-    rate = keras.optimizers.schedules.CosineDecay(3e-3, arguments.steps)
-    model.compile(keras.optimizers.Adam(rate), losses.ClipLoss(learn_temperature=True))
+    learning_rate = keras.optimizers.schedules.CosineDecay(3e-3, arguments.steps)
+    model.compile(keras.optimizers.Adam(learning_rate), losses.ClipLoss(learn_temperature=True))
 
     def embed():
         towers = (model.first_encoder, num_users), (model.second_encoder, num_items)
@@ -154,15 +154,14 @@ def main():
         ]
 
     popular = np.bincount(items[train], minlength=num_items).astype("float32")
-    mine = (users[train], items[train])
     before = embed()
-    # The number of the item as y: two users of a batch who took one item are no negatives.
+    # With the item as y, two users of a batch with the same item are not negatives.
     pairs = {"first": users[train].astype("int32"), "second": items[train].astype("int32")}
     epochs = max(1, round(arguments.steps / -(-len(train) // batch)))
     model.fit(pairs, pairs["second"], batch_size=batch, epochs=epochs, verbose=0)
     after = embed()
-    # In a batch an item is a negative as often as it is taken, so the cosine times its scale comes
-    # to be log p(item | user) - log p(item), but for a number of the user. Popularity comes back:
+    # Items are negatives in proportion to their popularity. Therefore cosine * scale approximates
+    # log p(item | user) - log p(item) + constant of the user. Add log p(item) again:
     scale = float(keras.ops.convert_to_numpy(model.loss.logit_scale.factor))
     log_popular = np.log(np.maximum(popular, 0.5) / popular.sum())
     with_popularity = [
@@ -173,38 +172,38 @@ def main():
         "most popular": np.broadcast_to(popular, (num_users, num_items)),
         "untrained": before[0] @ before[1].T,
         "trained, by cosine": after[0] @ after[1].T,
-        "trained, and popularity": with_popularity[0] @ with_popularity[1].T,
+        "trained, with popularity": with_popularity[0] @ with_popularity[1].T,
     }
-    print(f"\n{'kept back, found among the':28}" + "".join(f"{f'first {k}':>11}" for k in CUTS))
+    print(f"\n{'recall of held-out items':28}" + "".join(f"{f'first {k}':>11}" for k in CUTS))
     left = num_items - np.bincount(users[train], minlength=num_users)[users[test]]
-    by_chance = (float(np.minimum(k / left, 1).mean()) for k in CUTS)
-    print(f"{'chance':28}" + "".join(f"{value:11.3f}" for value in by_chance))
+    at_random = (float(np.minimum(k / left, 1).mean()) for k in CUTS)
+    print(f"{'random':28}" + "".join(f"{value:11.3f}" for value in at_random))
     for name, scores in rows.items():
-        found = recall(scores, users[test], items[test], mine)
+        found = recall(scores, users[test], items[test], (users[train], items[train]))
         print(f"{name:28}" + "".join(f"{value:11.3f}" for value in found))
 
-    # What serves users: the items in an index, with the two parts of the score in one product.
+    # Recommend with an index of the items; the dot product adds log p(item) to cosine * scale.
     index = Index(arguments.embedding_dim + 1, metric="dot", description="items of the example")
     index.add(with_popularity[1], np.arange(num_items), ids=np.arange(num_items))
     user = int(users[test][0])
-    taken = set(items[train][users[train] == user].tolist())
-    matches = index.search(with_popularity[0][[user]], k=len(taken) + 5)[0]
-    best = [match.id for match in matches if match.id not in taken][:5]
-    print(f"\nuser {user} took {sorted(taken)}")
-    print(f"recommended: {best}; kept back: {items[test][users[test] == user].tolist()}")
+    chosen = set(items[train][users[train] == user].tolist())
+    matches = index.search(with_popularity[0][[user]], k=len(chosen) + 5)[0]
+    best = [match.id for match in matches if match.id not in chosen][:5]
+    print(f"\nuser {user} chose {sorted(chosen)}")
+    print(f"recommended: {best}; held out: {items[test][users[test] == user].tolist()}")
 
     arguments.out.mkdir(parents=True, exist_ok=True)
     model.first_encoder.save(arguments.out / "users.keras")
     model.second_encoder.save(arguments.out / "items.keras")
     index.save(arguments.out / "index")
-    # Of drawn items it is known of what kind they are; of others, how popular.
+    # Color the items by kind if they are synthetic, otherwise by popularity.
     labels = kind if kind is not None else np.digitize(popular, np.quantile(popular, (0.5, 0.9)))
     panels = {"untrained": before[1], "trained": after[1]}
     viz.plot_embeddings(panels, labels, method="tsne", max_points=1000).savefig(
         arguments.out / "items.png", dpi=120
     )
     print(f"\n{arguments.out}: users.keras, items.keras, index, items.png")
-    print(f"{time.perf_counter() - start:.0f} seconds in all")
+    print(f"{time.perf_counter() - start:.0f} seconds in total")
 
 
 if __name__ == "__main__":

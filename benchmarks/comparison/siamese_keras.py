@@ -1,9 +1,9 @@
-"""Siamese digits with Keras alone.
+"""Siamese network for digits with only Keras.
 
     python siamese_keras.py mnist.npz EPOCHS SEED
 
-The way of https://keras.io/examples/vision/siamese_contrastive/: pairs are drawn once, two inputs
-share a network, a layer measures their distance, a sigmoid unit judges it.
+Like https://keras.io/examples/vision/siamese_contrastive/: pairs are sampled once, two inputs share
+a network, a layer computes their distance, and a sigmoid unit classifies it.
 """
 
 import sys
@@ -21,18 +21,18 @@ keras.utils.set_random_seed(seed)
 
 
 def make_pairs(images, labels):
-    """Each image of the first half with one of the same digit or one of another, turn by turn."""
+    """Pair each image of the first half alternately with the same and with another digit."""
     rows_of = [np.flatnonzero(labels == digit) for digit in range(10)]
-    partners, targets = [], []
+    second, targets = [], []
     half = len(images) // 2
     for row in range(half):
         different = row % 2
         digit = labels[row]
         if different:
             digit = (digit + np.random.randint(1, 10)) % 10
-        partners.append(np.random.choice(rows_of[digit]))
+        second.append(np.random.choice(rows_of[digit]))
         targets.append(different)
-    return images[:half], images[partners], np.array(targets, "float32")
+    return images[:half], images[second], np.array(targets, "float32")
 
 
 def euclidean_distance(branches):
@@ -42,9 +42,9 @@ def euclidean_distance(branches):
 
 
 def contrastive_loss(different, distance):
-    pull = (1 - different) * ops.square(distance)
-    push = different * ops.square(ops.maximum(MARGIN - distance, 0))
-    return ops.mean(pull + push)
+    positive = (1 - different) * ops.square(distance)
+    negative = different * ops.square(ops.maximum(MARGIN - distance, 0))
+    return ops.mean(positive + negative)
 
 
 embedding_network = keras.Sequential(
@@ -62,14 +62,14 @@ first, second = layers.Input((28, 28, 1)), layers.Input((28, 28, 1))
 distance = layers.Lambda(euclidean_distance, output_shape=(1,))(
     [embedding_network(first), embedding_network(second)]
 )
-verdict = layers.Dense(1, activation="sigmoid")(layers.BatchNormalization()(distance))
-siamese = keras.Model([first, second], verdict)
+output = layers.Dense(1, activation="sigmoid")(layers.BatchNormalization()(distance))
+siamese = keras.Model([first, second], output)
 siamese.compile(keras.optimizers.Adam(1e-3), contrastive_loss)
 first_images, second_images, different = make_pairs(x, data["y_train"].astype("int64"))
 siamese.fit([first_images, second_images], different, batch_size=64, epochs=epochs, verbose=0)
 
 embeddings = embedding_network.predict(x_test, verbose=0)
-# The nearest one is the image itself.
+# The first neighbor is the image itself.
 neighbors = NearestNeighbors(n_neighbors=2, algorithm="brute").fit(embeddings)
 nearest = neighbors.kneighbors(embeddings, return_distance=False)[:, 1]
 print(f"recall@1 {np.mean(data['y_test'][nearest] == data['y_test']):.4f}")

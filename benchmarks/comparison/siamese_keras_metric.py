@@ -1,8 +1,8 @@
-"""Siamese digits with keras_metric.
+"""Siamese network for digits with keras_metric.
 
     python siamese_keras_metric.py mnist.npz EPOCHS SEED
 
-The whole of it: the loss takes every pair of a batch.
+The loss uses every pair of a batch.
 """
 
 import sys

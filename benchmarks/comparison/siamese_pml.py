@@ -1,8 +1,9 @@
-"""Siamese digits with pytorch-metric-learning.
+"""Siamese network for digits with pytorch-metric-learning.
 
     python siamese_pml.py mnist.npz EPOCHS SEED
 
-The way of its examples: a loss on every pair of a labelled batch, a loop by hand, its calculator.
+Like its examples: a loss on every pair of a labelled batch, a training loop, its accuracy
+calculator.
 """
 
 import sys

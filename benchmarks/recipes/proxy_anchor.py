@@ -1,14 +1,14 @@
-"""Proxy-Anchor on the four data sets of the literature, with the published settings. Wants a GPU.
+"""Proxy-Anchor on the four data sets of the literature with published settings. Needs a GPU.
 
     python benchmarks/recipes/proxy_anchor.py cub --data CUB_200_2011
     python benchmarks/recipes/proxy_anchor.py cars --data cars196
     python benchmarks/recipes/proxy_anchor.py sop --data Stanford_Online_Products
     python benchmarks/recipes/proxy_anchor.py in-shop --data In-shop
 
-Settings and figures are those of the authors' code (https://github.com/tjddus9597/
-Proxy-Anchor-CVPR2020) of Kim et al., 2020, https://arxiv.org/abs/2003.13911: ResNet-50 with
-512 outputs on CUB and Cars; on the other two they give Inception-BN alone, which Keras has not, so
-ResNet-50 stands in. What differs besides: the weights of ImageNet that Keras brings. README.md of
+Settings and results are those of the authors' code (https://github.com/tjddus9597/
+Proxy-Anchor-CVPR2020) of Kim et al., 2020, https://arxiv.org/abs/2003.13911: ResNet-50 with 512
+outputs on CUB and Cars. For the other two data sets they give results of Inception-BN, which Keras
+does not have; this script uses ResNet-50. The ImageNet weights are those of Keras. README.md of
 this folder has the table.
 """
 
@@ -35,17 +35,17 @@ SIZE = 224
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """What a paper took for one data set, and what it got."""
+    """Published settings and results for one data set."""
 
-    read: object  # a reader of keras_metric.data
-    k: tuple  # the lengths of the lists that are published
-    published: tuple  # recall at these, in percent
-    network: str  # that of the published figures
+    read: object  # a reader of keras_metric.datasets
+    k: tuple
+    published: tuple  # recall at k, in percent
+    network: str  # network of the published results
     batch: int
-    rate: float
-    warm: int  # epochs in which only the new layers learn
-    fall_every: int  # epochs
-    fall_to: float
+    learning_rate: float
+    warmup: int  # epochs in which only the new layers are trained
+    decay_epochs: int
+    decay_rate: float
     freeze_batch_norm: bool
 
 
@@ -82,12 +82,12 @@ RECIPES = {
 
 
 class Shuffled(keras.utils.PyDataset):
-    """Batches of images drawn at random, as these papers do: Proxy-Anchor needs no balance."""
+    """Random batches of images, as in the paper; Proxy-Anchor needs no balanced batches."""
 
-    def __init__(self, paths, labels, batch, change, load, seed=0, **kwargs):
+    def __init__(self, paths, labels, batch, augment, load, seed=0, **kwargs):
         super().__init__(**kwargs)
         self.paths, self.labels, self.batch = np.asarray(paths), np.asarray(labels), batch
-        self.change, self.load, self.seed, self.epoch = change, load, seed, -1
+        self.augment, self.load, self.seed, self.epoch = augment, load, seed, -1
         self.on_epoch_end()
 
     def __len__(self):
@@ -100,37 +100,37 @@ class Shuffled(keras.utils.PyDataset):
     def __getitem__(self, number):
         rows = self.order[number * self.batch : (number + 1) * self.batch]
         images = np.stack([self.load(path) for path in self.paths[rows]])
-        return self.change(images, training=True), self.labels[rows]
+        return self.augment(images, training=True), self.labels[rows]
 
 
 def build_backbone(weights):
     pixels = keras.Input((SIZE, SIZE, 3))
     network = keras.applications.ResNet50(include_top=False, weights=weights)
     maps = network(keras.applications.resnet.preprocess_input(pixels))
-    # The authors add the two poolings.
+    # The authors use the sum of both poolings.
     vector = layers.GlobalAveragePooling2D()(maps) + layers.GlobalMaxPooling2D()(maps)
     return keras.Model(pixels, vector, name="backbone")
 
 
-def rates(recipe, steps, weight_decay):
-    """Proxies learn a hundred times faster; both rates fall by steps."""
+def build_optimizer(recipe, steps, weight_decay):
+    """Return an optimizer with 100 times the learning rate for proxies, and step decay."""
 
-    def optimizer(rate):
-        fall = keras.optimizers.schedules.ExponentialDecay(
-            rate, steps * recipe.fall_every, recipe.fall_to, staircase=True
+    def optimizer(learning_rate):
+        schedule = keras.optimizers.schedules.ExponentialDecay(
+            learning_rate, steps * recipe.decay_epochs, recipe.decay_rate, staircase=True
         )
-        return keras.optimizers.AdamW(fall, weight_decay=weight_decay, global_clipnorm=10.0)
+        return keras.optimizers.AdamW(schedule, weight_decay=weight_decay, global_clipnorm=10.0)
 
-    proxies = {"proxy_anchor_loss/.*": optimizer(100 * recipe.rate)}
-    rules = keras.optimizers.OptimizerMap(optimizer(recipe.rate), proxies)
-    return keras.optimizers.MultiOptimizer(rules)
+    proxies = {"proxy_anchor_loss/.*": optimizer(100 * recipe.learning_rate)}
+    optimizers = keras.optimizers.OptimizerMap(optimizer(recipe.learning_rate), proxies)
+    return keras.optimizers.MultiOptimizer(optimizers)
 
 
-def middle(paths):
-    """The middle of each image, scaled so that the shorter side is 256, as in the papers."""
+def center_crops(paths):
+    """Return the center of each image after resizing its shorter side to 256, as in the papers."""
     load = data.ImageLoader((256, 256), keep_aspect_ratio=True)
-    cut = (256 - SIZE) // 2
-    return np.stack([load(path)[cut : cut + SIZE, cut : cut + SIZE] for path in paths])
+    start = (256 - SIZE) // 2
+    return np.stack([load(path)[start : start + SIZE, start : start + SIZE] for path in paths])
 
 
 def main():
@@ -140,8 +140,8 @@ def main():
     parser.add_argument("name", choices=RECIPES)
     parser.add_argument("--data", type=Path, required=True, help="the unpacked data set")
     parser.add_argument("--epochs", type=int, default=60)
-    parser.add_argument("--steps", type=int, help="batches an epoch; default: all of them")
-    parser.add_argument("--batch", type=int, help="default: the published one")
+    parser.add_argument("--steps", type=int, help="batches per epoch; default: all")
+    parser.add_argument("--batch", type=int, help="default: the published batch size")
     parser.add_argument("--weights", default="imagenet", help="imagenet, none, or a file")
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     parser.add_argument("--mixed-precision", action="store_true")
@@ -155,9 +155,9 @@ def main():
     train = parts["train"]
     ids, labels = np.unique(train.labels, return_inverse=True)
     query, gallery = (parts.get(key, parts.get("test")) for key in ("query", "gallery"))
-    print(f"{len(labels)} images of {len(ids)} classes to train on, {len(query.labels)} to judge")
+    print(f"{len(labels)} training images of {len(ids)} classes, {len(query.labels)} test images")
 
-    change = keras.Sequential(
+    augmentation = keras.Sequential(
         [data.RandomResizedCrop(SIZE, SIZE, scale=(0.08, 1.0)), layers.RandomFlip("horizontal")]
     )
     batch = arguments.batch or recipe.batch
@@ -165,7 +165,7 @@ def main():
         train.paths,
         labels,
         batch,
-        change,
+        augmentation,
         data.ImageLoader((256, 256), keep_aspect_ratio=True),
         workers=arguments.workers,
     )
@@ -175,35 +175,35 @@ def main():
     )
     loss = losses.ProxyAnchorLoss(len(ids), margin=0.1, alpha=32)
     steps = arguments.steps or len(batches)
-    x = middle(query.paths)
-    shelf = None if gallery is query else (middle(gallery.paths), gallery.labels)
-    watch = callbacks.RetrievalEvaluator(
-        x, query.labels, gallery=shelf, name="unseen", k=recipe.k, log_dir=arguments.out
+    x = center_crops(query.paths)
+    gallery_arrays = None if gallery is query else (center_crops(gallery.paths), gallery.labels)
+    evaluator = callbacks.RetrievalEvaluator(
+        x, query.labels, gallery=gallery_arrays, name="unseen", k=recipe.k, log_dir=arguments.out
     )
 
-    def fit(until, begin=0):
-        model.compile(rates(recipe, steps, 1e-4), loss)
+    def fit(epochs, initial_epoch=0):
+        model.compile(build_optimizer(recipe, steps, 1e-4), loss)
         model.fit(
             batches,
-            initial_epoch=begin,
-            epochs=until,
+            initial_epoch=initial_epoch,
+            epochs=epochs,
             steps_per_epoch=arguments.steps,
-            callbacks=[watch],
+            callbacks=[evaluator],
         )
 
-    warm = min(recipe.warm, arguments.epochs - 1)
-    if warm:
+    warmup = min(recipe.warmup, arguments.epochs - 1)
+    if warmup:
         model.backbone.trainable = False
-        fit(warm)
+        fit(warmup)
         model.backbone.trainable = True
-    fit(arguments.epochs, warm)
+    fit(arguments.epochs, warmup)
 
     arguments.out.mkdir(parents=True, exist_ok=True)
     model.encoder.save(arguments.out / "encoder.keras")
     print(f"\n{'':12}" + "".join(f"{f'R@{k}':>8}" for k in recipe.k))
     print(f"{'published':12}" + "".join(f"{p:8.1f}" for p in recipe.published), recipe.network)
-    found = [100 * watch.history[f"recall_at_{k}"][-1] for k in recipe.k]
-    print(f"{'here':12}" + "".join(f"{value:8.1f}" for value in found), "ResNet-50")
+    found = [100 * evaluator.history[f"recall_at_{k}"][-1] for k in recipe.k]
+    print(f"{'keras_metric':12}" + "".join(f"{value:8.1f}" for value in found), "ResNet-50")
     print(f"{arguments.out}: encoder.keras; {time.perf_counter() - start:.0f} seconds")
 
 

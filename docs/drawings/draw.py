@@ -1,7 +1,7 @@
-"""Draw the pictures of the pages: `python docs/drawings/draw.py`, or some: `draw.py miners`.
+"""Plot the figures of the pages: `python docs/drawings/draw.py`, or one: `draw.py miners`.
 
-Nothing is drawn by hand: arrows are minus the gradient of the loss, chosen triplets are those of
-the miner, and the last picture is trained on real digits (half a minute).
+The arrows are the negative gradient of the loss, the selected triplets come from the miner, and the
+figure of margins shows networks trained on digits (half a minute).
 """
 
 import sys
@@ -18,8 +18,8 @@ import keras_metric
 from keras_metric import evaluation, layers, losses, viz
 
 HERE = Path(__file__).parent
-# Okabe and Ito's, as in keras_metric.viz.
-COLOURS, SYMBOLS = (
+# The palette of Okabe and Ito, as in keras_metric.viz.
+COLORS, SYMBOLS = (
     ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00"),
     ("o", "s", "^", "D", "v"),
 )
@@ -30,71 +30,71 @@ POINTS = np.array(
 LABELS = np.array([0, 0, 0, 1, 1, 2])
 
 
-def pushes(loss, points, labels):
-    """Minus the gradient of the loss by each point, by central differences."""
+def negative_gradient(loss, points, labels):
+    """Return the negative gradient of the loss by central differences."""
     step, gradient = 1e-3, np.zeros_like(points)
-    for place in np.ndindex(points.shape):
+    for index in np.ndindex(points.shape):
         change = np.zeros_like(points)
-        change[place] = step
+        change[index] = step
         values = [float(loss(labels, points + sign * change)) for sign in (1, -1)]
-        gradient[place] = (values[0] - values[1]) / (2 * step)
+        gradient[index] = (values[0] - values[1]) / (2 * step)
     return -gradient
 
 
 def frame(axes, title):
-    """A square panel without ticks."""
+    """Format a square panel without ticks."""
     axes.set_title(title, fontsize=10)
     axes.set(xticks=[], yticks=[], aspect="equal")
     axes.spines[:].set_color("#BBBBBB")
 
 
 def scatter(axes, points, labels, size=70):
-    """Points with the colour and the symbol of their class."""
+    """Plot points with the color and the symbol of their class."""
     for label in np.unique(labels):
         own = points[labels == label]
-        axes.scatter(*own.T, s=size, c=COLOURS[label], marker=SYMBOLS[label], zorder=3)
+        axes.scatter(*own.T, s=size, c=COLORS[label], marker=SYMBOLS[label], zorder=3)
 
 
-def draw_losses():
-    """What each family pulls and pushes."""
+def plot_losses():
+    """Plot the negative gradients of five families of losses."""
     kinds = {
-        "contrastive: each pair by itself": losses.ContrastiveLoss(reduction="sum"),
-        "triplet: order, up to a margin": losses.TripletLoss(0.2, mining="all", reduction="sum"),
+        "contrastive: each pair": losses.ContrastiveLoss(reduction="sum"),
+        "triplet: order, with a margin": losses.TripletLoss(0.2, mining="all", reduction="sum"),
         "lifted: all negatives of a pair": losses.LiftedStructureLoss(reduction="sum"),
-        "quadruplet: apart from others too": losses.QuadrupletLoss(reduction="sum"),
+        "quadruplet: also other classes": losses.QuadrupletLoss(reduction="sum"),
     }
     figure = Figure(figsize=(13, 3.1), layout="constrained")
     *panels, last = figure.subplots(1, 5)
     for axes, (title, loss) in zip(panels, kinds.items()):
-        arrows(axes, POINTS, LABELS, pushes(loss, POINTS, LABELS))
+        plot_arrows(axes, POINTS, LABELS, negative_gradient(loss, POINTS, LABELS))
         axes.set(xlim=(-0.55, 2.05), ylim=(-0.8, 1.9))
         frame(axes, title)
-    # Of unit vectors: a proxy is a direction.
+    # Unit vectors, because the loss normalizes proxies.
     angles = np.radians([10, 65, 50, 130, 185, 260])
     points = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype("float32")
     proxies = np.radians([35, 160, 285])
     proxies = np.stack([np.cos(proxies), np.sin(proxies)], axis=1)
-    loss = losses.ProxyNCALoss(3, softmax_scale=3, embedding_dim=2, reduction="sum")
+    loss = losses.ProxyNCALoss(3, scale=3, embedding_dim=2, reduction="sum")
     loss.proxies.set_weights([proxies])
     last.add_patch(Circle((0, 0), 1, fill=False, color="#CCCCCC"))
     for label, proxy in enumerate(proxies):
-        last.scatter(*proxy, s=220, c=COLOURS[label], marker="*", edgecolors="black", zorder=3)
-    arrows(last, points, LABELS, pushes(loss, points, LABELS))
+        last.scatter(*proxy, s=220, c=COLORS[label], marker="*", edgecolors="black", zorder=3)
+    plot_arrows(last, points, LABELS, negative_gradient(loss, points, LABELS))
     last.set(xlim=(-1.6, 1.6), ylim=(-1.6, 1.6))
-    frame(last, "proxy: one vector (star) a class")
+    frame(last, "proxy: one vector (star) per class")
     figure.savefig(HERE / "losses.png", dpi=80)
 
 
-def arrows(axes, points, labels, moves):
-    """Points, and where each is moved; the longest arrow has the same length in every panel."""
-    moves = 0.55 * moves / np.linalg.norm(moves, axis=1).max()
+def plot_arrows(axes, points, labels, steps):
+    """Plot points and their steps; the longest arrow has the same length in every panel."""
+    steps = 0.55 * steps / np.linalg.norm(steps, axis=1).max()
     scatter(axes, points, labels)
-    looks = {"angles": "xy", "scale_units": "xy", "scale": 1, "width": 0.009, "zorder": 4}
-    axes.quiver(*points.T, *moves.T, color="#333333", **looks)
+    style = {"angles": "xy", "scale_units": "xy", "scale": 1, "width": 0.009, "zorder": 4}
+    axes.quiver(*points.T, *steps.T, color="#333333", **style)
 
 
-def draw_miners():
-    """Which negative each rule takes for one anchor and its positive."""
+def plot_miners():
+    """Plot the negatives that each strategy selects for one anchor and one positive."""
     rng = np.random.default_rng(3)
     angle = rng.uniform(0, 2 * np.pi, 14)
     reach = np.linspace(0.25, 1.9, 14)
@@ -103,7 +103,7 @@ def draw_miners():
     labels = np.array([0, 0] + [1] * 14)
     rules = {
         "hard: nearest negative": layers.TripletMiner("hard"),
-        "semi-hard: nearest beyond it": layers.TripletMiner("semi-hard"),
+        "semi-hard: nearest after positive": layers.TripletMiner("semi-hard"),
         "semi-hard-random: any in band": layers.TripletMiner(
             "semi-hard-random", margin=0.5, seed=0
         ),
@@ -112,9 +112,9 @@ def draw_miners():
     }
     figure = Figure(figsize=(13, 3.1), layout="constrained")
     for axes, (title, miner) in zip(figure.subplots(1, 5), rules.items()):
-        # A rule that draws shows in a dozen draws what it can take.
-        taken = [miner(points, labels) for _ in range(12 if "any" in title else 1)]
-        chosen = {int(n[0, 1]) for n, w in taken if float(w[0, 1])}
+        # Twelve runs of a random strategy show the negatives that it can select.
+        runs = [miner(points, labels) for _ in range(12 if "any" in title else 1)]
+        chosen = {int(n[0, 1]) for n, w in runs if float(w[0, 1])}
         axes.add_patch(Circle((0, 0), 0.8, fill=False, color="#0072B2", lw=1, ls="--"))
         if "band" in title:
             axes.add_patch(Circle((0, 0), 1.3, fill=False, color="#0072B2", lw=1, ls=":"))
@@ -130,8 +130,8 @@ def draw_miners():
     figure.savefig(HERE / "miners.png", dpi=80)
 
 
-def draw_margins():
-    """Two numbers for a digit, by three losses with class vectors."""
+def plot_margins():
+    """Plot two-dimensional embeddings of digits for three losses with class vectors."""
     digits = load_digits()
     images, labels = (digits.data / 16).astype("float32"), digits.target
     kept = labels < 5
@@ -150,7 +150,7 @@ def draw_margins():
         model.compile(keras.optimizers.Adam(3e-3), loss)
         model.fit(images, labels, batch_size=90, epochs=15, verbose=0)
         points = model.predict(images, batch_size=901, verbose=0)
-        # All lie on the circle; spread outwards, so that points do not hide each other.
+        # All embeddings have length 1; random radii separate the points.
         points = points * np.random.default_rng(0).uniform(0.75, 1.0, (len(points), 1))
         axes.add_patch(Circle((0, 0), 1, fill=False, color="#CCCCCC"))
         scatter(axes, points, labels, size=8)
@@ -159,8 +159,8 @@ def draw_margins():
     figure.savefig(HERE / "margins.png", dpi=80)
 
 
-def draw_pictures():
-    """The gallery of docs/pictures.md: digits, by their pixels reduced to 16 directions."""
+def plot_gallery():
+    """Plot the gallery of docs/pictures.md: digits with 16 principal components as embeddings."""
     digits = load_digits()
     images, labels = digits.images[:900], digits.target[:900].copy()
     embeddings = PCA(16, whiten=True, random_state=0).fit_transform(digits.data[:900])
@@ -170,10 +170,10 @@ def draw_pictures():
     raw, same = evaluation.pair_distances(digits.data[:900], labels, max_pairs=20_000)
     reduced, _ = evaluation.pair_distances(embeddings, labels, max_pairs=20_000)
     scores = {"pixels": raw, "16 directions": reduced}
-    # The share of noise falls from row to row, as it does while a network learns.
+    # The proportion of noise decreases from epoch to epoch, as in training.
     noise = np.random.default_rng(0).normal(size=embeddings.shape) * 3
     history = {epoch: embeddings + (1 - epoch / 10) * noise for epoch in range(11)}
-    pictures = {
+    figures = {
         "neighbors": viz.plot_neighbors(images, labels, embeddings, queries=4),
         "embeddings": viz.plot_embeddings(embeddings[:400], labels[:400], images[:400]),
         "distances": viz.plot_distances(embeddings, labels),
@@ -185,11 +185,10 @@ def draw_pictures():
         "hardest_pairs": viz.plot_hardest_pairs(images, labels, embeddings),
         "label_errors": viz.plot_label_errors(images, wrong, embeddings),
     }
-    for name, figure in pictures.items():
+    for name, figure in figures.items():
         figure.savefig(HERE / f"{name}.png", dpi=72)
 
 
 if __name__ == "__main__":
-    wanted = sys.argv[1:] or ["losses", "miners", "margins", "pictures"]
-    for name in wanted:
-        globals()[f"draw_{name}"]()
+    for name in sys.argv[1:] or ["losses", "miners", "margins", "gallery"]:
+        globals()[f"plot_{name}"]()

@@ -1,7 +1,7 @@
-"""Small copies of what the examples draw, for the gallery of examples/README.md.
+"""Reduce plots of the examples for the gallery of examples/README.md.
 
-Run the examples, then `python docs/drawings/gallery.py` beside their folder `runs`, or name the
-folders: `gallery.py faces=elsewhere/faces text=runs/short`.
+Run the examples, then `python docs/drawings/gallery.py` in the folder that contains `runs`. To use
+other folders: `gallery.py faces=elsewhere/faces text=runs/short`.
 """
 
 import sys
@@ -10,12 +10,12 @@ from pathlib import Path
 from PIL import Image
 
 FOLDER = Path(__file__).resolve().parents[2] / "examples" / "pictures"
-WIDTH, COLOURS = 560, 200
-# The picture of each example, and the part of its height that is shown: rows are many and alike.
-PICTURES = {
+WIDTH, COLORS = 560, 200
+# The plot of each example, and the part of its height that is shown.
+PLOTS = {
     "attention": ("distances.png", 0, 1),
     "faces": ("neighbors.png", 3 / 8, 6 / 8),
-    "features": ("drawn.png", 0, 1),
+    "features": ("synthetic.png", 0, 1),
     "mnist": ("embeddings.png", 0, 1),
     "omniglot": ("neighbors.png", 0, 3 / 8),
     "recommend": ("items.png", 0, 1),
@@ -27,24 +27,24 @@ PICTURES = {
 
 
 def shrink(path, top, bottom):
-    """A part of a picture, small and with few colours."""
-    with Image.open(path) as picture:
-        box = (0, int(top * picture.height), picture.width, int(bottom * picture.height))
-        picture = picture.convert("RGB").crop(box)
-    picture.thumbnail((WIDTH, WIDTH), Image.Resampling.LANCZOS)
-    return picture.quantize(COLOURS)
+    """Return a part of a plot, reduced in size and number of colors."""
+    with Image.open(path) as plot:
+        box = (0, int(top * plot.height), plot.width, int(bottom * plot.height))
+        plot = plot.convert("RGB").crop(box)
+    plot.thumbnail((WIDTH, WIDTH), Image.Resampling.LANCZOS)
+    return plot.quantize(COLORS)
 
 
 def main():
-    """Write what the command line names, else all."""
-    folders = {name: Path("runs", name) for name in PICTURES}
+    """Write the plots of the examples in the arguments, or of all."""
+    folders = {name: Path("runs", name) for name in PLOTS}
     if sys.argv[1:]:
         folders = {
             name: Path(folder) for name, _, folder in (a.partition("=") for a in sys.argv[1:])
         }
     FOLDER.mkdir(exist_ok=True)
     for name, folder in folders.items():
-        file, *part = PICTURES[name]
+        file, *part = PLOTS[name]
         path = FOLDER / f"{name}.png"
         shrink(folder / file, *part).save(path, optimize=True)
         print(f"{path}: {path.stat().st_size:,} bytes")

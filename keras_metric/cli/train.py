@@ -16,7 +16,7 @@ from keras_metric.cli.messages import UserError, note, show
 from keras_metric.cli.retrieval_table import METRIC, evaluate_vectors, show_table
 from keras_metric.cli.run_folder import NEW, check_input, load_model, locked
 from keras_metric.models import EmbeddingModel
-from keras_metric.models.card import model_card
+from keras_metric.models.model_card import model_card
 from keras_metric_command import BACKBONES, ENOUGH_CLASSES
 
 

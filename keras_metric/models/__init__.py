@@ -1,4 +1,4 @@
-"""Models that train encoders: a backbone, a head, and a loss on embeddings."""
+"""Keras models that train an encoder with a metric-learning loss."""
 
 from keras_metric.models.embedding_model import EmbeddingModel
 from keras_metric.models.encoder import Encoder

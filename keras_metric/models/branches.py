@@ -1,4 +1,4 @@
-"""Branches: ready-made pairs, triplets and quadruplets as one batch for one encoder."""
+"""Branches of ready-made pairs, triplets and quadruplets: recognize, check, join and stack them."""
 
 from collections.abc import Mapping
 
@@ -13,11 +13,11 @@ POSITIVE_PAIR = ("anchor", "positive")
 
 
 def split(x, forms, takes_tuples, encoder):
-    """The branches of `x` in the order of their form, or None if `x` is a plain batch.
+    """Return the branches of `x` in the order of their form, or None if `x` is a plain batch.
 
-    `forms` are the tuples of names that the model takes. A dict of exactly those names is
-    branches; so is, where `takes_tuples`, a tuple or list of as many parts as the first form
-    has names. Anything else is for the backbone of `encoder`, or a mistake.
+    `forms` are tuples of branch names. A dict with exactly the names of a form contains branches.
+    With `takes_tuples`, so does a tuple or list as long as the first form. Other structures are
+    inputs of the backbone if it takes several; otherwise ValueError is raised.
     """
     if isinstance(x, Mapping):
         if set(x) == encoder.input_names:
@@ -44,32 +44,32 @@ def split(x, forms, takes_tuples, encoder):
 
 
 def are_tuples(x, forms, takes_tuples):
-    """Whether the arrays `x` may be branches, see `split`."""
+    """Return whether `x` has the structure of branches, see `split`."""
     if isinstance(x, Mapping):
         return any(set(x) == set(names) for names in forms)
     return takes_tuples and isinstance(x, (tuple, list)) and len(x) == len(forms[0])
 
 
 def check_sample_weight(x, sample_weight):
-    """Raise if the sample weights look like the third branch of a bare tuple."""
+    """Raise ValueError if the sample weights have the shape of a third branch."""
     if sample_weight is None or keras.tree.is_nested(x) or len(x.shape) < 2:
         return
     weights = sample_weight.shape
     if len(weights) == len(x.shape) and weights[1:] == x.shape[1:] and weights[-1] != 1:
         raise ValueError(
-            f"Received sample weights of the shape of the inputs, {tuple(weights)}. If the data "
-            "set yields (anchor, positive, negative), Keras reads such a bare 3-tuple as "
-            "(x, y, sample_weight): yield ((anchor, positive, negative),) to a TripletModel, or "
-            'a dict {"anchor": ..., "positive": ..., "negative": ...}.'
+            f"Received sample weights with the shape of the inputs, {tuple(weights)}. Keras reads "
+            "(anchor, positive, negative) from a data set as (x, y, sample_weight): yield "
+            "((anchor, positive, negative),) to a TripletModel, or a dict "
+            '{"anchor": ..., "positive": ..., "negative": ...}.'
         )
 
 
 def check_weights(x, y, sample_weight, class_weight):
-    """Raise for weights that Keras ignores, or fails on with an error that does not name them."""
+    """Raise for weights that Keras ignores or rejects with an unclear error."""
     if class_weight is not None and not isinstance(class_weight, Mapping):
         raise TypeError(
             "`class_weight` must be a dict from a class id to its weight. Received: class_weight "
-            f"of type {type(class_weight).__name__}. Of a list: dict(enumerate(class_weight))."
+            f"of type {type(class_weight).__name__}. For a list: dict(enumerate(class_weight))."
         )
     arrays = all(hasattr(leaf, "shape") for leaf in keras.tree.flatten(x))
     if y is not None or x is None or not arrays:
@@ -78,13 +78,13 @@ def check_weights(x, y, sample_weight, class_weight):
         if weight is not None:
             needs = "y" if name == "sample_weight" else "class ids as y"
             raise ValueError(
-                f"`{name}` needs {needs}; Keras ignores weights without it. Received no y. To "
-                "weigh ready-made tuples, number them: fit(x, np.arange(n), sample_weight=...)."
+                f"`{name}` needs {needs}; Keras ignores weights without y. Received no y. For "
+                "ready-made tuples pass row numbers: fit(x, np.arange(n), sample_weight=...)."
             )
 
 
 def join(parts):
-    """One batch of all branches, one after the other; dict and list inputs inside as well."""
+    """Concatenate all branches along the batch axis, also those that are dicts or lists."""
     first = parts[0]
     for part in parts[1:]:
         try:
@@ -95,23 +95,23 @@ def join(parts):
                 f"{_shapes(first)} and {_shapes(part)}"
             ) from error
         for a, b in zip(keras.tree.flatten(first), keras.tree.flatten(part), strict=True):
-            if not _fit(a.shape, b.shape):
+            if not _are_compatible(a.shape, b.shape):
                 raise ValueError(
-                    "All branches must have the same batch size and shape: one encoder sees them "
-                    f"as one batch. Received: {tuple(a.shape)} and {tuple(b.shape)}. Pad or "
-                    "resize in the data set."
+                    "All branches must have the same batch size and shape: they become one batch. "
+                    f"Received: {tuple(a.shape)} and {tuple(b.shape)}. Pad or resize in the data "
+                    "set."
                 )
     return keras.tree.map_structure(lambda *tensors: ops.concatenate(tensors, axis=0), *parts)
 
 
-def part_again(embeddings, parts):
-    """Embeddings `(branches * batch, dim)` of joined branches as `(batch, branches, dim)`."""
+def stack(embeddings, parts):
+    """Reshape embeddings of joined branches to `(batch, branches, dim)`."""
     batch = ops.shape(keras.tree.flatten(parts[0])[0])[0]
     stacked = ops.reshape(embeddings, (len(parts), batch, embeddings.shape[-1]))
     return ops.transpose(stacked, (1, 0, 2))
 
 
-def _fit(a, b):
+def _are_compatible(a, b):
     return len(a) == len(b) and all(
         m == n or m is None or n is None for m, n in zip(a, b, strict=True)
     )
@@ -122,5 +122,5 @@ def _shapes(part):
 
 
 def listing(forms):
-    """The forms as the dicts one would write."""
+    """Return the forms as text, each as the dict to write in Python."""
     return " or ".join("{" + ", ".join(f'"{name}": ...' for name in names) + "}" for names in forms)

@@ -1,4 +1,4 @@
-"""Encoder: a backbone and the head that makes embeddings of it."""
+"""Encoder: a backbone and an embedding head."""
 
 import keras
 
@@ -7,20 +7,18 @@ from keras_metric._export import export
 from keras_metric._validation import check_flag, check_not_empty, check_not_hdf5
 from keras_metric.layers.embedding_head import EmbeddingHead, check_head
 from keras_metric.layers.position_masks import check_steps
-from keras_metric.models.backbones import (
-    as_inputs,
+from keras_metric.models.backbone_inspection import (
     batch_norms,
     check_backbone,
     data_format,
+    inputs_like,
+    inputs_of_backbone,
     inputs_of_shape,
-    known_inputs,
     padding_mask,
-    revive,
     warn_of_classifier,
 )
-from keras_metric.models.input_signature import InputSignature
 
-# Arguments that shape an encoder, beside its backbone.
+# Defaults of the arguments of an encoder after its backbone.
 DEFAULTS = {
     "embedding_dim": 128,
     "normalize": True,
@@ -31,40 +29,35 @@ DEFAULTS = {
 
 @export
 class Encoder(keras.Model):
-    """The network that turns inputs into embeddings: `model.encoder` of every model here.
+    """Network that maps inputs to embeddings: the attribute `encoder` of the models.
 
-    It is what remains when training is over: it saves, loads and exports by itself, with the
-    preprocessing layers of its backbone inside, and knows nothing of losses.
+    It is a standalone `keras.Model`: it is saved, loaded and exported with the preprocessing
+    layers of its backbone and without losses.
 
         encoder(x) = head(backbone(x))
 
     Args:
-        backbone: a Keras model or layer that gives one vector, one sequence or one map for each
-            item. Its inputs may be of any kind and structure. A warning reports a classification
-            head at its end: of `keras.applications` pass `include_top=False`.
+        backbone: a Keras model or layer that returns one vector, one sequence or one map for each
+            item. Its inputs may have any structure. A warning reports a classification head at its
+            end: for `keras.applications` pass `include_top=False`.
         embedding_dim: integer, 1 or more, or None for no linear layer. Default 128.
         normalize: True (default) scales each embedding to length 1, in float32.
         pooling: how a map or a sequence becomes one vector: "average" (default), "max", a Keras
-            layer, or None. Padding of a sequence does not count. Its mask is the backbone's input
+            layer, or None. Padding of a sequence is ignored. Its mask is the backbone's input
             `padding_mask` (KerasHub) or `attention_mask` (Hugging Face), of shape
             `(batch, steps)` with 0 for padding; without such an input, the mask that Keras
-            attaches to the features, as `Embedding(mask_zero=True)` and `Masking` make it. A layer
-            receives the mask if its `call` has an argument `mask`. A map has its features where
-            the backbone's layers have them (`data_format`).
-        freeze_batch_norm: True keeps every `BatchNormalization` of the backbone at its stored
-            statistics, neither trained nor updated, whatever else is made trainable. Default
-            False. For fine-tuning on few images or small batches.
-        dtype: default None: the dtype policy of the backbone, so that a float16 backbone gets
-            loss scaling.
-        name: name of the model.
+            attaches to the features, as with `Embedding(mask_zero=True)` and `Masking`. A layer
+            receives the mask if its `call` has an argument `mask`. The channel axis of a map is
+            that of the backbone's layers (`data_format`).
+        freeze_batch_norm, dtype, name: see `EmbeddingModel`.
 
     Returns:
         Embeddings of shape `(batch, embedding_dim)`, float32 (or float64).
 
     Raises:
-        TypeError: if `backbone` is no Keras model or layer, or an argument has another type.
-        ValueError: for a value out of range, or a backbone that gives several outputs or a
-            single number an item.
+        TypeError: if `backbone` is no Keras model or layer, or an argument has the wrong type.
+        ValueError: for a value out of range, or a backbone that returns several outputs or a
+            single number for each item.
 
     Example:
     >>> import keras
@@ -89,9 +82,9 @@ class Encoder(keras.Model):
     ):
         check_backbone(backbone)
         warn_of_classifier(backbone)
-        # Only in a config: the head of a saved encoder may be frozen.
+        # The config of an encoder with a frozen head has this additional key.
         head_trainable = kwargs.pop("head_trainable", True)
-        # Without this a float16 backbone under a float32 policy would train without loss scaling.
+        # A float16 backbone needs a float16 policy of the model for loss scaling.
         super().__init__(dtype=dtype or backbone.dtype_policy, name=name, **kwargs)
         check_head(embedding_dim, normalize, pooling)
         check_flag("freeze_batch_norm", freeze_batch_norm)
@@ -100,23 +93,26 @@ class Encoder(keras.Model):
         self.pooling = pooling
         self.freeze_batch_norm = freeze_batch_norm
         self.backbone = backbone
-        wide = distances.at_least_float32(backbone.compute_dtype)
-        # Of the backbone itself: it may be loaded where another order is the default.
-        order = data_format(backbone)
         self.head = EmbeddingHead(
-            embedding_dim, normalize, pooling, data_format=order, dtype=wide, name="head"
+            embedding_dim,
+            normalize,
+            pooling,
+            # Keras's default may differ from the one of the backbone when a file is loaded.
+            data_format=data_format(backbone),
+            dtype=distances.at_least_float32(backbone.compute_dtype),
+            name="head",
         )
         if not head_trainable:
             self.head.trainable = False
         self._signature = InputSignature()
-        inputs = known_inputs(backbone)
+        inputs = inputs_of_backbone(backbone)
         if inputs is not None:
-            # A backbone that knows its inputs is tried at once: a wrong one fails here.
+            # This raises the errors of an unsuitable backbone in the constructor.
             self(inputs)
 
     def __call__(self, *args, **kwargs):
-        # What is below builds itself in its first call, and errors in it stay errors. Keras
-        # would hand `build` the shapes of that call, and could not know the dtypes.
+        # The layers are built by their first call. Keras would call `build` with shapes only, and
+        # would hide an error of that call.
         if not self.built:
             self.build()
         return super().__call__(*args, **kwargs)
@@ -127,53 +123,52 @@ class Encoder(keras.Model):
         self.built = True
 
     def compute_output_spec(self, inputs, training=None):
-        # Layer by layer: Keras would trace `call` with axes of unknown length, which some layers
-        # of KerasHub do not accept on JAX and PyTorch.
+        # Keras would trace `call` with axes of unknown length, which some layers of KerasHub do
+        # not accept on JAX and PyTorch.
         spec = self.call(inputs, training=training)
         return keras.KerasTensor(spec.shape, spec.dtype)
 
     def call(self, inputs, training=None):
         if isinstance(inputs, dict):
-            # An exported signature hands over a dict type of Keras's own, which a functional
-            # backbone would warn of.
+            # An exported model receives a tracked dict, for which functional models warn.
             inputs = dict(inputs)
         self._freeze()
-        # No `training=`: a plain layer may not take it, and Keras hands it on by itself.
+        # Keras passes `training` on to nested layers; not all layers have this argument.
         features = self.backbone(inputs)
         if isinstance(features, (dict, list, tuple)):
             named = isinstance(features, dict)
             one = f"backbone.output[{sorted(features)[0]!r}]" if named else "backbone.outputs[0]"
             raise ValueError(
-                f"The backbone must give one output. Received a {type(features).__name__} of "
-                f"{len(features)} outputs{f' {sorted(features)}' if named else ''}. Build one "
-                f"that ends at the output to embed: keras.Model(backbone.input, {one})"
+                f"The backbone must return one output. Received a {type(features).__name__} of "
+                f"{len(features)} outputs{f' {sorted(features)}' if named else ''}. Select the "
+                f"output to embed: keras.Model(backbone.input, {one})"
             )
-        # Without an explicit mask Keras passes the one that the features carry, if any.
+        # For mask=None Keras passes the mask that is attached to the features, if any.
         sequence = len(features.shape) == 3 and self.head.takes_mask
         mask = padding_mask(inputs, self.backbone) if sequence else None
         if mask is not None:
             check_steps(mask, features)
         embeddings = self.head(features, mask=mask)
-        self._signature.see(inputs)
+        self._signature.update(inputs)
         return embeddings
 
     @property
     def width(self):
-        """Length of an embedding, or None as long as the backbone has not seen an input."""
+        """Length of an embedding, or None before the first call of an unbuilt backbone."""
         return self.head.width
 
     @property
     def num_inputs(self):
-        """How many tensors the backbone takes, or None while that is unknown."""
+        """Number of tensors the backbone takes, or None if unknown."""
         return 1 if isinstance(self.backbone, keras.Sequential) else self._signature.count
 
     @property
     def input_names(self):
-        """Keys of the dict that the backbone takes, empty if it takes none."""
+        """Keys of the dict that the backbone takes, empty if it takes no dict."""
         return self._signature.names
 
-    # Keras collects what to train from these two, before it compiles a step. Someone may have
-    # set `backbone.trainable = True` since, which thaws every layer below it.
+    # Keras reads the trainable weights through these two properties before it compiles a step.
+    # `backbone.trainable = True` makes all its layers trainable, so freeze them again here.
     @property
     def variables(self):
         self._freeze()
@@ -193,9 +188,9 @@ class Encoder(keras.Model):
         super().save(filepath, *args, **kwargs)
 
     def export(self, filepath, format="tf_saved_model", verbose=None, input_signature=None, **kw):
-        """Export for serving, as `keras.Model.export`; shapes and dtypes are those seen so far.
+        """Export for serving, as `keras.Model.export`, with the shapes and dtypes of past inputs.
 
-        Keras would declare every input as float32; token ids and raw images keep their dtype.
+        Keras's default signature would declare every input as float32.
         """
         if input_signature is None:
             input_signature = self._signature.to_export()
@@ -216,16 +211,16 @@ class Encoder(keras.Model):
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        return cls(**revive(config, custom_objects))
+        return cls(**deserialize_parts(config, custom_objects))
 
     def get_build_config(self):
         inputs = self._signature.structure
-        # As plain JSON: Keras would serialize tensors by itself, tuners write what they get.
+        # KerasTuner writes this as JSON without serializing it.
         return None if inputs is None else {"inputs": keras.saving.serialize_keras_object(inputs)}
 
     def build_from_config(self, config):
         if config and not self.built:
-            self(as_inputs(keras.saving.deserialize_keras_object(config["inputs"])))
+            self(inputs_like(keras.saving.deserialize_keras_object(config["inputs"])))
 
     def _freeze(self):
         if self.freeze_batch_norm:
@@ -233,8 +228,71 @@ class Encoder(keras.Model):
                 layer.trainable = False
 
 
-def check_left_alone(encoder, *given):
-    """Raise if an argument asks for another encoder than the one that is to be used as it is."""
+class InputSignature:
+    """Structure, shapes and dtypes of all inputs so far, for batches of any size.
+
+    A plain object, because Keras wraps lists and dicts that are attributes of a model.
+    """
+
+    def __init__(self):
+        self.structure = None
+
+    def update(self, inputs):
+        """Record a batch; an axis whose length differs from an earlier batch becomes None."""
+        tensors = keras.tree.flatten(inputs)
+        if self.structure is None:
+            shapes = [(None, *t.shape[1:]) for t in tensors]
+            self.structure = inputs
+        else:
+            recorded = keras.tree.flatten(self.structure)
+            if len(recorded) != len(tensors):
+                return
+            shapes = [_common_shape(old.shape, t.shape) for old, t in zip(recorded, tensors)]
+            tensors = recorded
+        specs = [
+            keras.KerasTensor(shape, keras.backend.standardize_dtype(t.dtype))
+            for shape, t in zip(shapes, tensors)
+        ]
+        self.structure = keras.tree.pack_sequence_as(self.structure, specs)
+
+    @property
+    def count(self):
+        """Number of tensors of a batch, or None before the first batch."""
+        return None if self.structure is None else len(keras.tree.flatten(self.structure))
+
+    @property
+    def names(self):
+        """Keys of inputs that are a dict, otherwise an empty set."""
+        return set(self.structure) if isinstance(self.structure, dict) else set()
+
+    def to_export(self):
+        """Return the argument `input_signature` of `keras.Model.export`, or None if unknown."""
+        if self.structure is None:
+            return None
+        return [
+            keras.tree.map_structure(
+                lambda t: keras.layers.InputSpec(shape=t.shape, dtype=t.dtype), self.structure
+            )
+        ]
+
+
+def _common_shape(old, new):
+    if len(old) != len(new):
+        return old
+    return (None, *(a if a == b else None for a, b in zip(old[1:], new[1:])))
+
+
+def deserialize_parts(config, custom_objects=None):
+    """Return `config` with the backbone and the pooling layer deserialized."""
+    parts = {
+        key: keras.saving.deserialize_keras_object(config[key], custom_objects=custom_objects)
+        for key in ("backbone", "pooling")
+    }
+    return {**config, **parts}
+
+
+def check_encoder_arguments(encoder, *given):
+    """Raise ValueError for arguments that differ from those of an encoder that is used as it is."""
     for (name, default), value in zip(DEFAULTS.items(), given):
         own = getattr(encoder, name)
         if value not in (default, own):

@@ -1,18 +1,18 @@
-"""CatchUp: batches go on with the epoch that a broken run goes on with."""
+"""Callback that aligns a batch source with the epoch a resumed run starts from."""
 
 import keras
 
 
-class CatchUp(keras.callbacks.Callback):
-    """Sets `batches` to the epoch that `fit` begins with.
+class EpochResume(keras.callbacks.Callback):
+    """Sets `batches` to the first epoch of `fit`.
 
-    `keras.callbacks.BackupAndRestore` lets a run that was broken off begin with a later epoch than
-    `fit` was told. Batches of a new process count from the beginning, and would show again what
-    the run has seen already.
+    `keras.callbacks.BackupAndRestore` resumes an interrupted run at a later epoch than the
+    argument `initial_epoch` of `fit`. The batches of a new process start at epoch 0 and would
+    repeat the batches of the interrupted run.
 
     Args:
         batches: an `EpochBatches`.
-        initial_epoch: with which epoch `fit` was told to begin.
+        initial_epoch: the argument `initial_epoch` of `fit`.
     """
 
     def __init__(self, batches, initial_epoch):

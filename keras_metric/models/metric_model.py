@@ -21,8 +21,8 @@ from keras_metric.losses.running_state import listening
 from keras_metric.losses.train_reports import watch
 from keras_metric.losses.weighted_sum import terms_of
 from keras_metric.models import branches, gradient_caching
-from keras_metric.models.backbones import inputs_of_shape
-from keras_metric.models.epoch_resume import CatchUp
+from keras_metric.models.backbone_inspection import inputs_of_shape
+from keras_metric.models.epoch_resume import EpochResume
 from keras_metric.models.loss_layers import LossLayers, random_states
 from keras_metric.models.suitable_losses import check_loss, check_target
 from keras_metric.models.train_health import TrainHealth
@@ -330,7 +330,7 @@ def _of_epoch_batches(x, call):
     Keras would mix the batches by a generator of the whole process, and a run that goes on later
     would see another order.
     """
-    callback = CatchUp(x, call.get("initial_epoch", 0))
+    callback = EpochResume(x, call.get("initial_epoch", 0))
     given = call.get("callbacks")
     if isinstance(given, keras.callbacks.CallbackList):
         given.callbacks.append(callback)

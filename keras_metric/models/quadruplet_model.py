@@ -1,4 +1,4 @@
-"""QuadrupletModel: a triplet and a fourth item."""
+"""QuadrupletModel: EmbeddingModel for quadruplets, with quadruplet loss."""
 
 from keras_metric import losses
 from keras_metric._export import export
@@ -9,41 +9,32 @@ from keras_metric.models.embedding_model import EmbeddingModel
 
 @export
 class QuadrupletModel(EmbeddingModel):
-    """Learns from quadruplets, which also hold apart classes that the anchor has no part in.
+    """Quadruplet network: also separates pairs of classes that do not include the anchor's class.
 
-    Reach for it where triplets order well around each anchor but one threshold has to serve all
-    classes. Quadruplets are the inputs `{"anchor": ..., "positive": ..., "negative": ...,
-    "second_negative": ...}` or a tuple in that order, without `y`. With
-    `QuadrupletLoss(form="two_anchors")` they are `{"anchor": ..., "second_anchor": ...,
-    "positive": ..., "negative": ...}`. From labelled batches the loss forms them itself. The loss
-    is `QuadrupletLoss()` until `compile(loss=...)` says otherwise.
+    Use it where one distance threshold has to separate all classes. Quadruplets are the inputs
+    `{"anchor": ..., "positive": ..., "negative": ..., "second_negative": ...}` or a tuple in that
+    order, without `y`. With `QuadrupletLoss(form="two_anchors")` they are `{"anchor": ...,
+    "second_anchor": ..., "positive": ..., "negative": ...}`. The loss forms quadruplets from
+    labelled batches. The default loss is `QuadrupletLoss()`.
 
         model((a, p, n, n2)) = [encoder(a), encoder(p), encoder(n), encoder(n2)]
 
     Args:
         backbone: a Keras model or layer, see `EmbeddingModel`.
         embedding_dim: integer, 1 or more, or None for no linear layer. Default 128.
-        normalize: True (default) scales each embedding to length 1, which the default margins
-            of 1 and 0.5 in squared distance are for.
-        pooling: "average" (default), "max", a Keras layer, or None. See `models.Encoder`.
-        freeze_batch_norm: True keeps batch normalisation of the backbone frozen. Default False.
-        train_health: True adds statistics of the training to the logs. Default False. See
-            `EmbeddingModel`.
-        chunk_size: how many items the encoder trains on at a time, for batches beyond its memory.
-            Default None: the whole batch. See `EmbeddingModel`.
-        dtype: default None: the dtype policy of the backbone.
-        name: name of the model.
+        normalize: True (default) scales each embedding to length 1; the default margins, 1 and
+            0.5 in squared distance, are for such vectors.
+        pooling, freeze_batch_norm, train_health, chunk_size, dtype, name: see `EmbeddingModel`.
 
     Call arguments:
         inputs: a batch of items, or quadruplets.
 
     Returns:
-        Embeddings `(batch, embedding_dim)`; of quadruplets `(batch, 4, embedding_dim)`.
+        Embeddings `(batch, embedding_dim)` of items, `(batch, 4, embedding_dim)` of quadruplets.
 
     Raises:
-        TypeError: if `backbone` is no Keras model or layer, or an argument has another type.
-        ValueError: for a value out of range, a backbone that gives several outputs or one
-            number an item, a missing branch, or branches of another form than the loss's.
+        TypeError, ValueError: as `EmbeddingModel`; ValueError also for branches of another form
+            than the loss requires.
 
     Example:
     >>> import keras
@@ -73,7 +64,7 @@ class QuadrupletModel(EmbeddingModel):
         return super().call(inputs, training=training)
 
     def _check_form(self, inputs):
-        # Position alone tells the loss which item is which, so the wrong form would train.
+        # The loss identifies branches by position and would accept those of the wrong form.
         if not isinstance(inputs, dict):
             return
         found = next((names for names in self.forms if set(inputs) == set(names)), None)

@@ -1,4 +1,4 @@
-"""SiameseModel: two items, one encoder, their distance."""
+"""SiameseModel: EmbeddingModel for pairs, with contrastive loss."""
 
 from keras import ops
 
@@ -10,31 +10,24 @@ from keras_metric.models.embedding_model import EmbeddingModel
 
 @export
 class SiameseModel(EmbeddingModel):
-    """Learns from pairs which items are the same: signatures, faces, duplicate records.
+    """Siamese network: learns from pairs whether two items are the same.
 
-    Reach for it where the data come as pairs with a verdict. Pairs are the inputs
-    `{"first": ..., "second": ...}` or `(first, second)` with `y` 1 where the two are the same
-    and 0 where they differ. Labelled batches work as in `EmbeddingModel`; then all pairs of the
-    batch count. The loss is `ContrastiveLoss()` until `compile(loss=...)` says otherwise.
+    Use it for labelled pairs, such as signatures, faces or duplicate records. Pairs are the inputs
+    `{"first": ..., "second": ...}` or `(first, second)`, with `y` 1 for the same and 0 for
+    different items. Labelled batches are accepted as in `EmbeddingModel`; the loss then uses all
+    pairs of a batch. The default loss is `ContrastiveLoss()`.
 
         model((first, second)) = [encoder(first), encoder(second)]
 
-    `predict` on pairs gives their distances, in the metric of the loss, because that is what
-    one wants to know of a pair; on single items it gives embeddings.
+    `predict` returns distances for pairs, in the metric of the loss, and embeddings for single
+    items.
 
     Args:
         backbone: a Keras model or layer, see `EmbeddingModel`.
         embedding_dim: integer, 1 or more, or None for no linear layer. Default 128.
-        normalize: True (default) scales each embedding to length 1; the default margin of 1 is
-            the middle of the distances 0 to 2 of such vectors.
-        pooling: "average" (default), "max", a Keras layer, or None. See `models.Encoder`.
-        freeze_batch_norm: True keeps batch normalisation of the backbone frozen. Default False.
-        train_health: True adds statistics of the training to the logs. Default False. See
-            `EmbeddingModel`.
-        chunk_size: how many items the encoder trains on at a time, for batches beyond its memory.
-            Default None: the whole batch. See `EmbeddingModel`.
-        dtype: default None: the dtype policy of the backbone.
-        name: name of the model.
+        normalize: True (default) scales each embedding to length 1. Distances are then between 0
+            and 2; the default margin 1 is half of this range.
+        pooling, freeze_batch_norm, train_health, chunk_size, dtype, name: see `EmbeddingModel`.
 
     Call arguments:
         inputs: pairs, or a batch of single items.
@@ -43,9 +36,7 @@ class SiameseModel(EmbeddingModel):
         Embeddings `(batch, 2, embedding_dim)` of pairs, `(batch, embedding_dim)` of items.
 
     Raises:
-        TypeError: if `backbone` is no Keras model or layer, or an argument has another type.
-        ValueError: for a value out of range, a backbone that gives several outputs or one
-            number an item, a missing branch, or pairs without `y`.
+        TypeError, ValueError: as `EmbeddingModel`; ValueError also for pairs without `y`.
 
     Example:
     >>> import keras
@@ -71,7 +62,7 @@ class SiameseModel(EmbeddingModel):
         return losses.ContrastiveLoss()
 
     def predict(self, x, batch_size=None, verbose="auto", steps=None, callbacks=None):
-        """Distances `(n,)` of pairs, or embeddings `(n, embedding_dim)` of single items."""
+        """Return distances `(n,)` of pairs, or embeddings `(n, embedding_dim)` of single items."""
         embeddings = super().predict(
             x, batch_size=batch_size, verbose=verbose, steps=steps, callbacks=callbacks
         )

@@ -1,4 +1,4 @@
-"""TripletModel: an anchor nearer to its positive than to its negative."""
+"""TripletModel: EmbeddingModel for triplets, with triplet loss."""
 
 from keras_metric._export import export
 from keras_metric.models import branches
@@ -7,14 +7,13 @@ from keras_metric.models.embedding_model import EmbeddingModel
 
 @export
 class TripletModel(EmbeddingModel):
-    """Learns that an item is nearer to its own kind than to any other, by a margin.
+    """Triplet network: an anchor is closer to its positive than to its negative, by a margin.
 
-    The first model to try. From labelled batches (inputs, integer class ids) it chooses the
-    triplets itself, batch by batch: use `keras_metric.data.BalancedBatches`, so that a batch
-    has several items of a class. Ready-made triplets are the inputs
-    `{"anchor": ..., "positive": ..., "negative": ...}` or `((anchor, positive, negative),)`
-    from a data set, without `y`. The loss is `TripletLoss(margin=0.2, mining="semi-hard")` until
-    `compile(loss=...)` says otherwise.
+    The first model to try. It mines triplets from labelled batches (inputs, integer class ids): use
+    `keras_metric.data.BalancedBatches`, so that a batch has several items of a class. Ready-made
+    triplets are the inputs `{"anchor": ..., "positive": ..., "negative": ...}` or
+    `((anchor, positive, negative),)` from a data set, without `y`. The default loss is
+    `TripletLoss(margin=0.2, mining="semi-hard")`.
 
         model((a, p, n)) = [encoder(a), encoder(p), encoder(n)]
 
@@ -24,25 +23,16 @@ class TripletModel(EmbeddingModel):
             paper.
         normalize: True (default) scales each embedding to length 1; the default margin of 0.2
             is for such vectors.
-        pooling: "average" (default), "max", a Keras layer, or None. See `models.Encoder`.
-        freeze_batch_norm: True keeps batch normalisation of the backbone frozen. Default False.
-        train_health: True adds statistics of the training to the logs. Default False. See
-            `EmbeddingModel`.
-        chunk_size: how many items the encoder trains on at a time, for batches beyond its memory.
-            Default None: the whole batch. See `EmbeddingModel`.
-        dtype: default None: the dtype policy of the backbone.
-        name: name of the model.
+        pooling, freeze_batch_norm, train_health, chunk_size, dtype, name: see `EmbeddingModel`.
 
     Call arguments:
         inputs: a batch of items, or triplets.
 
     Returns:
-        Embeddings `(batch, embedding_dim)`; of triplets `(batch, 3, embedding_dim)`.
+        Embeddings `(batch, embedding_dim)` of items, `(batch, 3, embedding_dim)` of triplets.
 
     Raises:
-        TypeError: if `backbone` is no Keras model or layer, or an argument has another type.
-        ValueError: for a value out of range, a backbone that gives several outputs or one
-            number an item, or a missing branch.
+        TypeError, ValueError: as `EmbeddingModel`.
 
     Example:
     >>> import keras

@@ -1,4 +1,4 @@
-"""TwoTowerModel: two kinds of input in one space, each with an encoder of its own."""
+"""TwoTowerModel: two encoders for two kinds of input, one embedding space."""
 
 from collections.abc import Mapping
 
@@ -8,40 +8,34 @@ from keras import ops
 from keras_metric import losses
 from keras_metric._export import export
 from keras_metric.models import branches
-from keras_metric.models.backbones import check_backbone
-from keras_metric.models.encoder import Encoder, check_left_alone
+from keras_metric.models.backbone_inspection import check_backbone
+from keras_metric.models.encoder import Encoder, check_encoder_arguments
 from keras_metric.models.metric_model import MetricModel
 
 
 @export
 class TwoTowerModel(MetricModel):
-    """Brings two kinds of things into one space: pictures and captions, users and products.
+    """Embeds two kinds of items in one space, such as images and captions or users and products.
 
-    Reach for it where the two sides need networks of their own; two views of the same kind are for
-    `EmbeddingModel`. Inputs are pairs that belong together, `{"first": ..., "second": ...}` or
-    `((first, second),)` from a data set. They need no y; a number for each pair as y says which
-    pairs show the same thing, and are no negatives of each other. The loss is `ClipLoss()` until
-    `compile(loss=...)` says otherwise; `SigLipLoss`, `InstanceLoss` and every other loss of pairs
-    fit as well.
+    Use it where the two sides need different networks; for two views of one kind use
+    `EmbeddingModel`. Inputs are matching pairs, `{"first": ..., "second": ...}` or
+    `((first, second),)` from a data set. `y` is optional: pairs with the same integer `y` show the
+    same item and are not negatives of each other. The default loss is `ClipLoss()`; `SigLipLoss`,
+    `InstanceLoss` and all other pair losses can be used too.
 
         model((a, b)) = [first_encoder(a), second_encoder(b)]
 
-    `first_encoder` and `second_encoder` embed, save and export by themselves, and an index built
-    with the one is searched with the other.
+    `first_encoder` and `second_encoder` are standalone models. An index of embeddings of one side
+    is searched with embeddings of the other side.
 
     Args:
         first: a Keras model or layer, the backbone of the first side; or an `Encoder`, which is
             used as it is.
-        second: the same for the second side, another object.
+        second: the same for the second side, a different object.
         embedding_dim: length of both embeddings, integer, 1 or more. Default 128.
         normalize: True (default) scales each embedding to length 1.
-        pooling: how a map or a sequence becomes one vector: "average" (default), "max", a Keras
-            layer, or None. Padding of a sequence does not count: see `models.Encoder`.
-        train_health: True adds statistics of the training to the logs. Default False. See
-            `EmbeddingModel`.
-        chunk_size: how many items the encoder trains on at a time, for batches beyond its memory.
-            Default None: the whole batch. See `EmbeddingModel`.
-        dtype: default None: each tower has the dtype policy of its backbone, and the model that of
+        pooling, train_health, chunk_size: see `EmbeddingModel`.
+        dtype: default None: each tower has the dtype policy of its backbone, the model that of
             the first.
         name: name of the model.
 
@@ -52,9 +46,9 @@ class TwoTowerModel(MetricModel):
         Embeddings `(batch, 2, embedding_dim)`.
 
     Raises:
-        TypeError: if a backbone is no Keras model or layer, or an argument has another type.
-        ValueError: for a value out of range, towers of unequal width, one tower twice, or inputs
-            that are no pairs.
+        TypeError: if a backbone is no Keras model or layer, or an argument has the wrong type.
+        ValueError: for a value out of range, towers of unequal width, the same object as both
+            towers, or inputs that are not pairs.
 
     Example:
     >>> import keras
@@ -62,14 +56,14 @@ class TwoTowerModel(MetricModel):
     >>> import keras_metric
     >>> keras.utils.set_random_seed(0)
     >>> meaning = np.random.default_rng(0).normal(size=(64, 4)).astype("float32")
-    >>> pictures, captions = meaning @ np.ones((4, 12), "float32"), np.tanh(meaning)
+    >>> images, captions = meaning @ np.ones((4, 12), "float32"), np.tanh(meaning)
     >>> model = keras_metric.TwoTowerModel(
     ...     keras.layers.Dense(16, "relu"), keras.layers.Dense(8, "relu"), embedding_dim=4
     ... )
-    >>> history = model.fit({"first": pictures, "second": captions}, epochs=2, verbose=0)
-    >>> model.first_encoder.predict(pictures, verbose=0).shape
+    >>> history = model.fit({"first": images, "second": captions}, epochs=2, verbose=0)
+    >>> model.first_encoder.predict(images, verbose=0).shape
     (64, 4)
-    >>> model.distance(pictures[:3], captions[:3]).shape
+    >>> model.distance(images[:3], captions[:3]).shape
     (3,)
 
     Reference:
@@ -100,12 +94,12 @@ class TwoTowerModel(MetricModel):
         if first is second:
             raise ValueError(
                 "`first` and `second` are the same object. For one encoder on both sides use "
-                "keras_metric.EmbeddingModel(backbone), or SiameseModel for pairs with a verdict."
+                "keras_metric.EmbeddingModel(backbone), or SiameseModel for pairs with y 0 or 1."
             )
         if embedding_dim is None:
             raise ValueError(
-                "Both towers must end in vectors of one length. Received: embedding_dim=None. "
-                "Towers without a linear layer enter as keras_metric.models.Encoder(backbone, None)"
+                "Both towers must return vectors of the same length. Received: embedding_dim=None. "
+                "For no linear layer pass towers keras_metric.models.Encoder(backbone, None)."
             )
         super().__init__(
             train_health=train_health,
@@ -117,7 +111,7 @@ class TwoTowerModel(MetricModel):
         settings = (embedding_dim, normalize, pooling)
         for tower in (first, second):
             if isinstance(tower, Encoder):
-                check_left_alone(tower, *settings)
+                check_encoder_arguments(tower, *settings)
         self.first_encoder, self.second_encoder = (
             tower
             if isinstance(tower, Encoder)
@@ -138,7 +132,7 @@ class TwoTowerModel(MetricModel):
 
     @property
     def embedding_dim(self):
-        """Length of an embedding, or None as long as the model has not seen an input."""
+        """Length of an embedding, or None before the first call of an unbuilt model."""
         return next((tower.width for tower in self.towers if tower.width), None)
 
     def call(self, inputs, training=None):
@@ -179,13 +173,13 @@ class TwoTowerModel(MetricModel):
         widths = [tower.width for tower in self.towers]
         if None not in widths and widths[0] != widths[1]:
             raise ValueError(
-                "Both towers must end in vectors of one length. Received encoders of length "
+                "Both towers must return vectors of the same length. Received encoders of length "
                 f"{widths[0]} and {widths[1]}. Build both with the same `embedding_dim`."
             )
 
 
 def _sides(inputs):
-    """The inputs of the first tower and of the second."""
+    """Return the inputs of the first and of the second tower."""
     if isinstance(inputs, Mapping) and set(inputs) == set(branches.PAIR):
         return [inputs[side] for side in branches.PAIR]
     if isinstance(inputs, (tuple, list)) and len(inputs) == 2:
@@ -198,6 +192,6 @@ def _sides(inputs):
         received = f"one input of shape {tuple(getattr(inputs, 'shape', ()))}"
     raise ValueError(
         f"Expected pairs, {branches.listing((branches.PAIR,))} or (first, second). Received "
-        f"{received}. One side alone: model.first_encoder.predict(x), "
+        f"{received}. For one side use model.first_encoder.predict(x) or "
         "model.second_encoder.predict(x)."
     )

@@ -17,7 +17,7 @@ from keras_metric import cli, losses, search, viz
 from keras_metric.cli.messages import show
 from keras_metric.cli.run_folder import locked
 from keras_metric.models import EmbeddingModel
-from keras_metric.models.card import model_card
+from keras_metric.models.model_card import model_card
 from keras_metric.search.storage.index_card import index_card
 from keras_metric_command import LOSSES
 

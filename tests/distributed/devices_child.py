@@ -1,11 +1,11 @@
-"""Trains small models on the devices of one set-up and writes what came of it: a script for tests.
+"""Script of test_devices.py: train small models on several devices or processes, write NPZ.
 
     python devices_child.py SETUP OUT [--rank R --port P] [--cases NAME ...]
 
 SETUP: "one" device; "mirrored", two devices of tf.distribute; "workers", one of two processes of
-it; "data" and "model", two devices of JAX; "processes", one of two processes of JAX. Written are,
-for each case, the loss and the gradient of the first step, the mean loss of the 19 others, the
-weights after all of them, and the way that they have come.
+tf.distribute; "data" and "model", two devices of JAX; "processes", one of two processes of JAX. The
+file contains for each case the loss and the gradient of the first step, the mean loss of the other
+19 steps, the final weights, and the total change of the weights.
 """
 
 import argparse
@@ -21,12 +21,12 @@ parser.add_argument("out")
 parser.add_argument("--rank", type=int, default=0)
 parser.add_argument("--port", type=int, default=0)
 parser.add_argument("--cases", nargs="*")
-parser.add_argument("--patience", type=float, default=0)
+parser.add_argument("--timeout", type=float, default=0)
 arguments = parser.parse_args()
 SETUP, RANK = arguments.setup, arguments.rank
-if arguments.patience:
-    # Replicas that wait for each other for ever say where.
-    faulthandler.dump_traceback_later(arguments.patience, exit=True)
+if arguments.timeout:
+    # Print a traceback if replicas wait for each other without end.
+    faulthandler.dump_traceback_later(arguments.timeout, exit=True)
 if SETUP == "workers":
     workers = [f"127.0.0.1:{arguments.port + i}" for i in range(2)]
     task = {"type": "worker", "index": RANK}
@@ -43,7 +43,7 @@ ON_JAX = keras.backend.backend() == "jax"
 
 
 def start():
-    """Make the devices; returns the strategy that models are made in, if there is one."""
+    """Create the devices; return the strategy of tf.distribute, or None."""
     if SETUP == "workers":
         import tensorflow as tf
 
@@ -58,7 +58,7 @@ def start():
     if SETUP == "processes":
         keras.distribution.initialize(f"127.0.0.1:{arguments.port}", 2, RANK)
     if SETUP in ("data", "processes"):
-        # Each process brings its own half of a batch.
+        # Each process provides its own half of a batch.
         keras.distribution.set_distribution(
             keras.distribution.DataParallel(auto_shard_dataset=SETUP == "data")
         )
@@ -74,7 +74,7 @@ def start():
 
 STRATEGY = start()
 if SETUP != "one":
-    # A set-up that fell back to one device would prove nothing.
+    # Fail if only one device is available.
     number = len(keras.distribution.list_devices()) if ON_JAX else STRATEGY.num_replicas_in_sync
     assert number == 2, number
 
@@ -92,9 +92,9 @@ CASES = {
         [(0.5, losses.TripletLoss(mining="hard")), (2, losses.ContrastiveLoss(2.0))]
     ),
 }
-# Its gradient is steep: at a larger rate the training is chaotic, and rounding grows.
+# Its gradient is large: a larger learning rate amplifies rounding errors.
 RATES = {"proxy-anchor": 0.01}
-# Batches that two devices cannot share evenly. Keras wants the first that `fit` sees to be even.
+# Cases with batches of odd size. Keras requires an even size of the first batch of `fit`.
 UNEVEN = ("semi-hard", "memory", "weighted")
 
 
@@ -104,7 +104,7 @@ def model_of(name):
         [keras.Input((SIDE,)), keras.layers.Dense(16, "tanh", name="dense_wide")]
     )
     model = EmbeddingModel(backbone, 8)
-    # Twenty small steps take less time than it takes to compile one; JAX has no choice.
+    # Twenty eager steps take less time than compilation; JAX always compiles.
     eager, jit = SETUP == "one" and not ON_JAX, "auto" if ON_JAX else False
     optimizer = keras.optimizers.SGD(RATES.get(name, 0.1))
     model.compile(optimizer, CASES[name](), jit_compile=jit, run_eagerly=eager)
@@ -112,7 +112,7 @@ def model_of(name):
 
 
 def batches(name):
-    """The batches of all steps: `(x, y)`, or `(x, y, weights)`."""
+    """Yield the batches of all steps: `(x, y)`, or `(x, y, weights)`."""
     rng = np.random.default_rng(7)
     for step in range(STEPS):
         uneven = name in UNEVEN and step > 1 and not ON_JAX
@@ -123,24 +123,24 @@ def batches(name):
         yield tuple(part[:rows] for part in ((x, y, w) if name == "weighted" else (x, y)))
 
 
-def data_of(steps, share=None):
-    """Batches as a tf.data.Dataset; of each the first or the second half with `share` 0 or 1."""
+def data_of(steps, part=None):
+    """Return a tf.data.Dataset of the batches, or of their first (0) or second (1) half."""
     import tensorflow as tf
 
-    def mine(batch):
+    def half_of(batch):
         half = (len(batch[0]) + 1) // 2
-        cut = {None: slice(None), 0: slice(half), 1: slice(half, None)}[share]
-        return tuple(part[cut] for part in batch)
+        rows = {None: slice(None), 0: slice(half), 1: slice(half, None)}[part]
+        return tuple(array[rows] for array in batch)
 
     signature = tuple(tf.TensorSpec((None, *part.shape[1:]), part.dtype) for part in steps[0])
-    data = tf.data.Dataset.from_generator(lambda: map(mine, steps), output_signature=signature)
+    data = tf.data.Dataset.from_generator(lambda: map(half_of, steps), output_signature=signature)
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     return data.with_options(options)
 
 
 def train_here(model, steps):
-    """Steps with what this process has of each batch; returns the mean loss."""
+    """Train on the part of this process of each batch; return the mean loss."""
     losses = []
     for batch in steps:
         if SETUP == "processes":
@@ -153,12 +153,12 @@ def train_here(model, steps):
             settings = {"batch_size": len(x), "shuffle": False, "verbose": 0}
             history = model.fit(x, y, sample_weight=weight, **settings).history
             losses += history["loss"]
-    # As `fit` takes the mean.
+    # `fit` computes this mean.
     return np.average(losses, weights=[len(batch[0]) for batch in steps])
 
 
 def train_with_workers(model, steps):
-    """The loop of docs/scale.md: Keras's own `fit` fails under several workers."""
+    """Train with the loop of docs/scale.md, because `fit` fails with several workers."""
     import tensorflow as tf
 
     if model not in train_with_workers.steps:
@@ -184,16 +184,16 @@ found = {}
 
 
 def weights():
-    """The values of all weights of real numbers; those of a queue are of the past."""
+    """Return the values of all floating-point weights."""
     return {
-        # Keras numbers the names of what is made twice in one process.
+        # Remove the numbers that Keras appends to the names of repeated layers.
         f"{i} {re.sub(r'_[0-9]+', '', weight.path)}": keras.ops.convert_to_numpy(weight.value)
         for i, weight in enumerate(model.weights)
         if weight.dtype.startswith("float")
     }
 
 
-def note(case, what, values):
+def record(case, what, values):
     found.update({f"{case}|{what}|{name}": value for name, value in values.items()})
 
 
@@ -206,14 +206,14 @@ for case in arguments.cases or CASES:
     before = weights()
     found[f"{case}|loss 1|"] = np.array(train(model, steps[:1]))
     after = weights()
-    # The step of plain SGD is the rate times the gradient.
+    # The step of SGD is the learning rate times the gradient.
     rate = RATES.get(case, 0.1)
-    note(case, "gradient", {name: (before[name] - after[name]) / rate for name in before})
+    record(case, "gradient", {name: (before[name] - after[name]) / rate for name in before})
     found[f"{case}|loss 20|"] = np.array(train(model, steps[1:]))
-    note(case, "weights", weights())
-    note(case, "way", {name: value - before[name] for name, value in weights().items()})
+    record(case, "weights", weights())
+    record(case, "change", {name: value - before[name] for name, value in weights().items()})
 if SETUP == "workers":
-    # The chief alone, and none waits for another.
+    # Runs on the chief only; the other worker does not wait.
     from keras_metric.callbacks import RetrievalEvaluator
 
     x, y = next(batches("all"))

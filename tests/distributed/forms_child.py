@@ -1,10 +1,11 @@
-"""Trains every model on every form of batch, on some devices of tf.distribute: writes NPZ.
+"""Script of test_replicas.py: train every model on every form of batch, write NPZ.
 
     python forms_child.py DEVICES OUT
 
-Ten steps of SGD on batches of 24, 9, 8, ... 1 items, so that of four replicas up to three have no
-item. Written are, for each form, the weights before and after, and after the first step alone, the
-mean loss of `fit`, and the loss that `evaluate` returns.
+DEVICES is the number of devices of tf.distribute. Ten steps of SGD on batches of 24, 9, 8, ... 1
+items, so that up to three of four replicas have no item. The file contains for each form the
+weights before training, after the first step and at the end, the mean loss of `fit`, and the loss
+of `evaluate`.
 """
 
 import contextlib
@@ -54,7 +55,7 @@ def two_anchors():
     return model
 
 
-# The model, the names of its branches (none: a labelled batch), and what y is.
+# The model, the names of its branches (empty for a labelled batch), and the kind of y.
 FORMS = {
     "labels": (embedding, (), "ids"),
     "pairs": (lambda: models.SiameseModel(backbone(), embedding_dim=8), PAIR, "same"),

@@ -1,4 +1,4 @@
-"""Loss and gradient on four logical devices next to one: a script for tests, writes JSON.
+"""Script of test_replicas.py: loss and gradient on four logical devices and on one, write JSON.
 
     python replicas_child.py OUT PART PARTS
 
@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-# Devices have to be split before anything runs on them.
+# The logical devices must be configured before any computation.
 DEVICES = 4
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * DEVICES)
@@ -25,7 +25,7 @@ from keras_metric.layers import CrossBatchMemory  # noqa: E402
 
 ITEMS = range(1, 10)
 CASES = [c for c in contract.STEADY if not c[1] or c[0] == "TripletLoss" and "mining" in c[1]]
-# At this width the default predictor has one hidden unit: one direction, hence no gradient.
+# At this width the default predictor has one hidden unit, and its gradient is zero.
 contract.ARGUMENTS["SimSiamLoss"] = lambda: {
     "predictor": keras.layers.Dense(
         contract.DIM, kernel_initializer=keras.initializers.RandomNormal(seed=1)
@@ -41,34 +41,35 @@ def value_and_gradient(loss, labels, embeddings, weights):
     return value, tape.gradient(value, embeddings)
 
 
-def share(rows):
-    """The rows of this replica, as Keras deals a batch out: whole shares first."""
+def part_of_replica(rows):
+    """Return the rows of this replica, split like Keras splits a batch."""
     number = tf.distribute.get_replica_context().replica_id_in_sync_group
     each = (tf.shape(rows)[0] + DEVICES - 1) // DEVICES
     return rows[number * each :][:each]
 
 
 def compare(case):
-    """Error of the value and of the gradient for each number of items, and how large these are."""
+    """Return values, the largest gradient and its error for each number of items."""
     one = contract.build(case)
     with strategy.scope():
         many = contract.build(case)
-    weighed = contract.weights_of(case) is not None
+    has_weights = contract.weights_of(case) is not None
 
-    def alone(*batch):
-        return value_and_gradient(one, *batch[:2], batch[2] if weighed else None)
+    def on_one_device(*batch):
+        return value_and_gradient(one, *batch[:2], batch[2] if has_weights else None)
 
-    def together(*batch):
+    def on_replicas(*batch):
         def replica():
-            mine = [share(rows) for rows in batch]
-            return value_and_gradient(many, *mine[:2], mine[2] if weighed else None)
+            part = [part_of_replica(rows) for rows in batch]
+            return value_and_gradient(many, *part[:2], part[2] if has_weights else None)
 
         return strategy.run(replica)
 
     batch = contract.targets(case), contract.rows(case), contract.WEIGHTS
     signature = [tf.TensorSpec((None, *rows.shape[1:]), rows.dtype) for rows in batch]
     functions = [
-        tf.function(f, autograph=False, input_signature=signature) for f in (alone, together)
+        tf.function(f, autograph=False, input_signature=signature)
+        for f in (on_one_device, on_replicas)
     ]
     results = []
     for items in ITEMS:

@@ -1,4 +1,4 @@
-"""Devices of tf.distribute give the loss and the gradient of one with the whole batch."""
+"""Devices of tf.distribute give the loss and the gradient of one device with the whole batch."""
 
 import json
 import os
@@ -23,7 +23,7 @@ pytestmark = [
 def run(*command):
     done = subprocess.run(
         [sys.executable, *map(str, command)],
-        # A replica that waits for the others holds a thread: on few cores TensorFlow has too few.
+        # Each waiting replica blocks a thread; the default number is too small on few cores.
         env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "TF_NUM_INTEROP_THREADS": "16"},
         capture_output=True,
         text=True,
@@ -34,7 +34,7 @@ def run(*command):
 
 @pytest.mark.parametrize("part", range(PARTS))
 def test_four_devices_equal_one_for_every_loss_on_one_to_nine_items(tmp_path, part):
-    """Shares from three items each down to one item on one device and none on three."""
+    """From three items on each device to one item on one device and none on three."""
     out = tmp_path / "found.json"
     run(LOSSES, out, part, PARTS)
     found = json.loads(out.read_text("utf-8"))
@@ -42,30 +42,33 @@ def test_four_devices_equal_one_for_every_loss_on_one_to_nine_items(tmp_path, pa
     for name, runs in found.items():
         assert [r["items"] for r in runs] == list(range(1, 10))
         scale = max(r["largest"] for r in runs)
-        assert scale > 1e-3, f"{name}: no gradient, so the comparison shows nothing"
+        assert scale > 1e-3, f"{name}: the gradient is zero"
         for r in runs:
             assert r["replicas"] == pytest.approx(r["value"], rel=1e-4, abs=1e-5), (name, r)
             assert r["error"] <= 1e-4 * max(scale, 1), (name, r)
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory):
-    """What one device makes of every form."""
+def one_device(tmp_path_factory):
+    """Return the results of one device for every form."""
     out = tmp_path_factory.mktemp("forms") / "one.npz"
     run(FORMS, 1, out)
     return dict(np.load(out))
 
 
 @pytest.mark.parametrize("devices", [2, 4])
-def test_fit_on_every_form_equals_one_device(alone, tmp_path, devices):
-    """Loss, first gradient, and weights after ten steps whose batches end with 9 to 1 items."""
+def test_fit_on_every_form_equals_one_device(one_device, tmp_path, devices):
+    """Compare loss, first gradient, and weights after ten steps with batches down to one item."""
     out = tmp_path / "found.npz"
     run(FORMS, devices, out)
     found = dict(np.load(out))
-    assert set(found) == set(alone)
-    assert len({key.split("|")[0] for key in alone}) == 12
-    for key, expected in alone.items():
+    assert set(found) == set(one_device)
+    assert len({key.split("|")[0] for key in one_device}) == 12
+    for key, expected in one_device.items():
         np.testing.assert_allclose(found[key], expected, rtol=1e-4, atol=1e-5, err_msg=key)
         if "|last|" in key:
-            before, first = (expected - alone[key.replace("last", k)] for k in ("before", "first"))
-            assert np.abs(before).max() > 0.01 and np.abs(first).max() > 0, f"{key}: hardly trained"
+            before, first = (
+                expected - one_device[key.replace("last", kind)] for kind in ("before", "first")
+            )
+            assert np.abs(before).max() > 0.01, f"{key}: the weights hardly changed"
+            assert np.abs(first).max() > 0, f"{key}: no change after the first step"

@@ -1,9 +1,10 @@
-"""Labels in every place that reads class ids: floats that are ids, other floats, one-hot rows."""
+"""Class ids of all functions that take labels: whole floats, other floats, one-hot rows."""
 
 import keras
 import numpy as np
 import pytest
 from keras import layers, ops
+from model_weights import check_same_weights
 
 from keras_metric import addons, callbacks, data, evaluation, losses, metrics, search, viz
 from keras_metric.layers import PairMiner, TripletMiner
@@ -14,7 +15,7 @@ X = (Y[:, None] + np.random.default_rng(0).normal(size=(24, 5))).astype("float32
 ONE_HOT = np.eye(4)[Y]
 TWO_HOT = ONE_HOT + np.eye(4)[(Y + 1) % 4]
 WAY_OUT = r'argmax\(axis=-1\).*label_mode="int"'
-# Floats of which at least one is no class id, and what the message says of it.
+# Floats of which at least one is not a class id, and the text of the message.
 WRONG = {
     "fraction": (Y + 0.5, "0.5 in row 0"),
     "nan": (np.where(Y == 3, np.nan, Y), "nan|NaN"),
@@ -25,7 +26,7 @@ WRONG = {
 
 
 class MyLoss(keras.losses.Loss):
-    """A user's own loss: Keras hands it the labels as floats."""
+    """A custom loss, which receives labels as floats from Keras."""
 
     def call(self, y_true, y_pred):
         assert "float" in keras.backend.standardize_dtype(y_true.dtype)
@@ -49,7 +50,7 @@ def model_of(loss, plain=False, **settings):
 
 
 def batches_of(y, size=12):
-    """A source of batches, whose labels cannot be checked before training."""
+    """Return a data set; its labels cannot be checked before training."""
 
     class Source(keras.utils.PyDataset):
         def __len__(self):
@@ -65,19 +66,18 @@ def batches_of(y, size=12):
 class TestOwnKerasLosses:
     @pytest.mark.parametrize("plain", [False, True])
     @pytest.mark.parametrize("loss", [MyLoss, lambda: my_loss])
-    def test_train_as_the_loss_itself(self, loss, plain):
+    def test_train_like_our_loss(self, loss, plain):
         settings = {} if keras.backend.backend() == "torch" else {"jit_compile": True}
         trained = []
         for one in (loss(), direct()):
             model = model_of(one, plain, **settings)
             history = model.fit(X, Y, batch_size=12, epochs=3, shuffle=False, verbose=0)
-            trained.append((history.history["loss"], *model.get_weights()))
-        for found, wanted in zip(*trained):
-            np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
+            trained.append([history.history["loss"], *model.get_weights()])
+        check_same_weights(*trained, rtol=1e-5, atol=1e-6)
 
     @pytest.mark.parametrize("dtype", ["float32", "float16"])
-    def test_ids_that_keras_rounds_are_an_error(self, dtype):
-        """2049 is 2048 in float16; float32 has it."""
+    def test_ids_that_keras_rounds_raise(self, dtype):
+        """2049 is 2048 in float16 and exact in float32."""
         loss, y = MyLoss(dtype=dtype), Y + 2046
         if dtype == "float32":
             assert float(loss(y, X)) == pytest.approx(float(direct()(y, X)), rel=1e-5)
@@ -85,11 +85,11 @@ class TestOwnKerasLosses:
             with pytest.raises(ValueError, match="below 2048, up to which float16 is exact"):
                 loss(y, X)
 
-    def test_ids_beyond_float32_end_the_epoch(self):
+    def test_ids_above_the_range_of_float32_raise_after_the_epoch(self):
         on_torch = keras.backend.backend() == "torch"
-        words = "in row" if on_torch else "24 labels were no class of triplet_loss and nt_xent"
+        text = "in row" if on_torch else "24 labels were no class of triplet_loss and nt_xent"
         model = model_of(MyLoss())
-        with pytest.raises(ValueError, match=words):
+        with pytest.raises(ValueError, match=text):
             model.fit(X, Y + 2**24, verbose=0)
         assert all(np.isfinite(weight).all() for weight in model.get_weights())
 
@@ -109,13 +109,13 @@ class TestFit:
     @pytest.mark.parametrize("wrong", WRONG)
     @pytest.mark.parametrize("loss", [losses.TripletLoss, lambda: losses.ArcFaceLoss(4)])
     def test_other_floats_of_arrays_raise_before_training(self, loss, wrong):
-        y, words = WRONG[wrong]
-        with pytest.raises(ValueError, match=f"`y` must be integer class ids.*({words})"):
+        y, text = WRONG[wrong]
+        with pytest.raises(ValueError, match=f"`y` must be integer class ids.*({text})"):
             model_of(loss()).fit(X, y, verbose=0)
 
     @pytest.mark.parametrize("wrong", WRONG)
     @pytest.mark.parametrize("loss", [losses.TripletLoss, lambda: losses.ArcFaceLoss(4)])
-    def test_other_floats_of_batches_end_the_epoch(self, loss, wrong):
+    def test_other_floats_of_batches_raise_after_the_epoch(self, loss, wrong):
         model, (y, _) = model_of(loss()), WRONG[wrong]
         on_torch = keras.backend.backend() == "torch"
         with pytest.raises(ValueError, match="in row" if on_torch else "labels were no class of"):
@@ -126,8 +126,8 @@ class TestFit:
 
     def test_train_on_batch(self):
         model = model_of(losses.TripletLoss())
-        wanted = model_of(losses.TripletLoss()).train_on_batch(X, Y)
-        assert model.train_on_batch(X, Y.astype("float32")) == pytest.approx(wanted)
+        expected = model_of(losses.TripletLoss()).train_on_batch(X, Y)
+        assert model.train_on_batch(X, Y.astype("float32")) == pytest.approx(expected)
         with pytest.raises(ValueError, match="with 0.5 in row 0"):
             model.train_on_batch(X, Y + 0.5)
 
@@ -150,7 +150,7 @@ class TestFit:
     @pytest.mark.parametrize("mode", ["binary", "categorical", "int"])
     def test_image_dataset_from_directory(self, mode, tmp_path, backend):
         if backend != "tensorflow":
-            pytest.skip("reads images by TensorFlow")
+            pytest.skip("needs TensorFlow to read images")
         for i, kind in enumerate("aabbab"):
             (tmp_path / kind).mkdir(exist_ok=True)
             image = np.random.default_rng(i).integers(0, 255, (8, 8, 3))
@@ -175,7 +175,7 @@ def rows_of(source):
     return keras.tree.flatten(source[0])
 
 
-# Each reads labels, and returns numbers that depend on them.
+# Functions of labels; each returns numbers that depend on them.
 READERS = {
     "BalancedBatches": lambda y: rows_of(data.BalancedBatches(X, y, 2, 3, seed=0)),
     "TripletBatches": lambda y: rows_of(data.TripletBatches(X, y, 8, seed=0)),
@@ -205,7 +205,7 @@ READERS = {
     "against": lambda y: (losses.TripletLoss().against(Y, X, y, X + 1),),
     "ClipLoss": lambda y: (losses.ClipLoss()(y, np.stack([X, X + 1], axis=1)),),
 }
-# These number labels of any kind: a fraction is a label like another.
+# These accept labels of any kind, including fractions.
 NUMBERED = (
     *("BalancedBatches", "TripletBatches", "PairBatches", "QuadrupletBatches"),
     *("split_by_class", "check_no_leak"),
@@ -222,23 +222,23 @@ class TestReaders:
     @pytest.mark.parametrize("reader", READERS)
     def test_float_ids_read_as_integers(self, reader, dtype):
         y = Y.astype("float32")[:, None] if dtype == "column" else Y.astype(dtype)
-        found, wanted = numbers(READERS[reader](y)), numbers(READERS[reader](Y))
-        assert len(found) == len(wanted)
-        for one, other in zip(found, wanted):
+        found, expected = numbers(READERS[reader](y)), numbers(READERS[reader](Y))
+        assert len(found) == len(expected)
+        for one, other in zip(found, expected):
             np.testing.assert_array_equal(one, other)
 
     @pytest.mark.parametrize("wrong", WRONG)
     @pytest.mark.parametrize("reader", READERS)
     def test_other_floats_raise(self, reader, wrong):
-        y, words = WRONG[wrong]
+        y, text = WRONG[wrong]
         if wrong == "fraction" and reader in NUMBERED:
             READERS[reader](y)
             return
         if reader.endswith("Miner") and wrong == "float16":
             pytest.skip("Keras casts the inputs of a float32 layer to float32")
         if reader in ("StreamBatches", "identification_metrics", "check_no_leak"):
-            words = words.split(" in row")[0]
-        with pytest.raises(ValueError, match=words):
+            text = text.split(" in row")[0]
+        with pytest.raises(ValueError, match=text):
             READERS[reader](y)
 
     @pytest.mark.parametrize("dtype", ["float32", "int64"])
@@ -249,8 +249,8 @@ class TestReaders:
 
     @pytest.mark.parametrize("reader", READERS)
     def test_multi_hot(self, reader):
-        words = "give the loss" if reader not in NO_MULTI_HOT else "(a loss|those) .*"
-        with pytest.raises(ValueError, match=f'{words} labels="multi_hot"') as error:
+        text = "give the loss" if reader not in NO_MULTI_HOT else "(a loss|those) .*"
+        with pytest.raises(ValueError, match=f'{text} labels="multi_hot"') as error:
             READERS[reader](TWO_HOT)
         assert "argmax" not in str(error.value)
 
@@ -276,7 +276,7 @@ def test_addons_take_any_float_as_tensorflow_addons_does():
         loss(ONE_HOT, X)
 
 
-def test_float_labels_find_their_names_in_a_list():
+def test_float_labels_with_a_list_of_names():
     """`label_mode="binary"` yields floats, and `class_names` is a list."""
     figure = viz.plot_embeddings(X, Y.astype("float32"), class_names=list("abcd"), method="pca")
     shown = {text.get_text() for text in figure.findobj(lambda a: hasattr(a, "get_text"))}
@@ -297,11 +297,11 @@ def test_one_hot_elsewhere(call):
 
 
 class TestPairsOfAnyFloats:
-    """y of ready-made pairs is a target and no class id."""
+    """y of ready-made pairs is a target, not a class id."""
 
     PAIRS = np.stack([X, X[::-1]], axis=1)
 
-    def test_verdicts_and_grades(self):
+    def test_binary_and_graded_targets(self):
         half = np.full(24, 0.5)
         parts = [losses.ContrastiveLoss(reduction="sum")(y, self.PAIRS) for y in (half, Y % 2)]
         assert np.isfinite([float(part) for part in parts]).all()
@@ -312,11 +312,11 @@ class TestPairsOfAnyFloats:
         pairs = {"first": X, "second": X[::-1]}
         assert np.isfinite(model.fit(pairs, Y / 7, verbose=0).history["loss"]).all()
 
-    def test_y_that_is_not_read(self):
-        """Triplets carry their own supervision; y stands in for the target of Keras."""
+    def test_y_of_triplets_is_ignored(self):
+        """Keras requires a target; triplets need none."""
         triplets = np.stack([X, X, X[::-1]], axis=1)
-        wanted = float(losses.TripletLoss()(None, triplets))
-        assert float(losses.TripletLoss()(np.full(24, np.nan), triplets)) == wanted
+        expected = float(losses.TripletLoss()(None, triplets))
+        assert float(losses.TripletLoss()(np.full(24, np.nan), triplets)) == expected
 
 
 LOSSES = {
@@ -343,8 +343,8 @@ class TestCallsOfPytorchMetricLearning:
     @pytest.mark.parametrize("loss", LOSSES)
     def test_mined_pairs_as_the_third_argument(self, loss, mined):
         output, described = MINED[mined]
-        words = f"`sample_weight` must be one number.*Received: {described}.*mining=.*TripletMiner"
-        with pytest.raises(ValueError, match=words):
+        text = f"`sample_weight` must be one number.*Received: {described}.*mining=.*TripletMiner"
+        with pytest.raises(ValueError, match=text):
             LOSSES[loss]()(Y, X, output())
 
     @pytest.mark.parametrize("weight", [np.ones(7), np.ones((24, 3)), [[1.0, 2.0]] * 24])
@@ -354,17 +354,17 @@ class TestCallsOfPytorchMetricLearning:
 
     def test_weights_that_fit(self):
         loss = losses.TripletLoss()
-        wanted = float(loss(Y, X))
+        expected = float(loss(Y, X))
         for weight in (1, 1.0, np.ones(24), np.ones((24, 1)), [1.0] * 24, (1,) * 24, np.ones(1)):
-            assert float(loss(Y, X, weight)) == pytest.approx(wanted)
+            assert float(loss(Y, X, weight)) == pytest.approx(expected)
 
     @pytest.mark.parametrize("convert", [np.asarray, ops.convert_to_tensor])
     @pytest.mark.parametrize("labels", [Y, Y.astype("float32"), Y[:, None].astype("float32")])
     @pytest.mark.parametrize("loss", LOSSES)
     def test_embeddings_before_labels(self, loss, labels, convert):
-        words = r"The call is loss\(labels, embeddings\).*y_true.shape=.*24, 5.*swap the two"
+        text = r"The call is loss\(labels, embeddings\).*y_true.shape=.*24, 5.*swap the two"
         for more in ((), (np.ones(24),)) if loss != "HistogramLoss" else ((),):
-            with pytest.raises(ValueError, match=words):
+            with pytest.raises(ValueError, match=text):
                 LOSSES[loss]()(convert(X), convert(labels), *more)
 
     @pytest.mark.parametrize("convert", [np.asarray, ops.convert_to_tensor])

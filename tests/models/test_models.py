@@ -1,5 +1,6 @@
-"""The models: fit at once, in every precision; what goes into the loss; what comes out."""
+"""Models: fit in every precision, loss values, predictions, loss weights, statistics, warnings."""
 
+import contextlib
 import warnings
 
 import keras
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import reference
 from keras import layers, ops
+from model_weights import check_same_weights, numpy, weights
 from proxies import ProxyLoss
 
 from keras_metric import layers as metric_layers
@@ -38,34 +40,41 @@ on_xla = pytest.mark.skipif(
 
 
 def items(seed=0, rows=8):
-    """Items (rows, 5) of three classes that overlap."""
+    """Return items (rows, 5) of three overlapping classes."""
     x = np.random.default_rng(seed).normal(size=(rows, 5))
     return (x + np.resize(LABELS, rows)[:, None]).astype("float32")
 
 
 def tuples(model, rows=8):
-    """Ready-made tuples in the model's first form, and a y for pairs."""
+    """Return ready-made tuples in the model's first form, and y for pairs."""
     names = model.forms[0]
     parts = {name: items(seed, rows) for seed, name in enumerate(names)}
     return parts, (np.resize([1, 0], rows) if len(names) == 2 else None)
 
 
-def weights(model):
-    return [ops.convert_to_numpy(ops.convert_to_tensor(w)) for w in model.weights]
-
-
-def numpy(tensor):
-    return ops.convert_to_numpy(tensor)
-
-
 def eager(model):
-    """Without compiling a graph, where that is not what is tested: ten times as fast."""
+    """Disable graph compilation, which makes small tests ten times as fast."""
     model.run_eagerly = True
     return model
 
 
+def embedding_model(loss=None, optimizer="sgd", run_eagerly=True, **settings):
+    model = EmbeddingModel(keras.layers.Dense(6), embedding_dim=4, **settings)
+    if loss is not None:
+        model.compile(optimizer, loss)
+    model.run_eagerly = run_eagerly
+    return model
+
+
+@contextlib.contextmanager
+def no_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        yield
+
+
 class Count(keras.layers.Layer):
-    """Counts how often, and on how many rows, it is called."""
+    """Records the number of rows of each call."""
 
     def __init__(self):
         super().__init__()
@@ -79,7 +88,7 @@ class Count(keras.layers.Layer):
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("cls", MODELS)
 def test_fit_without_compile(cls, policy):
-    """Labelled batches, then tuples, with the weights moving and embeddings of length 1."""
+    """Labelled batches, then tuples: weights change, and embeddings have length 1."""
     keras.config.set_dtype_policy(policy)
     model = cls(keras.layers.Dense(6), embedding_dim=4)
     scaled = isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
@@ -93,7 +102,7 @@ def test_fit_without_compile(cls, policy):
         assert np.all(np.isfinite(loss)) and loss[0] > 0
         assert any(np.any(a != b) for a, b in zip(before, weights(model)))
         before = weights(model)
-        # The graph of tuples differs from that of a batch before the loss, not in precision.
+        # Precision is the same for tuples; compile only one of the two graphs.
         model.run_eagerly = policy != "float32"
     z = numpy(model.encoder(x))
     assert z.dtype == "float32" and z.shape == (8, 4)
@@ -102,7 +111,7 @@ def test_fit_without_compile(cls, policy):
 
 @on_xla
 def test_jit_compile():
-    """XLA: the same losses as without, of labelled batches and of tuples."""
+    """XLA gives the same losses, for labelled batches and for tuples."""
     histories = []
     for jit in (False, True):
         keras.utils.set_random_seed(1)
@@ -125,12 +134,10 @@ def test_jit_compile_in_half_precision(policy):
     assert np.all(np.isfinite(model.fit(items(), LABELS, verbose=0).history["loss"]))
 
 
-def test_it_learns(digits):
-    """Real digits it has not seen: those of a class come closer, against those of others."""
+def test_training_separates_held_out_digits(digits):
     images, labels = digits
     few = labels < 5
     images, labels = images[few], labels[few]
-    layers = keras.layers
     model = TripletModel(
         keras.Sequential([layers.Conv2D(16, 3, activation="relu"), layers.Flatten()]), 16
     )
@@ -153,19 +160,18 @@ def test_tuples_are_encoded_in_order_and_at_once(cls):
     model = cls(keras.Sequential([count, keras.layers.Dense(6)]), embedding_dim=4)
     x, _ = tuples(cls)
     count.rows.clear()
-    together = numpy(model(x))
+    embeddings = numpy(model(x))
     branches = len(cls.forms[0])
-    assert together.shape == (8, branches, 4)
+    assert embeddings.shape == (8, branches, 4)
     assert set(count.rows) == {8 * branches}
-    # A data set may hand over the names in another order: tf.data sorts them.
-    again = numpy(model(dict(sorted(x.items(), reverse=True))))
-    for place, name in enumerate(cls.forms[0]):
-        alone = numpy(model.encoder(x[name]))
-        np.testing.assert_allclose(together[:, place], alone, rtol=1e-5, atol=1e-6)
-        np.testing.assert_array_equal(again[:, place], together[:, place])
+    expected = np.stack([numpy(model.encoder(x[name])) for name in cls.forms[0]], axis=1)
+    np.testing.assert_allclose(embeddings, expected, rtol=1e-5, atol=1e-6)
+    # The order of the keys does not matter: tf.data sorts them.
+    found = numpy(model(dict(sorted(x.items(), reverse=True))))
+    np.testing.assert_array_equal(found, embeddings)
     if cls.takes_tuples:
         for container in (tuple, list):
-            np.testing.assert_array_equal(numpy(model(container(x.values()))), together)
+            np.testing.assert_array_equal(numpy(model(container(x.values()))), embeddings)
 
 
 def test_loss_of_tuples_equals_a_loop():
@@ -180,17 +186,15 @@ def test_loss_of_tuples_equals_a_loop():
 
 
 def test_loss_of_a_labelled_batch_equals_a_loop():
-    model = EmbeddingModel(keras.layers.Dense(6), embedding_dim=4)
-    model.compile(loss=losses.TripletLoss(margin=0.3, mining="all"))
-    logged = eager(model).evaluate(items(), LABELS[:, None], batch_size=8, verbose=0)
+    model = embedding_model(losses.TripletLoss(margin=0.3, mining="all"))
+    logged = model.evaluate(items(), LABELS[:, None], batch_size=8, verbose=0)
     z = numpy(model(items())).astype("float64")
     expected = reference.triplet_loss(z, LABELS, 0.3, mining="all")
     assert np.isclose(logged, expected, rtol=1e-4)
 
 
-def test_sample_weight_and_class_weight_act():
-    model = EmbeddingModel(keras.layers.Dense(6), embedding_dim=4)
-    model.compile(keras.optimizers.SGD(0.0), run_eagerly=True)
+def test_sample_weight_and_class_weight_change_the_loss():
+    model = embedding_model(losses.TripletLoss(0.2), keras.optimizers.SGD(0.0))
     plain, weighted = (
         model.evaluate(items(), LABELS, sample_weight=w, verbose=0) for w in (None, np.arange(8.0))
     )
@@ -200,7 +204,7 @@ def test_sample_weight_and_class_weight_act():
 
 
 def test_evaluation_does_not_change_training():
-    """It mines at random as well, and draws nothing that training would have drawn."""
+    """Random mining in evaluation does not change the random samples in training."""
     trained = []
     for settings in ({}, {"validation_data": (items(1), LABELS)}):
         keras.utils.set_random_seed(0)
@@ -210,12 +214,10 @@ def test_evaluation_does_not_change_training():
         settings = {"batch_size": 4, "epochs": 2, "shuffle": False, "verbose": 0, **settings}
         eager(model).fit(items(), LABELS, **settings)
         trained.append(weights(model))
-    for without, with_evaluation in zip(*trained, strict=True):
-        np.testing.assert_array_equal(without, with_evaluation)
+    check_same_weights(*trained)
 
 
-def test_validation_data_and_metrics_in_tf_data_style():
-    """A generator of tuples without y, as `keras.utils.PyDataset` gives it."""
+def test_validation_data_from_a_data_set_of_tuples():
     x, _ = tuples(TripletModel)
 
     class Triplets(keras.utils.PyDataset):
@@ -231,7 +233,7 @@ def test_validation_data_and_metrics_in_tf_data_style():
 
 
 class TestPredict:
-    def test_siamese_gives_distances_of_pairs(self):
+    def test_siamese_model_returns_distances_of_pairs(self):
         model = eager(SiameseModel(keras.layers.Dense(6), embedding_dim=4))
         x, _ = tuples(SiameseModel)
         first, second = (model.predict(part, verbose=0) for part in x.values())
@@ -245,12 +247,12 @@ class TestPredict:
         cosine = 1 - (first * second).sum(1)
         np.testing.assert_allclose(model.predict(x, verbose=0), cosine, rtol=1e-3, atol=1e-6)
 
-    def test_others_give_embeddings_of_tuples(self):
+    def test_other_models_return_embeddings_of_tuples(self):
         model = QuadrupletModel(keras.layers.Dense(6), embedding_dim=4)
         assert model.predict(tuples(QuadrupletModel)[0], verbose=0).shape == (8, 4, 4)
 
     def test_distance(self):
-        model = EmbeddingModel(keras.layers.Dense(6), embedding_dim=4)
+        model = embedding_model()
         eager(model.encoder)
         a, b = items(1), items(2)
         p, q = numpy(model(a)), numpy(model(b))
@@ -271,8 +273,7 @@ class TestPredict:
 
 class TestLossWeights:
     def test_are_trained_and_counted(self):
-        model = EmbeddingModel(keras.layers.Dense(6), embedding_dim=4)
-        model.compile(keras.optimizers.SGD(0.1), loss=ProxyLoss(3))
+        model = embedding_model(ProxyLoss(3), keras.optimizers.SGD(0.1), run_eagerly=False)
         proxies = model.loss.proxies.vectors
         before = proxies.numpy() + 0
         model.fit(items(), LABELS, verbose=0)
@@ -280,14 +281,14 @@ class TestLossWeights:
         assert any(v is proxies for v in model.trainable_variables)
         assert model.count_params() == 5 * 6 + 6 + 6 * 4 + 4 + 3 * 4
 
-    def test_come_and_go_with_the_loss(self):
-        model = EmbeddingModel(keras.layers.Dense(6), embedding_dim=4)
+    def test_are_tracked_with_the_loss(self):
+        model = embedding_model()
         model(items())
         own = len(model.trainable_variables)
         first = ProxyLoss(3)
         model.compile(loss=first)
         vectors = first.proxies.vectors
-        # The optimizer alone: loss and proxies stay.
+        # A new optimizer keeps the loss and the proxies.
         model.compile(keras.optimizers.SGD(0.1))
         assert model.loss is first and model.trainable_variables[-1] is vectors
         both = losses.WeightedSum([(1, first), (0.5, ProxyLoss(4, 2.0, name="other"))])
@@ -298,12 +299,12 @@ class TestLossWeights:
         model.compile(loss=losses.ContrastiveLoss())
         assert len(model.trainable_variables) == own
 
-    def test_wait_for_the_width(self):
-        """No linear layer and a backbone without a shape: the first batch tells the width."""
+    def test_are_built_in_the_first_batch(self):
+        """Without a linear layer and an input shape the width is unknown before the first batch."""
         model = EmbeddingModel(keras.Sequential([keras.layers.Dense(6)]), embedding_dim=None)
         assert model.embedding_dim is None
         model.compile(keras.optimizers.SGD(0.1), loss=ProxyLoss(3))
-        # As a graph and then without: both ways the proxies are there in time.
+        # Both with a graph and eagerly the proxies are built before the step.
         assert not model.loss.proxies.built
         model.fit(items(), LABELS, verbose=0)
         assert model.embedding_dim == 6
@@ -314,16 +315,15 @@ class TestLossWeights:
         model.fit(items(), LABELS, verbose=0)
         assert np.any(before != vectors.numpy())
 
-    def test_of_another_width(self):
+    def test_of_another_width_raise(self):
         loss = ProxyLoss(3)
-        EmbeddingModel(keras.layers.Dense(6), embedding_dim=4).compile(loss=loss)
+        embedding_model(loss)
         other = EmbeddingModel(keras.layers.Dense(6), embedding_dim=5)
         with pytest.raises(ValueError, match="length 4. This model makes embeddings of length 5"):
             other.compile(loss=loss)
 
     def test_can_be_frozen(self):
-        model = EmbeddingModel(keras.layers.Dense(6), embedding_dim=4)
-        model.compile(loss=ProxyLoss(3))
+        model = embedding_model(ProxyLoss(3))
         model(items())
         model.loss_layers.trainable = False
         assert all(v is not model.loss.proxies.vectors for v in model.trainable_variables)
@@ -331,8 +331,7 @@ class TestLossWeights:
         assert model.trainable_variables[-1] is model.loss.proxies.vectors
 
     def test_summary_has_a_row(self):
-        model = EmbeddingModel(keras.layers.Dense(6), embedding_dim=4)
-        model.compile(loss=ProxyLoss(3))
+        model = embedding_model(ProxyLoss(3))
         model(items())
         lines = []
         model.summary(print_fn=lines.append, line_length=80)
@@ -349,13 +348,13 @@ class TestSharing:
         x = items()
         eager(first).fit(x, LABELS, verbose=0)
         np.testing.assert_array_equal(numpy(first(x)), numpy(second(x)))
-        again = SiameseModel.from_config(second.get_config())
-        assert again.encoder.normalize is False and again.embedding_dim == 4
+        copy = SiameseModel.from_config(second.get_config())
+        assert copy.encoder.normalize is False and copy.embedding_dim == 4
 
     @pytest.mark.parametrize(
         "settings", [{"embedding_dim": 5}, {"normalize": False}, {"pooling": "max"}]
     )
-    def test_other_settings_are_refused(self, settings):
+    def test_other_settings_raise(self, settings):
         encoder = TripletModel(keras.layers.Dense(6), embedding_dim=4).encoder
         with pytest.raises(ValueError, match="used as it is, with .* Leave it out, or pass"):
             SiameseModel(encoder, **settings)
@@ -368,14 +367,13 @@ class TestTransfer:
             [keras.Input((5,)), layers.Dense(6), layers.BatchNormalization(), layers.Dense(6)]
         )
 
-    def test_freeze_train_thaw(self):
+    def test_a_frozen_backbone_is_trained_after_compile(self):
         model = TripletModel(self.backbone(), embedding_dim=4)
         x = items()
         model.backbone.trainable = False
         before = weights(model.backbone)
         eager(model).fit(x, LABELS, epochs=2, verbose=0)
-        for a, b in zip(before, weights(model.backbone)):
-            np.testing.assert_array_equal(a, b)
+        check_same_weights(model.backbone, before)
         model.backbone.trainable = True
         model.compile(keras.optimizers.Adam(1e-4), run_eagerly=True)
         assert isinstance(model.loss, losses.TripletLoss)
@@ -389,16 +387,13 @@ class TestTransfer:
         model.backbone.trainable = True
         if recompiled:
             model.compile(keras.optimizers.SGD(0.1))
-        kept, moved = weights(norm), weights(dense)
+        frozen, before = weights(norm), weights(dense)
         model.fit(items(), LABELS, verbose=0)
-        for a, b in zip(kept, weights(norm)):
-            np.testing.assert_array_equal(a, b)
-        assert np.any(moved[0] != weights(dense)[0])
-        # At stored statistics: what an item becomes does not depend on its batch.
-        alone = numpy(model.encoder(items()[:2], training=True))
-        np.testing.assert_allclose(
-            alone, numpy(model.encoder(items(), training=True))[:2], rtol=1e-4, atol=1e-6
-        )
+        check_same_weights(norm, frozen)
+        assert np.any(before[0] != weights(dense)[0])
+        # With stored statistics an embedding does not depend on the batch.
+        two, all_items = (numpy(model.encoder(x, training=True)) for x in (items()[:2], items()))
+        np.testing.assert_allclose(two, all_items[:2], rtol=1e-4, atol=1e-6)
 
     def test_batch_norms_are_found_in_custom_layers(self):
         class Block(keras.layers.Layer):
@@ -420,7 +415,7 @@ class TestTransfer:
 
 
 class TestTrainHealth:
-    def test_numbers(self):
+    def test_values(self):
         model = TripletModel(keras.layers.Dense(6), embedding_dim=4, train_health=True)
         model.compile(loss=losses.TripletLoss(margin=0.3, mining="all"))
         logs = eager(model).evaluate(items(), LABELS, verbose=0, return_dict=True)
@@ -446,26 +441,22 @@ class TestTrainHealth:
         for name, value in expected.items():
             assert np.isclose(logs[name], value, rtol=1e-3), name
 
-    def test_while_training_tuples_and_validation(self):
+    def test_of_tuples_in_training_and_validation(self):
         model = SiameseModel(keras.layers.Dense(6), embedding_dim=4, train_health=True)
         x, same = tuples(SiameseModel)
         history = model.fit(x, same, validation_data=(x, same), verbose=0).history
         assert {"active_fraction", "val_active_fraction", "embedding_spread"} < set(history)
         assert history["val_positives"] == [4]
 
-    def test_what_a_loss_does_not_report_is_left_out(self):
-        model = EmbeddingModel(keras.layers.Dense(6), embedding_dim=4, train_health=True)
-        model.compile(loss=ProxyLoss(3))
-        logs = eager(model).evaluate(items(), LABELS, verbose=0, return_dict=True)
-        assert set(logs) == {"loss", "embedding_spread"}
-
-    def test_off_by_default(self):
-        model = EmbeddingModel(keras.layers.Dense(6), embedding_dim=4)
-        assert set(eager(model).evaluate(items(), LABELS, verbose=0, return_dict=True)) == {"loss"}
+    @pytest.mark.parametrize(("on", "names"), [(True, {"embedding_spread"}), (False, set())])
+    def test_statistics_that_the_loss_does_not_report_are_absent(self, on, names):
+        model = embedding_model(ProxyLoss(3) if on else None, train_health=on)
+        logs = model.evaluate(items(), LABELS, verbose=0, return_dict=True)
+        assert set(logs) == {"loss", *names}
 
 
 class Batches(keras.utils.PyDataset):
-    """Batches of four in their order."""
+    """Batches of four in order."""
 
     def __init__(self, x, y):
         super().__init__()
@@ -480,7 +471,7 @@ class Batches(keras.utils.PyDataset):
 
 
 def in_batches(kind, x, y):
-    """Arguments of `fit` for batches of four, of the same items."""
+    """Return arguments of `fit` for batches of four of the same items."""
     if kind == "tf.data":
         import tensorflow as tf
 
@@ -491,49 +482,41 @@ def in_batches(kind, x, y):
 
 
 class TestTrainingWarnings:
-    # Each class has two items, which never share a batch of four.
-    NEVER_TOGETHER = np.tile(np.arange(4), 2).astype("int32")
+    # The two items of each class are in different batches of four.
+    NO_POSITIVES = np.tile(np.arange(4), 2).astype("int32")
 
     @pytest.mark.parametrize("kind", ["numpy", "PyDataset", "tf.data"])
     @pytest.mark.parametrize("loss", [losses.TripletLoss, losses.ContrastiveLoss])
     def test_no_batch_has_a_positive(self, kind, loss):
-        model = EmbeddingModel(keras.layers.Dense(6), embedding_dim=4)
-        model.compile(loss=loss())
-        data = in_batches(kind, items(), self.NEVER_TOGETHER)
+        model = embedding_model(loss(), run_eagerly=False)
+        data = in_batches(kind, items(), self.NO_POSITIVES)
         with pytest.warns(UserWarning, match="None of the last 2 batches had two items of the sa"):
             model.fit(**data, epochs=2, verbose=0)
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", UserWarning)
+        with no_warning():
             model.fit(**data, verbose=0)
 
-    def test_multi_hot_labels_that_share_nothing(self):
-        model = EmbeddingModel(keras.layers.Dense(6), embedding_dim=4)
-        model.compile(loss=losses.TripletLoss(labels="multi_hot"))
+    def test_multi_hot_labels_without_a_common_label(self):
+        model = embedding_model(losses.TripletLoss(labels="multi_hot"))
         with pytest.warns(UserWarning, match="None of the last 2 batches had two items of the sa"):
             model.fit(items(), np.tile(np.eye(4), (2, 1)), batch_size=4, shuffle=False, verbose=0)
 
-    def test_one_batch_with_a_positive_is_enough(self):
-        model = EmbeddingModel(keras.layers.Dense(6), embedding_dim=4)
-        labels = np.array([0, 1, 2, 3, 0, 0, 1, 2])
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", UserWarning)
-            model.fit(**in_batches("numpy", items(), labels), verbose=0)
-
     @pytest.mark.parametrize(
-        "loss",
-        [lambda: losses.ArcFaceLoss(8), losses.InstanceLoss],
-        ids=["class", "self"],
+        ("loss", "labels"),
+        [
+            (losses.TripletLoss, [0, 1, 2, 3, 0, 0, 1, 2]),  # one batch has a positive
+            (lambda: losses.ArcFaceLoss(8), range(8)),
+            (losses.InstanceLoss, range(8)),
+        ],
+        ids=["one batch", "class vectors", "instances"],
     )
-    def test_losses_that_need_no_positives(self, loss):
-        model = EmbeddingModel(keras.layers.Dense(6), embedding_dim=4)
-        model.compile(loss=loss())
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", UserWarning)
-            model.fit(items(), np.arange(8), batch_size=4, verbose=0)
+    def test_no_warning_if_positives_exist_or_are_not_needed(self, loss, labels):
+        model = embedding_model(loss())
+        with no_warning():
+            model.fit(**in_batches("numpy", items(), np.array(labels)), verbose=0)
 
     @pytest.mark.parametrize("kind", ["numpy", "PyDataset", "tf.data"])
     def test_collapse(self, kind):
-        """A head whose weights are 0 maps all items to one point."""
+        """A head with weights 0 maps all items to one point."""
         model = TripletModel(keras.layers.Dense(6), embedding_dim=4)
         model(items())
         for weight in model.encoder.trainable_variables:
@@ -542,28 +525,26 @@ class TestTrainingWarnings:
         with pytest.warns(UserWarning, match="embeddings have collapsed: in the last 2 batches"):
             model.fit(**data, epochs=2, verbose=0)
 
-    def test_narrow_embeddings_warn_in_their_second_epoch(self):
-        """An untrained network may begin at a spread of 0.02; what stays there has collapsed."""
+    def test_a_small_spread_warns_in_the_second_epoch(self):
+        """An untrained network may start at a spread of 0.02; if it stays, it has collapsed."""
         model, wide = (
             EmbeddingModel(
                 keras.layers.Dense(2, kernel_initializer="identity"), None, normalize=False
             )
             for _ in range(2)
         )
-        # The mean is 1 long, and the items lie 0.01 around it.
+        # The mean has length 1, and the distance of the items from it is 0.01.
         x = np.array([[1.0, 0.01], [1.0, -0.01]] * 4, "float32")
         for each in (model, wide):
             each.compile(keras.optimizers.SGD(1e-9), loss=losses.TripletLoss())
         labels = np.arange(8, dtype="int32") // 4
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", UserWarning)
+        with no_warning():
             model.fit(x, labels, batch_size=4, shuffle=False, verbose=0)
             for _ in range(2):
                 model.evaluate(x, labels, batch_size=4, verbose=0)
         with pytest.warns(UserWarning, match="mean was 0.01 of their length"):
             model.fit(x, labels, batch_size=4, shuffle=False, verbose=0)
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", UserWarning)
+        with no_warning():
             wide.fit(x * [1, 5], labels, batch_size=4, epochs=3, shuffle=False, verbose=0)
 
     def test_spread_and_length(self):
@@ -579,8 +560,7 @@ class TestTrainingWarnings:
     def test_one_item_is_no_collapse(self):
         model = TripletModel(keras.layers.Dense(6), embedding_dim=4)
         model.compile(loss=losses.ArcFaceLoss(8))
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", UserWarning)
+        with no_warning():
             model.fit(items()[:1], np.zeros(1, "int32"), verbose=0)
 
 
@@ -596,11 +576,11 @@ class TestSettings:
             name="mine",
         )
         config = model.get_config()
-        again = cls.from_config(config)
-        assert again.get_config() == config and again.name == "mine"
+        copy = cls.from_config(config)
+        assert copy.get_config() == config and copy.name == "mine"
 
-    def test_the_order_of_features_is_the_backbones(self, rng):
-        """Max pooling runs in this order on every CPU; a model is loaded where another is set."""
+    def test_data_format_is_that_of_the_backbone(self, rng):
+        """Max pooling supports channels_first on every CPU."""
         order = "channels_first"
         backbone = keras.Sequential([keras.layers.MaxPooling2D(1, data_format=order)])
         encoder = Encoder(backbone, embedding_dim=None, normalize=False)
@@ -608,7 +588,7 @@ class TestSettings:
         for one in (encoder, Encoder.from_config(encoder.get_config())):
             np.testing.assert_allclose(numpy(one(x)), x.mean(axis=(2, 3)), rtol=1e-5, atol=1e-6)
 
-    def test_precision_is_the_backbones(self):
+    def test_precision_is_that_of_the_backbone(self):
         model = EmbeddingModel(keras.layers.Dense(6, dtype="mixed_float16"))
         assert model.dtype_policy.name == model.encoder.dtype_policy.name == "mixed_float16"
         assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
@@ -623,19 +603,23 @@ class TestSettings:
             ({"train_health": 2}, TypeError, "`train_health` must be True or False"),
         ],
     )
-    def test_wrong_ones(self, settings, error, text):
+    def test_invalid_settings_raise(self, settings, error, text):
         with pytest.raises(error, match=text):
             EmbeddingModel(keras.layers.Dense(6), **settings)
 
-    def test_list_of_losses(self):
-        model = EmbeddingModel(keras.layers.Dense(6))
-        with pytest.raises(ValueError, match=r"losses.WeightedSum\(\[\(weight, loss\), ...\]\)"):
-            model.compile(loss=[losses.TripletLoss(), losses.ContrastiveLoss()])
+    @pytest.mark.parametrize(
+        "loss",
+        [[losses.TripletLoss(), losses.ContrastiveLoss()], {"embedding": losses.TripletLoss()}],
+        ids=type,
+    )
+    def test_lists_and_dicts_of_losses_raise(self, loss):
+        text = r"one output takes one loss.*losses.WeightedSum\(\[\(weight, loss\), ...\]\)"
+        with pytest.raises(ValueError, match=text):
+            embedding_model(loss)
 
 
 @pytest.mark.parametrize("make", [Encoder, EmbeddingModel, TripletModel])
-def test_build_with_a_shape_makes_the_weights(make):
-    """As everywhere in Keras: `build` with a shape is a promise that there are weights then."""
+def test_build_with_a_shape_creates_the_weights(make):
     model = make(keras.Sequential([layers.Dense(6), layers.Dense(5)]), embedding_dim=3)
     assert model.weights == [] and not model.built
     model.build((None, 4))
@@ -643,7 +627,7 @@ def test_build_with_a_shape_makes_the_weights(make):
     assert model.built and model.count_params() == 4 * 6 + 6 + 6 * 5 + 5 + 5 * 3 + 3
 
 
-def test_build_reaches_both_towers_and_the_weights_of_the_loss():
+def test_build_creates_both_towers_and_the_weights_of_the_loss():
     towers = [keras.Sequential([layers.Dense(6)]) for _ in range(2)]
     model = TwoTowerModel(*towers, embedding_dim=3)
     model.build([(None, 4), (None, 7)])
@@ -652,12 +636,12 @@ def test_build_reaches_both_towers_and_the_weights_of_the_loss():
     model.compile("sgd", losses.ArcFaceLoss(5))
     model.build({"anchor": (None, 4), "positive": (None, 4)})
     assert [tuple(w.shape) for w in model.loss_layers.weights] == [(5, 3)]
-    # A backbone that knows its inputs has been built by them.
+    # A backbone with a known input shape is built in the constructor.
     known = keras.Sequential([keras.Input((4,)), layers.Dense(6)])
     assert EmbeddingModel(known).built
 
 
 @pytest.mark.parametrize("shape", [4, (), "abc", [None, "x"]])
-def test_build_with_no_shape_says_so(shape):
+def test_build_with_an_invalid_shape_raises(shape):
     with pytest.raises(ValueError, match="input_shape"):
         EmbeddingModel(keras.Sequential([layers.Dense(6)])).build(shape)

@@ -1,4 +1,4 @@
-"""What the models take: every kind of backbone and input; and what they say to a wrong one."""
+"""Backbones and inputs of all kinds, and the errors for unsuitable ones."""
 
 import re
 
@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers, ops
+from model_weights import numpy
 
 from keras_metric import losses
 from keras_metric.models import (
@@ -27,14 +28,10 @@ TABLES = {"left": ROWS, "right": RNG.normal(size=(6, 3)).astype("float32")}
 
 @keras.saving.register_keras_serializable("tests")
 class Squares(layers.Layer):
-    """A backbone of one's own, without weights or a shape."""
+    """A custom backbone without weights and input shape."""
 
     def call(self, x):
         return ops.concatenate([x, ops.square(x)], axis=-1)
-
-
-def numpy(tensor):
-    return ops.convert_to_numpy(tensor)
 
 
 def of_images():
@@ -60,7 +57,6 @@ BACKBONES = {
         keras.Sequential([layers.Rescaling(1 / 255), layers.Conv2D(4, 3)]),
         (255 * IMAGES).astype("uint8"),
     ),
-    "mlp": lambda: (keras.Sequential([layers.Dense(8, "relu"), layers.Dense(5)]), ROWS),
     "one layer": lambda: (layers.Flatten(), IMAGES),
     "own layer": lambda: (Squares(), ROWS),
     "tokens, pooled": lambda: (
@@ -86,9 +82,9 @@ def first_rows(x, rows):
 def test_backbone(kind):
     backbone, x = BACKBONES[kind]()
     model = TripletModel(backbone, embedding_dim=3)
-    # Keras takes a list of arrays as one batch of several inputs only in a data set or tuple.
+    # Keras accepts several inputs as a tuple of arrays, but not as a list.
     inputs = tuple(x) if isinstance(x, list) else x
-    # Compiling a graph takes ten times as long as running it once: two kinds are enough.
+    # Compilation takes most of the time; compile two kinds only.
     model.run_eagerly = kind not in ("sequential", "dict")
     model.fit(inputs, LABELS, batch_size=4, shuffle=False, verbose=0)
     tensors = keras.tree.map_structure(ops.convert_to_tensor, inputs)
@@ -100,18 +96,18 @@ def test_backbone(kind):
     np.testing.assert_allclose(tuples[:, 2], z[:2], rtol=1e-4, atol=1e-5)
     assert model.backbone is backbone
     model.encoder.save("encoder.keras")
-    alone = keras.models.load_model("encoder.keras")
-    np.testing.assert_array_equal(numpy(alone(tensors)), z)
+    loaded = keras.models.load_model("encoder.keras")
+    np.testing.assert_array_equal(numpy(loaded(tensors)), z)
 
 
 def test_application():
-    """A network of keras.applications, without its top: the map is pooled."""
+    """The feature map of a network of keras.applications is pooled."""
     backbone = keras.applications.MobileNet(
         (32, 32, 3), alpha=0.25, include_top=False, weights=None
     )
     model = TripletModel(backbone, embedding_dim=3)
     x = RNG.random((6, 32, 32, 3)).astype("float32")
-    # JAX compiles each operation by itself where it runs eagerly.
+    # Eager JAX compiles each operation separately.
     model.run_eagerly = keras.backend.backend() != "jax"
     before = numpy(backbone.weights[0] + 0)
     model.fit(x, LABELS, verbose=0)
@@ -124,13 +120,6 @@ def test_application():
     np.testing.assert_allclose(z, expected, rtol=1e-3, atol=1e-4)
 
 
-def test_padding_does_not_matter():
-    backbone = keras.Sequential([layers.Embedding(9, 4, mask_zero=True)])
-    model = EmbeddingModel(backbone, embedding_dim=3)
-    longer = np.pad(TOKENS, ((0, 0), (0, 5)))
-    np.testing.assert_allclose(numpy(model(TOKENS)), numpy(model(longer)), rtol=1e-4, atol=1e-6)
-
-
 def test_no_linear_layer():
     model = EmbeddingModel(Squares(), embedding_dim=None, normalize=False)
     np.testing.assert_allclose(numpy(model(ROWS)), np.concatenate([ROWS, ROWS**2], 1), rtol=1e-6)
@@ -138,13 +127,13 @@ def test_no_linear_layer():
 
 
 def test_two_views_for_any_loss():
-    """Pairs of positives, as BalancedBatches with two views gives them."""
+    """Positive pairs, as BalancedBatches returns them with two views."""
     model = EmbeddingModel(layers.Dense(5), embedding_dim=3)
     assert model({"anchor": ROWS, "positive": ROWS}).shape == (6, 2, 3)
 
 
 def test_inputs_named_like_branches():
-    """What the backbone calls its own inputs comes first."""
+    """A dict with the input names of the backbone is not read as branches."""
     inputs = {name: keras.Input((4,), name=name) for name in ("positive", "negative")}
     backbone = keras.Model(inputs, layers.Subtract()(list(inputs.values())))
     model = EmbeddingModel(backbone, embedding_dim=3)
@@ -168,8 +157,8 @@ def test_strings_from_a_data_set(backend):
     model.fit(data, shuffle=False, verbose=0)
     z = model.encoder.predict(data.map(lambda x, y: x), verbose=0)
     model.save("model.keras")
-    again = keras.models.load_model("model.keras")
-    np.testing.assert_array_equal(numpy(again.encoder(tf.constant(words))), z)
+    loaded = keras.models.load_model("model.keras")
+    np.testing.assert_array_equal(numpy(loaded.encoder(tf.constant(words))), z)
 
 
 class TestBackboneErrors:
@@ -177,33 +166,31 @@ class TestBackboneErrors:
         "wrong", [None, "mobilenet", layers.Dense, keras.applications.MobileNetV2, np.ones(3)]
     )
     @pytest.mark.parametrize("cls", [TripletModel, Encoder])
-    def test_no_keras_layer(self, cls, wrong):
+    def test_not_a_keras_layer(self, cls, wrong):
         with pytest.raises(TypeError, match="`backbone` must be a Keras model or layer. Rec"):
             cls(wrong)
 
-    def test_a_whole_model(self):
-        model = TripletModel(layers.Dense(5))
-        with pytest.raises(ValueError, match=r"share the weights \(backbone=model.encoder\)"):
-            SiameseModel(model)
-
-    def test_one_number_an_item(self):
-        inputs = keras.Input((4,))
-        scalar = keras.Model(inputs, ops.sum(inputs, axis=1))
-        with pytest.raises(ValueError, match=r"must give one vector \(batch, features\)"):
-            TripletModel(scalar)
-        unknown = keras.Sequential([layers.Lambda(lambda x: ops.sum(x, axis=1))])
-        with pytest.raises(ValueError, match=r"must give one vector \(batch, features\)"):
-            TripletModel(unknown).fit(ROWS, LABELS, verbose=0)
-
-    def test_five_outputs(self):
-        inputs = keras.Input((4,))
-        five = keras.Model(inputs, [layers.Dense(2)(inputs) for _ in range(5)])
-        with pytest.raises(ValueError, match="one output. Received a list of 5 outputs"):
-            TripletModel(five)
+    @pytest.mark.parametrize(
+        ("make", "text"),
+        [
+            (lambda x: TripletModel(layers.Dense(5)), r"weights \(backbone=model.encoder\)"),
+            (lambda x: keras.Model(x, ops.sum(x, axis=1)), r"one vector \(batch, features\)"),
+            (lambda x: keras.Model(x, [layers.Dense(2)(x)] * 5), "one output. .* of 5 outputs"),
+        ],
+        ids=["model", "number", "outputs"],
+    )
+    def test_unsuitable_backbones(self, make, text):
+        with pytest.raises(ValueError, match=text):
+            TripletModel(make(keras.Input((4,))))
 
     def test_map_without_pooling(self):
         with pytest.raises(ValueError, match="pooling='average' or 'max'"):
             TripletModel(of_images(), pooling=None)
+
+    def test_one_number_for_each_item_in_the_first_batch(self):
+        unknown = keras.Sequential([layers.Lambda(lambda x: ops.sum(x, axis=1))])
+        with pytest.raises(ValueError, match=r"one vector \(batch, features\)"):
+            TripletModel(unknown).fit(ROWS, LABELS, verbose=0)
 
 
 APPLICATIONS = {
@@ -222,8 +209,8 @@ class TestClassificationHeads:
         Encoder(make(include_top=False, pooling="avg", weights=None))
         assert not recwarn
         for activation in ("softmax", None):
-            whole = make(weights=None, classifier_activation=activation)
-            Encoder(keras.Sequential([layers.Rescaling(1 / 255), whole]))
+            classifier = make(weights=None, classifier_activation=activation)
+            Encoder(keras.Sequential([layers.Rescaling(1 / 255), classifier]))
             (warning,) = recwarn
             text = r"sequential.* ends with the classification head 'predictions'.*pooling=\"avg\""
             assert re.search(text, str(warning.message))
@@ -241,7 +228,7 @@ class TestClassificationHeads:
         assert "ends with the classification head" in str(warning.message)
         assert model is TwoTowerModel or warning.filename == __file__
 
-    def test_a_layer_that_is_one(self):
+    def test_a_softmax_layer(self):
         with pytest.warns(UserWarning, match="'softmax' ends with the classification head"):
             Encoder(layers.Softmax(name="softmax"))
 
@@ -251,49 +238,55 @@ class TestClassificationHeads:
         assert not recwarn
 
 
+def model_of(cls=TripletModel):
+    return cls(keras.Sequential([layers.Dense(5)]), embedding_dim=3)
+
+
 class TestInputErrors:
-    def model(self, cls=TripletModel):
-        return cls(keras.Sequential([layers.Dense(5)]), embedding_dim=3)
-
-    def test_missing_branch(self):
-        text = r'\{"anchor": ..., "positive": ..., "negative": ...\}. Received a dict with the keys'
-        with pytest.raises(ValueError, match=text + r" \['anchor', 'positive'\]"):
-            self.model().fit({"anchor": ROWS, "positive": ROWS}, verbose=0)
-
-    def test_misspelt_branch(self):
-        with pytest.raises(ValueError, match="the keys .'anchor', 'negatve', 'positive'."):
-            self.model()({"anchor": ROWS, "positive": ROWS, "negatve": ROWS})
-
-    def test_branches_of_another_model(self):
-        pair = {"first": ROWS, "second": ROWS}
-        with pytest.raises(ValueError, match="the keys .'first', 'second'."):
-            self.model()(pair)
-        with pytest.raises(ValueError, match='branches {"first": ..., "second": ...} or a tuple'):
-            self.model(SiameseModel)((ROWS, ROWS, ROWS))
-        with pytest.raises(ValueError, match="Received a tuple of 3 parts"):
-            self.model(EmbeddingModel)((ROWS, ROWS, ROWS))
+    @pytest.mark.parametrize(
+        ("cls", "x", "text"),
+        [
+            (
+                TripletModel,
+                {"anchor": ROWS, "positive": ROWS},
+                r'\{"anchor": ..., "positive": ..., "negative": ...\}. Received a dict with the '
+                r"keys \['anchor', 'positive'\]",
+            ),
+            (
+                TripletModel,
+                {"anchor": ROWS, "positive": ROWS, "negatve": ROWS},
+                "the keys .'anchor', 'negatve', 'positive'.",
+            ),
+            (TripletModel, {"first": ROWS, "second": ROWS}, "the keys .'first', 'second'."),
+            (SiameseModel, (ROWS,) * 3, 'branches {"first": ..., "second": ...} or a tuple'),
+            (EmbeddingModel, (ROWS,) * 3, "Received a tuple of 3 parts"),
+        ],
+        ids=["missing", "misspelt", "other model", "siamese", "tuple"],
+    )
+    def test_wrong_branches(self, cls, x, text):
+        with pytest.raises(ValueError, match=text):
+            model_of(cls)(x)
 
     def test_quadruplets_of_another_form(self):
-        model = self.model(QuadrupletModel)
-        with pytest.raises(ValueError, match="needs the branches .*Received: .*second_anchor"):
-            model(dict.fromkeys(("anchor", "second_anchor", "positive", "negative"), ROWS))
-        model.compile(loss=losses.WeightedSum([(1.0, losses.QuadrupletLoss())]))
-        with pytest.raises(ValueError, match="needs the branches .*Received: .*second_anchor"):
-            model(dict.fromkeys(("anchor", "second_anchor", "positive", "negative"), ROWS))
-        model.compile(loss=losses.QuadrupletLoss(form="two_anchors"))
+        model = model_of(QuadrupletModel)
         parts = dict.fromkeys(("anchor", "second_anchor", "positive", "negative"), ROWS)
+        for loss in (model.loss, losses.WeightedSum([(1.0, losses.QuadrupletLoss())])):
+            model.compile(loss=loss)
+            with pytest.raises(ValueError, match="needs the branches .*Received: .*second_anchor"):
+                model(parts)
+        model.compile(loss=losses.QuadrupletLoss(form="two_anchors"))
         assert model(parts).shape == (6, 4, 3)
 
     @pytest.mark.parametrize("y", [[-1, 1], [7, 3]])
-    def test_pairs_whose_y_is_no_score(self, y):
-        model = self.model(SiameseModel)
+    def test_pairs_with_y_out_of_range(self, y):
+        model = model_of(SiameseModel)
         with pytest.raises(ValueError, match="must lie between 0 and 1. Received: from"):
             model.fit({"first": ROWS[:2], "second": ROWS[2:4]}, np.array(y), verbose=0)
 
-    def test_bare_triplet(self):
-        """`(anchor, positive, negative)` reads as (x, y, sample_weight)."""
+    def test_a_tuple_of_three_arrays_from_a_data_set(self):
+        """Keras reads `(anchor, positive, negative)` as (x, y, sample_weight)."""
 
-        class Bare(keras.utils.PyDataset):
+        class Triplets(keras.utils.PyDataset):
             def __len__(self):
                 return 1
 
@@ -301,10 +294,10 @@ class TestInputErrors:
                 return ROWS, ROWS, ROWS
 
         with pytest.raises(ValueError, match=r"yield \(\(anchor, positive, negative\),\)"):
-            self.model().fit(Bare(), verbose=0)
+            model_of().fit(Triplets(), verbose=0)
 
-    def test_branches_that_do_not_fit(self):
-        model = self.model()
+    def test_branches_of_different_shapes(self):
+        model = model_of()
         with pytest.raises(ValueError, match=r"same batch size and shape.*\(6, 4\) and \(6, 3\)"):
             model((ROWS, ROWS, ROWS[:, :3]))
         with pytest.raises(ValueError, match=r"same batch size and shape.*\(6, 4\) and \(3, 4\)"):
@@ -315,22 +308,11 @@ class TestInputErrors:
 
 
 class TestTargetErrors:
-    def model(self, cls=TripletModel):
-        return cls(keras.Sequential([layers.Dense(5)]), embedding_dim=3)
-
-    def test_float_ids(self):
-        with pytest.raises(ValueError, match="must be integer class ids.*Received.*float32"):
-            self.model().fit(ROWS, LABELS.astype("float32") + 0.5, verbose=0)
-
-    def test_one_hot(self):
-        with pytest.raises(ValueError, match=r"become ids by labels.argmax\(axis=-1\)"):
-            self.model().fit(ROWS, np.eye(3, dtype="int32")[LABELS], verbose=0)
-
     @pytest.mark.parametrize("kind", [np.asarray, list, lambda y: np.asarray(y, object)])
     def test_string_ids_in_a_numpy_fit(self, kind):
         names = kind(list("ababcc"))
         with pytest.raises(ValueError, match=r"`y` must be integer class ids.*return_inverse"):
-            self.model().fit(ROWS, names, verbose=0)
+            model_of().fit(ROWS, names, verbose=0)
 
     def test_string_ids_from_a_data_set(self, backend):
         if backend != "tensorflow":
@@ -339,24 +321,18 @@ class TestTargetErrors:
 
         data = tf.data.Dataset.from_tensor_slices((ROWS, list("ababcc"))).batch(3)
         with pytest.raises(ValueError, match="np.unique.labels, return_inverse=True"):
-            self.model().fit(data, shuffle=False, verbose=0)
+            model_of().fit(data, shuffle=False, verbose=0)
 
-    def test_no_ids(self):
-        with pytest.raises(ValueError, match=r"needs integer class ids: fit\(x, y\).*anchor"):
-            self.model().fit(ROWS, verbose=0)
-
-    def test_pairs_without_y(self):
-        with pytest.raises(ValueError, match="Pairs need y: 1 where the two items are the same"):
-            self.model(SiameseModel).fit({"first": ROWS, "second": ROWS}, verbose=0)
-
-    def test_pairs_without_y_for_a_sum_of_losses(self):
-        model = self.model(SiameseModel)
-        model.compile(loss=losses.WeightedSum([(2.0, losses.ContrastiveLoss())]))
-        with pytest.raises(ValueError, match="Pairs need y"):
+    @pytest.mark.parametrize("in_a_sum", [False, True])
+    def test_pairs_without_y(self, in_a_sum):
+        model = model_of(SiameseModel)
+        if in_a_sum:
+            model.compile(loss=losses.WeightedSum([(2.0, losses.ContrastiveLoss())]))
+        with pytest.raises(ValueError, match="Pairs need y: 1 "):
             model.fit({"first": ROWS, "second": ROWS}, verbose=0)
 
     def test_wrong_number_of_branches_for_the_loss(self):
-        model = self.model(SiameseModel)
+        model = model_of(SiameseModel)
         model.compile(loss=losses.TripletLoss())
         with pytest.raises(ValueError, match=r"shape \(batch, 3, dim\).*Received 2 branches"):
             model.fit((ROWS, ROWS), LABELS, verbose=0)

@@ -1,4 +1,4 @@
-"""Saved models: all comes back, and training goes on as if nothing had happened."""
+"""Saving and loading of models: settings, weights, optimizer, loss; export."""
 
 import json
 import subprocess
@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers, ops
+from model_weights import check_same_weights, numpy
 from proxies import ProxyLoss
 
 from keras_metric import losses
@@ -25,16 +26,8 @@ ROWS = (RNG.normal(size=(8, 5)) + LABELS[:, None]).astype("float32")
 TRIPLETS = {"anchor": ROWS, "positive": ROWS[::-1].copy(), "negative": ROWS + 1}
 
 
-def numpy(tensor):
-    return ops.convert_to_numpy(tensor)
-
-
-def weights(model):
-    return [numpy(ops.convert_to_tensor(w)) for w in model.weights]
-
-
 def train(model, x=ROWS, y=LABELS, epochs=2, eager=True):
-    # Compiling a graph takes ten times as long as these few steps.
+    # Compilation takes ten times as long as these few steps.
     model.run_eagerly = eager
     return model.fit(x, y, batch_size=4, shuffle=False, epochs=epochs, verbose=0)
 
@@ -48,7 +41,7 @@ def backbone():
     return keras.Sequential([layers.Dense(6, activation="relu")])
 
 
-# Keras's own words about a model that is loaded before its first step; plain models get them too.
+# Keras warns if a model is loaded before its first training step.
 untrained = pytest.mark.filterwarnings("ignore:Skipping variable loading for optimizer")
 
 
@@ -68,8 +61,8 @@ CASES = {
 @pytest.mark.parametrize(
     ("case", "policy"), [*((case, "float32") for case in CASES), ("proxies", "mixed_float16")]
 )
-def test_training_goes_on(case, policy):
-    """Optimizer, step count, loss settings and weights of the loss: equal to never stopping."""
+def test_a_loaded_model_trains_like_the_saved_one(case, policy):
+    """Optimizer, number of steps, settings and weights of the loss are restored."""
     keras.config.set_dtype_policy(policy)
     cls, loss, x, y = CASES[case]
     model = cls(backbone(), embedding_dim=4)
@@ -78,41 +71,37 @@ def test_training_goes_on(case, policy):
     )
     eager = case != "proxies"
     train(model, x, y, eager=eager)
-    again = reloaded(model)
-    assert type(again) is cls
-    optimizer = again.optimizer
+    loaded = reloaded(model)
+    assert type(loaded) is cls
+    optimizer = loaded.optimizer
     if policy == "mixed_float16":
         assert isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
         optimizer = optimizer.inner_optimizer
     assert isinstance(optimizer, keras.optimizers.SGD) and optimizer.momentum == 0.9
     assert np.isclose(float(optimizer.learning_rate), 0.123)
-    assert int(again.optimizer.iterations) == 4
-    assert again.loss.get_config() == model.loss.get_config()
-    for a, b in zip(weights(model), weights(again), strict=True):
-        np.testing.assert_array_equal(a, b)
-    histories = [train(m, x, y, eager=eager).history for m in (again, model)]
+    assert int(loaded.optimizer.iterations) == 4
+    assert loaded.loss.get_config() == model.loss.get_config()
+    check_same_weights(loaded, model)
+    histories = [train(m, x, y, eager=eager).history for m in (loaded, model)]
     assert histories[0] == histories[1]
-    assert int(again.optimizer.iterations) == 8
-    for a, b in zip(weights(model), weights(again), strict=True):
-        np.testing.assert_array_equal(a, b)
+    assert int(loaded.optimizer.iterations) == 8
+    check_same_weights(loaded, model)
 
 
-def test_the_loss_survives_a_later_compile_of_the_optimizer_alone():
-    """Keras keeps it in memory but writes `loss: None`; a default would come back instead."""
+def test_the_loss_is_saved_after_compile_without_a_loss():
+    """Keras would save `loss: None`."""
     model = EmbeddingModel(backbone(), embedding_dim=4)
     model.compile(loss=ProxyLoss(3, scale=3.0))
     model.compile(keras.optimizers.SGD(0.1))
     train(model)
-    again = reloaded(model)
-    assert isinstance(again.loss, ProxyLoss) and again.loss.scale == 3.0
-    np.testing.assert_array_equal(
-        again.loss.proxies.vectors.numpy(), model.loss.proxies.vectors.numpy()
-    )
+    loaded = reloaded(model)
+    assert isinstance(loaded.loss, ProxyLoss) and loaded.loss.scale == 3.0
+    check_same_weights(loaded.loss.proxies, model.loss.proxies)
 
 
 @untrained
 @pytest.mark.parametrize("cls", [EmbeddingModel, SiameseModel, TripletModel, QuadrupletModel])
-def test_settings_come_back(cls):
+def test_settings_are_restored(cls):
     model = cls(
         layers.Conv2D(3, 2),
         embedding_dim=None,
@@ -122,16 +111,15 @@ def test_settings_come_back(cls):
         train_health=True,
     )
     model(np.zeros((2, 4, 4, 1), "float32"))
-    again = reloaded(model)
+    loaded = reloaded(model)
+    settings = loaded.get_config()
     for name in ("normalize", "freeze_batch_norm", "train_health", "name", "embedding_dim"):
-        settings = again.get_config()
         assert settings[name] == model.get_config()[name], name
     assert settings["freeze_batch_norm"] and settings["train_health"]
-    assert isinstance(again.encoder.pooling, layers.GlobalMaxPooling2D)
-    assert not again.encoder.normalize
-    assert again.embedding_dim == 3
+    assert isinstance(loaded.encoder.pooling, layers.GlobalMaxPooling2D)
+    assert not loaded.encoder.normalize and loaded.embedding_dim == 3
     x = RNG.normal(size=(2, 4, 4, 1)).astype("float32")
-    np.testing.assert_array_equal(numpy(again(x)), numpy(model(x)))
+    np.testing.assert_array_equal(numpy(loaded(x)), numpy(model(x)))
 
 
 def of_towers(name, part):
@@ -160,21 +148,20 @@ FROZEN = {
 
 
 @pytest.mark.parametrize("case", FROZEN)
-def test_what_is_frozen_stays_frozen(case):
+def test_frozen_parts_stay_frozen(case):
     model, x, y, part = FROZEN[case]()
     part.trainable = False
     model.compile(keras.optimizers.Adam(0.01))
     train(model, x, y)
-    other = reloaded(model)
-    assert [w.trainable for w in other.weights] == [w.trainable for w in model.weights]
+    loaded = reloaded(model)
+    assert [w.trainable for w in loaded.weights] == [w.trainable for w in model.weights]
     train(model, x, y)
-    train(other, x, y)
-    for a, b in zip(weights(model), weights(other), strict=True):
-        np.testing.assert_array_equal(a, b)
+    train(loaded, x, y)
+    check_same_weights(loaded, model)
 
 
 @pytest.mark.parametrize("name", ["model.h5", "model.hdf5"])
-def test_the_legacy_format_is_refused(name):
+def test_the_legacy_format_raises(name):
     """Keras would write the file and fail to load it."""
     model = EmbeddingModel(backbone(), embedding_dim=4)
     for network in (model, model.encoder):
@@ -183,10 +170,10 @@ def test_the_legacy_format_is_refused(name):
 
 
 @untrained
-def test_a_model_that_was_never_used():
+def test_a_model_before_its_first_call():
     with pytest.warns(UserWarning, match="has not yet been built"):
-        again = reloaded(TripletModel(backbone(), embedding_dim=4))
-    assert again.embedding_dim == 4 and train(again)
+        loaded = reloaded(TripletModel(backbone(), embedding_dim=4))
+    assert loaded.embedding_dim == 4 and train(loaded)
     known = keras.Sequential([keras.Input((5,)), layers.Dense(6)])
     model = TripletModel(known, embedding_dim=4)
     np.testing.assert_array_equal(numpy(model(ROWS)), numpy(reloaded(model)(ROWS)))
@@ -197,24 +184,23 @@ def test_shared_encoder():
     first = TripletModel(backbone(), embedding_dim=4, normalize=False)
     second = SiameseModel(first.encoder)
     second(ROWS)
-    again = reloaded(second)
-    assert again.encoder.normalize is False
-    np.testing.assert_array_equal(numpy(again(ROWS)), numpy(first(ROWS)))
+    loaded = reloaded(second)
+    assert loaded.encoder.normalize is False
+    np.testing.assert_array_equal(numpy(loaded(ROWS)), numpy(first(ROWS)))
 
 
 def test_proxies_without_a_linear_layer():
-    """The width is known only after the first batch; loading has to know it before."""
+    """In training the width is known after the first batch; in loading it must be known before."""
     model = EmbeddingModel(backbone(), embedding_dim=None)
     model.compile(keras.optimizers.SGD(0.1, momentum=0.9), loss=ProxyLoss(3))
     train(model)
-    again = reloaded(model)
-    train(model), train(again)
-    for a, b in zip(weights(model), weights(again), strict=True):
-        np.testing.assert_array_equal(a, b)
+    loaded = reloaded(model)
+    train(model), train(loaded)
+    check_same_weights(loaded, model)
 
 
 @untrained
-def test_weights_alone():
+def test_save_weights():
     model = EmbeddingModel(backbone(), embedding_dim=4)
     model.compile(loss=ProxyLoss(3))
     train(model)
@@ -223,13 +209,12 @@ def test_weights_alone():
     other.compile(loss=ProxyLoss(3))
     other(ROWS)
     other.load_weights("model.weights.h5")
-    for a, b in zip(weights(model), weights(other), strict=True):
-        np.testing.assert_array_equal(a, b)
+    check_same_weights(other, model)
 
 
 @pytest.mark.parametrize("inputs", [ROWS, (ROWS, ROWS), {"a": ROWS, "b": ROWS}], ids=type)
-def test_what_builds_a_model_is_plain_json(inputs):
-    """KerasTuner keeps it in a file, to load weights into a model that was never called."""
+def test_the_build_config_is_plain_json(inputs):
+    """KerasTuner writes it to a file, to load weights into a model before its first call."""
     single = isinstance(inputs, np.ndarray)
     join = layers.Lambda(lambda x: x if single else ops.concatenate(keras.tree.flatten(x), -1))
     model = EmbeddingModel(join, embedding_dim=3)
@@ -241,69 +226,36 @@ def test_what_builds_a_model_is_plain_json(inputs):
     assert other.encoder.input_names == model.encoder.input_names
 
 
-def test_interrupted_training(tmp_path):
-    """BackupAndRestore: the second run takes up optimizer, proxies and epoch of the first."""
-
-    class Stop(keras.callbacks.Callback):
-        def on_epoch_end(self, epoch, logs=None):
-            if epoch == 1:
-                raise KeyboardInterrupt
-
-    def model():
-        keras.utils.set_random_seed(3)
-        model = EmbeddingModel(backbone(), embedding_dim=4)
-        model.compile(keras.optimizers.SGD(0.1, momentum=0.9), loss=ProxyLoss(3))
-        # The callback asks for a model that has seen an input.
-        model(ROWS)
-        model.run_eagerly = True
-        return model
-
-    def fit(model, *callbacks):
-        return model.fit(
-            ROWS, LABELS, shuffle=False, epochs=3, verbose=0, callbacks=list(callbacks)
-        )
-
-    through = model()
-    fit(through)
-    backup = keras.callbacks.BackupAndRestore(tmp_path / "backup")
-    with pytest.raises(KeyboardInterrupt):
-        fit(model(), backup, Stop())
-    resumed = model()
-    fit(resumed, keras.callbacks.BackupAndRestore(tmp_path / "backup"))
-    for a, b in zip(weights(through), weights(resumed), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7)
-
-
-ALONE = """
+SCRIPT = """
 import keras, keras_metric, numpy as np
 encoder = keras.models.load_model("encoder.keras")
-np.save("there.npy", encoder.predict(np.load("images.npy"), verbose=0))
+np.save("found.npy", encoder.predict(np.load("images.npy"), verbose=0))
 model = keras.models.load_model("model.keras")
-assert np.array_equal(model.predict(np.load("images.npy"), verbose=0), np.load("there.npy"))
+assert np.array_equal(model.predict(np.load("images.npy"), verbose=0), np.load("found.npy"))
 """
 
 
-def test_another_process_needs_two_imports():
-    """The encoder takes raw images, its preprocessing inside, and so does the whole model."""
+def test_loading_in_another_process():
+    """Encoder and model take raw images, because the backbone contains the preprocessing."""
     images = RNG.integers(0, 256, (3, 6, 6, 3), "uint8")
     model = TripletModel(
         keras.Sequential([layers.Rescaling(1 / 255), layers.Conv2D(4, 3)]), embedding_dim=4
     )
-    here = numpy(model(images))
+    expected = numpy(model(images))
     model.encoder.save("encoder.keras")
     model.save("model.keras")
     np.save("images.npy", images)
-    subprocess.run([sys.executable, "-c", ALONE], check=True)
-    np.testing.assert_allclose(np.load("there.npy"), here, rtol=1e-5, atol=1e-6)
+    subprocess.run([sys.executable, "-c", SCRIPT], check=True)
+    np.testing.assert_allclose(np.load("found.npy"), expected, rtol=1e-5, atol=1e-6)
 
 
-# Keras calls JAX's exporter in a way that JAX is about to drop.
+# Keras calls JAX's exporter with a deprecated argument.
 @pytest.mark.filterwarnings("ignore:The `native_serialization` parameter is deprecated")
 class TestExport:
     @pytest.fixture(autouse=True)
-    def only_where_it_exists(self, backend):
+    def skip_on_torch(self, backend):
         if backend == "torch":
-            pytest.skip("Keras exports no SavedModel on torch, not even of a Dense layer")
+            pytest.skip("Keras cannot export a SavedModel on torch")
 
     def served(self, model, x):
         import tensorflow as tf
@@ -319,8 +271,8 @@ class TestExport:
             keras.Sequential([layers.Rescaling(1 / 255), layers.Conv2D(4, 3)]), embedding_dim=4
         ).encoder
         images = RNG.integers(0, 256, (3, 6, 6, 3), "uint8")
-        here = numpy(encoder(images))
-        np.testing.assert_allclose(self.served(encoder, images), here, rtol=1e-4, atol=1e-6)
+        expected = numpy(encoder(images))
+        np.testing.assert_allclose(self.served(encoder, images), expected, rtol=1e-4, atol=1e-6)
         loaded = tf.saved_model.load("served")
         signature = loaded.signatures["serving_default"]
         (spec,) = signature.structured_input_signature[1].values()
@@ -328,9 +280,9 @@ class TestExport:
 
     def test_of_a_model_is_its_encoder(self):
         model = SiameseModel(backbone(), embedding_dim=4)
-        # Sequences of two lengths: the served network takes any.
+        # After sequences of two lengths the exported network takes any length.
         model(np.zeros((2, 3, 5), "float32"))
         x = RNG.normal(size=(2, 7, 5)).astype("float32")
-        here = numpy(model(x))
+        expected = numpy(model(x))
         longer = np.concatenate([x, x], axis=1)
-        np.testing.assert_allclose(self.served(model, longer), here, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(self.served(model, longer), expected, rtol=1e-4, atol=1e-6)

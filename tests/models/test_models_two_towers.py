@@ -1,8 +1,9 @@
-"""TwoTowerModel: two encoders, one space."""
+"""TwoTowerModel: encoders, training, saving and errors."""
 
 import keras
 import numpy as np
 import pytest
+from model_weights import check_same_weights
 
 from keras_metric import losses
 from keras_metric.callbacks import RetrievalEvaluator
@@ -56,23 +57,23 @@ def test_each_side_has_its_own_encoder(sides):
         losses.WeightedSum([(1, losses.ClipLoss()), (0.1, losses.BarlowTwinsLoss())]),
     ],
 )
-def test_partners_find_each_other(sides, loss):
+def test_training_increases_recall(sides, loss):
     model = model_of(train_health=loss is None)
     model.compile(keras.optimizers.Adam(3e-2), loss or model.loss)
 
-    def hits():
+    def recall():
         first, second = (t.predict(x, verbose=0) for t, x in zip(model.towers, sides))
         return ((first @ second.T).argmax(1) == np.arange(N)).mean()
 
-    before = hits()
+    before = recall()
     history = model.fit(as_dict(sides), epochs=30, batch_size=N, verbose=0).history
-    assert hits() > max(0.4, before + 0.2)
+    assert recall() > max(0.4, before + 0.2)
     if loss is None:
         assert history["positive_distance"][-1] < history["negative_distance"][-1]
 
 
 @pytest.mark.thorough
-def test_every_way_in(sides):
+def test_all_forms_of_data(sides):
     first, second = sides
     y = np.arange(N) // 2
 
@@ -98,18 +99,16 @@ def test_every_way_in(sides):
         assert np.isfinite(history["loss"]).all()
 
 
-def test_pairs_of_one_number_are_no_negatives(sides):
-    """Twins that share a number: the loss of y differs from that without."""
-    twins = {side: x[:12] for side, x in as_dict(sides).items()}
+def test_pairs_with_the_same_y_are_not_negatives(sides):
+    pairs = {side: x[:12] for side, x in as_dict(sides).items()}
+    y = np.arange(12) // 2
     model = model_of()
-    apart = model.evaluate(twins, verbose=0)
-    together = model.evaluate(twins, np.arange(12) // 2, verbose=0)
-    z = model.predict(twins, verbose=0)
-    expected = float(losses.ClipLoss()(np.arange(12) // 2, z))
-    assert together == pytest.approx(expected, rel=1e-4) and apart != pytest.approx(expected)
+    without_y, with_y = (model.evaluate(pairs, ids, verbose=0) for ids in (None, y))
+    expected = float(losses.ClipLoss()(y, model.predict(pairs, verbose=0)))
+    assert with_y == pytest.approx(expected, rel=1e-4) and without_y != pytest.approx(expected)
 
 
-def test_the_evaluator_searches_one_side_in_the_other(sides):
+def test_retrieval_evaluator_with_both_sides(sides):
     model = model_of()
     same = np.arange(N)
     evaluator = RetrievalEvaluator(sides[0], same, gallery=(sides[1], same), k=(1, 3))
@@ -120,32 +119,28 @@ def test_the_evaluator_searches_one_side_in_the_other(sides):
 
 
 class TestFiles:
-    def test_the_model_comes_back_and_goes_on(self, sides):
+    def test_a_loaded_model_trains_like_the_saved_one(self, sides):
         model = model_of()
         model.compile(keras.optimizers.Adam(1e-2), losses.ClipLoss(learn_temperature=True))
         model.fit(as_dict(sides), epochs=3, verbose=0)
         model.save("two.keras")
-        again = keras.models.load_model("two.keras")
-        for a, b in zip(model.get_weights(), again.get_weights(), strict=True):
-            np.testing.assert_array_equal(a, b)
+        loaded = keras.models.load_model("two.keras")
+        check_same_weights(loaded, model)
+        batch = as_dict(sides), np.arange(N)
         for _ in range(3):
-            values = [float(m.train_on_batch(as_dict(sides), np.arange(N))) for m in (model, again)]
+            values = [float(m.train_on_batch(*batch)) for m in (model, loaded)]
             assert values[0] == pytest.approx(values[1], rel=1e-6)
 
-    def test_each_tower_saves_alone(self, sides):
+    def test_towers_can_be_saved(self, sides):
         model = model_of()
         model.fit(as_dict(sides), verbose=0)
-        for name in ("first", "second"):
-            tower = getattr(model, f"{name}_encoder")
-            tower.save(f"{name}.keras")
-            again = keras.models.load_model(f"{name}.keras")
-            x = as_dict(sides)[name]
-            np.testing.assert_array_equal(again.predict(x, verbose=0), tower.predict(x, verbose=0))
+        for tower, x in zip(model.towers, sides):
+            tower.save("tower.keras")
+            loaded = keras.models.load_model("tower.keras")
+            np.testing.assert_array_equal(loaded.predict(x, verbose=0), tower.predict(x, verbose=0))
 
-    @pytest.mark.skipif(
-        keras.backend.backend() != "tensorflow", reason="the exports themselves are Keras's"
-    )
-    def test_each_tower_exports_alone(self, sides):
+    @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="tests Keras's export")
+    def test_towers_can_be_exported(self, sides):
         import tensorflow as tf
 
         model = model_of()
@@ -155,26 +150,24 @@ class TestFiles:
         served = loaded.serve(sides[1])
         np.testing.assert_allclose(served, expected, atol=1e-6)
 
-    def test_towers_of_other_models_are_used_as_they_are(self, sides):
+    def test_encoders_of_other_models_are_used_as_they_are(self, sides):
         trained = EmbeddingModel(keras.layers.Dense(6), embedding_dim=DIM)
         trained(sides[0])
         model = TwoTowerModel(trained.encoder, keras.layers.Dense(6), embedding_dim=DIM)
         assert model.first_encoder is trained.encoder
         model.fit(as_dict(sides), verbose=0)
         model.save("shared.keras")
-        again = keras.models.load_model("shared.keras")
-        np.testing.assert_allclose(
-            again.predict(as_dict(sides), verbose=0), model.predict(as_dict(sides), verbose=0)
-        )
+        loaded = keras.models.load_model("shared.keras")
+        found, expected = (m.predict(as_dict(sides), verbose=0) for m in (loaded, model))
+        np.testing.assert_allclose(found, expected)
 
 
-def test_towers_of_text_and_pictures(rng):
-    """Token ids through an embedding, and images."""
+def test_towers_of_text_and_images(rng):
     tokens = rng.integers(1, 20, (N, 6)).astype("int32")
     images = rng.normal(size=(N, 8, 8, 1)).astype("float32")
     text = keras.Sequential([keras.layers.Embedding(20, 8, mask_zero=True), keras.layers.GRU(8)])
-    picture = keras.Sequential([keras.layers.Conv2D(4, 3)])
-    model = TwoTowerModel(picture, text, embedding_dim=DIM)
+    image = keras.Sequential([keras.layers.Conv2D(4, 3)])
+    model = TwoTowerModel(image, text, embedding_dim=DIM)
     history = model.fit({"first": images, "second": tokens}, epochs=2, batch_size=8, verbose=0)
     assert np.isfinite(history.history["loss"]).all()
 
@@ -185,7 +178,7 @@ def test_towers_of_text_and_pictures(rng):
         (lambda: TwoTowerModel("a", keras.layers.Dense(4)), "`first` must be"),
         (
             lambda: TwoTowerModel(keras.layers.Dense(4), keras.layers.Dense(4), embedding_dim=None),
-            "vectors of one length",
+            "vectors of the same length",
         ),
         (
             lambda: TwoTowerModel(
@@ -193,17 +186,12 @@ def test_towers_of_text_and_pictures(rng):
             ),
             "embedding_dim=3",
         ),
+        (lambda: TwoTowerModel(*[keras.layers.Dense(4)] * 2), "are the same object"),
     ],
 )
 def test_wrong_towers(make, message):
     with pytest.raises((TypeError, ValueError), match=message):
         make()
-
-
-def test_one_tower_twice():
-    backbone = keras.layers.Dense(4)
-    with pytest.raises(ValueError, match="are the same object"):
-        TwoTowerModel(backbone, backbone)
 
 
 def test_unequal_towers(sides):

@@ -1,8 +1,9 @@
-"""Losses in a plain keras.Model: what its error proposes works, and so does docs/own-model.md."""
+"""Losses in a keras.Model: the code of the error message and of docs/own-model.md works."""
 
 import keras
 import numpy as np
 import pytest
+from model_weights import check_same_weights
 
 from keras_metric import losses
 from keras_metric.layers import CrossBatchMemory, EmbeddingHead, Mahalanobis
@@ -31,7 +32,7 @@ def weights_of(loss):
     return [weight for layer in loss.layers for weight in layer.get_weights()]
 
 
-def hold(model, loss):
+def track(model, loss):
     for layer in loss.layers:
         layer.build((None, 3))
     model.loss_layers = list(loss.layers)
@@ -53,7 +54,7 @@ WITH_STATE = {
 
 
 @pytest.mark.parametrize("name", WITH_WEIGHTS)
-def test_the_lines_of_the_error_work(name):
+def test_the_code_of_the_error_works(name):
     model, loss = two_heads(), WITH_WEIGHTS[name]()
     text = "Compile the loss with a keras_metric.EmbeddingModel. In a functional keras.Model, or"
     with pytest.raises(ValueError, match=text) as error:
@@ -65,7 +66,7 @@ def test_the_lines_of_the_error_work(name):
 
 
 @pytest.mark.parametrize("name", WITH_STATE)
-def test_a_state_needs_an_embedding_model(name):
+def test_losses_with_a_state_need_an_embedding_model(name):
     with pytest.raises(ValueError, match="Only that updates the state of this loss") as error:
         WITH_STATE[name]()(Y, X)
     assert "loss_layers" not in str(error.value)
@@ -84,15 +85,15 @@ def test_class_vectors_before_their_length_is_known():
 
 
 @pytest.mark.parametrize("plain", [True, False])
-def test_a_learning_rate_of_its_own(plain):
-    """Adam's first step is the learning rate, for each element with a gradient."""
+def test_a_separate_learning_rate(plain):
+    """The first step of Adam equals the learning rate for each element with a gradient."""
     loss = losses.ProxyAnchorLoss(4)
     by_path = {"proxy_anchor_loss/.*": keras.optimizers.Adam(0.1)}
     optimizer = keras.optimizers.MultiOptimizer(
         keras.optimizers.OptimizerMap(keras.optimizers.Adam(1e-3), by_path)
     )
     if plain:
-        model = compiled(hold(two_heads(), loss), loss, optimizer)
+        model = compiled(track(two_heads(), loss), loss, optimizer)
     else:
         model = EmbeddingModel(keras.Sequential([keras.Input((6,)), keras.layers.Dense(8)]), 3)
         model.compile(optimizer, loss)
@@ -102,15 +103,14 @@ def test_a_learning_rate_of_its_own(plain):
     assert np.isclose(np.abs(model.get_weights()[0] - before).max(), 1e-3, rtol=1e-2)
 
 
-def test_saved_weights_hold_those_of_the_loss():
+def test_saved_weights_include_those_of_the_loss():
     loss = losses.ProxyAnchorLoss(4)
-    model = compiled(hold(two_heads(), loss), loss)
+    model = compiled(track(two_heads(), loss), loss)
     model.fit(X, TARGETS, verbose=0)
     model.save_weights("model.weights.h5")
     other = losses.ProxyAnchorLoss(4)
-    again = compiled(hold(two_heads(), other), other)
-    again.optimizer.build(again.trainable_variables)
-    again.load_weights("model.weights.h5")
+    loaded = compiled(track(two_heads(), other), other)
+    loaded.optimizer.build(loaded.trainable_variables)
+    loaded.load_weights("model.weights.h5")
     np.testing.assert_array_equal(other.class_vectors, loss.class_vectors)
-    for a, b in zip(again.get_weights(), model.get_weights(), strict=True):
-        np.testing.assert_array_equal(a, b)
+    check_same_weights(loaded, model)

@@ -1,4 +1,4 @@
-"""The model card: what an encoder was trained on, what it is worth, and how to load it."""
+"""Model card of an encoder: training data, evaluation results, and how to load it."""
 
 import datetime
 
@@ -11,7 +11,7 @@ _MOST_NAMES = 30
 
 
 def model_card(title, data, class_names, training, numbers, notes=()):
-    """The card as Markdown, for the file that lies beside a saved encoder.
+    """Return the model card as Markdown, to be saved next to an encoder.
 
     Args:
         title: Text for the heading.
@@ -21,13 +21,6 @@ def model_card(title, data, class_names, training, numbers, notes=()):
         numbers: Dict from a row's name ("raw pixels", "trained encoder") to a dict of floats with
             the same names in each row.
         notes: Sentences for the section on limits.
-
-    Example:
-    >>> from keras_metric.models.card import model_card
-    >>> numbers = {"raw pixels": {"recall_at_1": 0.5}, "trained encoder": {"recall_at_1": 0.75}}
-    >>> text = model_card("Birds", {"images": 8}, ["hen", "owl"], {"epochs": 3}, numbers)
-    >>> "| trained encoder | 0.750 |" in text
-    True
     """
     columns = list(next(iter(numbers.values())))
     names = ", ".join(map(as_markdown, class_names[:_MOST_NAMES]))
@@ -36,9 +29,8 @@ def model_card(title, data, class_names, training, numbers, notes=()):
     lines = [
         f"# {as_markdown(title)}",
         "",
-        "An encoder: it turns an image into a vector, so that images of one class lie close "
-        "together. Smaller cosine distance means more alike; it gives no class and no "
-        "probability.",
+        "This encoder maps an image to a vector; images of the same class get close vectors. A "
+        "smaller cosine distance means more similar. It returns no class and no probability.",
         "",
         "## Data",
         "",
@@ -46,10 +38,10 @@ def model_card(title, data, class_names, training, numbers, notes=()):
         "",
         f"Classes: {names}.",
         "",
-        "## What it is worth",
+        "## Evaluation results",
         "",
-        "Each held-out image looks for its nearest among the other held-out images. An encoder "
-        "that does not beat raw pixels has learned nothing.",
+        "Each held-out image is a query among the other held-out images. An encoder is useful only "
+        "if its results are better than those of raw pixels.",
         "",
         f"| | {' | '.join(map(as_markdown, columns))} |",
         f"| --- |{' ---: |' * len(columns)}",
@@ -64,16 +56,16 @@ def model_card(title, data, class_names, training, numbers, notes=()):
         "",
         "## Limits",
         "",
-        "- The numbers hold for images like these. Measure on your own before you rely on it: "
+        "- The results hold for similar images only. Evaluate the encoder on your own images: "
         "`keras-metric evaluate FOLDER`.",
-        "- A threshold for same or different depends on how many false matches you can bear; "
-        "`search.Index.calibrate` finds one.",
+        "- The threshold between same and different depends on the false accept rate (FAR) that "
+        "the application accepts; `search.Index.calibrate` finds it.",
         *(f"- {note}" for note in notes),
         "",
         "## Loading",
         "",
         "```python",
-        "import keras, keras_metric  # the second so that Keras knows the class",
+        "import keras, keras_metric  # keras_metric registers the class",
         'encoder = keras.saving.load_model("encoder.keras")',
         "```",
         "",

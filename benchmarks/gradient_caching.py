@@ -1,13 +1,12 @@
-"""A batch of 4,096 through an encoder that holds 256: peak memory and time of a training step.
+"""Gradient caching of a batch of 4,096 in chunks of 256: peak memory and time of a training step.
 
-    python benchmarks/chunks.py
-    python benchmarks/chunks.py --backends tensorflow jax torch --turns 3
+    python benchmarks/gradient_caching.py
+    python benchmarks/gradient_caching.py --backends tensorflow jax torch --turns 3
 
-Conv-4 without batch normalisation on 28 x 28 x 1, SupConLoss, SGD. Every case is a process of its
-own, and the cases take turns. Memory is the growth of the largest resident set after the libraries,
-the model and a step of 32 are in; time is the median of all rounds, each of 4,096 items, on the
-clock, and of the processor, all threads together, which another program on the machine lengthens
-less.
+Conv-4 without batch normalization on 28 x 28 x 1, SupConLoss, SGD. Every case runs in a separate
+process; the cases alternate. Memory is the growth of the largest resident set after imports,
+creation of the model and a step of 32 items. Time is the median of all rounds of 4,096 items, as
+wall time and as CPU time of all threads, which depends less on other processes.
 """
 
 import argparse
@@ -30,7 +29,7 @@ CASES = {
 
 
 def work(case, rounds):
-    """One case, in a process of its own: prints what it took."""
+    """Run one case in this process and print the measurements as JSON."""
     import resource
 
     import keras
@@ -56,7 +55,7 @@ def work(case, rounds):
     model.train_on_batch(x[:32], y[:32])
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     model.train_on_batch(x, y)
-    clocks = {"clock": time.perf_counter, "processor": time.process_time}
+    clocks = {"wall": time.perf_counter, "cpu": time.process_time}
     spent = {name: [] for name in clocks}
     for _ in range(rounds):
         starts = {name: clock() for name, clock in clocks.items()}
@@ -77,7 +76,7 @@ def measure(backend, case, rounds):
 
 def table(found):
     lines = [
-        "| backend | step | memory, MB | seconds | of 16 plain | processor seconds | of 16 plain |",
+        "| backend | step | memory, MB | seconds | to 16 plain | CPU seconds | to 16 plain |",
         "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
     ]
     for backend, cases in found.items():
@@ -86,7 +85,7 @@ def table(found):
             times = LARGE // CASES[case][0]
             cells = [backend, f"{times} x {case}" if times > 1 else case]
             cells.append(f"{answer['bytes'] / 2**20:,.0f}")
-            for clock in ("clock", "processor"):
+            for clock in ("wall", "cpu"):
                 seconds, plain = answer[clock], medians["plain 256"][clock]
                 cells += [f"{seconds:.2f}", f"{seconds / plain:.2f}"]
             lines.append("| " + " | ".join(cells) + " |")
@@ -94,7 +93,7 @@ def table(found):
 
 
 def medians_of(turns):
-    """The medians of what was measured in all turns of a case."""
+    """Return the medians of the measurements of all turns of a case."""
     return {name: statistics.median(sum((t[name] for t in turns), [])) for name in turns[0]}
 
 
@@ -118,15 +117,15 @@ def main():
                 found[backend][case].append(measure(backend, case, arguments.rounds))
         print(table({backend: found[backend]}), flush=True)
     text = [
-        "# A batch of 4,096 through an encoder that holds 256",
-        "Conv-4 of 32 filters without batch normalisation, 28 x 28 x 1, SupConLoss, SGD: growth of "
+        "# Gradient caching: a batch of 4,096 in chunks of 256",
+        "Conv-4 of 32 filters without batch normalization, 28 x 28 x 1, SupConLoss, SGD: growth of "
         "the resident set, and time of a training step of `EmbeddingModel("
         f"chunk_size=256)`, median of {arguments.turns} turns of {arguments.rounds}. TensorFlow "
         f"without XLA. {machine()}.",
         table(found),
     ]
-    path = write(arguments.out, "chunks.md", text)
-    print(f"{path}: memory and time of chunks")
+    path = write(arguments.out, "gradient_caching.md", text)
+    print(f"{path}: memory and time")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""The losses that the benchmarks compare, by the name of our class, and the peer's of each."""
+"""Losses of the benchmarks by name, and the corresponding losses of pytorch-metric-learning."""
 
-# Losses of two views of an item, which read no labels.
+# Losses of two views of an item, without labels.
 OF_VIEWS = (
     "BarlowTwinsLoss",
     "ClipLoss",
@@ -11,7 +11,7 @@ OF_VIEWS = (
 )
 # Losses of ready-made pairs with a similarity for each.
 OF_PAIRS = ("CosineRegressionLoss",)
-# Those that want embeddings as the network gives them, not scaled to length 1.
+# Losses for unnormalized embeddings.
 RAW = (
     "AdaFaceLoss",
     "BarlowTwinsLoss",
@@ -20,7 +20,7 @@ RAW = (
     "SphereFaceLoss",
     "VICRegLoss",
 )
-# Losses with vectors of the classes, whose number they are told.
+# Losses with class vectors, which need `num_classes`.
 OF_CLASSES = (
     "AdaFaceLoss",
     "ArcFaceLoss",
@@ -35,43 +35,42 @@ OF_CLASSES = (
     "SphereFaceLoss",
     "SubCenterArcFaceLoss",
 )
-# Arguments without a default that would serve, or where a benchmark wants others.
+# Arguments that differ from the defaults.
 SETTINGS = {
-    # A scale of 64 is for thousands of steps; the peer gets the same.
+    # The default 64 needs thousands of steps; pytorch-metric-learning gets the same value.
     **{
         name: {"scale": 16}
         for name in ("AdaFaceLoss", "ArcFaceLoss", "CosFaceLoss", "SubCenterArcFaceLoss")
     },
-    # The paper's .0051 is for 8,192 dimensions, that is for 16,000 times as many products.
+    # The paper's 0.0051 is for 8,192 dimensions, that is for 16,000 times as many products.
     "BarlowTwinsLoss": {"redundancy_weight": 0.05},
-    # Without labels it deals proxies out at random, for which 300 steps are few.
+    # Without labels it assigns proxies at random, for which 300 steps are too few.
     "ManifoldLoss": {"meta_classes": "labels"},
-    # The angle times four is hard to begin with: the papers blend it with the plain cosine, by
-    # 1,000 at first. With less, lengths fall to nothing where they are free to.
+    # The papers blend the margin with the plain cosine, starting with a weight of 1,000. With less,
+    # unnormalized embeddings collapse to length 0.
     "LargeMarginSoftmaxLoss": {"blend": 100},
     "SphereFaceLoss": {"blend": 100},
 }
-# How much faster than the network the vectors of classes learn: at 0.01, as in the paper of
-# Proxy-Anchor; but where their length counts, and where they are seen through random walks alone.
-# SimSiam's predictor has to keep up with the network.
-FASTER = {
+# Learning rate of class vectors relative to that of the network: 0.01 as in the Proxy-Anchor paper,
+# except for losses that use the length of class vectors, and for ManifoldLoss. The predictor of
+# SimSiam has a higher learning rate too.
+RATE_FACTORS = {
     **dict.fromkeys(OF_CLASSES, 10),
     "LargeMarginSoftmaxLoss": 1,
     "ManifoldLoss": 100,
     "SimSiamLoss": 10,
 }
-# Outputs of the network, where those of all others would not do: with more classes than these the
-# cosines with the others outweigh the own one, and class vectors leave the space of the embeddings.
+# Output dimensions that differ from the default. P2SGradLoss needs more dimensions than classes:
+# otherwise the cosines with the other classes dominate.
 DIMS = {"P2SGradLoss": 1024}
-# Losses that are made to stand beside another one, with what they are added to and their weight.
-BESIDE = {
+# Losses that regularize another loss: the other loss and the weight of the regularizer.
+REGULARIZERS = {
     "CenterLoss": ("NormalizedSoftmaxLoss", 0.01),
     "IntraPairVarianceLoss": ("ContrastiveLoss", 1.0),
     "ThresholdConsistentMarginLoss": ("ContrastiveLoss", 1.0),
 }
-# Not a loss by itself, or of another kind of data.
-LEFT_OUT = ("WeightedSum",)
-# Class of pytorch-metric-learning, its arguments, and whether vectors come as they are.
+EXCLUDED = ("WeightedSum",)
+# Class of pytorch-metric-learning, its arguments, and whether embeddings are not normalized.
 PEERS = {
     "AngularLoss": ("AngularLoss", {}, False),
     "ArcFaceLoss": ("ArcFaceLoss", {"scale": 16}, False),
@@ -112,36 +111,36 @@ PEERS = {
 
 
 def names():
-    """Every loss that a benchmark of all losses takes."""
+    """Return the names of all losses of the benchmarks."""
     from keras_metric import losses
 
     public = [name for name in losses.__all__ if name.endswith("Loss")]
-    return sorted([n for n in public if n not in LEFT_OUT] + [n for n in OF_VIEWS if "(" in n])
+    return sorted([n for n in public if n not in EXCLUDED] + [n for n in OF_VIEWS if "(" in n])
 
 
 def labelled(name):
-    """Whether the loss reads class ids."""
+    """Return whether the loss takes class ids."""
     return name not in (*OF_VIEWS, *OF_PAIRS)
 
 
-def ours(name, num_classes=None, beside=False):
-    """Our loss; `num_classes` for those with vectors of classes, `beside` to add its partner."""
+def ours(name, num_classes=None, regularize=False):
+    """Return our loss; with `regularize`, a regularizer together with its main loss."""
     from keras_metric import losses
 
     settings = dict(SETTINGS.get(name, {}))
     if name in OF_CLASSES:
         settings["num_classes"] = num_classes
     if name == "ManifoldLoss" and num_classes:
-        settings["K"] = num_classes
+        settings["num_proxies"] = num_classes
     loss = getattr(losses, name.split(" ")[0])(**settings)
-    if not beside or name not in BESIDE:
+    if not regularize or name not in REGULARIZERS:
         return loss
-    partner, weight = BESIDE[name]
-    return losses.WeightedSum([(1, ours(partner, num_classes)), (weight, loss)])
+    main, weight = REGULARIZERS[name]
+    return losses.WeightedSum([(1, ours(main, num_classes)), (weight, loss)])
 
 
-def peer(name, num_classes=None, dim=None, beside=False):
-    """The loss of pytorch-metric-learning; of two branches if ours is."""
+def peer(name, num_classes=None, dim=None, regularize=False):
+    """Return the loss of pytorch-metric-learning, for two views if ours takes two."""
     from pytorch_metric_learning import distances, losses
 
     kind, arguments, plain = PEERS[name]
@@ -152,9 +151,9 @@ def peer(name, num_classes=None, dim=None, beside=False):
     if plain:
         arguments = {**arguments, "distance": distances.LpDistance(normalize_embeddings=False)}
     loss = getattr(losses, kind)(**arguments)
-    if beside and name in BESIDE:
-        partner, weight = BESIDE[name]
-        both = [peer(partner, num_classes, dim), loss]
+    if regularize and name in REGULARIZERS:
+        main, weight = REGULARIZERS[name]
+        both = [peer(main, num_classes, dim), loss]
         return losses.MultipleLosses(both, weights=[1, weight])
     if labelled(name):
         return loss
