@@ -1,15 +1,15 @@
-"""The health of the code in a few figures: `make health`.
+"""Figures about the quality of the code: `make health`.
 
-    python benchmarks/health.py                # all of it; coverage takes as long as the tests
+    python benchmarks/health.py                # all parts; coverage takes as long as the tests
     python benchmarks/health.py import types api
-    python benchmarks/health.py --freeze       # at a release: the public names as they are now
+    python benchmarks/health.py --freeze       # at a release: record the public names
 
 - import: seconds of `import keras_metric` after `import keras`, the median of five processes.
-- types: what mypy says, by the settings in setup.cfg.
+- types: findings of mypy, with the settings in setup.cfg.
 - api: public names and signatures that differ from those of the last release.
-- coverage: share of the branches that `make test`, `make examples` and `make milvus` take, with
+- coverage: fraction of the branches that `make test`, `make examples` and `make milvus` take, with
   the processes that they start.
-- mutants: what `make mutants` found last.
+- mutants: the last results of `make mutants`.
 """
 
 import argparse
@@ -27,8 +27,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 API = ROOT / "benchmarks/results/public_api.json"
 MUTANTS = ROOT / "benchmarks/results/mutants.json"
-MOST_SECONDS = 0.3
-LEAST_BRANCHES, LEAST_KILLED = 0.95, 0.9
+MAX_SECONDS = 0.3
+MIN_BRANCHES, MIN_KILLED = 0.95, 0.9
 
 _TIMED = """
 import time
@@ -45,27 +45,27 @@ def run(*command, **settings):
 
 
 def import_time(pairs=5):
-    """Seconds of the package beyond Keras; of the clock, and of the processor alone."""
+    """Seconds to import the package after Keras: elapsed time, and CPU time."""
     with tempfile.TemporaryDirectory() as folder:
-        # An installed package has its bytecode; where writing it is switched off, Python would
-        # compile every file in every process. One process first, which writes it.
+        # An installed package has its bytecode; without it Python would compile every file in every
+        # process. The first process writes it and is not counted.
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONPYCACHEPREFIX": folder}
         environment.pop("PYTHONDONTWRITEBYTECODE", None)
         found = []
         for _ in range(pairs + 1):
             answer = run(sys.executable, "-c", _TIMED, env=environment, check=True)
             found.append([float(word) for word in answer.stdout.split()[-2:]])
-    clock, processor = (statistics.median(column) for column in zip(*found[1:]))
+    elapsed, cpu = (statistics.median(column) for column in zip(*found[1:]))
     print(
-        f"import: {clock:.2f} s beyond Keras, {processor:.2f} s of the processor "
-        f"(median of {pairs}; at most {MOST_SECONDS})"
+        f"import: {elapsed:.2f} s after Keras, {cpu:.2f} s of CPU time "
+        f"(median of {pairs}; at most {MAX_SECONDS})"
     )
-    # A busy machine takes longer by the clock; what the package costs is the processor's time.
-    return processor <= MOST_SECONDS
+    # Elapsed time grows on a busy machine; CPU time does not.
+    return cpu <= MAX_SECONDS
 
 
 def types():
-    """What mypy says of the package."""
+    """Findings of mypy in the package."""
     answer = run(sys.executable, "-m", "mypy")
     print(f"types: {(answer.stdout or answer.stderr).strip().splitlines()[-1]}")
     for line in answer.stdout.splitlines()[:-1]:
@@ -111,7 +111,7 @@ def api():
 
 
 def freeze():
-    """Write the public names down as those of this version."""
+    """Record the public names as those of this version."""
     names = public_names()
     version = importlib.import_module("keras_metric.version").__version__
     API.write_text(json.dumps({"version": version, "names": names}, indent=1) + "\n")
@@ -119,7 +119,7 @@ def freeze():
 
 
 def coverage(tests=()):
-    """Share of the branches that the tests take."""
+    """Fraction of the branches that the tests take."""
     marks = "not parity and not thorough and not browser"
     command = [sys.executable, "-m", "coverage"]
     pytest = ["-m", "pytest", "-q", "-n", "2", "-m", marks, *tests]
@@ -133,13 +133,13 @@ def coverage(tests=()):
     lines = totals["covered_lines"] / max(1, totals["num_statements"])
     print(
         f"coverage: {branches:.1%} of {totals['num_branches']:,} branches (at least "
-        f"{LEAST_BRANCHES:.0%}), {lines:.1%} of the lines"
+        f"{MIN_BRANCHES:.0%}), {lines:.1%} of the lines"
     )
-    return answer.returncode == 0 and branches >= LEAST_BRANCHES
+    return answer.returncode == 0 and branches >= MIN_BRANCHES
 
 
 def mutants():
-    """What `make mutants` found last."""
+    """The last results of `make mutants`."""
     if not MUTANTS.exists():
         print("mutants: not measured; run `make mutants`")
         return False
@@ -147,10 +147,14 @@ def mutants():
 
     found = json.loads(MUTANTS.read_text())
     killed = (len(found["killed"]) + len(found["no end"])) / max(1, found["sample"])
-    print(f"mutants: {killed:.1%} of {found['sample']} killed (at least {LEAST_KILLED:.0%})")
+    not_run = found["sample"] - sum(len(found[word]) for word in ("killed", "no end", "survived"))
+    print(
+        f"mutants: {killed:.1%} of {found['sample']} killed (at least {MIN_KILLED:.0%}); "
+        f"{not_run} not run"
+    )
     for key in found["survived"]:
         print(f"  survived: {key}: {EXPLAINED.get(key, 'NOT EXPLAINED')}")
-    return killed >= LEAST_KILLED and all(key in EXPLAINED for key in found["survived"])
+    return killed >= MIN_KILLED and all(key in EXPLAINED for key in found["survived"])
 
 
 PARTS = {
@@ -165,7 +169,7 @@ PARTS = {
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)}; all by default")
-    parser.add_argument("--freeze", action="store_true", help="write the public names down")
+    parser.add_argument("--freeze", action="store_true", help="record the public names")
     chosen = parser.parse_args()
     if chosen.freeze:
         freeze()
@@ -173,8 +177,8 @@ def main():
     unknown = set(chosen.parts) - set(PARTS)
     if unknown:
         parser.error(f"no such part: {sorted(unknown)}")
-    well = [PARTS[part]() for part in chosen.parts or PARTS]
-    sys.exit(not all(well))
+    passed = [PARTS[part]() for part in chosen.parts or PARTS]
+    sys.exit(not all(passed))
 
 
 if __name__ == "__main__":

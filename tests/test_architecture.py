@@ -11,6 +11,7 @@ from pathlib import Path
 
 import keras
 import pytest
+from conftest import SAME_ON_EVERY_BACKEND
 
 import keras_metric
 
@@ -393,6 +394,12 @@ def test_docstrings_agree_with_signatures():
 
 def test_saved_classes_are_registered():
     report(f for n, c in public_objects() if n.count(".") == 2 for f in registration_faults(n, c))
+
+
+def test_tests_of_one_backend_exist():
+    tests = ROOT / "tests"
+    missing = [path for path in SAME_ON_EVERY_BACKEND if not (tests / path).exists()]
+    report(f"conftest.py names {path}, which does not exist." for path in missing)
 
 
 def test_tests_replace_no_private_names():
