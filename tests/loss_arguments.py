@@ -7,6 +7,12 @@ import keras
 
 from keras_metric import losses
 
+# The public losses, without their base class.
+LOSSES = {
+    name: thing
+    for name, thing in ((name, getattr(losses, name)) for name in losses.__all__)
+    if issubclass(thing, keras.losses.Loss) and name != "MetricLoss"
+}
 # Losses on two branches: embeddings `(batch, 2, dim)`.
 TWO_BRANCHES = (
     *("BarlowTwinsLoss", "ClipLoss", "CosineRegressionLoss"),
@@ -21,8 +27,8 @@ def is_required(parameter):
 # Losses with a learned vector for each class: they require the number of classes.
 CLASSIFICATION = [
     name
-    for name in losses.__all__
-    if is_required(inspect.signature(getattr(losses, name)).parameters.get("num_classes"))
+    for name, loss in LOSSES.items()
+    if is_required(inspect.signature(loss).parameters.get("num_classes"))
 ]
 
 

@@ -110,18 +110,13 @@ def public_modules():
     return [m for m in modules.values() if inspect.ismodule(m)] + [keras_metric.models]
 
 
-def public_objects():
-    """Every public class and function as `(name in the package, object)`."""
-    for module in (keras_metric, *public_modules()):
+def public_objects(top=True):
+    """Every public class and function as `(full name, object)`; `top`: also by its short name."""
+    for module in (*[keras_metric] * top, *public_modules()):
         for name in module.__all__:
             thing = getattr(module, name, None)
             if thing is not None and not inspect.ismodule(thing):
                 yield f"{module.__name__}.{name}", thing
-
-
-def report(faults):
-    if faults := sorted(faults):
-        pytest.fail(f"{len(faults)} faults:\n" + "\n".join(faults), pytrace=False)
 
 
 def python_files(root):
@@ -216,6 +211,9 @@ def loss_import_faults(root=PACKAGE, allowed=OPEN_LOSS_MODULES):
 
 
 def source_faults(root=PACKAGE):
+    for path in python_files(ROOT / "examples"):
+        if "keras.src" in path.read_text("utf-8"):
+            yield f"{path.name}: keras.src is private to Keras. Use its public API."
     for path in python_files(root):
         for node in ast.walk(parsed(path)):
             for fault in node_faults(node, path, root):
@@ -256,7 +254,12 @@ def arguments(thing):
     return [stars.get(parameter.kind, "") + parameter.name for parameter in parameters]
 
 
-def docstring_faults(name, thing):
+def docstring_faults():
+    for name, thing in public_objects():
+        yield from faults_of_docstring(name, thing)
+
+
+def faults_of_docstring(name, thing):
     docstring = thing.__dict__.get("__doc__") if inspect.isclass(thing) else thing.__doc__
     if not docstring:
         yield f"{name} has no docstring of its own."
@@ -280,7 +283,12 @@ def docstring_faults(name, thing):
                 yield f"{name}.{key} is a public method without a docstring."
 
 
-def export_faults(module):
+def export_faults():
+    for module in (keras_metric, *public_modules()):
+        yield from faults_of_exports(module)
+
+
+def faults_of_exports(module):
     name, listed = module.__name__, getattr(module, "__all__", None)
     if listed is None:
         yield f"{name} has no `__all__`: list its public names there, sorted."
@@ -302,7 +310,14 @@ def export_faults(module):
         yield f"{name} holds {stray} outside its `__all__`: list them, or begin their names with _."
 
 
-def changelog_faults(names, released, changelog):
+def changelog_faults():
+    released = json.loads((ROOT / "benchmarks/results/public_api.json").read_text("utf-8"))
+    released = {name for name in released["names"] if name.count(".") == 1}
+    names = {name.removeprefix("keras_metric.") for name, _ in public_objects(top=False)}
+    return faults_of_changelog(names, released, (ROOT / "CHANGELOG.md").read_text("utf-8"))
+
+
+def faults_of_changelog(names, released, changelog):
     """Names added since the release stand in the changelog; removed ones with their module."""
     new = {name: name.rpartition(".")[2] for name in names - released}
     for name, words in {**new, **{name: name for name in released - names}}.items():
@@ -310,8 +325,12 @@ def changelog_faults(names, released, changelog):
             yield f"{name} changed since the last release: write `{words}` in CHANGELOG.md."
 
 
-def registration_faults(name, thing):
-    """Of a class that Keras saves under a name that a later version does not find."""
+def registration_faults():
+    for name, thing in public_objects(top=False):
+        yield from faults_of_registration(name, thing)
+
+
+def faults_of_registration(name, thing):
     package = "Addons" if name.startswith("keras_metric.addons") else "keras_metric"
     expected = f"{package}>{name.rpartition('.')[2]}"
     saved = inspect.isclass(thing) and issubclass(thing, (keras.layers.Layer, keras.losses.Loss))
@@ -331,7 +350,14 @@ def patch_faults(root=ROOT / "tests", allowed=PATCHED_NAMES):
                 yield f"{path.relative_to(root)}:{node.lineno} replaces {name}: pass a parameter."
 
 
-def word_faults(path, text):
+def word_faults():
+    for start in map(ROOT.joinpath, PLAIN_TEXTS):
+        for path in sorted(start.rglob("*")) if start.is_dir() else [start]:
+            if path.suffix in (".py", ".md"):
+                yield from faults_of_words(path.relative_to(ROOT), path.read_text("utf-8"))
+
+
+def faults_of_words(path, text):
     for phrase in ALLOWED_PHRASES:
         text = text.replace(phrase, "")
     for number, line in enumerate(text.splitlines(), 1):
@@ -342,72 +368,32 @@ def word_faults(path, text):
             yield f"{path}:{number}: write 0{found[0]} in `{line.strip()[:80]}`"
 
 
-def plain_texts():
-    for start in map(ROOT.joinpath, PLAIN_TEXTS):
-        for path in sorted(start.rglob("*")) if start.is_dir() else [start]:
-            if path.suffix in (".py", ".md"):
-                yield path.relative_to(ROOT), path.read_text("utf-8")
+def backend_faults():
+    for path in SAME_ON_EVERY_BACKEND:
+        if not (ROOT / "tests" / path).exists():
+            yield f"conftest.py names {path}, which does not exist."
 
 
-def test_every_file_is_in_a_folder_of_the_layout():
-    report(layout_faults())
+RULES = {
+    "every file is in a folder of the layout": layout_faults,
+    "file names are unique and say what the file holds": name_faults,
+    "imports lead to lower levels": level_faults,
+    "other units import the public names of losses": loss_import_faults,
+    "sources use public and portable code": source_faults,
+    "__all__ lists the public names": export_faults,
+    "the changelog names changes of the public names": changelog_faults,
+    "docstrings agree with signatures": docstring_faults,
+    "saved classes are registered": registration_faults,
+    "tests replace no private names": patch_faults,
+    "tests of one backend exist": backend_faults,
+    "texts use plain words": word_faults,
+}
 
 
-def test_names_of_files_say_what_they_hold():
-    report(name_faults())
-
-
-def test_imports_lead_to_lower_levels():
-    report(level_faults())
-
-
-def test_other_units_import_losses_by_their_public_names():
-    report(loss_import_faults())
-
-
-def test_source_keeps_the_rules():
-    report(source_faults())
-
-
-def test_examples_use_public_keras_only():
-    report(
-        f"{path.name} uses keras.src, which is private to Keras."
-        for path in python_files(ROOT / "examples")
-        if "keras.src" in path.read_text("utf-8")
-    )
-
-
-def test_all_lists_the_public_names():
-    report(fault for module in (keras_metric, *public_modules()) for fault in export_faults(module))
-
-
-def test_changes_of_the_public_names_are_in_the_changelog():
-    released = json.loads((ROOT / "benchmarks/results/public_api.json").read_text("utf-8"))
-    names = {n.removeprefix("keras_metric.") for n, _ in public_objects() if n.count(".") == 2}
-    released = {name for name in released["names"] if name.count(".") == 1}
-    report(changelog_faults(names, released, (ROOT / "CHANGELOG.md").read_text("utf-8")))
-
-
-def test_docstrings_agree_with_signatures():
-    report(fault for pair in public_objects() for fault in docstring_faults(*pair))
-
-
-def test_saved_classes_are_registered():
-    report(f for n, c in public_objects() if n.count(".") == 2 for f in registration_faults(n, c))
-
-
-def test_tests_of_one_backend_exist():
-    tests = ROOT / "tests"
-    missing = [path for path in SAME_ON_EVERY_BACKEND if not (tests / path).exists()]
-    report(f"conftest.py names {path}, which does not exist." for path in missing)
-
-
-def test_tests_replace_no_private_names():
-    report(patch_faults())
-
-
-def test_texts_use_plain_words():
-    report(fault for path, text in plain_texts() for fault in word_faults(path, text))
+@pytest.mark.parametrize("rule", RULES)
+def test_rule(rule):
+    if faults := sorted(RULES[rule]()):
+        pytest.fail(f"{len(faults)} faults:\n" + "\n".join(faults), pytrace=False)
 
 
 class TestTheRulesFindFaults:
@@ -554,31 +540,31 @@ class TestTheRulesFindFaults:
             (wrong_argument, ["['a', 'c']; the signature has ['a', 'b']"]),
             (right, []),
         ]:
-            found = list(docstring_faults("it", thing))
+            found = list(faults_of_docstring("it", thing))
             assert len(found) == len(words) and all(map(str.count, found, words)), found
 
     def test_exports(self):
         module = types.ModuleType("planted")
-        assert "no `__all__`" in "".join(export_faults(module))
+        assert "no `__all__`" in "".join(faults_of_exports(module))
         module.__path__, module.__all__ = [], ["b", "a"]
-        assert [("not sorted" in f, "does not have" in f) for f in export_faults(module)] == [
+        assert [("not sorted" in f, "does not have" in f) for f in faults_of_exports(module)] == [
             (True, False),
             (False, True),
         ]
         exec("def a(): pass\ndef b(): pass\ndef _c(): pass", {"__name__": "planted"}, vars(module))
         module.__all__ = ["a", "b"]
-        assert not list(export_faults(module))
+        assert not list(faults_of_exports(module))
         module.__all__ = ["a"]
-        assert "['b'] outside" in "".join(export_faults(module))
+        assert "['b'] outside" in "".join(faults_of_exports(module))
 
     def test_changelog(self):
         arguments = {"data.new", "data.old"}, {"data.old", "data.gone"}
-        assert not list(changelog_faults(*arguments, "`new` is new, `data.gone` is gone"))
-        assert len(list(changelog_faults(*arguments, "new_name, gone"))) == 2
+        assert not list(faults_of_changelog(*arguments, "`new` is new, `data.gone` is gone"))
+        assert len(list(faults_of_changelog(*arguments, "new_name, gone"))) == 2
 
     def test_registration(self):
         planted = type("Planted", (keras.layers.Layer,), {})
-        assert list(registration_faults("keras_metric.layers.Planted", planted))
+        assert list(faults_of_registration("keras_metric.layers.Planted", planted))
 
     def test_patches(self, plant):
         root = plant("test_a.py", "def test(patch):\n    patch.setattr(os, 'replace', f)")
@@ -591,7 +577,7 @@ class TestTheRulesFindFaults:
         "text", ["Whoever wants it", "the slope of it", "slope_of = 1", "at .95", "goes by itself"]
     )
     def test_words(self, text):
-        assert list(word_faults("page.md", text))
+        assert list(faults_of_words("page.md", text))
 
     def test_words_accept_plain_text(self):
-        assert not list(word_faults("page.md", "The gradient at 0.95 is finite (x.5, ...)."))
+        assert not list(faults_of_words("page.md", "The gradient at 0.95 is finite (x.5, ...)."))

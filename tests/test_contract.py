@@ -17,7 +17,7 @@ import pytest
 import reference
 from autodiff import differentiated, step_by_step
 from keras import ops
-from loss_arguments import TWO_BRANCHES, arguments_of, seeded
+from loss_arguments import LOSSES, TWO_BRANCHES, arguments_of, seeded
 
 from keras_metric import distances, losses, mining
 from keras_metric.layers import CrossBatchMemory, PairMiner, TripletMiner
@@ -118,29 +118,27 @@ TARGETS = {"CosineRegressionLoss": lambda labels: (labels / 5).astype("float32")
 # Losses that are 0 for a batch in which no anchor has both a positive and a negative.
 NEED_BOTH = ("LiftedStructureLoss", "MarginLoss", "NTXentLoss", "QuadrupletLoss", "TripletLoss")
 
-PUBLIC = {name: getattr(losses, name) for name in losses.__all__}
-
 
 def defaults(name):
     """Argument: default, of a loss's constructor."""
-    parameters = inspect.signature(PUBLIC[name]).parameters.values()
+    parameters = inspect.signature(LOSSES[name]).parameters.values()
     return {p.name: p.default for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD}
 
 
 def build(case):
     """The loss of (name, settings); its seeds and its weights are the same at every call."""
     name, settings = case
-    return seeded(PUBLIC[name], DIM, **{**arguments_of(name, CLASSES), **settings})
+    return seeded(LOSSES[name], DIM, **{**arguments_of(name, CLASSES), **settings})
 
 
 def choices(name, argument):
     """The values of an argument that takes one of a closed list; empty for other arguments."""
     values = {"reduction": REDUCTIONS, "labels": LABEL_FORMS, "distance": distances.METRICS}
     triplets = tuple(strategy for strategy in mining.STRATEGIES if strategy not in ALL_ZERO)
-    pairs = issubclass(PUBLIC[name], PairLoss)
+    pairs = issubclass(LOSSES[name], PairLoss)
     values["mining"] = mining.pair_rules.STRATEGIES if pairs else triplets
     found = CHOICES.get((name, argument), values.get(argument, ()))
-    return getattr(inspect.getmodule(PUBLIC[name]), found) if isinstance(found, str) else found
+    return getattr(inspect.getmodule(LOSSES[name]), found) if isinstance(found, str) else found
 
 
 def others(name, argument):
@@ -152,7 +150,7 @@ def others(name, argument):
 
 
 def cases():
-    for name in PUBLIC:
+    for name in LOSSES:
         yield name, {}
         for argument in defaults(name):
             if argument == "distance":
@@ -188,7 +186,7 @@ def needs_both(case):
 
 def whole(case):
     """Whether the loss is one number for a batch, without rows that weights could apply to."""
-    return issubclass(PUBLIC[case[0]], WholeBatchLoss)
+    return issubclass(LOSSES[case[0]], WholeBatchLoss)
 
 
 def each(cases):
@@ -262,7 +260,7 @@ def run_of(case):
     return run
 
 
-@pytest.mark.parametrize("name", PUBLIC)
+@pytest.mark.parametrize("name", LOSSES)
 def test_can_be_built(name):
     try:
         build((name, {}))
@@ -307,7 +305,7 @@ class TestConfig:
         assert plain(again.get_config()) == plain(config)
 
     @pytest.mark.parametrize(
-        ("name", "argument"), [(name, argument) for name in PUBLIC for argument in defaults(name)]
+        ("name", "argument"), [(name, argument) for name in LOSSES for argument in defaults(name)]
     )
     def test_every_argument_is_restored(self, name, argument):
         """At values that are not the default, so that a lost argument is noticed."""
@@ -433,7 +431,7 @@ class TestSampleWeight:
 
 @pytest.mark.skipif(BACKEND == "torch", reason="Keras does not use XLA on torch")
 @pytest.mark.thorough
-@each([(name, settings) for name in PUBLIC for settings in ({}, *COMPILED.get(name, ()))])
+@each([(name, settings) for name in LOSSES for settings in ({}, *COMPILED.get(name, ()))])
 def test_compiled_equals_eager(case):
     x, weights = rows(case, 1), weights_of(case)
     compiled, plain = (
@@ -548,7 +546,7 @@ def test_one_common_label_makes_a_positive(case):
     [
         case
         for case in MULTI_HOT
-        if issubclass(PUBLIC[case[0]], PairLoss) and "mining" in defaults(case[0])
+        if issubclass(LOSSES[case[0]], PairLoss) and "mining" in defaults(case[0])
     ]
 )
 def test_a_miner_excludes_pairs(case):
@@ -601,7 +599,7 @@ def test_gradients_equal_central_differences(case):
         assert np.median(wrong) < 1e-2, (along, expected)
 
 
-BY_REPLICA = [c for c in STEADY if getattr(PUBLIC[c[0]], "rows_see", "batch") != "batch"]
+BY_REPLICA = [c for c in STEADY if getattr(LOSSES[c[0]], "rows_see", "batch") != "batch"]
 
 
 @each(BY_REPLICA)

@@ -28,7 +28,6 @@ from keras_metric import (
     distances,
     evaluation,
     layers,
-    losses,
     metrics,
     models,
     search,
@@ -254,7 +253,7 @@ def names_of(module):
 
 
 RECIPES = {
-    **{name: of_loss(name) for name in names_of(losses)},
+    **{f"losses.{name}": of_loss(f"losses.{name}") for name in loss_arguments.LOSSES},
     **{name: of_addon(name) for name in names_of(addons)},
     **{name: of_metric(name) for name in names_of(metrics)},
     # Streams and files: their own tests damage them; changes of arrays do not apply.
