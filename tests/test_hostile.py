@@ -104,15 +104,30 @@ _IDS = {"y_true": ("ids", LABELS), "y_pred": ("vectors", VECTORS)}
 _SQUARE = {"y_true": ("ids", LABELS), "y_pred": ("vectors", VECTORS @ VECTORS.T)}
 _ONE_HOT = {**_SQUARE, "y_true": ("vectors", np.eye(4, dtype="float32")[LABELS])}
 _DISTANCES = {"y_true": ("flags", SAME), "y_pred": ("scores", SCORES)}
-_ROWS = {"embeddings": ("vectors", VECTORS), "labels": ("any labels", LABELS)}
-_GALLERY = {
-    **_ROWS,
+# Inputs of the functions of other modules, by the names of their arguments.
+_INPUTS = {
+    "a": ("vectors", VECTORS),
+    "b": ("vectors", OTHERS),
+    "embeddings": ("vectors", VECTORS),
     "gallery_embeddings": ("vectors", OTHERS),
     "gallery_labels": ("any labels", LABELS),
+    "images": ("images", IMAGES),
+    "labels": ("any labels", LABELS),
+    "same": ("flags", SAME),
+    "scores": ("scores", SCORES),
 }
-_TWO_SETS = {name: _GALLERY[name] for name in ("embeddings", "gallery_embeddings")}
-_IMAGES = {"images": ("images", IMAGES), **{name: _ROWS[name] for name in ("labels", "embeddings")}}
-_SCORED = {"scores": ("scores", SCORES), "same": ("flags", SAME)}
+_ROWS = {name: _INPUTS[name] for name in ("embeddings", "labels")}
+# Other arguments of these functions, and settings of their recipes.
+_SETTINGS = {
+    "evaluation.few_shot_accuracy": {"ways": 2, "shots": 1, "queries": 1, "episodes": 5},
+    "evaluation.geometry_metrics": {"k": 2, "nan": True},
+    "evaluation.identification_metrics": {"nan": True, "exact": False},
+    "evaluation.k_reciprocal_distances": {"k1": 3, "k2": 2},
+    "evaluation.query_expansion": {"k": 3},
+    "evaluation.retrieval_metrics": {"nan": True, "exact": False},
+    "evaluation.verification_metrics": {"nan": True},
+    "viz.write_projector": {"log_dir": "projector"},
+}
 
 
 def by_row(call, inputs, **settings):
@@ -215,17 +230,10 @@ def of_metric(name):
     return by_row(call, _IDS, also=("labels", "embeddings"))
 
 
-def of_evaluation(name, inputs=_ROWS, nan=False, exact=True, **arguments):
-    return by_row(
-        lambda **values: public(name)(**values, **arguments), inputs, nan=nan, exact=exact
-    )
-
-
-def of_plot(name, inputs):
-    def call(**values):
-        public(name)(**values)
-
-    return by_row(call, inputs)
+def of_function(name, nan=False, exact=True, **arguments):
+    function = public(name)
+    inputs = {key: _INPUTS[key] for key in inspect.signature(function).parameters if key in _INPUTS}
+    return by_row(lambda **rows: function(**rows, **arguments), inputs, nan=nan, exact=exact)
 
 
 def evaluate(x, y):
@@ -270,14 +278,11 @@ RECIPES = {
     },
     **{name: of_folder(name) for name in names_of(datasets)},
     "datasets.read_lfw_pairs": of_folder("datasets.read_lfw_pairs", root="nowhere"),
+    **{name: of_layer(name) for name in names_of(layers)},
     **{
-        f"viz.plot_{name}": of_plot(f"viz.plot_{name}", inputs)
-        for inputs, names in (
-            (_ROWS, ("confusions", "distances", "embeddings", "similarity")),
-            (_IMAGES, ("hardest_pairs", "label_errors", "neighbors")),
-            (_SCORED, ("det", "roc")),
-        )
-        for name in names
+        name: of_function(name, **_SETTINGS.get(name, {}))
+        for module in (distances, evaluation, viz)
+        for name in names_of(module)
     },
     **{
         name: Recipe(lambda name=name: public(name)(*range(len(public(name)._fields))))
@@ -315,47 +320,19 @@ RECIPES = {
     "data.image_folder": of_folder("data.image_folder", image_size=(8, 8)),
     "data.image_paths": of_folder("data.image_paths"),
     "data.split_by_class": Recipe(data.split_by_class, {"y": ("any labels", LABELS)}),
-    "distances.pairwise": Recipe(
-        distances.pairwise, {"a": ("vectors", VECTORS), "b": ("vectors", OTHERS)}
-    ),
-    "distances.elementwise": by_row(
-        distances.elementwise, {"a": ("vectors", VECTORS), "b": ("vectors", OTHERS)}
-    ),
-    "evaluation.clustering_metrics": of_evaluation("evaluation.clustering_metrics"),
-    "evaluation.few_shot_accuracy": of_evaluation(
-        "evaluation.few_shot_accuracy", ways=2, shots=1, queries=1, episodes=5
-    ),
-    "evaluation.geometry_metrics": of_evaluation("evaluation.geometry_metrics", k=2, nan=True),
-    "evaluation.identification_metrics": of_evaluation(
-        "evaluation.identification_metrics", _GALLERY, nan=True, exact=False
-    ),
-    "evaluation.k_reciprocal_distances": of_evaluation(
-        "evaluation.k_reciprocal_distances", _TWO_SETS, k1=3, k2=2
-    ),
-    "evaluation.pair_distances": of_evaluation("evaluation.pair_distances"),
     "evaluation.pca_whitening": Recipe(
         lambda embeddings: evaluation.pca_whitening(embeddings)[0].explained_variance_,
         {"embeddings": ("vectors", VECTORS)},
         nan=True,
     ),
-    "evaluation.query_expansion": of_evaluation("evaluation.query_expansion", _TWO_SETS, k=3),
-    "evaluation.retrieval_metrics": of_evaluation(
-        "evaluation.retrieval_metrics", _GALLERY, nan=True, exact=False
-    ),
     "evaluation.roc_curve": by_row(
-        lambda scores, same: evaluation.roc_curve(scores, same)[1:], _SCORED
-    ),
-    "evaluation.verification_metrics": of_evaluation(
-        "evaluation.verification_metrics", _SCORED, nan=True
+        lambda scores, same: evaluation.roc_curve(scores, same)[1:],
+        {name: _INPUTS[name] for name in ("scores", "same")},
     ),
     "layers.CrossBatchMemory": Recipe(
         lambda size: layers.CrossBatchMemory(size).size, {"size": ("setting", 8)}
     ),
-    "layers.EmbeddingHead": of_layer("layers.EmbeddingHead"),
     "layers.GeneralizedMeanPooling": of_layer("layers.GeneralizedMeanPooling", "images", IMAGES),
-    "layers.Mahalanobis": of_layer("layers.Mahalanobis"),
-    "layers.PairMiner": of_layer("layers.PairMiner"),
-    "layers.TripletMiner": of_layer("layers.TripletMiner"),
     "models.EmbeddingModel": of_model("models.EmbeddingModel"),
     "models.TripletModel": of_model("models.TripletModel"),
     "models.SiameseModel": of_model("models.SiameseModel", ("first", "second"), SAME),
@@ -374,14 +351,7 @@ RECIPES = {
         search_an_index, {"queries": ("vectors", OTHERS), **_ROWS}, ("embeddings", "labels")
     ),
     "viz.plot_distance_history": by_row(
-        lambda embeddings, labels: viz.plot_distance_history({1: embeddings}, labels) and None,
-        _ROWS,
-    ),
-    "viz.write_projector": by_row(
-        lambda embeddings, labels, images: viz.write_projector(
-            "projector", embeddings, labels, images
-        ),
-        {**_ROWS, "images": _IMAGES["images"]},
+        lambda embeddings, labels: viz.plot_distance_history({1: embeddings}, labels), _ROWS
     ),
 }
 
