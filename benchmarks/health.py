@@ -1,15 +1,15 @@
-"""Measure the health of the code: `make health`.
+"""Figures about the quality of the code: `make health`.
 
     python benchmarks/health.py                # all parts; coverage takes as long as the tests
     python benchmarks/health.py import types api
-    python benchmarks/health.py --freeze       # at a release: store the public names
+    python benchmarks/health.py --freeze       # at a release: record the public names
 
 - import: seconds of `import keras_metric` after `import keras`, the median of five processes.
-- types: errors of mypy, with the settings of setup.cfg.
+- types: findings of mypy, with the settings in setup.cfg.
 - api: public names and signatures that differ from those of the last release.
-- coverage: fraction of branches executed by `make test`, `make examples` and `make milvus`,
-  including child processes.
-- mutants: the result of the last `make mutants`.
+- coverage: fraction of the branches that `make test`, `make examples` and `make milvus` take, with
+  the processes that they start.
+- mutants: the last results of `make mutants`.
 """
 
 import argparse
@@ -40,31 +40,32 @@ print(time.perf_counter() - start[0], time.process_time() - start[1])
 
 
 def run(*command, **settings):
-    """Run a command in the root of the repository and return the finished process."""
+    """The finished process of a command, run in the repository's root."""
     return subprocess.run(command, cwd=ROOT, text=True, capture_output=True, **settings)
 
 
 def import_time(pairs=5):
-    """Measure the import time of the package after Keras, as wall time and as CPU time."""
+    """Seconds to import the package after Keras: elapsed time, and CPU time."""
     with tempfile.TemporaryDirectory() as folder:
-        # An installed package has bytecode. The first process writes it and is not measured.
+        # An installed package has its bytecode; without it Python would compile every file in every
+        # process. The first process writes it and is not counted.
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONPYCACHEPREFIX": folder}
         environment.pop("PYTHONDONTWRITEBYTECODE", None)
         found = []
         for _ in range(pairs + 1):
             answer = run(sys.executable, "-c", _TIMED, env=environment, check=True)
             found.append([float(word) for word in answer.stdout.split()[-2:]])
-    wall, cpu = (statistics.median(column) for column in zip(*found[1:]))
+    elapsed, cpu = (statistics.median(column) for column in zip(*found[1:]))
     print(
-        f"import: {wall:.2f} s after Keras, {cpu:.2f} s of CPU time "
+        f"import: {elapsed:.2f} s after Keras, {cpu:.2f} s of CPU time "
         f"(median of {pairs}; at most {MAX_SECONDS})"
     )
-    # The CPU time depends less on other processes.
+    # Elapsed time grows on a busy machine; CPU time does not.
     return cpu <= MAX_SECONDS
 
 
 def types():
-    """Run mypy on the package."""
+    """Findings of mypy in the package."""
     answer = run(sys.executable, "-m", "mypy")
     print(f"types: {(answer.stdout or answer.stderr).strip().splitlines()[-1]}")
     for line in answer.stdout.splitlines()[:-1]:
@@ -73,7 +74,7 @@ def types():
 
 
 def public_names():
-    """Return `{name: signature}` of all public names, including methods of classes."""
+    """`{name: signature}` of everything public, the methods of classes included."""
     sys.path.insert(0, str(ROOT))
     package = importlib.import_module("keras_metric")
     found = {}
@@ -92,12 +93,12 @@ def public_names():
 
 
 def _signature(thing):
-    # Remove memory addresses in default values, which change from run to run.
+    # Addresses of objects among the defaults change from run to run.
     return re.sub(r" at 0x[0-9a-f]+", "", str(inspect.signature(thing)))
 
 
 def api():
-    """Print how the public names differ from those of the last release."""
+    """How the public names differ from those of the last release."""
     before, now = json.loads(API.read_text()), public_names()
     lines = [f"  - {name}" for name in sorted(before["names"].keys() - now.keys())]
     lines += [f"  + {name}{now[name]}" for name in sorted(now.keys() - before["names"].keys())]
@@ -110,7 +111,7 @@ def api():
 
 
 def freeze():
-    """Store the public names of this version."""
+    """Record the public names as those of this version."""
     names = public_names()
     version = importlib.import_module("keras_metric.version").__version__
     API.write_text(json.dumps({"version": version, "names": names}, indent=1) + "\n")
@@ -118,7 +119,7 @@ def freeze():
 
 
 def coverage(tests=()):
-    """Measure the branch coverage of the tests."""
+    """Fraction of the branches that the tests take."""
     marks = "not parity and not thorough and not browser"
     command = [sys.executable, "-m", "coverage"]
     pytest = ["-m", "pytest", "-q", "-n", "2", "-m", marks, *tests]
@@ -138,7 +139,7 @@ def coverage(tests=()):
 
 
 def mutants():
-    """Print the result of the last `make mutants`."""
+    """The last results of `make mutants`."""
     if not MUTANTS.exists():
         print("mutants: not measured; run `make mutants`")
         return False
@@ -146,7 +147,11 @@ def mutants():
 
     found = json.loads(MUTANTS.read_text())
     killed = (len(found["killed"]) + len(found["no end"])) / max(1, found["sample"])
-    print(f"mutants: {killed:.1%} of {found['sample']} killed (at least {MIN_KILLED:.0%})")
+    not_run = found["sample"] - sum(len(found[word]) for word in ("killed", "no end", "survived"))
+    print(
+        f"mutants: {killed:.1%} of {found['sample']} killed (at least {MIN_KILLED:.0%}); "
+        f"{not_run} not run"
+    )
     for key in found["survived"]:
         print(f"  survived: {key}: {EXPLAINED.get(key, 'NOT EXPLAINED')}")
     return killed >= MIN_KILLED and all(key in EXPLAINED for key in found["survived"])
@@ -164,14 +169,14 @@ PARTS = {
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)}; all by default")
-    parser.add_argument("--freeze", action="store_true", help="store the public names")
+    parser.add_argument("--freeze", action="store_true", help="record the public names")
     chosen = parser.parse_args()
     if chosen.freeze:
         freeze()
         return
     unknown = set(chosen.parts) - set(PARTS)
     if unknown:
-        parser.error(f"parts must be of {sorted(PARTS)}. Received: {sorted(unknown)}")
+        parser.error(f"no such part: {sorted(unknown)}")
     passed = [PARTS[part]() for part in chosen.parts or PARTS]
     sys.exit(not all(passed))
 

@@ -1,16 +1,17 @@
-"""Mutation test: do the tests detect small faults, one at a time, in a fixed sample of expressions?
+"""Mutation testing of the formulas: small faults, one at a time, that the tests should notice.
 
-A mutant is one change of an expression: `<` to `<=`, `+` to `-`, 1 to 2, `min` to `max`, a negated
-condition. It is killed if a test of its file fails or does not end. A hash of the expression
-decides whether it belongs to the sample, so that edits elsewhere do not change the sample.
+A mutant is one change of one expression: `<` to `<=`, `+` to `-`, 1 to 2, `min` to `max`, a negated
+condition. It is killed if a test of that file fails, or does not end. A hash of the text decides
+which expressions are in the sample, so that changes elsewhere leave the sample as it is. The sample
+has a mutant of every file.
 
-    python benchmarks/mutants.py                  # the whole sample; hours
-    python benchmarks/mutants.py --resume         # continue an interrupted run
-    python benchmarks/mutants.py --fraction 0.05  # the first 5 % of the sample
-    python benchmarks/mutants.py --only losses/triplet/triplet_loss.py
+    python benchmarks/mutants.py                   # the whole sample; hours
+    python benchmarks/mutants.py --resume          # only mutants without a result
+    python benchmarks/mutants.py --fraction 0.05   # the first twentieth of the sample
+    python benchmarks/mutants.py --only triplet_loss.py
 
-The result is written to benchmarks/results/mutants.json; `make health` reads it. EXPLAINED below
-gives the reason for survivors that do not change the results.
+Results are collected in benchmarks/results/mutants.json, which `make health` reads. EXPLAINED below
+has the reason of each survivor that no test can notice.
 """
 
 import argparse
@@ -19,54 +20,53 @@ import hashlib
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "keras_metric"
 RESULT = ROOT / "benchmarks/results/mutants.json"
-SAMPLE, LIMIT = 200, 900  # mutants; seconds for one
+SAMPLE, AT_ONCE = 200, 2  # mutants; processes
+# Seconds for one mutant, of the CPU and elapsed: a busy machine must not look like an endless loop.
+CPU_LIMIT, LIMIT = 600, 3600
 MARKED = "not slow and not parity and not milvus and not browser"
-PATTERNS = (
-    "distances.py",
-    "evaluation/**/*.py",
-    "losses/**/*.py",
-    "metrics/*.py",
-    "mining/*.py",
-    "pairwise/*.py",
-)
+# Units of the package with formulas, and where their tests are.
 TESTS = {
     "distances": ("test_distances.py", "losses/test_formulas.py"),
-    "evaluation": ("evaluation",),
-    "metrics": ("metrics",),
-    "mining": ("mining",),
+    "neighbors": ("evaluation", "viz", "callbacks/test_hard_example_mining.py"),
     "pairwise": ("mining", "losses"),
+    "mining": ("mining",),
+    "losses": ("losses",),
+    "evaluation": ("evaluation", "viz/test_viz.py"),
+    "metrics": ("metrics",),
 }
-# "file:line text": why the mutant and the original give the same results.
+# "file:function: text and change": why no test can distinguish the mutant from the original.
 EXPLAINED = {
-    "mining/triplet_rules.py:pick: 1 - 1e-07 to Add": "the noise itself ends at 1 - 6e-8",
-    "mining/pair_rules.py:uniform_histogram: 2 ** 31 - 1 to Add": "changes one sample in "
-    "700 million of one bin",
-    "evaluation/_distances.py:_widened: (halves, ones) if first else (ones, halves) condition "
-    "turned over": "both factors of the product have their columns in the other order",
-    "losses/angular_loss.py:backward: 0 to one more": "the matrix is square",
-    "evaluation/_counting.py:_count: _MOST_DOUBTS * close.size to Div": "selects between two "
-    "methods with the same result",
-    "evaluation/_ranks.py:_ranks: self.first <= MOST_COUNTED to <": "selects between two methods "
-    "with the same result",
-    "evaluation/_ranks.py:_pass_over: last - left to Add": "left is 0, or the class ends the block",
-    "pair_draws.py:measure: 1 to one more (2)": "pairs of a block, of one pair each",
-    "evaluation/_precomputed.py:__iter__: 1 to one more (7)": "rows of a block, of one item each",
-    "losses/listwise_loss.py:with_anchor: 1 to one more (3)": "-2 is no column either; indexes "
-    "after the last one become the last one",
-    "losses/row_blocks.py:grad: len(gradients) > 1 to >=": "a list of one gradient",
-    "losses/triplet_rows.py:step: -1 to plus": "the last axis of a matrix is its axis 1",
-    "mining/columns.py:draw_noise: 2221713035 - 2 ** 32 to Add": "equal modulo 2 ** 32",
-    "mining/triplet_rules.py:_turn: 2 to one more": "a rotation by another irrational number",
+    "triplet_rules.py:pick: 1 - 1e-07 to Add": "the noise ends at 1 - 6e-8",
+    "pair_rules.py:uniform_histogram: 2 ** 31 - 1 to Add": "the integers of a bin are equal except "
+    "for one bin, and there for one sample in 700 million",
+    "_distances.py:_widened: (halves, ones) if first else (ones, halves) condition negated": "both "
+    "factors of the product have their columns in the other order",
+    "angular_loss.py:backward: 0 to one more": "the matrix is square",
+    "_counting.py:_count: _MOST_DOUBTS * close.size to Div": "selects between two ways to count "
+    "with equal results",
+    "_ranks.py:_ranks: self.first <= MOST_COUNTED to <": "selects between two ways to find ranks "
+    "with equal results",
+    "_ranks.py:_pass_over: last - left to Add": "left is 0, or the class ends the block",
+    "_precomputed.py:__iter__: 1 to one more (7)": "the number of rows in a block",
+    "listwise_loss.py:with_anchor: 1 to one more (3)": "-2 is no column either, and a position "
+    "beyond the last one becomes the last one",
+    "blockwise.py:grad: len(gradients) > 1 to >=": "a list of one gradient instead of the gradient",
+    "triplet_rows.py:step: -1 to plus": "the last axis of a matrix is its axis 1",
+    "columns.py:draw_noise: 2221713035 - 2 ** 32 to Add": "equal modulo 2 ** 32",
+    "triplet_rules.py:_turn: 2 to one more": "a rotation by another irrational number",
     "distances.py:_elementwise_euclidean: squared > _TINY ** 2 to >=": "a distance of exactly 1e-7",
 }
 
@@ -81,7 +81,7 @@ OPPOSITE = {
 
 
 def mutations(node):
-    """Yield the changes of one node as `(description, function that changes it in place)`."""
+    """The changes of one node, each as `(description, function that changes the node)`."""
     if isinstance(node, ast.Compare) and len(node.ops) == 1 and type(node.ops[0]) in COMPARED:
         other = COMPARED[type(node.ops[0])]
         yield f"to {other}", lambda n: n.ops.__setitem__(0, REVERSED[other]())
@@ -95,15 +95,15 @@ def mutations(node):
     if isinstance(node, ast.Constant) and type(node.value) in (int, float):
         yield "to one more", lambda n: setattr(n, "value", n.value + 1)
     if isinstance(node, ast.Constant) and type(node.value) is bool:
-        yield "turned over", lambda n: setattr(n, "value", not n.value)
+        yield "negated", lambda n: setattr(n, "value", not n.value)
     if isinstance(node, ast.Attribute) and node.attr in OPPOSITE:
         yield f"to {OPPOSITE[node.attr]}", lambda n: setattr(n, "attr", OPPOSITE[n.attr])
     if isinstance(node, (ast.If, ast.IfExp)):
-        yield "condition turned over", lambda n: setattr(n, "test", ast.UnaryOp(ast.Not(), n.test))
+        yield "condition negated", lambda n: setattr(n, "test", ast.UnaryOp(ast.Not(), n.test))
 
 
 def in_formulas(tree):
-    """Yield the nodes of function bodies, without docstrings, messages, signatures and checks."""
+    """The nodes of function bodies without messages, signatures and checks of arguments."""
     for function in ast.walk(tree):
         if not isinstance(function, ast.FunctionDef) or function.name in ("get_config", "__init__"):
             continue
@@ -121,158 +121,202 @@ def in_formulas(tree):
             todo += list(ast.iter_child_nodes(node))
 
 
-def all_mutants():
-    """Yield every mutant as (hash, file, key, number among equal keys)."""
-    for path in sorted(path for pattern in PATTERNS for path in PACKAGE.glob(pattern)):
-        if path.name == "__init__.py":
-            continue
-        counts = {}
-        for function, node in in_formulas(ast.parse(path.read_text("utf-8"))):
-            for what, _ in mutations(node):
-                name = str(path.relative_to(PACKAGE))
-                text = ast.unparse(node).split("\n")[0][:80]
-                key = f"{name}:{function}: {text} {what}"
-                number = counts[key] = counts.get(key, -1) + 1
-                digest = hashlib.sha256(f"{key} {number}".encode()).hexdigest()
-                yield digest, name, key, number
+class Mutant(NamedTuple):
+    """One change; `number` counts equal changes of one function."""
+
+    digest: str
+    path: Path
+    key: str
+    number: int
+
+    @property
+    def title(self):
+        return f"{self.key} ({self.number + 1})" if self.number else self.key
 
 
-def name_of(key, number):
-    """Return the name of a mutant; equal expressions of a function are numbered."""
-    return f"{key} ({number + 1})" if number else key
-
-
-def mutated(name, key, number):
-    """Return the source of a file with one mutant, and its line number."""
-    tree = ast.parse((PACKAGE / name).read_text("utf-8"))
-    count = -1
+def mutants_of(path, tree):
+    """Every mutant of a file, with the node and the function that changes it."""
+    counts = Counter()
     for function, node in in_formulas(tree):
-        for what, make in mutations(node):
-            text = ast.unparse(node).split("\n")[0][:80]
-            count += f"{name}:{function}: {text} {what}" == key
-            if count == number:
-                make(node)
-                return ast.unparse(ast.fix_missing_locations(tree)), node.lineno
-    raise ValueError(f"The source has no mutant {key}.")
+        text = ast.unparse(node).split("\n")[0][:80]
+        for what, change in mutations(node):
+            key = f"{path.name}:{function}: {text} {what}"
+            digest = hashlib.sha256(f"{key} {counts[key]}".encode()).hexdigest()
+            yield Mutant(digest, path, key, counts[key]), node, change
+            counts[key] += 1
 
 
-def tests_of(name):
-    """Return the arguments of one or more runs of pytest that should detect a mutant of a file."""
-    unit = Path(name).parts[0].removesuffix(".py")
-    if unit != "losses":
-        return [[f"tests/{test}" for test in TESTS[unit]]]
-    # For a file without a public loss run the tests of all losses, and those on two devices.
-    public = re.findall(r"^@export\nclass (\w+)\(", (PACKAGE / name).read_text("utf-8"), re.M)
-    tests = []
-    for path in sorted((ROOT / "tests/losses").glob("test_losses*.py")):
-        text = path.read_text("utf-8")
-        if not public or any(re.search(rf"\b{cls}\b", text) for cls in public):
-            tests.append(f"tests/losses/{path.name}")
-    if not public:
-        return [
-            ["tests/losses/test_formulas.py", *tests, "-m", f"{MARKED} and not thorough"],
-            ["tests/distributed/test_replicas.py", "-m", "slow"],
-        ]
-    return [
-        ["tests/losses/test_formulas.py", *tests],
-        ["tests/test_contract.py", "-k", " or ".join(public)],
+def unit_of(path):
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def sample():
+    """One mutant of each file, then others, in the order of their hashes."""
+    first, others = [], []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        if unit_of(path) in TESTS:
+            tree = ast.parse(path.read_text("utf-8"))
+            found = sorted(mutant for mutant, *_ in mutants_of(path, tree))
+            first += found[:1]
+            others += found[1:]
+    return [*sorted(first), *sorted(others)][:SAMPLE]
+
+
+def mutated(wanted):
+    """The source of a file with one mutant, and its line."""
+    tree = ast.parse(wanted.path.read_text("utf-8"))
+    for mutant, node, change in mutants_of(wanted.path, tree):
+        if mutant == wanted:
+            line = node.lineno
+            change(node)
+            return ast.unparse(ast.fix_missing_locations(tree)), line
+    raise ValueError(f"There is no such mutant: {wanted.title}")
+
+
+def tests_of(path):
+    """Arguments of the runs of pytest that should notice a mutant, the closest tests first."""
+    files = [
+        file
+        for place in map((ROOT / "tests").joinpath, TESTS[unit_of(path)])
+        for file in (sorted(place.glob("test_*.py")) if place.is_dir() else [place])
     ]
+    text = path.read_text("utf-8")
+    exported = re.findall(r"^@export\nclass (\w+)\(", text, re.M)
+    names = exported or re.findall(r"^(?:def|class) ([a-zA-Z]\w+)", text, re.M)
+
+    def mentions(file):
+        words = re.findall(r"\w+", file.read_text("utf-8"))
+        return sum(words.count(name) for name in [path.stem, *names])
+
+    files.sort(key=mentions, reverse=True)
+    if exported:
+        files = [file for file in files if mentions(file) or file.name == "test_formulas.py"]
+    runs = [[str(file.relative_to(ROOT)) for file in files]]
+    if unit_of(path) == "losses" and exported:
+        runs.append(["tests/test_contract.py", "-k", " or ".join(exported)])
+    elif unit_of(path) == "losses":
+        # All losses use it: the thorough tests would take too long, and those of two replicas see
+        # what the others do not.
+        runs[0] += ["-m", f"{MARKED} and not thorough"]
+        runs.append(["tests/distributed/test_replicas.py", "-m", "slow"])
+    return runs
 
 
-def survives(folder, name, source):
-    """Return whether all tests pass with a mutant, or None if they take too long."""
-    target = folder / "keras_metric" / name
-    original = target.read_text("utf-8")
-    target.write_text(source, "utf-8")
-    try:
-        child = os.fork()
-        if child == 0:
-            _test(folder, tests_of(name))
-        end = time.monotonic() + LIMIT
-        while time.monotonic() < end:
+def copy_of_the_repository(folder):
+    for part in ("keras_metric", "tests"):
+        shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in ("setup.cfg", "docs", "examples", "README.md", "CHANGELOG.md"):
+        (folder / file).symlink_to(ROOT / file)
+    for file in ROOT.glob("keras_metric_*.py"):
+        (folder / file.name).symlink_to(file)
+
+
+def outcomes(jobs, folders):
+    """Run `(path, source)` jobs at once, one in each folder; yields `(job, outcome, seconds)`.
+
+    The outcome is "survived" if all tests pass with that source, "killed" if one fails, and "no
+    end" beyond one of the limits.
+    """
+    todo, running, free = list(reversed(jobs)), {}, list(folders)
+    while todo or running:
+        while todo and free:
+            job, folder = todo.pop(), free.pop()
+            file = folder / job[0].relative_to(ROOT)
+            file.write_text(job[1], "utf-8")
+            child = os.fork()
+            if child == 0:
+                _test(folder, tests_of(job[0]))
+            running[child] = job, folder, time.monotonic()
+        time.sleep(0.2)
+        for child, (job, folder, start) in list(running.items()):
             done, status = os.waitpid(child, os.WNOHANG)
-            if done:
-                return os.waitstatus_to_exitcode(status) == 0
-            time.sleep(0.2)
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        return None
-    finally:
-        target.write_text(original, "utf-8")
+            seconds = time.monotonic() - start
+            if not done and seconds < LIMIT:
+                continue
+            if not done:
+                os.kill(child, signal.SIGXCPU)
+                _, status = os.waitpid(child, 0)
+            del running[child]
+            shutil.copyfile(job[0], folder / job[0].relative_to(ROOT))
+            free.append(folder)
+            code = os.waitstatus_to_exitcode(status)
+            outcome = {0: "survived", -signal.SIGXCPU: "no end"}.get(code, "killed")
+            yield job, outcome, seconds
 
 
-def _test(folder, tests):
-    """Run the tests of the copy in the child process; exit with 1 if a test fails, else with 0."""
+def _test(folder, runs):
+    """In the child: run the tests of the copy; exit with 1 if one fails, with 0 if none does."""
+    resource.setrlimit(resource.RLIMIT_CPU, (CPU_LIMIT, resource.RLIM_INFINITY))
     with open(os.devnull, "w") as silence:
         os.dup2(silence.fileno(), 1)
         os.dup2(silence.fileno(), 2)
     os.chdir(folder)
     sys.path[:0] = [str(folder), str(folder / "tests")]
-    # For the child processes of tests.
+    # Some tests start a process of their own.
     os.environ["PYTHONPATH"] = str(folder)
     import pytest
 
     always = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-m", MARKED]
     always += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
-    for some in tests:
-        code = pytest.main([*always, *some])
-        # A run without tests cannot detect the mutant.
+    for arguments in runs:
+        code = pytest.main([*always, *arguments])
+        # A run that selects no test cannot notice anything.
         if code not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
             os._exit(1)
     os._exit(0)
+
+
+def read_results(mutants):
+    """`{title: outcome}` of the mutants that have a result."""
+    found = json.loads(RESULT.read_text("utf-8")) if RESULT.exists() else {}
+    titles = {mutant.title for mutant in mutants}
+    outcomes_found = ("killed", "no end", "survived")
+    return {t: word for word in outcomes_found for t in found.get(word, ()) if t in titles}
+
+
+def write_results(results, mutants):
+    lists = {
+        word: [mutant.title for mutant in mutants if results.get(mutant.title) == word]
+        for word in ("killed", "no end", "survived")
+    }
+    RESULT.write_text(json.dumps({"sample": len(mutants), **lists}, indent=1) + "\n")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--fraction", type=float, default=1.0, help="of the sample, 0 to 1")
     parser.add_argument("--only", default="", help="files whose path contains this text")
-    parser.add_argument("--resume", action="store_true", help="keep the results of an earlier run")
+    parser.add_argument("--resume", action="store_true", help="skip mutants with a result")
     parser.add_argument("--list", action="store_true", help="print the sample, run nothing")
     chosen = parser.parse_args()
-    sample = sorted(all_mutants())[:SAMPLE]
-    sample = sample[: round(SAMPLE * chosen.fraction)]
-    sample = [mutant for mutant in sample if chosen.only in mutant[1]]
+    mutants = sample()
+    results = read_results(mutants)
+    selected = [m for m in mutants[: round(SAMPLE * chosen.fraction)] if chosen.only in str(m.path)]
     if chosen.list:
-        print("\n".join(key for _, _, key, _ in sample))
+        print("\n".join(f"{results.get(m.title, 'not run'):8} {m.title}" for m in selected))
         return
-    # Import these before all forks, because they take seconds.
+    todo = [m for m in selected if not (chosen.resume and m.title in results)]
+    # Imported before all forks: it takes seconds and is the same for every mutant.
     import keras  # noqa: F401
     import sklearn.cluster  # noqa: F401
 
-    found = {"killed": [], "no end": [], "survived": []}
-    if chosen.resume and RESULT.exists():
-        before = json.loads(RESULT.read_text("utf-8"))
-        names = {name_of(key, number) for _, _, key, number in sample}
-        found = {word: [key for key in before[word] if key in names] for word in found}
-    decided = {key for keys in found.values() for key in keys}
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        for part in ("keras_metric", "tests"):
-            shutil.copytree(
-                ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__")
-            )
-        for file in ("setup.cfg", "docs", "examples", "README.md", "CHANGELOG.md"):
-            (folder / file).symlink_to(ROOT / file)
-        tested = set()
-        for _, name, key, number in sample:
-            title = name_of(key, number)
-            if title in decided:
-                continue
-            # Tests that fail without a mutant would kill every mutant.
-            unit, original = Path(name).parts[0], (PACKAGE / name).read_text("utf-8")
-            if unit not in tested and not survives(folder, name, original):
-                sys.exit(f"The tests of {name} fail without a mutant. Correct them first.")
-            tested.add(unit)
-            source, line = mutated(name, key, number)
-            start = time.monotonic()
-            survived = survives(folder, name, source)
-            word = {None: "no end", True: "survived", False: "killed"}[survived]
-            found[word].append(title)
-            print(f"{word:8} {time.monotonic() - start:5.0f} s  line {line}  {title}", flush=True)
-            if not chosen.only and chosen.fraction == 1:
-                RESULT.write_text(json.dumps({"sample": len(sample), **found}, indent=1) + "\n")
-    killed = (len(found["killed"]) + len(found["no end"])) / max(1, len(sample))
-    print(f"{killed:.1%} of {len(sample)} mutants killed; {len(found['survived'])} survived")
+    with tempfile.TemporaryDirectory() as place:
+        folders = [Path(place, str(number)) for number in range(AT_ONCE)]
+        for folder in folders:
+            copy_of_the_repository(folder)
+        # A test that fails without any mutant would kill every mutant.
+        one_of_each_unit = {unit_of(mutant.path): mutant.path for mutant in todo}.values()
+        originals = [(path, path.read_text("utf-8")) for path in one_of_each_unit]
+        for (path, _), outcome, _ in outcomes(originals, folders):
+            if outcome != "survived":
+                sys.exit(f"{path}: its tests fail without any mutant: repair them first.")
+        jobs = [(mutant.path, *mutated(mutant), mutant) for mutant in todo]
+        for (_, _, line, mutant), outcome, seconds in outcomes(jobs, folders):
+            results[mutant.title] = outcome
+            print(f"{outcome:8} {seconds:5.0f} s  line {line}  {mutant.title}", flush=True)
+            write_results(results, mutants)
+    counts = Counter(results.get(mutant.title, "not run") for mutant in selected)
+    print(f"{len(selected)} mutants: " + ", ".join(f"{n} {word}" for word, n in counts.items()))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
-"""A hostile environment: fixed seeds, warnings as errors (setup.cfg), an empty working folder.
+"""Settings of all tests: fixed seeds, warnings as errors (setup.cfg), an empty working folder.
 
-Each test starts from the same seed, in a folder of its own, and finds the Keras settings that
-it did not change itself at their defaults.
+Each test starts from the same seed, in a folder of its own, with the default settings of Keras.
 """
 
 import functools
@@ -15,10 +14,10 @@ ROOT = Path(__file__).resolve().parents[1]
 # All of these are read when a backend or matplotlib is first imported, so they come first.
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ["MPLBACKEND"] = "Agg"
-# Tests compile much and run it once, on a few rows: XLA shall not spend time on fast code.
+# Tests compile many functions and run each once, on a few rows: XLA need not optimize them.
 _XLA = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_XLA}".strip()
-# Tests work in a folder of their own; the processes they start must still find the package.
+# Tests run in a folder of their own; the processes they start must still find the package.
 os.environ["PYTHONPATH"] = os.pathsep.join(
     filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")])
 )
@@ -42,35 +41,21 @@ if _DATA:
     os.environ["KERAS_METRIC_DATA"] = _DATA = str(Path(_DATA).resolve())
 
 
-# Files about code that is text, NumPy, matplotlib or TensorBoard, the same on every backend: on
-# JAX and torch only those of their tests run that hand Keras tensors in (`touches_keras`).
+# Folders and files of tests whose code does not depend on the backend: on JAX and torch only those
+# of their tests run that pass Keras tensors (`touches_keras`).
 SAME_ON_EVERY_BACKEND = {
+    "cli/test_cli.py": "the command line calls code that is tested on each backend",
+    "data/test_data_split.py": "split_by_class and check_no_leak are NumPy",
+    "datasets": "reads lists and names of files",
+    "evaluation": "evaluation is NumPy",
+    "search": "an index is NumPy and FAISS",
     "test_architecture.py": "reads the source, runs none of it",
-    "test_browser.py": "a browser reads files",
-    "test_cli.py": "the command line calls what is tested on each backend",
-    "test_comparison.py": "counts lines; each script has a backend of its own",
-    "test_datasets.py": "reads lists and names of files",
-    "test_data_split.py": "split_by_class and check_no_leak are NumPy",
-    "test_retrieval.py": "evaluation counts in NumPy",
-    "test_saved_indexes.py": "an index is NumPy and FAISS",
-    "test_search.py": "an index is NumPy and FAISS",
-    "test_search_durability.py": "an index is NumPy and FAISS",
-    "test_search_kinds.py": "an index is NumPy and FAISS",
-    "test_search_saving.py": "an index is NumPy and FAISS",
-    "test_search_states.py": "an index is NumPy and FAISS",
-    "test_search_threads.py": "an index is NumPy and FAISS",
-    "test_untrusted_files.py": "an index is NumPy and FAISS; Keras reads its own files",
-    "test_serve.py": "the service runs on TensorFlow",
-    "test_verification.py": "evaluation counts in NumPy",
+    "test_comparison.py": "counts lines; each script has its own backend",
+    "test_examples.py": "runs scripts whose parts are tested on each backend",
     "test_notebooks.py": "reads the source, runs none of it",
-    "test_postprocessing.py": "evaluation counts in NumPy",
-    "test_clustering.py": "evaluation counts in NumPy",
-    "test_identification.py": "evaluation counts in NumPy",
-    "test_few_shot.py": "evaluation counts in NumPy",
-    "test_geometry.py": "evaluation counts in NumPy",
-    "test_viz_mistakes.py": "pictures are drawn from NumPy arrays",
-    "test_examples.py": "scripts of what is tested on every backend by itself",
-    "test_viz.py": "pictures and files are drawn from NumPy arrays",
+    "viz/test_browser.py": "a browser reads files",
+    "viz/test_viz.py": "plots are made from NumPy arrays",
+    "viz/test_viz_mistakes.py": "plots are made from NumPy arrays",
 }
 
 
@@ -78,21 +63,24 @@ def pytest_collection_modifyitems(items):
     if keras.backend.backend() == "tensorflow":
         return
     for item in items:
-        reason = SAME_ON_EVERY_BACKEND.get(item.path.name)
+        path = item.path.relative_to(ROOT / "tests")
+        reason = SAME_ON_EVERY_BACKEND.get(path.as_posix()) or SAME_ON_EVERY_BACKEND.get(
+            path.parts[0]
+        )
         if item.name.startswith("test_pages["):
-            reason = "pages are stories of what docstrings show; those run on every backend"
+            reason = "the pages show the code of docstrings, which run on every backend"
         if reason and not item.get_closest_marker("touches_keras"):
             item.add_marker(pytest.mark.skip(reason=f"the same on every backend: {reason}"))
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem):
-    """Tests on the random batches of parity.py run as `once_more` there says."""
-    parity = sys.modules.get("parity")
-    if parity is None or getattr(pyfuncitem.module, "batch", None) is not parity.batch:
+    """Tests on the random batches of peers.py may pass on a second batch: see `once_more` there."""
+    peers = sys.modules.get("peers")
+    if peers is None or getattr(pyfuncitem.module, "batch", None) is not peers.batch:
         return None
     arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
-    failed = parity.once_more(functools.partial(pyfuncitem.obj, **arguments))
+    failed = peers.once_more(functools.partial(pyfuncitem.obj, **arguments))
     if failed:
         capture = pyfuncitem.config.pluginmanager.getplugin("capturemanager")
         with capture.global_and_fixture_disabled():
@@ -103,8 +91,8 @@ def pytest_pyfunc_call(pyfuncitem):
 @pytest.fixture(autouse=True)
 def _clean_slate(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    # As keras.utils.set_random_seed, but for TensorFlow's own seed, which is set once above: it
-    # makes TensorFlow forget every kernel, a tenth of a second for each test.
+    # Like keras.utils.set_random_seed without TensorFlow's seed, which is set once above: setting
+    # it clears TensorFlow's cache of kernels, which costs 0.1 s in each test.
     random.seed(0)
     np.random.seed(0)
     if "torch" in sys.modules:
@@ -119,7 +107,7 @@ def _clean_slate(tmp_path, monkeypatch):
 
 @pytest.fixture(autouse=True, scope="session")
 def _eager_is_eager():
-    """On JAX a model that runs eagerly still compiles each loop at each call; here it does not."""
+    """Keras compiles each loop of an eager model on JAX at each call; here it does not."""
     with pytest.MonkeyPatch.context() as patch:
         if keras.backend.backend() == "jax":
             for name in ("fit", "evaluate", "predict", "train_on_batch"):
@@ -139,8 +127,8 @@ def _uncompiled(method):
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _no_heap_of_programs():
-    """JAX keeps every program that it has compiled: gigabytes over a whole suite."""
+def _clear_caches_of_jax():
+    """JAX keeps every program that it compiled: gigabytes over the whole suite."""
     yield
     if keras.backend.backend() == "jax":
         import jax
@@ -177,7 +165,7 @@ def digits(_digits):
 
 @pytest.fixture(scope="session")
 def data_file():
-    """A function from a file's name to its path in KERAS_METRIC_DATA; skips if it is not there."""
+    """A function from a file's name to its path in KERAS_METRIC_DATA; skips if it is missing."""
 
     def find(name):
         if not _DATA:

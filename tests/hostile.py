@@ -1,9 +1,9 @@
-"""Values that no careful caller would pass, and what an answer to them must be like.
+"""Changes that turn valid arguments into unusual or invalid ones, and what a call may do then.
 
-A `Recipe` says how a public name is called with sound inputs. Each input is of a kind, and each
-kind has its changes: those under which the answer must stay what it was (a list, another width of
-integer, a strided view), and those under which anything goes that a user can read: a finite answer,
-or a ValueError or TypeError raised by this package that names the argument.
+A `Recipe` is a call of a public name with valid inputs. Each input is of a kind, and each kind has
+two sets of changes. After a change of SAME (a list, a wider integer, a strided view) the result
+must be equal. After a change of ODD the call returns a finite result, or it raises a ValueError or
+TypeError in this package that names the argument.
 """
 
 import math
@@ -20,19 +20,19 @@ import numpy as np
 import keras_metric
 
 PACKAGE = str(Path(keras_metric.__file__).parent)
-HUGE = 1e18  # its square is a float32
+HUGE = 1e18  # its square is finite in float32
 
 
 class Recipe(NamedTuple):
-    """`call(**inputs)` with sound `inputs`, `{argument: (kind, value)}`.
+    """`call(**inputs)` with valid `inputs`, `{argument: (kind, value)}`.
 
-    `by_row`: the inputs whose rows belong together and are cut off together.
-    `also`: names that a message may use instead of an argument's.
-    `keras`: the call goes through a Keras layer or model, which has errors of its own.
-    `nan`: NaN is a documented answer, also to sound numbers: nothing could be measured.
-    `exact`: the answer to the same values in another form is the same.
+    `by_row`: inputs with a value for each row; a case shortens all of them together.
+    `also`: names that an error may use instead of an argument's name.
+    `keras`: the call passes through a Keras layer or model, which raises its own errors.
+    `nan`: NaN is a documented result of finite inputs.
+    `exact`: the result of the same values in another form is equal.
     `skip`: changes that are not made; a comment gives the reason.
-    `jax`: False for what takes too long there.
+    `jax`: False for calls that take too long on JAX.
     """
 
     call: Callable
@@ -46,11 +46,6 @@ class Recipe(NamedTuple):
     skip: tuple = ()
 
 
-def _strided(value):
-    wide = np.repeat(value, 2, axis=0)
-    return wide[::2]
-
-
 def _swapped(value):
     return value.astype(value.dtype.newbyteorder())
 
@@ -62,6 +57,7 @@ def _pandas(value):
 
 
 def _put(value, what, dtype=None):
+    """A copy of an array with another last element."""
     if dtype is None:
         dtype = "float64" if value.dtype.kind in "iu" else value.dtype
     result = np.array(value, dtype)
@@ -75,42 +71,42 @@ def _read_only(value):
     return value
 
 
-# Under these an answer is what it was.
+def _as_rank(rank):
+    def change(value):
+        return value.reshape(*value.shape, *(1,) * (rank - value.ndim))
+
+    return lambda v: change(v) if v.ndim < rank else v[None]
+
+
+_VIEWS = {"a strided view": lambda v: np.repeat(v, 2, axis=0)[::2], "read only": _read_only}
+_FLOAT64 = {"float64": lambda v: v.astype("float64")}
+_LIST = {"a list": lambda v: v.tolist()}
+# The result after these changes is equal.
 SAME = {
     "vectors": {
-        "a strided view": _strided,
+        **{**_VIEWS, **_FLOAT64, **_LIST},
         "Fortran order": np.asfortranarray,
-        "read only": _read_only,
-        "float64": lambda v: v.astype("float64"),
-        "a list": lambda v: v.tolist(),
-        "a tuple of arrays": lambda v: tuple(v),
+        "a tuple of arrays": tuple,
         "a data frame": _pandas,
     },
     "labels": {
-        "a strided view": _strided,
-        "read only": _read_only,
+        **{**_VIEWS, **_LIST},
         "a column": lambda v: v[:, None],
         "int64": lambda v: v.astype("int64"),
         "int8": lambda v: v.astype("int8"),
         "uint16": lambda v: v.astype("uint16"),
-        "a list": lambda v: v.tolist(),
         "a tuple": lambda v: tuple(v.tolist()),
         "a series": _pandas,
     },
-    "scores": {
-        "a strided view": _strided,
-        "read only": _read_only,
-        "float64": lambda v: v.astype("float64"),
-        "a list": lambda v: v.tolist(),
-        "a series": _pandas,
-    },
-    "flags": {
-        "booleans": lambda v: v.astype(bool),
-        "float64": lambda v: v.astype("float64"),
-        "a list": lambda v: v.tolist(),
-        "a series": _pandas,
-    },
+    "scores": {**_VIEWS, **_FLOAT64, **_LIST, "a series": _pandas},
+    "flags": {"booleans": lambda v: v.astype(bool), **_FLOAT64, **_LIST, "a series": _pandas},
+    "samples": {**_VIEWS, **_FLOAT64, "a data frame": _pandas},
+    "images": _VIEWS,
+    "text": {},
+    "setting": {},
 }
+SAME["views"] = {"a strided view": _VIEWS["a strided view"], **_FLOAT64, **_LIST}
+SAME["rows"] = {name: SAME["labels"][name] for name in ("a list", "int64", "a series")}
 SAME["ids"] = {**SAME["labels"], "negative": lambda v: v - 100, "far apart": lambda v: v * 10**6}
 SAME["any labels"] = {
     **SAME["ids"],
@@ -119,11 +115,6 @@ SAME["any labels"] = {
     "64 bits": lambda v: v.astype("int64") + 2**40,
     "unsigned 64 bits": lambda v: v.astype("uint64") + np.uint64(2**63),
 }
-SAME["samples"] = {
-    name: SAME["vectors"][name] for name in ("a strided view", "read only", "a data frame")
-}
-SAME["samples"]["float64"] = SAME["vectors"]["float64"]
-
 _ODD = {
     "none": lambda v: None,
     "a string": lambda v: "no such thing",
@@ -135,8 +126,8 @@ _ODD = {
     "an empty list": lambda v: [],
     "a ragged list": lambda v: [[1.0, 2.0], [3.0]],
     "rank 0": lambda v: np.asarray(v.reshape(-1)[0]),
-    "rank 3": lambda v: v.reshape(*v.shape, *(1,) * (3 - v.ndim)) if v.ndim < 3 else v[None],
-    "rank 4": lambda v: v.reshape(*v.shape, *(1,) * (4 - v.ndim)) if v.ndim < 4 else v[None],
+    "rank 3": _as_rank(3),
+    "rank 4": _as_rank(4),
     "a row less": lambda v: v[:-1],
     "a row more": lambda v: np.concatenate([v, v[:1]]),
     "no rows": lambda v: v[:0],
@@ -193,12 +184,8 @@ ODD = {
 ODD["scores"] = ODD["flags"] = {**_ODD, **_NUMBERS, "rank 2": lambda v: np.stack([v, v], 1)}
 ODD["ids"] = ODD["any labels"] = ODD["rows"] = ODD["labels"]
 ODD["samples"] = ODD["vectors"]
-# (items, branches, dim), and pictures (items, height, width, channels).
+# Views (items, branches, dim); images (items, height, width, channels).
 ODD["views"] = ODD["images"] = {**_ODD, **_NUMBERS}
-SAME["views"] = {name: SAME["vectors"][name] for name in ("a strided view", "float64", "a list")}
-SAME["images"] = {name: SAME["vectors"][name] for name in ("a strided view", "read only")}
-SAME["rows"] = {name: SAME["labels"][name] for name in ("a list", "int64", "a series")}
-SAME["text"] = {}
 ODD["text"] = {
     name: _ODD[name] for name in ("none", "a number", "a dict", "a set", "an object", "a generator")
 } | {
@@ -210,7 +197,7 @@ ODD["text"] = {
     "a list": lambda v: [v],
 }
 
-# For settings: whatever they are, none of these may end in an error from below.
+# Values for every setting: none of them may end in an error of another package.
 SETTINGS = {
     "None": None,
     "-1": -1,
@@ -225,41 +212,35 @@ SETTINGS = {
     "an object": object(),
     "an array": np.ones((2, 2), "float32"),
 }
-# Those that no argument can have a use for.
-NOTHING_TAKES = ("NaN", "an object")
-SAME["setting"] = {}
+# Values that every argument refuses.
+INVALID_EVERYWHERE = ("NaN", "an object")
 ODD["setting"] = {name: (lambda v, value=value: value) for name, value in SETTINGS.items()}
-# A number of rows that are left, of all inputs together.
-CUTS = (0, 1, 2)
+# Numbers of rows that all inputs are shortened to.
+ROWS_LEFT = (0, 1, 2)
 
 
 def cases(recipe):
-    """Every `(argument, change)` of a recipe's inputs; `("rows", n)` cuts all of them."""
+    """Every `(argument, change)` of a recipe; `("rows", n)` shortens the inputs to n rows."""
     for argument, (kind, _) in recipe.inputs.items():
-        if kind in SAME:
-            yield from ((argument, f"= {name}") for name in SAME[kind])
-            yield from ((argument, name) for name in ODD[kind] if name not in recipe.skip)
+        yield from ((argument, f"= {name}") for name in SAME[kind])
+        yield from ((argument, name) for name in ODD[kind] if name not in recipe.skip)
     if recipe.by_row:
-        yield from (("rows", count) for count in CUTS)
+        yield from (("rows", count) for count in ROWS_LEFT)
+
+
+def valid_inputs(recipe):
+    return {name: value for name, (_, value) in recipe.inputs.items()}
 
 
 def changed(recipe, argument, change):
-    """The inputs of a recipe after a change, and whether the answer must stay the same."""
-    inputs = {name: value for name, (_, value) in recipe.inputs.items()}
+    """The inputs of a recipe after a change, and whether the result must be equal."""
+    inputs = valid_inputs(recipe)
     if argument == "rows":
-        return {
-            name: value[:change] if name in recipe.by_row else value
-            for name, value in inputs.items()
-        }, False
+        return inputs | {name: inputs[name][:change] for name in recipe.by_row}, False
     kind, value = recipe.inputs[argument]
-    same = isinstance(change, str) and change.startswith("= ")
+    same = change.startswith("= ")
     make = SAME[kind][change[2:]] if same else ODD[kind][change]
     return {**inputs, argument: make(value)}, same
-
-
-def sound(inputs):
-    """Whether every number among the inputs is finite."""
-    return all(numbers_are_finite(value) for value in inputs.values())
 
 
 def numbers_are_finite(value):
@@ -277,7 +258,7 @@ def numbers_are_finite(value):
 
 
 def run(recipe, inputs):
-    """`(answer, None)` or `(None, error)`; warnings to the user are no fault here."""
+    """`(result, None)` or `(None, error)`; warnings to the user are allowed."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         try:
@@ -286,45 +267,49 @@ def run(recipe, inputs):
             return None, error
 
 
+def names_one_of(names, text):
+    return any(re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text) for name in names)
+
+
 def fault_of_error(error, names, through_keras=False):
-    """What is wrong with an error, or nothing."""
+    """The fault of an error as text, empty if there is none."""
     frames = traceback.extract_tb(error.__traceback__)
     where = f"{frames[-1].filename}:{frames[-1].lineno}"
     if type(error) not in (ValueError, TypeError):
         return f"{type(error).__name__} from {where}: {error}"
     ours = frames[-1].filename.startswith(PACKAGE)
     if through_keras and not any(frame.filename.startswith(PACKAGE) for frame in frames):
-        return ""  # Keras refused it before we saw it.
-    if not ours and not (through_keras and "/keras/src/" in frames[-1].filename):
+        return ""  # Keras refused it before it reached this package.
+    of_keras = re.search("/keras/src/|/optree/", frames[-1].filename)
+    if not ours and not (through_keras and of_keras):
         return f"{type(error).__name__} of {where}, which is not ours: {error}"
-    text = str(error)
-    if through_keras and "Arguments received by" in text:
+    if through_keras and "Arguments received by" in str(error):
         return ""  # Keras lists them.
-    if ours and not any(re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text) for name in names):
-        return f"{where} names none of {sorted(names)}: {text}"
+    if ours and not names_one_of(names, str(error)):
+        return f"{where} names none of {sorted(names)}: {error}"
     return ""
 
 
 def fault_of_case(recipe, argument, change, baseline):
-    """What is wrong with the answer to a change, or nothing."""
+    """The fault of the call after a change as text, empty if there is none."""
     inputs, same = changed(recipe, argument, change)
-    finite = sound(inputs)
-    answer, error = run(recipe, inputs)
+    finite = numbers_are_finite(inputs)
+    result, error = run(recipe, inputs)
     if error is not None:
         if same and recipe.exact:
-            return f"the same in another form raises {error!r}"
+            return f"the same values in another form raise {error!r}"
         return fault_of_error(error, {*recipe.inputs, *recipe.also}, recipe.keras)
-    if finite and not recipe.nan and not numbers_are_finite(answer):
-        return f"finite numbers in, and out comes {answer!r}"
-    if same and recipe.exact and not agree(answer, baseline):
-        return f"the same in another form gives {answer!r} instead of {baseline!r}"
+    if finite and not recipe.nan and not numbers_are_finite(result):
+        return f"finite numbers give {result!r}"
+    if same and recipe.exact and not agree(result, baseline):
+        return f"the same values in another form give {result!r} instead of {baseline!r}"
     return ""
 
 
 def agree(one, other):
-    """Whether two answers are equal but for rounding."""
+    """Whether two results are equal except for rounding."""
     if isinstance(one, Mapping):
-        # Keys may hold a label, which another form spells in another way.
+        # Keys may hold labels, which differ between the forms.
         return len(one) == len(other) and all(map(agree, one.values(), other.values()))
     if isinstance(one, (list, tuple)):
         return len(one) == len(other) and all(map(agree, one, other))

@@ -1,22 +1,57 @@
-"""The house rules, as tests. Each message says what to do."""
+"""Rules about the whole source, one test a rule. Each test lists all faults of all files."""
 
 import ast
-import importlib
+import functools
 import inspect
+import json
 import re
+import types
+from collections import defaultdict
 from pathlib import Path
 
 import keras
 import pytest
+from conftest import SAME_ON_EVERY_BACKEND
 
 import keras_metric
 
-PACKAGE = Path(keras_metric.__file__).parent
-EXAMPLES = PACKAGE.parent / "examples"
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "keras_metric"
 
-# Lowest first. A unit (a module, or a folder) may import only units on lower floors, so the
-# neighbours on one floor never import each other.
-FLOORS = [
+# The folders of the package, and what each holds. A file outside them is a fault.
+LAYOUT = {
+    ".": "distances, argument checks, registration, and what all folders use",
+    "pairwise": "computations on all pairs or triplets of one batch",
+    "mining": "strategies that select pairs and triplets",
+    "losses": "the bases of losses, their reductions and statistics",
+    "losses/pair": "losses on pairs",
+    "losses/triplet": "losses on triplets and quadruplets",
+    "losses/ranking": "losses on ranked lists",
+    "losses/classification": "losses with a learned vector for each class",
+    "losses/two_view": "losses on two views or two inputs of each item",
+    "losses/graded": "losses on graded similarity",
+    "layers": "Keras layers",
+    "models": "Keras models",
+    "data": "splits of data and tables of files",
+    "data/batches": "sources of batches",
+    "data/images": "reading and augmenting images",
+    "data/records": "TFRecord files",
+    "datasets": "readers of published data sets",
+    "evaluation": "metrics of embeddings: arrays in, numbers out",
+    "evaluation/postprocessing": "re-ranking, whitening and query expansion",
+    "metrics": "keras.metrics.Metric classes",
+    "search": "the index of embeddings",
+    "search/stores": "how an index holds vectors and searches them",
+    "search/storage": "how an index is saved to a folder",
+    "viz": "plots",
+    "callbacks": "Keras callbacks",
+    "cli": "the command line",
+    "addons": "the interface of tensorflow-addons",
+    "addons/losses": "the losses of tensorflow-addons",
+}
+# Lowest first. A unit (a module or a folder at the top of the package) imports only units of lower
+# levels, so units of one level never import each other.
+IMPORT_LEVELS = [
     {"_export", "_text", "_validation", "custom_gradients", "version"},
     {"distances", "distributed"},
     {"pairwise"},
@@ -27,504 +62,484 @@ FLOORS = [
     {"callbacks"},
     {"__init__", "__main__", "cli"},
 ]
-FLOOR_OF = {unit: floor for floor, units in enumerate(FLOORS) for unit in units}
-
-# Every public name. A name that is new here belongs in CHANGELOG.md too.
-PUBLIC = {
-    "keras_metric.addons": [
-        "ContrastiveLoss",
-        "LiftedStructLoss",
-        "NpairsLoss",
-        "NpairsMultilabelLoss",
-        "TripletHardLoss",
-        "TripletSemiHardLoss",
-        "contrastive_loss",
-        "lifted_struct_loss",
-        "npairs_loss",
-        "npairs_multilabel_loss",
-        "triplet_hard_loss",
-        "triplet_semihard_loss",
-    ],
-    "keras_metric.callbacks": ["HardExampleMining", "MiningSchedule", "RetrievalEvaluator"],
-    "keras_metric.data": [
-        "BalancedBatches",
-        "ImageLoader",
-        "PairBatches",
-        "QuadrupletBatches",
-        "RandomResizedCrop",
-        "StreamBatches",
-        "TripletBatches",
-        "ViewBatches",
-        "check_no_leak",
-        "image_folder",
-        "image_paths",
-        "parse_example",
-        "path_table",
-        "split_by_class",
-        "tfrecord_items",
-    ],
-    "keras_metric.datasets": [
-        "read_cars_196",
-        "read_cub_200_2011",
-        "read_in_shop",
-        "read_lfw_pairs",
-        "read_market_1501",
-        "read_omniglot",
-        "read_stanford_online_products",
-    ],
-    "keras_metric.distances": ["elementwise", "pairwise"],
-    "keras_metric.evaluation": [
-        "clustering_metrics",
-        "few_shot_accuracy",
-        "geometry_metrics",
-        "identification_metrics",
-        "k_reciprocal_distances",
-        "pair_distances",
-        "pca_whitening",
-        "query_expansion",
-        "retrieval_metrics",
-        "roc_curve",
-        "verification_metrics",
-    ],
-    "keras_metric.layers": [
-        "CrossBatchMemory",
-        "EmbeddingHead",
-        "GeneralizedMeanPooling",
-        "Mahalanobis",
-        "PairMiner",
-        "TripletMiner",
-    ],
-    "keras_metric.losses": [
-        "AdaFaceLoss",
-        "AngularLoss",
-        "ArcFaceLoss",
-        "BarlowTwinsLoss",
-        "CenterLoss",
-        "CircleLoss",
-        "ClipLoss",
-        "ContrastiveLoss",
-        "CosFaceLoss",
-        "CosineRegressionLoss",
-        "DynamicSoftMarginLoss",
-        "FastAPLoss",
-        "GeneralizedLiftedStructureLoss",
-        "HistogramLoss",
-        "InstanceLoss",
-        "IntraPairVarianceLoss",
-        "LargeMarginSoftmaxLoss",
-        "LiftedStructureLoss",
-        "ManifoldLoss",
-        "MarginLoss",
-        "MultiSimilarityLoss",
-        "NCALoss",
-        "NPairsLoss",
-        "NTXentLoss",
-        "NormalizedSoftmaxLoss",
-        "P2SGradLoss",
-        "PNPLoss",
-        "PrototypicalLoss",
-        "ProxyAnchorLoss",
-        "ProxyNCALoss",
-        "QuadrupletLoss",
-        "RankedListLoss",
-        "RecallAtKSurrogateLoss",
-        "SigLipLoss",
-        "SignalToNoiseRatioLoss",
-        "SimSiamLoss",
-        "SmoothAPLoss",
-        "SoftNearestNeighborLoss",
-        "SoftTripleLoss",
-        "SphereFaceLoss",
-        "SubCenterArcFaceLoss",
-        "SupConLoss",
-        "ThresholdConsistentMarginLoss",
-        "TripletLoss",
-        "TupletMarginLoss",
-        "VICRegLoss",
-        "WeightedSum",
-    ],
-    "keras_metric.metrics": ["NegativeDistance", "PositiveDistance", "TripletAccuracy"],
-    "keras_metric.models": [
-        "EmbeddingModel",
-        "Encoder",
-        "QuadrupletModel",
-        "SiameseModel",
-        "TripletModel",
-        "TwoTowerModel",
-    ],
-    "keras_metric.search": [
-        "Identity",
-        "Index",
-        "Item",
-        "Match",
-        "OperatingPoint",
-        "StagedMatches",
-        "Verification",
-    ],
-    "keras_metric.viz": [
-        "plot_confusions",
-        "plot_det",
-        "plot_distance_history",
-        "plot_distances",
-        "plot_embeddings",
-        "plot_hardest_pairs",
-        "plot_label_errors",
-        "plot_neighbors",
-        "plot_roc",
-        "plot_similarity",
-        "write_projector",
-    ],
+LEVEL_OF = {unit: level for level, units in enumerate(IMPORT_LEVELS) for unit in units}
+# Modules of `losses` that other units may import; all else comes from `keras_metric.losses`.
+OPEN_LOSS_MODULES = {
+    *("losses.metric_loss", "losses.reductions", "losses.running_state", "losses.train_reports"),
+    *("losses.weighted_sum", "losses.pair.lifted_structure_loss", "losses.pair.n_pairs_loss"),
 }
-MODELS = ["EmbeddingModel", "QuadrupletModel", "SiameseModel", "TripletModel", "TwoTowerModel"]
-# The models stand at the top themselves.
-MODULES = sorted(name.removeprefix("keras_metric.") for name in PUBLIC if "models" not in name)
-
-# The only units that may know which backend runs.
+# The only units that may depend on the backend.
 BACKEND_UNITS = {"data", "distributed", "models", "viz"}
 BACKENDS = {"tensorflow", "torch", "jax", "jaxlib"}
-
 BANNED_NAMES = {"utils", "util", "core", "common", "base", "helpers", "misc"}
+# Files that share a name with another file or folder.
+REPEATED_NAMES = {"card", "columns", "distances", "identification", "images", "index", "search"} | {
+    *("losses", "triplet"),
+}
+# Private names and constants that tests replace.
+PATCHED_NAMES = {
+    *("BLOCK", "MANY", "MOST_COUNTED", "_BLOCK", "_COLUMNS", "_FEW", "_MOST", "_MOST_DOUBTS"),
+    *("_MOST_FOR_A_PAIR", "_MOST_SORTED", "_OPEN", "_PLACES", "_ROWS", "_VALUES", "_build"),
+    *("_check_layers", "_digest", "_opened", "_rows_of_a_block"),
+}
 
-FILES = sorted(PACKAGE.rglob("*.py"))
-OBJECTS = [(module, name) for module, names in PUBLIC.items() for name in names] + [
-    ("keras_metric", name) for name in MODELS
-]
+# Words that the pages, docstrings, comments, messages and names do without: each has a plainer one.
+PLAINER = {
+    r"anew|of old": "again, earlier",
+    r"whoever|nobody|somebody|anybody|everybody|whom": "no identity, a caller, a user",
+    r"strangers?|strange(ly|ness)?": "unknown, untrusted, invalid",
+    r"slopes?": "derivative, gradient",
+    r"heaps|alive": "clusters; non-zero",
+    r"partners?|mates?": "positives and negatives; matching items",
+    r"dealt|owed|owes|steer(s|ed|ing)?": "assigned, remaining, scheduled",
+    r"lessons?|teach(es|ing)?": "gradient; trains",
+    r"by (itself|themselves)": "independently, standalone",
+    r"judg(e|es|ed|ing|ement)": "evaluate",
+    r"tells?|told|says|said|hears?|heard|listen(s|ed|ing|ers?)?": "reports, states, records",
+    r"rulers?": "distance function",
+    r"draws? a picture|pictured": "plot, figure, image",
+}
+PLAIN_TEXTS = ("keras_metric", "docs", "examples", "benchmarks", "README.md", "CONTRIBUTING.md")
+# Exact phrases in which one of these words is the right one.
+ALLOWED_PHRASES = ("stream.tell()",)
 
 
-def by_path(path):
-    return str(path.relative_to(PACKAGE.parent))
+def public_modules():
+    """The modules with public names: those of `keras_metric.__all__`, and the models."""
+    modules = {name: getattr(keras_metric, name) for name in keras_metric.__all__}
+    return [m for m in modules.values() if inspect.ismodule(m)] + [keras_metric.models]
 
 
-def unit_of(path):
-    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+def public_objects(top=True):
+    """Every public class and function as `(full name, object)`; `top`: also by its short name."""
+    for module in (*[keras_metric] * top, *public_modules()):
+        for name in module.__all__:
+            thing = getattr(module, name, None)
+            if thing is not None and not inspect.ismodule(thing):
+                yield f"{module.__name__}.{name}", thing
 
 
-def imported_modules(path, root=PACKAGE):
-    """The full name of every module that the file imports, at any depth."""
+def python_files(root):
+    return sorted(path for path in root.rglob("*.py") if "build" not in path.parts)
+
+
+@functools.cache
+def parsed(path):
+    return ast.parse(path.read_text("utf-8"))
+
+
+def unit_of(path, root):
+    return path.relative_to(root).with_suffix("").parts[0]
+
+
+def imported_names(node, path, root):
+    """The full names that one node imports, with a relative import resolved."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if not isinstance(node, ast.ImportFrom):
+        return []
     here = ["keras_metric", *path.relative_to(root).with_suffix("").parts]
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            start = ".".join(here[: -node.level]) if node.level else ""
-            module = ".".join(filter(None, [start, node.module]))
-            # `from keras_metric import losses` imports the unit, not the package.
-            yield from (f"{module}.{alias.name}" for alias in node.names)
+    start = ".".join(here[: -node.level]) if node.level else ""
+    module = ".".join(filter(None, [start, node.module]))
+    # `from keras_metric import losses` imports the unit, not the package.
+    return [f"{module}.{alias.name}" for alias in node.names]
 
 
-def imported_units(path, root=PACKAGE):
-    for name in imported_modules(path, root):
-        parts = name.split(".")
-        if parts[0] == "keras_metric":
-            yield parts[1] if len(parts) > 1 else "__init__"
+def imports_of(root):
+    """Every import below `root`, at any depth of a file, as `(path, line, full name)`."""
+    for path in python_files(root):
+        for node in ast.walk(parsed(path)):
+            for name in imported_names(node, path, root):
+                yield path, node.lineno, name
 
 
-def floor_faults(path, root=PACKAGE):
-    mine = path.relative_to(root).with_suffix("").parts[0]
-    if mine not in FLOOR_OF:
-        return [f"{mine} stands on no floor: add it to FLOORS in this test, and to the docs."]
-    faults = []
-    for theirs in imported_units(path, root):
-        if theirs not in FLOOR_OF:
-            faults.append(f"it imports {theirs}, which stands on no floor.")
-        elif theirs != mine and FLOOR_OF[theirs] >= FLOOR_OF[mine]:
-            faults.append(
-                f"{mine} (floor {FLOOR_OF[mine]}) imports {theirs} (floor {FLOOR_OF[theirs]}), "
-                "which is not below it. Move the shared piece to a lower floor, or pass it in "
-                "as an argument."
+def layout_faults(root=PACKAGE, layout=LAYOUT):
+    held = defaultdict(list)
+    for path in python_files(root):
+        held[path.parent.relative_to(root).as_posix()].append(path.name)
+    for folder in held.keys() - layout:
+        yield f"{folder} is not in LAYOUT: add a line that states what the folder holds."
+    for folder in layout.keys() - held:
+        yield f"{folder} is in LAYOUT and holds no file: remove its line."
+    for folder in held:
+        if "__init__.py" not in held[folder]:
+            yield f"{folder} has no __init__.py."
+
+
+def name_faults(root=PACKAGE, repeated=REPEATED_NAMES):
+    places = defaultdict(set)
+    for path in python_files(root):
+        parts = [part.strip("_") for part in path.relative_to(root).with_suffix("").parts]
+        for banned in BANNED_NAMES & set(parts):
+            yield f"{path.relative_to(root)}: `{banned}` does not say what the module holds."
+        for depth, name in enumerate(parts, 1):
+            places[name].add("/".join(parts[:depth]))
+    for name, paths in places.items():
+        if len(paths) > 1 and name not in {"init", "main", *repeated}:
+            yield f"{name} names {sorted(paths)}: give each a name of its own."
+
+
+def level_faults(root=PACKAGE):
+    for path in python_files(root):
+        if unit_of(path, root) not in LEVEL_OF:
+            yield f"{path.relative_to(root)} has no import level: add its unit to IMPORT_LEVELS."
+    for path, line, name in imports_of(root):
+        package, theirs, *_ = *name.split("."), "__init__"
+        mine = unit_of(path, root)
+        if package != "keras_metric" or theirs == mine:
+            continue
+        if LEVEL_OF.get(theirs, len(LEVEL_OF)) >= LEVEL_OF.get(mine, 0):
+            yield (
+                f"{path.relative_to(root)}:{line} imports {theirs}, which is not of a lower import "
+                "level. Move the common part to a lower unit, or pass it as an argument."
             )
-    return faults
 
 
-def source_faults(text, unit):
-    """What the rules about the text of one file find."""
-    faults = []
-    for node in ast.walk(ast.parse(text)):
-        line = getattr(node, "lineno", 0)
-        if isinstance(node, ast.Assert):
-            faults.append(f"line {line}: `assert` vanishes under -O. Raise ValueError instead.")
-        if isinstance(node, ast.Call) and getattr(node.func, "id", None) == "print":
-            faults.append(f"line {line}: a library returns, warns or logs; it does not print.")
-        names = []
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and not node.level:
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
-        elif isinstance(node, ast.Attribute):
-            names = [ast.unparse(node)]
-        if any(name == "keras.src" or name.startswith("keras.src.") for name in names):
-            faults.append(f"line {line}: keras.src is private to Keras. Use its public API.")
-        if not isinstance(node, ast.Attribute) and unit not in BACKEND_UNITS:
-            found = BACKENDS & {name.split(".")[0] for name in names}
-            if found:
-                faults.append(
-                    f"line {line}: imports {found.pop()}. Only {sorted(BACKEND_UNITS)} may know "
-                    "the backend; elsewhere use keras.ops."
+def loss_import_faults(root=PACKAGE, allowed=OPEN_LOSS_MODULES):
+    for path, line, name in imports_of(root):
+        parts = name.split(".")[1:]
+        inside = parts[:1] == ["losses"] and unit_of(path, root) != "losses"
+        # A module may be the whole name, or all but the imported object.
+        for module in (parts, parts[:-1]) if inside else ():
+            place = root.joinpath(*module)
+            found = place.is_dir() or place.with_suffix(".py").is_file()
+            if len(module) > 1 and found and ".".join(module) not in allowed:
+                yield (
+                    f"{path.relative_to(root)}:{line} imports {name}: import public names from "
+                    "keras_metric.losses, and export there what other units need."
                 )
-    return faults
+
+
+def source_faults(root=PACKAGE):
+    for path in python_files(ROOT / "examples"):
+        if "keras.src" in path.read_text("utf-8"):
+            yield f"{path.name}: keras.src is private to Keras. Use its public API."
+    for path in python_files(root):
+        for node in ast.walk(parsed(path)):
+            for fault in node_faults(node, path, root):
+                yield f"{path.relative_to(root)}:{node.lineno}: {fault}"
+
+
+def node_faults(node, path, root):
+    if isinstance(node, ast.Assert):
+        yield "`assert` has no effect under -O. Raise ValueError."
+    if isinstance(node, ast.Call) and getattr(node.func, "id", None) == "print":
+        yield "a library returns, warns or logs. Remove `print`."
+    names = imported_names(node, path, root)
+    for name in [ast.unparse(node)] if isinstance(node, ast.Attribute) else names:
+        if f"{name}.".startswith("keras.src."):
+            yield "keras.src is private to Keras. Use its public API."
+    backends = BACKENDS & {name.split(".")[0] for name in names}
+    if backends and unit_of(path, root) not in BACKEND_UNITS:
+        yield f"imports {backends.pop()}; only {sorted(BACKEND_UNITS)} may. Use keras.ops."
 
 
 def documented_arguments(docstring):
     """The argument names of the `Args:` section, in order."""
-    lines = iter(inspect.cleandoc(docstring).splitlines())
-    if not any(line.strip() == "Args:" for line in lines):
-        return []
-    names, indent = [], None
+    _, _, section = inspect.cleandoc(docstring).partition("\nArgs:\n")
+    lines = [line for line in section.splitlines() if line.strip()]
+    names, indent = [], len(section) - len(section.lstrip())
     for line in lines:
-        if not line.strip():
-            continue
         depth = len(line) - len(line.lstrip())
-        indent = depth if indent is None else indent
-        if depth < indent or depth == 0:
+        if depth < max(indent, 1):
             break
         if depth == indent:
-            head = line.split(":")[0]
-            names += [name.strip(" `") for name in head.split(",")]
+            names += [name.strip(" `") for name in line.split(":")[0].split(",")]
     return names
 
 
 def arguments(thing):
+    stars = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
     parameters = inspect.signature(thing).parameters.values()
-    return [
-        {p.VAR_POSITIONAL: "*", p.VAR_KEYWORD: "**"}.get(p.kind, "") + p.name for p in parameters
-    ]
+    return [stars.get(parameter.kind, "") + parameter.name for parameter in parameters]
 
 
-def docstring_faults(thing):
+def docstring_faults():
+    for name, thing in public_objects():
+        yield from faults_of_docstring(name, thing)
+
+
+def faults_of_docstring(name, thing):
     docstring = thing.__dict__.get("__doc__") if inspect.isclass(thing) else thing.__doc__
     if not docstring:
-        return ["has no docstring of its own."]
-    faults = []
+        yield f"{name} has no docstring of its own."
+        return
     if not re.search(r"^\s*Examples?:", docstring, re.M):
-        faults.append("has no `Example:` section. Show the intended use; it is run as a test.")
+        yield f"{name} has no `Example:` section. Show the intended use; it runs as a test."
     elif ">>>" not in docstring and "```python" not in docstring:
-        faults.append("has an `Example:` without code that runs.")
+        yield f"{name} has an `Example:` without code that runs."
     found = documented_arguments(docstring)
-    wanted = [name for name in arguments(thing) if name != "**kwargs" or name in found]
-    if found != wanted:
-        faults.append(
-            f"documents the arguments {found}; the signature has {wanted}. "
-            "List the same names in the same order under `Args:`."
+    expected = [name for name in arguments(thing) if name != "**kwargs" or name in found]
+    if found != expected:
+        yield (
+            f"{name} documents the arguments {found}; the signature has {expected}. List the same "
+            "names in the same order under `Args:`."
         )
     if inspect.isclass(thing):
-        inherited = {name for base in thing.__mro__[1:] for name in vars(base)}
-        faults += [
-            f"has a public method `{name}` without a docstring."
-            for name, value in vars(thing).items()
-            if inspect.isfunction(value)
-            and not name.startswith("_")
-            and name not in inherited
-            and not value.__doc__
-        ]
-    return faults
+        inherited = {attribute for base in thing.__mro__[1:] for attribute in vars(base)}
+        for key, method in vars(thing).items():
+            new = key not in inherited and not key.startswith("_")
+            if new and inspect.isfunction(method) and not method.__doc__:
+                yield f"{name}.{key} is a public method without a docstring."
 
 
-def export_faults(module, wanted):
-    if not hasattr(module, "__all__"):
-        return [f"{module.__name__} has no `__all__`: list its public names there, sorted."]
-    faults, listed = [], list(module.__all__)
-    if listed != sorted(listed):
-        faults.append(f"`__all__` of {module.__name__} is not sorted.")
-    if set(listed) != set(wanted):
-        faults.append(
-            f"{module.__name__} exports {sorted(set(listed) - set(wanted))} that this test's list "
-            f"lacks, and lacks {sorted(set(wanted) - set(listed))}. Bring the two together."
-        )
-    # A folder's namespace holds what it shows; a single file may hold helpers for its neighbours.
+def export_faults():
+    for module in (keras_metric, *public_modules()):
+        yield from faults_of_exports(module)
+
+
+def faults_of_exports(module):
+    name, listed = module.__name__, getattr(module, "__all__", None)
+    if listed is None:
+        yield f"{name} has no `__all__`: list its public names there, sorted."
+        return
+    if list(listed) != sorted(listed):
+        yield f"`__all__` of {name} is not sorted."
+    if missing := [key for key in listed if not hasattr(module, key)]:
+        yield f"`__all__` of {name} lists {missing}, which the module does not have."
+    # A folder's namespace holds what it exports; a single file may also hold internal functions.
     reachable = {
-        name
-        for name, value in vars(module).items()
+        key
+        for key, value in vars(module).items()
         if hasattr(module, "__path__")
-        and not name.startswith("_")
+        and not key.startswith("_")
         and (inspect.isclass(value) or inspect.isfunction(value))
-        and value.__module__.startswith(module.__name__)
+        and value.__module__.startswith(name)
     }
-    if reachable - set(listed):
-        faults.append(
-            f"{sorted(reachable - set(listed))} can be reached from {module.__name__} but are not "
-            "in `__all__`. Add them, or begin their names with an underscore."
-        )
-    return faults
+    if stray := sorted(reachable - set(listed)):
+        yield f"{name} holds {stray} outside its `__all__`: list them, or begin their names with _."
 
 
-@pytest.mark.parametrize("path", FILES, ids=by_path)
-def test_imports_point_down(path):
-    faults = floor_faults(path)
-    assert not faults, f"{by_path(path)}: " + "\n".join(faults)
+def changelog_faults():
+    released = json.loads((ROOT / "benchmarks/results/public_api.json").read_text("utf-8"))
+    released = {name for name in released["names"] if name.count(".") == 1}
+    names = {name.removeprefix("keras_metric.") for name, _ in public_objects(top=False)}
+    return faults_of_changelog(names, released, (ROOT / "CHANGELOG.md").read_text("utf-8"))
 
 
-@pytest.mark.parametrize("path", FILES, ids=by_path)
-def test_source_keeps_the_rules(path):
-    faults = source_faults(path.read_text("utf-8"), unit_of(path))
-    assert not faults, f"{by_path(path)}: " + "\n".join(faults)
+def faults_of_changelog(names, released, changelog):
+    """Names added since the release stand in the changelog; removed ones with their module."""
+    new = {name: name.rpartition(".")[2] for name in names - released}
+    for name, words in {**new, **{name: name for name in released - names}}.items():
+        if not re.search(rf"\b{re.escape(words)}\b", changelog):
+            yield f"{name} changed since the last release: write `{words}` in CHANGELOG.md."
 
 
-@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=by_path)
-def test_examples_use_public_keras_only(path):
-    assert "keras.src" not in path.read_text("utf-8"), (
-        f"{by_path(path)}: keras.src is private to Keras. Use its public API."
-    )
+def registration_faults():
+    for name, thing in public_objects(top=False):
+        yield from faults_of_registration(name, thing)
 
 
-@pytest.mark.parametrize("path", FILES, ids=by_path)
-def test_modules_are_named_after_what_they_hold(path):
-    parts = {part.strip("_") for part in path.relative_to(PACKAGE).with_suffix("").parts}
-    assert not parts & BANNED_NAMES, (
-        f"{by_path(path)}: `{(parts & BANNED_NAMES).pop()}` says nothing. Name the module after "
-        "the one thing that it holds, and put helpers into the lowest file that needs them."
-    )
+def faults_of_registration(name, thing):
+    package = "Addons" if name.startswith("keras_metric.addons") else "keras_metric"
+    expected = f"{package}>{name.rpartition('.')[2]}"
+    saved = inspect.isclass(thing) and issubclass(thing, (keras.layers.Layer, keras.losses.Loss))
+    if saved and keras.saving.get_registered_name(thing) != expected:
+        yield f"{name} is not registered with Keras as {expected}: decorate it with @export."
 
 
-@pytest.mark.parametrize("name", PUBLIC)
-def test_public_names_are_the_list(name):
-    faults = export_faults(importlib.import_module(name), PUBLIC[name])
-    assert not faults, "\n".join(faults)
+def patch_faults(root=ROOT / "tests", allowed=PATCHED_NAMES):
+    """Private names and constants that a test replaces; a parameter serves instead."""
+    for path in python_files(root):
+        for node in ast.walk(parsed(path)):
+            if not isinstance(node, ast.Call) or getattr(node.func, "attr", "") != "setattr":
+                continue
+            strings = [part.value for part in node.args[:2] if isinstance(part, ast.Constant)]
+            name = str(strings[0]).rpartition(".")[2] if strings else ""
+            if re.match(r"_|[A-Z][A-Z0-9_]*$", name) and name not in allowed:
+                yield f"{path.relative_to(root)}:{node.lineno} replaces {name}: pass a parameter."
 
 
-def test_top_level_is_the_list():
-    wanted = {*MODELS, *MODULES}
-    listed = [name for name in keras_metric.__all__ if name != "__version__"]
-    assert listed == sorted(listed), "`keras_metric.__all__` is not sorted."
-    assert set(listed) == wanted, (
-        f"keras_metric exports {sorted(set(listed) - wanted)} that this test's list lacks, and "
-        f"lacks {sorted(wanted - set(listed))}. Bring the two together."
-    )
-    missing = [name for name in listed if not hasattr(keras_metric, name)]
-    assert not missing, f"`keras_metric.__all__` names {missing}, which are not there."
+def word_faults():
+    for start in map(ROOT.joinpath, PLAIN_TEXTS):
+        for path in sorted(start.rglob("*")) if start.is_dir() else [start]:
+            if path.suffix in (".py", ".md"):
+                yield from faults_of_words(path.relative_to(ROOT), path.read_text("utf-8"))
 
 
-@pytest.mark.parametrize(("module", "name"), OBJECTS, ids=lambda value: value)
-def test_docstrings_agree_with_signatures(module, name):
-    faults = docstring_faults(getattr(importlib.import_module(module), name))
-    assert not faults, "\n".join(f"{module}.{name} {fault}" for fault in faults)
+def faults_of_words(path, text):
+    for phrase in ALLOWED_PHRASES:
+        text = text.replace(phrase, "")
+    for number, line in enumerate(text.splitlines(), 1):
+        for words, plainer in PLAINER.items():
+            if found := re.search(rf"(?<![a-z])({words})(?![a-z])", line, re.I):
+                yield f"{path}:{number}: `{found[0]}` in `{line.strip()[:80]}`: {plainer}"
+        if found := re.search(r"(?<![\w.)\]:])\.\d+(?![\w.])", line):
+            yield f"{path}:{number}: write 0{found[0]} in `{line.strip()[:80]}`"
 
 
-@pytest.mark.parametrize(("module", "name"), OBJECTS, ids=lambda value: value)
-def test_saved_files_find_every_class_again(module, name):
-    thing = getattr(importlib.import_module(module), name)
-    saved = (keras.layers.Layer, keras.losses.Loss)
-    # Two packages have a ContrastiveLoss; files that tensorflow-addons wrote name its own.
-    package = "Addons" if module == "keras_metric.addons" else "keras_metric"
-    if inspect.isclass(thing) and issubclass(thing, saved):
-        assert keras.saving.get_registered_name(thing) == f"{package}>{name}", (
-            f"{module}.{name} is not registered with Keras: decorate it with @export."
-        )
+def backend_faults():
+    for path in SAME_ON_EVERY_BACKEND:
+        if not (ROOT / "tests" / path).exists():
+            yield f"conftest.py names {path}, which does not exist."
 
 
-class TestTheRulesCatchFaults:
-    """Each rule meets a planted fault, so that none passes by being blind."""
+RULES = {
+    "every file is in a folder of the layout": layout_faults,
+    "file names are unique and say what the file holds": name_faults,
+    "imports lead to lower levels": level_faults,
+    "other units import the public names of losses": loss_import_faults,
+    "sources use public and portable code": source_faults,
+    "__all__ lists the public names": export_faults,
+    "the changelog names changes of the public names": changelog_faults,
+    "docstrings agree with signatures": docstring_faults,
+    "saved classes are registered": registration_faults,
+    "tests replace no private names": patch_faults,
+    "tests of one backend exist": backend_faults,
+    "texts use plain words": word_faults,
+}
 
-    def plant(self, tmp_path, name, text):
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-        return path
+
+@pytest.mark.parametrize("rule", RULES)
+def test_rule(rule):
+    if faults := sorted(RULES[rule]()):
+        pytest.fail(f"{len(faults)} faults:\n" + "\n".join(faults), pytrace=False)
+
+
+def right(a, *rest, b=1, c=2, **kwargs):
+    """One line.
+
+    Args:
+        a: a number.
+            Its second line: indented.
+        *rest: more.
+        b, c: two numbers.
+
+    Returns:
+        Nothing.
+
+    Example:
+
+    >>> 1
+    1
+    """
+
+
+class TestTheRulesFindFaults:
+    """Each rule reports a planted fault, and nothing where there is none."""
+
+    @pytest.fixture
+    def plant(self, tmp_path):
+        def write(name, text=""):
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+            return tmp_path
+
+        return write
 
     @pytest.mark.parametrize(
-        ("name", "text"),
+        ("rule", "name", "text", "faults"),
         [
-            ("distances.py", "from keras_metric.losses import TripletLoss"),
-            ("distances.py", "from keras_metric import losses"),
-            ("distances.py", "import keras_metric.losses.triplet.triplet_loss"),
-            ("distances.py", "import keras_metric"),
-            ("distances.py", "def f():\n    from keras_metric.mining import hard"),
-            ("viz/neighbors.py", "from keras_metric.callbacks import RetrievalEvaluator"),
-            ("viz/neighbors.py", "from ..callbacks import RetrievalEvaluator"),
-            ("losses/triplet_loss.py", "from keras_metric.models import TripletModel"),
-            ("models/siamese_model.py", "from keras_metric.addons import x"),
-            ("trainers.py", ""),
+            (level_faults, "distances.py", "from keras_metric.losses import TripletLoss", 1),
+            (level_faults, "distances.py", "from keras_metric import losses", 1),
+            (level_faults, "distances.py", "import keras_metric.losses.triplet.triplet_loss", 1),
+            (level_faults, "distances.py", "import keras_metric", 1),
+            (level_faults, "distances.py", "def f():\n    from keras_metric.mining import hard", 1),
+            (level_faults, "viz/a.py", "from keras_metric.callbacks import RetrievalEvaluator", 1),
+            (level_faults, "viz/a.py", "from ..callbacks import RetrievalEvaluator", 1),
+            (level_faults, "losses/a.py", "from keras_metric.models import TripletModel", 1),
+            (level_faults, "models/a.py", "from keras_metric.addons import x", 1),
+            (level_faults, "models/a.py", "from keras_metric.trainers import x", 1),
+            (level_faults, "trainers.py", "", 1),
+            (level_faults, "losses/a.py", "from keras_metric.losses.reductions import b", 0),
+            (level_faults, "losses/a.py", "from . import reductions\nimport numpy", 0),
+            (level_faults, "viz/a.py", "from keras_metric.distances import pairwise", 0),
+            (level_faults, "viz/a.py", "from ..evaluation import retrieval_metrics", 0),
+            (source_faults, "losses/a.py", "assert x > 0", 1),
+            (source_faults, "losses/a.py", "def f():\n    print('x')", 1),
+            (source_faults, "losses/a.py", "import keras.src", 1),
+            (source_faults, "losses/a.py", "from keras.src.losses import loss", 1),
+            (source_faults, "losses/a.py", "from keras import src", 1),
+            (source_faults, "losses/a.py", "import keras\nx = keras.src.losses", 2),
+            (source_faults, "losses/a.py", "import tensorflow as tf", 1),
+            (source_faults, "losses/a.py", "def f():\n    import torch.nn", 1),
+            (source_faults, "losses/a.py", "from jax import numpy", 1),
+            (source_faults, "data/a.py", "import tensorflow as tf", 0),
+            (source_faults, "losses/a.py", '"""Do not print(x) or assert; see keras.src."""', 0),
+            (name_faults, "data/utils.py", "", 1),
+            (name_faults, "data/batches.py", "", 0),
+            (patch_faults, "b/a.py", "patch.setattr(module, '_SIZE', 1)", 1),
+            (patch_faults, "a.py", "patch.setattr('a.b.SIZE', 1)", 1),
+            (patch_faults, "a.py", "patch.setattr(os, 'replace', f)", 0),
         ],
     )
-    def test_floors(self, tmp_path, name, text):
-        assert floor_faults(self.plant(tmp_path, name, text), root=tmp_path)
+    def test_one_file(self, plant, rule, name, text, faults):
+        assert len(list(rule(plant(name, text)))) == faults
+
+    def test_layout(self, plant):
+        root, layout = plant("viz/__init__.py"), {"viz": "plots", "data": "batches"}
+        assert "remove its line" in "".join(layout_faults(root, layout))
+        plant("data/batches.py")
+        assert "no __init__.py" in "".join(layout_faults(root, layout))
+        plant("data/__init__.py")
+        assert not list(layout_faults(root, layout))
+        plant("other/__init__.py")
+        assert "other is not in LAYOUT" in "".join(layout_faults(root, layout))
+
+    def test_one_name_of_two_files(self, plant):
+        for name in ("viz/__init__.py", "viz/plots.py", "data/__init__.py", "data/_plots.py"):
+            root = plant(name)
+        assert "'data/plots', 'viz/plots'" in "".join(name_faults(root, ()))
+        assert not list(name_faults(root, {"plots"}))
+
+    def test_loss_imports(self, plant):
+        root = plant("losses/pair/contrastive_loss.py", "from keras_metric.losses import pair")
+        plant("models/model.py", "from keras_metric.losses import ContrastiveLoss")
+        assert not list(loss_import_faults(root, ()))
+        for module in ("pair", "pair.contrastive_loss"):
+            plant(f"models/{module}.py", f"from keras_metric.losses.{module} import any_name")
+        plant("models/third.py", "from keras_metric.losses import pair")
+        assert len(list(loss_import_faults(root, ()))) == 3
+        assert len(list(loss_import_faults(root, {"losses.pair"}))) == 1
 
     @pytest.mark.parametrize(
-        ("name", "text"),
+        ("signature", "docstring", "fault"),
         [
-            ("losses/triplet_loss.py", "from keras_metric.losses.reductions import RowLoss"),
-            ("losses/triplet_loss.py", "from . import reductions"),
-            ("losses/triplet_loss.py", "from keras_metric import distances\nimport numpy"),
-            ("viz/neighbors.py", "from keras_metric.distances import pairwise"),
-            ("viz/neighbors.py", "from ..evaluation import retrieval_metrics"),
+            (right, right.__doc__, ""),
+            (lambda a: 1, None, "no docstring"),
+            (lambda: 1, "One line.\n", "no `Example:`"),
+            (lambda: 1, "One line.\n\nExample:\nCode.\n", "without code that runs"),
+            (lambda a: 1, right.__doc__, "['a', '*rest', 'b', 'c']; the signature has ['a']"),
+            (lambda a, c, b: 1, right.__doc__, "the signature has ['a', 'c', 'b']"),
         ],
     )
-    def test_floors_let_good_imports_pass(self, tmp_path, name, text):
-        assert not floor_faults(self.plant(tmp_path, name, text), root=tmp_path)
-
-    @pytest.mark.parametrize(
-        "text",
-        [
-            "assert x > 0",
-            "def f():\n    print('x')",
-            "import keras.src",
-            "from keras.src.losses import loss",
-            "from keras import src",
-            "import keras\nx = keras.src.losses",
-            "import tensorflow as tf",
-            "def f():\n    import torch.nn",
-            "from jax import numpy",
-        ],
-    )
-    def test_sources(self, text):
-        assert source_faults(text, "losses")
-
-    def test_sources_let_words_in_strings_pass(self):
-        assert not source_faults('"""Do not print(x) or assert; see keras.src."""', "losses")
-        assert not source_faults("import tensorflow as tf", "data")
-
-    def test_docstrings(self):
-        def bare(a):
-            pass
-
-        def no_example(a):
-            """Args:
-            a: a number.
-            """
-
-        def wrong_argument(a, b=1):
-            """One line.
-
-            Args:
-                a: a number.
-                c: another: this one does not exist.
-
-            Example:
-
-            >>> 1
-            1
-            """
-
-        def right(a, *rest, b=1, c=2, **kwargs):
-            """One line.
-
-            Args:
-                a: a number.
-                    Its second line: indented.
-                *rest: more.
-                b, c: two numbers.
-
-            Returns:
-                Nothing.
-
-            Example:
-
-            >>> 1
-            1
-            """
-
-        assert docstring_faults(bare)
-        assert docstring_faults(no_example)
-        assert len(docstring_faults(wrong_argument)) == 1
-        assert docstring_faults(right) == []
+    def test_docstrings(self, signature, docstring, fault):
+        signature.__doc__ = docstring
+        found = list(faults_of_docstring("it", signature))
+        assert len(found) == bool(fault) and fault in "".join(found)
 
     def test_exports(self):
-        module = type(keras)("planted")
-        assert "no `__all__`" in export_faults(module, [])[0]
-        module.__path__ = []
-        module.__all__ = ["b", "a"]
-        assert "not sorted" in export_faults(module, ["a", "b"])[0]
+        module = types.ModuleType("planted")
+        assert "no `__all__`" in "".join(faults_of_exports(module))
+        module.__path__, module.__all__ = [], ["b", "a"]
+        first, second = faults_of_exports(module)
+        assert "not sorted" in first and "does not have" in second
+        exec("def a(): pass\ndef b(): pass\ndef _c(): pass", {"__name__": "planted"}, vars(module))
         module.__all__ = ["a", "b"]
-        assert "lacks" in export_faults(module, ["a"])[0]
-        exec("def stray(): pass", vars(module) | {}, vars(module))
-        module.stray.__module__ = "planted.inner"
-        assert "can be reached" in export_faults(module, ["a", "b"])[0]
+        assert not list(faults_of_exports(module))
+        module.__all__ = ["a"]
+        assert "['b'] outside" in "".join(faults_of_exports(module))
+
+    def test_changelog(self):
+        arguments = {"data.new", "data.old"}, {"data.old", "data.gone"}
+        assert not list(faults_of_changelog(*arguments, "`new` is new, `data.gone` is gone"))
+        assert len(list(faults_of_changelog(*arguments, "new_name, gone"))) == 2
+
+    def test_registration(self):
+        planted = type("Planted", (keras.layers.Layer,), {})
+        assert list(faults_of_registration("keras_metric.layers.Planted", planted))
+
+    @pytest.mark.parametrize(
+        ("text", "faults"),
+        [
+            ("Whoever wants it", 1),
+            ("the slope of it", 1),
+            ("slope_of = 1", 1),
+            ("at .95", 1),
+            ("goes by itself", 1),
+            ("The gradient at 0.95 is finite (x.5, ...).", 0),
+        ],
+    )
+    def test_words(self, text, faults):
+        assert len(list(faults_of_words("page.md", text))) == faults

@@ -1,19 +1,15 @@
-"""What every loss of the package keeps to, whatever its formula.
+"""Rules that every loss keeps, whatever its formula.
 
-The losses are found by looking, so a new one is covered as soon as it is public. So are its
-settings: every flag turned over, every name of a closed list, each alone. A loss that cannot be
-built without arguments, or has a setting that only shows together with another, has a line in
-one of the tables below.
+The losses are found by introspection, so a new one is covered as soon as it is public. So are its
+settings: every flag at its other value, every name of a closed list, one at a time. Losses that
+need arguments stand in loss_arguments.py, settings that act only together in a table below.
 
-Losses that draw are seeded anew whenever they are built, so that two of them draw alike; where a
-second call or another order of the batch would draw differently, they are left out (`steady`).
+Losses that sample are seeded whenever they are built, so that two of them take equal samples. Tests
+in which a second call or another order of the batch takes other samples leave them out (STEADY).
 """
 
-import ast
 import inspect
 import json
-import random
-import re
 
 import keras
 import numpy as np
@@ -21,9 +17,12 @@ import pytest
 import reference
 from autodiff import differentiated, step_by_step
 from keras import ops
+from loss_arguments import LOSSES, TWO_BRANCHES, arguments_of, seeded
 
-from keras_metric import losses, mining
+from keras_metric import distances, losses, mining
 from keras_metric.layers import CrossBatchMemory, PairMiner, TripletMiner
+from keras_metric.losses.metric_loss import REDUCTIONS
+from keras_metric.losses.pair.pair_loss import LABELS as LABEL_FORMS
 from keras_metric.losses.pair.pair_loss import PairLoss
 from keras_metric.losses.whole_batch_loss import WholeBatchLoss
 from keras_metric.models import EmbeddingModel
@@ -35,34 +34,9 @@ DTYPE = "float64" if BACKEND == "tensorflow" else "float32"
 
 DIM = 4
 
-# Ids of the batches below run from 0 to 8.
+# Ids of the batches below are 0 to 8.
 CLASSES = 9
-# What a loss needs to be built at all.
-ARGUMENTS = {
-    **{
-        name: lambda: {"num_classes": CLASSES}
-        for name in (
-            "AdaFaceLoss",
-            "ArcFaceLoss",
-            "CenterLoss",
-            "CosFaceLoss",
-            "LargeMarginSoftmaxLoss",
-            "NormalizedSoftmaxLoss",
-            "P2SGradLoss",
-            "ProxyAnchorLoss",
-            "ProxyNCALoss",
-            "SoftTripleLoss",
-            "SphereFaceLoss",
-            "SubCenterArcFaceLoss",
-        )
-    },
-    # Proxies dealt out at random would differ from call to call.
-    "ManifoldLoss": lambda: {"meta_classes": "labels", "K": 3},
-    "WeightedSum": lambda: {
-        "terms": [(0.5, losses.TripletLoss()), (2.0, losses.ContrastiveLoss())]
-    },
-}
-# Settings that take a way of their own through the code only together.
+# Settings that have a branch of their own in the code only together.
 TOGETHER = {
     "ClipLoss": [{"learn_temperature": True}],
     "MarginLoss": [{"learn_beta": True, "num_classes": CLASSES, "nu": 0.3}],
@@ -75,7 +49,7 @@ TOGETHER = {
         {"mining": TripletMiner(("semi-hard", "hard", "all"))},
     ],
 }
-# Compiling takes seconds, so of all settings only the defaults are compiled, and these.
+# Compiling takes seconds, so only the defaults and these settings are compiled.
 COMPILED = {
     "QuadrupletLoss": [{"form": "two_anchors"}],
     "TripletLoss": [
@@ -84,7 +58,23 @@ COMPILED = {
         {"mining": TripletMiner(("semi-hard", "hard", "all"))},
     ],
 }
-# Another value of an argument whose default does not tell what other values there may be.
+# The values of arguments that take one of a closed list; a name is that of a constant in the module
+# of the loss. `choices` has the arguments of many losses.
+CHOICES = {
+    ("ContrastiveLoss", "positive_label"): (0, 1),
+    ("ContrastiveLoss", "power"): (1, 2),
+    ("FastAPLoss", "distance"): "LARGEST",
+    ("ManifoldLoss", "meta_classes"): "META_CLASSES",
+    ("MarginLoss", "count"): "COUNTS",
+    ("MarginLoss", "mining"): (*mining.STRATEGIES, *mining.pair_rules.STRATEGIES),
+    ("PNPLoss", "variant"): "VARIANTS",
+    ("ProxyNCALoss", "denominator"): "DENOMINATORS",
+    ("QuadrupletLoss", "form"): "QUADRUPLETS",
+    ("QuadrupletLoss", "second_pair"): "SECOND_PAIRS",
+    ("SignalToNoiseRatioLoss", "positive_label"): (0, 1),
+    ("TripletLoss", "form"): "FORMS",
+}
+# Another value of each argument without a closed list whose default is no number.
 OTHER_VALUES = {
     "alpha": 0.6,
     "b": 3,
@@ -104,7 +94,7 @@ OTHER_VALUES = {
     "terms": [(2.0, losses.LiftedStructureLoss(margin=0.7)), (1, losses.TripletLoss())],
     "y_range": (-1.0, 2.0),
 }
-# Settings that say nothing without another.
+# Settings that act only together with another.
 NEEDED = {
     ("ManifoldLoss", "seed"): {"meta_classes": "random"},
     ("MarginLoss", "nu"): {"learn_beta": True},
@@ -112,70 +102,43 @@ NEEDED = {
     ("PNPLoss", "alpha"): {"variant": "Dq"},
     ("PNPLoss", "b"): {"variant": "Ib"},
 }
-# The triplets, and the pairs, are chosen by the same code in every loss: all strategies go through
-# these two, and the default and "hard" through the others.
+# The same code selects the triplets, and the pairs, of every loss: these two run every strategy,
+# the others their default and "hard".
 EVERY_STRATEGY = ("ContrastiveLoss", "TripletLoss")
 # All of its terms are 0 in the default form of a triplet's term.
-NOTHING_LEFT = ("easy-all",)
-# The first two items of a class make its pair, so these read the order of a batch.
+ALL_ZERO = ("easy-all",)
+# The first two items of a class are its pair, so the order of the batch matters.
 IN_ORDER = ("NPairsLoss",)
-# The paper takes a part of the formula for a constant: the gradient is not the slope.
-HELD_STILL = ("AdaFaceLoss", "CircleLoss", "DynamicSoftMarginLoss", "SimSiamLoss")
-# A hundred edges between -1 and 1: a step that float32 can measure crosses some.
+# The paper treats a part of the formula as a constant: the gradient is not that of the value.
+HELD_CONSTANT = ("AdaFaceLoss", "CircleLoss", "DynamicSoftMarginLoss", "SimSiamLoss")
+# A hundred bin edges between -1 and 1: any step that float32 resolves crosses some.
 MANY_EDGES = ("HistogramLoss",)
-# Losses of two branches, embeddings (batch, 2, dim); what the y of some of them is like.
-OF_TWO = (
-    "BarlowTwinsLoss",
-    "ClipLoss",
-    "CosineRegressionLoss",
-    "SigLipLoss",
-    "SimSiamLoss",
-    "VICRegLoss",
-)
+# y_true of losses whose y_true is not class ids.
 TARGETS = {"CosineRegressionLoss": lambda labels: (labels / 5).astype("float32")}
-# Losses that say nothing of a batch without a positive and a negative of one anchor: it is 0.
-NEED_BOTH = (
-    "LiftedStructureLoss",
-    "MarginLoss",
-    "NTXentLoss",
-    "QuadrupletLoss",
-    "TripletLoss",
-)
-
-PUBLIC = {
-    name: thing
-    for name, thing in ((name, getattr(losses, name)) for name in losses.__all__)
-    if inspect.isclass(thing) and issubclass(thing, keras.losses.Loss)
-}
+# Losses that are 0 for a batch in which no anchor has both a positive and a negative.
+NEED_BOTH = ("LiftedStructureLoss", "MarginLoss", "NTXentLoss", "QuadrupletLoss", "TripletLoss")
 
 
 def defaults(name):
     """Argument: default, of a loss's constructor."""
-    parameters = inspect.signature(PUBLIC[name]).parameters.values()
+    parameters = inspect.signature(LOSSES[name]).parameters.values()
     return {p.name: p.default for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD}
 
 
 def build(case):
-    """The loss of (name, settings); its seeds and the weights it may own never differ."""
-    # Keras draws the seeds that nobody gives from here.
-    random.seed(0)
-    keras.utils.set_random_seed(0)
+    """The loss of (name, settings); its seeds and its weights are the same at every call."""
     name, settings = case
-    loss = PUBLIC[name](**{**ARGUMENTS.get(name, dict)(), **settings})
-    for layer in getattr(loss, "layers", ()):
-        if not layer.built:
-            layer.build((None, DIM))
-    return loss
+    return seeded(LOSSES[name], DIM, **{**arguments_of(name, CLASSES), **settings})
 
 
 def choices(name, argument):
-    """The closed list of an argument's values, out of the error that names it; else empty."""
-    try:
-        build((name, {argument: "no such thing"}))
-    except Exception as error:
-        found = re.search(r"must be one of ([\[(].*?[\])])", str(error))
-        return list(ast.literal_eval(found[1])) if found else []
-    return []
+    """The values of an argument that takes one of a closed list; empty for other arguments."""
+    values = {"reduction": REDUCTIONS, "labels": LABEL_FORMS, "distance": distances.METRICS}
+    triplets = tuple(strategy for strategy in mining.STRATEGIES if strategy not in ALL_ZERO)
+    pairs = issubclass(LOSSES[name], PairLoss)
+    values["mining"] = mining.pair_rules.STRATEGIES if pairs else triplets
+    found = CHOICES.get((name, argument), values.get(argument, ()))
+    return getattr(inspect.getmodule(LOSSES[name]), found) if isinstance(found, str) else found
 
 
 def others(name, argument):
@@ -187,18 +150,17 @@ def others(name, argument):
 
 
 def cases():
-    for name in PUBLIC:
+    for name in LOSSES:
         yield name, {}
         for argument in defaults(name):
             if argument == "distance":
-                # Each metric has its own tests; here, one that divides by a length.
+                # Each metric has its own tests; here one that divides by the norm.
                 yield name, {"distance": "cosine"}
-            # Labels of another kind have a test of their own.
+            # Multi-hot labels have tests of their own.
             elif argument not in ("dtype", "labels", "name", "reduction"):
                 values = others(name, argument)
-                if argument == "mining":
-                    every = name in EVERY_STRATEGY
-                    values = [v for v in values if v == "hard" or every and v not in NOTHING_LEFT]
+                if argument == "mining" and name not in EVERY_STRATEGY:
+                    values = [value for value in values if value == "hard"]
                 yield from ((name, {argument: value}) for value in values)
         yield from ((name, settings) for settings in TOGETHER.get(name, ()))
 
@@ -210,10 +172,11 @@ def described(case):
     return f"{name}({settings})".replace(" ", "")
 
 
-def draws(case):
+def samples(case):
+    """Whether the loss takes random samples."""
     name, settings = case
-    drawn = (*mining.RANDOM, *mining.pair_rules.RANDOM)
-    return "seed" in defaults(name) or settings.get("mining", defaults(name).get("mining")) in drawn
+    strategy = settings.get("mining", defaults(name).get("mining"))
+    return "seed" in defaults(name) or strategy in mining.RANDOM
 
 
 def needs_both(case):
@@ -222,38 +185,36 @@ def needs_both(case):
 
 
 def whole(case):
-    """Whether the loss is one number for a batch, without rows that could be weighed."""
-    return issubclass(PUBLIC[case[0]], WholeBatchLoss)
+    """Whether the loss is one number for a batch, without rows that weights could apply to."""
+    return issubclass(LOSSES[case[0]], WholeBatchLoss)
 
 
 def each(cases):
-    """A test of each case; those of settings beside the defaults are the thorough part."""
+    """A test of each case; those of settings other than the defaults are marked as thorough."""
     marks = ([pytest.mark.thorough] if case[1] else [] for case in cases)
     return pytest.mark.parametrize(
         "case", [pytest.param(c, id=described(c), marks=m) for c, m in zip(cases, marks)]
     )
 
 
-# Classes of 4, 2 and 2 and a singleton, in no order: inputs that tell implementations apart.
+# Classes of 4, 2 and 2 and a singleton, in no order: implementations differ on such a batch.
 LABELS = np.array([2, 0, 2, 5, 1, 2, 0, 1, 2], "int32")
 WEIGHTS = np.array([0.5, 2.0, 1.0, 3.0, 0.0, 0.7, 1.6, 0.9, 2.5], "float32")
 CASES = list(cases())
-STEADY = [case for case in CASES if not draws(case)]
-# Who is chosen does not change what becomes of a row, so here one strategy serves.
+STEADY = [case for case in CASES if not samples(case)]
+# Where the rows matter and the selected pairs do not, one strategy is enough.
 PLAIN = [case for case in CASES if "mining" not in case[1]]
-
-
-WEIGHED = [case for case in CASES if not whole(case)]
+WEIGHTED = [case for case in CASES if not whole(case)]
 
 
 def rows(case, seed=0, dtype="float32"):
-    """Embeddings as the loss wants them."""
-    shape = (len(LABELS), 2, DIM) if case[0] in OF_TWO else (len(LABELS), DIM)
+    """Embeddings in the shape that the loss requires."""
+    shape = (len(LABELS), 2, DIM) if case[0] in TWO_BRANCHES else (len(LABELS), DIM)
     return (0.7 * np.random.default_rng(seed).normal(size=shape) + 0.1).astype(dtype)
 
 
 def targets(case, labels=LABELS):
-    """y_true as the loss wants it."""
+    """y_true in the form that the loss requires."""
     return TARGETS.get(case[0], lambda labels: labels.astype("int32"))(labels)
 
 
@@ -272,7 +233,7 @@ def applied(loss):
     def function(x, y, weights=None):
         if BACKEND != "jax":
             return loss(y, x, weights)
-        # JAX keeps no variable that changes inside a compiled function, as seeds do.
+        # JAX drops changes of variables inside a compiled function, such as seeds.
         with keras.StatelessScope():
             return loss(y, x, weights)
 
@@ -283,9 +244,9 @@ _runs = {}
 
 
 def run_of(case):
-    """`run(x, labels, weights)` gives value and gradient; one for all tests.
+    """`run(x, labels, weights)` returns value and gradient; all tests use the same function.
 
-    On JAX it is compiled: eager code there compiles each loop anew at every call.
+    On JAX it is compiled: eager code there compiles each loop again at every call.
     """
     key = described(case)
     if key not in _runs:
@@ -299,22 +260,22 @@ def run_of(case):
     return run
 
 
-@pytest.mark.parametrize("name", PUBLIC)
+@pytest.mark.parametrize("name", LOSSES)
 def test_can_be_built(name):
     try:
         build((name, {}))
     except Exception as error:
         raise AssertionError(
-            f"losses.{name}() raises {error!r}. Give it a line in ARGUMENTS of this file, with "
-            "the arguments that it needs."
+            f"losses.{name}() raises {error!r}. Add the arguments that it needs to "
+            "loss_arguments.arguments_of."
         ) from error
 
 
 def test_the_settings_are_found():
-    """Looking finds what is known to be there, so an empty list is not taken for none."""
+    """The introspection finds settings that are known to exist."""
     found = {described(case) for case in CASES}
     for name, every in zip(EVERY_STRATEGY, (mining.pair_rules.STRATEGIES, mining.STRATEGIES)):
-        strategies = set(every) - {defaults(name)["mining"], *NOTHING_LEFT}
+        strategies = set(every) - {defaults(name)["mining"], *ALL_ZERO}
         assert found >= {f"{name}(mining={strategy})" for strategy in strategies}
     assert found >= {
         "TripletLoss(form=soft_margin)",
@@ -326,7 +287,7 @@ def test_the_settings_are_found():
 
 
 def plain(config):
-    """As it stands in a file, where a tuple is a list."""
+    """A config as a file stores it: tuples become lists."""
     return json.loads(json.dumps(config))
 
 
@@ -335,7 +296,7 @@ class TestConfig:
     def test_round_trip(self, case):
         loss = build(case)
         config = loss.get_config()
-        assert set(config) == set(defaults(case[0])), "get_config gives back the arguments"
+        assert set(config) == set(defaults(case[0])), "get_config must return the arguments"
         assert plain(type(loss).from_config(config).get_config()) == plain(config)
         again = keras.saving.deserialize_keras_object(
             plain(keras.saving.serialize_keras_object(loss))
@@ -344,12 +305,12 @@ class TestConfig:
         assert plain(again.get_config()) == plain(config)
 
     @pytest.mark.parametrize(
-        ("name", "argument"), [(name, argument) for name in PUBLIC for argument in defaults(name)]
+        ("name", "argument"), [(name, argument) for name in LOSSES for argument in defaults(name)]
     )
-    def test_every_argument_comes_back(self, name, argument):
-        """Each alone, at values that are not its default: a lost one would show."""
+    def test_every_argument_is_restored(self, name, argument):
+        """At values that are not the default, so that a lost argument is noticed."""
         values = self.other_values(name, argument)
-        assert values, f"Give another value of `{argument}` in OTHER_VALUES of this file."
+        assert values, f"Add the values of `{argument}` to CHOICES or OTHER_VALUES of this file."
         for value in values:
             loss = build((name, {**NEEDED.get((name, argument), {}), argument: value}))
             again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(loss))
@@ -379,18 +340,18 @@ class TestInsideAModel:
         x = rows(case)
         return x if x.ndim == 2 else {"first": x[:, 0], "second": x[:, 1]}
 
-    # Keras's own words about a model that is saved before its first step.
+    # Keras warns about a model that is saved before its first step.
     @pytest.mark.filterwarnings("ignore:Skipping variable loading for optimizer")
     @each([*PLAIN, *((name, settings) for name in TOGETHER for settings in TOGETHER[name])])
-    def test_comes_back_with_the_file(self, case):
+    def test_is_restored_from_a_file(self, case):
         model, x = self.model(case), self.inputs(case)
         z = model(x)
         model.save("model.keras")
         again = keras.models.load_model("model.keras")
         assert type(again.loss) is type(model.loss)
         assert plain(again.loss.get_config()) == plain(model.loss.get_config())
-        # The state of a seed is not saved, as with every random layer of Keras.
-        if not draws(case):
+        # Keras saves the state of no seed generator.
+        if not samples(case):
             y = targets(case)
             values = again.loss(y, again(x)), model.loss(y, z)
             np.testing.assert_array_equal(*map(keras.ops.convert_to_numpy, values))
@@ -408,7 +369,7 @@ class TestInsideAModel:
         def moved():
             return any((a != b).any() for a, b in zip(before, model.encoder.get_weights()))
 
-        # In float16 the scale of the loss is found by steps that are left out.
+        # In float16 the first steps are skipped until the loss scale is found.
         for _ in range(1 if policy != "mixed_float16" else 16):
             logged = model.train_on_batch(x, y)
             assert np.isfinite(logged) and logged != 0
@@ -423,23 +384,23 @@ class TestSampleWeight:
         return keras.ops.convert_to_numpy(step_by_step(loss)(targets(case), rows(case), weights))
 
     @each([case for case in CASES if whole(case)])
-    def test_is_refused_where_there_are_no_rows(self, case):
+    def test_is_refused_by_losses_without_rows(self, case):
         with pytest.raises(ValueError, match="one number for the whole batch"):
             build(case)(targets(case), rows(case), WEIGHTS)
 
-    @each(WEIGHED)
-    def test_acts(self, case):
+    @each(WEIGHTED)
+    def test_changes_value_or_gradient(self, case):
         run, x = run_of(case), rows(case)
-        (value, slope), (weighed, weighed_slope) = run(x), run(x, weights=WEIGHTS)
-        by_value = weighed != pytest.approx(value, rel=1e-3)
-        assert by_value or not np.allclose(weighed_slope, slope, rtol=1e-2, atol=1e-6)
+        (value, gradient), (weighted, weighted_gradient) = run(x), run(x, weights=WEIGHTS)
+        by_value = weighted != pytest.approx(value, rel=1e-3)
+        assert by_value or not np.allclose(weighted_gradient, gradient, rtol=1e-2, atol=1e-6)
 
     @each([case for case in PLAIN if "reduction" in defaults(case[0])])
     def test_weighs_the_rows(self, case):
-        """What each reduction makes of rows and weights, in NumPy."""
+        """Each reduction of rows and weights equals its formula in NumPy."""
         each = self.value(case, None, reduction="none")
         assert each.shape == LABELS.shape
-        # The weight 0 takes a row's own terms away; what other rows make of its item stays.
+        # The weight 0 removes the terms of a row; terms of other rows with its item stay.
         assert 0 in WEIGHTS
         expected = {
             "none": WEIGHTS * each,
@@ -453,14 +414,14 @@ class TestSampleWeight:
         column = self.value(case, WEIGHTS[:, None], reduction="sum")
         np.testing.assert_allclose(column, expected["sum"], rtol=1e-5)
 
-    @each([case for case in PLAIN if "mean_active" in choices(case[0], "reduction")])
+    @each([case for case in PLAIN if "reduction" in defaults(case[0])])
     def test_weighs_terms_and_their_count(self, case):
-        """A mean over terms: of one row alone it is the row's own, and scale does not matter."""
+        """A mean over terms equals the row's value for a single row, and ignores the scale."""
         each = self.value(case, None, reduction="none")
         for row in (0, 3, 6):
-            alone = np.zeros(len(LABELS))
-            alone[row] = 2.0
-            found = self.value(case, alone, reduction="mean_active")
+            single = np.zeros(len(LABELS))
+            single[row] = 2.0
+            found = self.value(case, single, reduction="mean_active")
             np.testing.assert_allclose(found, each[row], rtol=1e-5)
         once, thrice = (
             self.value(case, weights, reduction="mean_valid") for weights in (WEIGHTS, 3 * WEIGHTS)
@@ -468,17 +429,17 @@ class TestSampleWeight:
         np.testing.assert_allclose(once, thrice, rtol=1e-5)
 
 
-@pytest.mark.skipif(BACKEND == "torch", reason="Keras compiles nothing on torch by XLA")
+@pytest.mark.skipif(BACKEND == "torch", reason="Keras does not use XLA on torch")
 @pytest.mark.thorough
-@each([(name, settings) for name in PUBLIC for settings in ({}, *COMPILED.get(name, ()))])
+@each([(name, settings) for name in LOSSES for settings in ({}, *COMPILED.get(name, ()))])
 def test_compiled_equals_eager(case):
     x, weights = rows(case, 1), weights_of(case)
     compiled, plain = (
         differentiated(applied(build(case)), jit)(x, targets(case), weights)
         for jit in (True, False)
     )
-    if draws(case):
-        # XLA draws other numbers from the same seed.
+    if samples(case):
+        # XLA generates other numbers from the same seed.
         assert np.isfinite(compiled[0]) and np.isfinite(compiled[1]).all()
         return
     np.testing.assert_allclose(compiled[0], plain[0], rtol=1e-5, atol=1e-6)
@@ -504,17 +465,17 @@ ODD_BATCHES = {
 @each(CASES)
 def test_every_odd_batch_is_finite(case, batch):
     labels, change = ODD_BATCHES[batch]
-    value, slope = run_of(case)(change(rows(case, 3)).astype("float32"), labels)
+    value, gradient = run_of(case)(change(rows(case, 3)).astype("float32"), labels)
     assert np.isfinite(value), value
-    assert np.isfinite(slope).all(), slope
+    assert np.isfinite(gradient).all(), gradient
     if batch in ("one class", "all singletons", "a batch of one") and needs_both(case):
-        assert value == 0 and not slope.any()
+        assert value == 0 and not gradient.any()
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 @each(PLAIN)
-def test_half_precision_embeddings_are_measured_in_float32(case, dtype):
-    # 300 squared is beyond float16.
+def test_half_precision_embeddings_are_computed_in_float32(case, dtype):
+    # 300 squared exceeds float16.
     x = keras.ops.cast(300 * rows(case), dtype)
     value = step_by_step(build(case))(targets(case), x)
     assert keras.backend.standardize_dtype(value.dtype) == "float32"
@@ -533,14 +494,14 @@ def test_nan_in_gives_nan_out(case):
 
 @each([case for case in PLAIN if not case[1] and case[0] not in TARGETS])
 def test_float_ids_in_a_compiled_step(case):
-    """Whole floats are ids; other floats give NaN and no gradient, where nothing can raise."""
+    """Whole floats are ids; others give NaN and no gradient, as compiled code cannot raise."""
     loss = build(case)
     run = differentiated(applied(loss), jit=True)
     x, weights = rows(case), weights_of(case)
-    value, slope = run_of(case)(x, weights=weights)
-    found, found_slope = run(x, LABELS.astype("float32"), weights)
+    value, gradient = run_of(case)(x, weights=weights)
+    found, found_gradient = run(x, LABELS.astype("float32"), weights)
     np.testing.assert_allclose(found, value, rtol=1e-5)
-    np.testing.assert_allclose(found_slope, slope, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found_gradient, gradient, rtol=1e-4, atol=1e-5)
     if x.ndim == 3 and not loss.reads_ids(2):
         return
     for wrong in (0.5, np.nan, np.inf, -(2.0**24)):
@@ -551,70 +512,70 @@ def test_float_ids_in_a_compiled_step(case):
             ):
                 run(x, y, weights)
             continue
-        found, found_slope = run(x, y, weights)
-        assert np.isnan(found) and not found_slope.any()
+        found, found_gradient = run(x, y, weights)
+        assert np.isnan(found) and not found_gradient.any()
 
 
-SHARING = [case for case in PLAIN if "labels" in defaults(case[0]) and not case[1]]
+MULTI_HOT = [case for case in PLAIN if "labels" in defaults(case[0]) and not case[1]]
 
 
-@each(SHARING)
+@each(MULTI_HOT)
 def test_one_label_each_is_a_class_id(case):
-    """Labels of 0 and 1 with one 1 in a row say what ids say; value and gradient agree."""
+    """Multi-hot labels with one 1 in a row equal ids in value and gradient."""
     x, one_hot = rows(case, 4), (LABELS[:, None] == np.unique(LABELS)).astype("int32")
-    value, slope = run_of(case)(x, weights=weights_of(case))
-    sharing = differentiated(applied(build((case[0], {"labels": "multi_hot"}))), BACKEND == "jax")
-    found, found_slope = sharing(x, one_hot, weights_of(case))
+    value, gradient = run_of(case)(x, weights=weights_of(case))
+    multi_hot = differentiated(applied(build((case[0], {"labels": "multi_hot"}))), BACKEND == "jax")
+    found, found_gradient = multi_hot(x, one_hot, weights_of(case))
     np.testing.assert_allclose(found, value, rtol=1e-5)
-    np.testing.assert_allclose(found_slope, slope, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found_gradient, gradient, rtol=1e-4, atol=1e-5)
 
 
-@each(SHARING)
-def test_sharing_any_label_makes_a_positive(case):
-    """Two labels an item: more positives than either alone, none but these."""
+@each(MULTI_HOT)
+def test_one_common_label_makes_a_positive(case):
+    """A second label of two items adds positives, which changes the value."""
     x, y = rows(case, 4), np.eye(6, dtype="int32")[LABELS]
     both = y.copy()
     both[[0, 3], 4] = 1
-    sharing = differentiated(applied(build((case[0], {"labels": "multi_hot"}))), BACKEND == "jax")
+    multi_hot = differentiated(applied(build((case[0], {"labels": "multi_hot"}))), BACKEND == "jax")
     ones = weights_of(case, np.ones(9, "float32"))
-    values = [sharing(x, labels, ones)[0] for labels in (y, both)]
+    values = [multi_hot(x, labels, ones)[0] for labels in (y, both)]
     assert values[0] != pytest.approx(values[1], rel=1e-4)
 
 
 @each(
     [
         case
-        for case in SHARING
-        if issubclass(PUBLIC[case[0]], PairLoss) and "mining" in defaults(case[0])
+        for case in MULTI_HOT
+        if issubclass(LOSSES[case[0]], PairLoss) and "mining" in defaults(case[0])
     ]
 )
-def test_a_miner_leaves_pairs_out(case):
+def test_a_miner_excludes_pairs(case):
     x = rows(case, 4)
-    _, slope = run_of(case)(x)
+    _, gradient = run_of(case)(x)
     miner = PairMiner("multi-similarity", epsilon=0.05)
     mined = differentiated(applied(build((case[0], {"mining": miner}))), BACKEND == "jax")
-    found, found_slope = mined(x, LABELS, weights_of(case, np.ones(9, "float32")))
-    assert np.isfinite(found) and np.isfinite(found_slope).all()
-    assert np.abs(found_slope - slope).max() > 1e-4
+    found, found_gradient = mined(x, LABELS, weights_of(case, np.ones(9, "float32")))
+    assert np.isfinite(found) and np.isfinite(found_gradient).all()
+    assert np.abs(found_gradient - gradient).max() > 1e-4
 
 
 @each([c for c in STEADY if c[0] not in IN_ORDER and c[1].get("mining") != "n-pairs"])
 def test_the_order_of_the_batch_does_not_matter(case):
     x, run = rows(case, 1), run_of(case)
     turned = np.random.default_rng(0).permutation(len(LABELS))
-    value, slope = run(x, LABELS, WEIGHTS)
+    value, gradient = run(x, LABELS, WEIGHTS)
     again, moved = run(x[turned], LABELS[turned], WEIGHTS[turned])
     assert again == pytest.approx(value, rel=1e-4)
-    np.testing.assert_allclose(moved, slope[turned], rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(moved, gradient[turned], rtol=1e-3, atol=1e-5)
 
 
-@each([case for case in STEADY if case[0] not in HELD_STILL])
-def test_the_gradient_is_the_slope_of_the_loss(case):
-    """Against central differences of the loss itself, along random directions."""
+@each([case for case in STEADY if case[0] not in HELD_CONSTANT])
+def test_gradients_equal_central_differences(case):
+    """Of the loss itself, along random directions."""
     keras.config.set_floatx(DTYPE)
     double = DTYPE == "float64"
     if case[0] in MANY_EDGES and not double:
-        pytest.skip("its edges are closer than a step of float32")
+        pytest.skip("its bin edges are closer than a step that float32 resolves")
     loss = build(case)
     run = differentiated(applied(loss)) if double else run_of(case)
     x = rows(case, 2, "float64")
@@ -625,35 +586,35 @@ def test_the_gradient_is_the_slope_of_the_loss(case):
             return loss(y, z, weights)
         return run(z.astype(DTYPE), LABELS, weights)[0]
 
-    slope = run(x.astype(DTYPE), y if double else LABELS, weights)[1]
-    assert slope.any()
+    gradient = run(x.astype(DTYPE), y if double else LABELS, weights)[1]
+    assert gradient.any()
     directions = np.random.default_rng(0).normal(size=(2 if double else 9, *x.shape))
-    along = (directions * slope).reshape(len(directions), -1).sum(1)
+    along = (directions * gradient).reshape(len(directions), -1).sum(1)
     expected = reference.slopes(value, x, directions, 1e-6 if double else 1e-3)
     if double:
         np.testing.assert_allclose(along, expected, rtol=1e-5, atol=1e-6)
     else:
-        # A step this wide may cross the edge of a hinge, so half of the directions must agree.
+        # A step this large may cross the edge of a hinge, so half of the directions must agree.
         wrong = np.abs(along - expected) / np.abs(expected).max()
         assert np.median(wrong) < 1e-2, (along, expected)
 
 
-SHARED = [c for c in STEADY if getattr(PUBLIC[c[0]], "rows_see", "batch") != "batch"]
+BY_REPLICA = [c for c in STEADY if getattr(LOSSES[c[0]], "rows_see", "batch") != "batch"]
 
 
-@each(SHARED)
-def test_rows_do_not_depend_on_which_replica_works_them_out(case):
-    """Four anchors and five, each group against the whole batch, give the rows of the batch."""
+@each(BY_REPLICA)
+def test_rows_do_not_depend_on_the_replica_that_computes_them(case):
+    """Rows of four and of five anchors, compared with the whole batch, equal those of the batch."""
     loss = build(case)
-    if case[0] in OF_TWO or loss._sees_batch() or loss.memory is not None:
-        pytest.skip("every replica works out all rows")
+    if case[0] in TWO_BRANCHES or loss._sees_batch() or loss.memory is not None:
+        pytest.skip("every replica computes all rows")
     y, z = ops.convert_to_tensor(LABELS), ops.convert_to_tensor(rows(case))
     expected = loss.batch_parts(y, z)
     found = []
-    for places in (np.arange(4, dtype="int32"), np.arange(4, 9, dtype="int32")):
-        mine = [ops.take(y, places, axis=0), ops.take(z, places, axis=0)]
+    for anchors in (np.arange(4, dtype="int32"), np.arange(4, 9, dtype="int32")):
+        mine = [ops.take(y, anchors, axis=0), ops.take(z, anchors, axis=0)]
         if loss.rows_see == "references":
-            mine += [z, class_pairs.Placed(y, ops.convert_to_tensor(places))]
+            mine += [z, class_pairs.Placed(y, ops.convert_to_tensor(anchors))]
         found.append(loss.batch_parts(*mine))
     assert len(expected) == len(found[0]) == len(found[1])
     for number, part in enumerate(expected):

@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 
 import pytest
-from test_architecture import PUBLIC
+from test_architecture import public_modules
 
 import keras_metric
 
@@ -21,6 +21,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 MODULES = sorted(
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
     for path in PACKAGE.rglob("*.py")
+    if re.search(r">>> |```python", path.read_text("utf-8"))
 )
 # A ```text block directly after a ```python block is what the code prints. A comment between the
 # two gives the tolerance of its numbers where training results differ between machines.
@@ -32,10 +33,10 @@ NEEDS = re.compile(
     re.M | re.S,
 )
 NUMBER = r"(?<![\w.])[-+]?\d+(?:\.\d*)?(?:e[-+]?\d+)?(?![\w.])"
-# Scripts for another package, on the pages about moving: shown, not run.
+# Scripts for another package, on the migration pages: shown, not run.
 OLD = re.compile(r"^```py\n(.*?)^```", re.M | re.S)
 NEEDING = [path for path in PAGES if NEEDS.search(path.read_text("utf-8"))]
-MOVES = {
+MIGRATIONS = {
     "migrate-pytorch-metric-learning.md": "pytorch_metric_learning",
     "migrate-tensorflow-addons.md": "tensorflow_addons",
     "migrate-tensorflow-similarity.md": "tensorflow_similarity",
@@ -51,11 +52,11 @@ def python_blocks(text):
 
 
 def run_blocks(text, filename, namespace):
-    """Run the blocks one after another in one namespace and compare what each prints."""
+    """Run the blocks in order in one namespace and compare what each prints."""
     for line, code, output, within in python_blocks(text):
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
-            # The empty lines make a traceback name the line of the page.
+            # The empty lines give a traceback the line numbers of the page.
             exec(compile("\n" * (line - 1) + code, filename, "exec"), namespace)
         fault = output_fault(output, printed.getvalue(), within)
         assert not fault, f"{filename}, block of line {line}: {fault}"
@@ -77,32 +78,32 @@ def output_fault(stated, printed, within=None):
     match = re.fullmatch(rule, printed.strip(), re.S)
     if match is None:
         return f"the page states\n{stated}\nand the code prints\n{printed[-2000:]}"
-    for wanted, found in zip(re.findall(NUMBER, stated), match.groups(), strict=True):
-        digits, _, exponent = wanted.partition("e")
+    for expected, found in zip(re.findall(NUMBER, stated), match.groups(), strict=True):
+        digits, _, exponent = expected.partition("e")
         if digits.lstrip("+-").isdigit() and not exponent:
-            same = wanted == found
+            same = expected == found
         else:
             unit = 10.0 ** (int(exponent or 0) - (len(digits.partition(".")[2]) or 1))
-            allowed = unit + 0.01 * abs(float(wanted)) if within is None else within
-            same = abs(float(wanted) - float(found)) <= allowed
+            allowed = unit + 0.01 * abs(float(expected)) if within is None else within
+            same = abs(float(expected) - float(found)) <= allowed
         if not same:
-            return f"the page states {wanted} and the code prints {found}:\n{printed[-2000:]}"
+            return f"the page states {expected} and the code prints {found}:\n{printed[-2000:]}"
     return None
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 def test_pages(page):
-    # Empty lines in place of what `test_blocks_that_need_more` runs.
+    # Empty lines replace the blocks that `test_blocks_that_need_more` runs.
     text = NEEDS.sub(lambda match: "\n" * match.group().count("\n"), page.read_text("utf-8"))
     run_blocks(text, str(page), {"__name__": "__main__"})
 
 
-# Other packages may warn as they like.
+# Warnings of other packages are not ours.
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("page", NEEDING, ids=lambda path: path.name)
 def test_blocks_that_need_more(page, backend):
     if backend != "tensorflow":
-        pytest.skip("TensorFlow writes these files; the page is tested there")
+        pytest.skip("TensorFlow writes these files: tested on TensorFlow only")
     text = page.read_text("utf-8")
     needed = ", ".join(match[1] for match in NEEDS.finditer(text))
     for name in sorted(set(needed.split(", "))):
@@ -110,7 +111,7 @@ def test_blocks_that_need_more(page, backend):
     run_blocks(text, str(page), {"__name__": "__main__"})
 
 
-def test_a_comment_above_a_block_says_what_it_needs():
+def test_a_comment_above_a_block_names_the_packages_it_needs():
     page = (
         "```python\na = 1\n```\n\n<!-- needs: some_package -->\n\n```python\nprint(2)\n```\n\n"
         "```text\n2\n```\n"
@@ -119,11 +120,12 @@ def test_a_comment_above_a_block_says_what_it_needs():
     assert [block[1:3] for block in python_blocks(NEEDS.sub("", page))] == [("a = 1\n", "")]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
-def test_links_inside_the_repository(page):
-    for target in re.findall(r"\]\(([^)#\s]+)", page.read_text("utf-8")):
-        if not re.match(r"[a-z]+:", target):
-            assert (page.parent / target).exists(), f"{page.name} links to {target}: not there."
+def test_links_inside_the_repository():
+    links = [(p, t) for p in PAGES for t in re.findall(r"\]\(([^)#\s]+)", p.read_text("utf-8"))]
+    inside = [(page, target) for page, target in links if not re.match(r"[a-z]+:", target)]
+    assert len(inside) > 50
+    missing = [f"{p.name}: {target}" for p, target in inside if not (p.parent / target).exists()]
+    assert not missing, f"Links to missing files: {missing}"
 
 
 def test_readme_begins_with_code_of_under_ten_lines():
@@ -144,23 +146,23 @@ def test_docstrings(name):
         run_blocks(test.docstring, test.name, {"__name__": "__main__"})
 
 
-@pytest.mark.parametrize("page", MOVES)
-def test_a_page_about_moving_has_one_script_before_and_after(page):
+@pytest.mark.parametrize("page", MIGRATIONS)
+def test_a_migration_page_has_one_script_before_and_after(page):
     text = (ROOT / "docs" / page).read_text("utf-8")
     (old,) = OLD.findall(text)
     ast.parse(old)
-    assert f"import {MOVES[page]}" in old or f"from {MOVES[page]}" in old
+    assert f"import {MIGRATIONS[page]}" in old or f"from {MIGRATIONS[page]}" in old
     _, new, *_ = next(python_blocks(text))
-    assert "keras_metric" in new and MOVES[page] not in new
+    assert "keras_metric" in new and MIGRATIONS[page] not in new
 
 
-@pytest.mark.parametrize("page", MOVES)
-def test_calls_on_a_page_about_moving_are_calls(page):
-    """What stands between backticks names what exists, with arguments that it takes."""
+@pytest.mark.parametrize("page", MIGRATIONS)
+def test_calls_on_a_migration_page_exist(page):
+    """Code between backticks names existing objects and passes arguments that they accept."""
     text = (ROOT / "docs" / page).read_text("utf-8")
     cells = "\n".join(re.findall(r"^\| .*? \| (.*) \|$", text, re.M))
-    rooms = "|".join(name for name in keras_metric.__all__ if not name.startswith("_"))
-    found = re.findall(rf"`((?:{rooms})\b[\w.]*(?:\(.*?\))?)`", cells)
+    names = "|".join(keras_metric.__all__)
+    found = re.findall(rf"`((?:{names})\b[\w.]*(?:\(.*?\))?)`", cells)
     assert len(found) >= 10
     for code in set(found):
         tree = ast.parse(code, mode="eval").body
@@ -171,7 +173,7 @@ def test_calls_on_a_page_about_moving_are_calls(page):
             inspect.signature(thing).bind_partial(*[None] * len(call.args), **given)
 
 
-def test_tensorflow_addons_is_left_by_one_line():
+def test_one_changed_line_replaces_tensorflow_addons():
     text = (ROOT / "docs" / "migrate-tensorflow-addons.md").read_text("utf-8")
     (old,), (_, new, *_) = OLD.findall(text), next(python_blocks(text))
     changed = "import tensorflow_addons as tfa", "import keras_metric.addons as tfa"
@@ -192,14 +194,15 @@ def test_the_table_names_every_loss():
     assert named == set(keras_metric.losses.__all__)
 
 
-@pytest.mark.parametrize("name", PUBLIC)
-def test_every_public_name_is_on_a_page_of_the_site(name):
-    """A module brings all that it exports but what is named as its file: that needs a line."""
-    text = (ROOT / "docs" / "api" / f"{name.rpartition('.')[2]}.md").read_text("utf-8")
-    assert f"::: {name}\n" in text
-    for thing in PUBLIC[name]:
-        if (ROOT / name.replace(".", "/") / f"{thing}.py").exists():
-            assert f"::: {name}.{thing}.{thing}\n" in text, f"Add {thing} to docs/api."
+def test_every_public_name_is_on_a_page_of_the_site():
+    """A page shows all exports of a module but functions with a file's name: these need a line."""
+    for module in public_modules():
+        name = module.__name__
+        text = (ROOT / "docs" / "api" / f"{name.rpartition('.')[2]}.md").read_text("utf-8")
+        assert f"::: {name}\n" in text
+        for key in module.__all__:
+            if (ROOT / name.replace(".", "/") / f"{key}.py").exists():
+                assert f"::: {name}.{key}.{key}\n" in text, f"Add {key} to docs/api."
 
 
 def test_every_page_is_in_the_navigation():
@@ -208,7 +211,7 @@ def test_every_page_is_in_the_navigation():
         assert f": {page.relative_to(ROOT / 'docs').as_posix()}\n" in text
 
 
-def test_a_false_page_fails():
+def test_a_wrong_page_fails():
     page = "Text\n\n```python\na = 1\n```\n\n- item\n\n  ```python\n  assert a == 2\n  ```\n"
     assert [line for line, *_ in python_blocks(page)] == [4, 10]
     with pytest.raises(AssertionError):
@@ -216,6 +219,13 @@ def test_a_false_page_fails():
 
 
 PRINTS = "print('recall@1', {'loss': 0.123, 'steps': 40})\nprint('end')"
+
+
+def states(page, right):
+    """Whether a page states what its blocks print, as expected."""
+    expected = pytest.raises(AssertionError, match="page.md, block of line .* the page states")
+    with contextlib.nullcontext() if right else expected:
+        run_blocks(page, "page.md", {})
 
 
 @pytest.mark.parametrize(
@@ -237,21 +247,12 @@ PRINTS = "print('recall@1', {'loss': 0.123, 'steps': 40})\nprint('end')"
 @pytest.mark.parametrize("indent", ["", "  "])
 def test_stated_output_is_compared(output, right, indent):
     page = f"```python\n{PRINTS}\n```\n\n```text\n{output}\n```\n"
-    page = "".join(indent + line for line in page.splitlines(keepends=True))
-    with (
-        contextlib.nullcontext() if right else pytest.raises(AssertionError, match="the page stat")
-    ):
-        run_blocks(page, "page.md", {})
+    states("".join(indent + line for line in page.splitlines(keepends=True)), right)
 
 
 def test_a_page_states_what_its_blocks_print():
     page = "```python\nprint(1.5)\n```\n"
-    with pytest.raises(AssertionError, match="line 2"):
-        run_blocks(page, "page.md", {})
+    states(page, False)
     for tolerance, right in (("1", True), ("0.1", False)):
-        stated = f"{page}\n<!-- within {tolerance} -->\n\n```text\n1.0\n```\n"
-        with (
-            contextlib.nullcontext() if right else pytest.raises(AssertionError, match="states 1.0")
-        ):
-            run_blocks(stated, "page.md", {})
-    run_blocks(f"{page}\n```text\n1.5\n```\n\nText.\n\n```text\nphotos/\n```\n", "page.md", {})
+        states(f"{page}\n<!-- within {tolerance} -->\n\n```text\n1.0\n```\n", right)
+    states(f"{page}\n```text\n1.5\n```\n\nText.\n\n```text\nphotos/\n```\n", True)

@@ -33,7 +33,7 @@ class IdGuard(keras.layers.Layer):
             y = y.to_numpy()  # A column of a table.
         if isinstance(y, (np.ndarray, list, tuple)):
             # Keras also takes a list with the one array of the one output.
-            ids = y[0] if len(y) == 1 and np.ndim(y[0]) else y
+            ids = y[0] if getattr(y, "ndim", 1) and len(y) == 1 and np.ndim(y[0]) else y
         elif y is None and getattr(x, "classes", None) is not None:
             # The batches of `keras_metric.data` number the classes from 0 on.
             ids = np.arange(len(x.classes))

@@ -44,14 +44,17 @@ def check_loss(loss, model):
 def check_target(loss, y, y_pred, model):
     """Raise if a loss of Keras that compares shapes gets class ids: it would broadcast them."""
     # TensorFlow knows no rank of y after batches of several ranks.
-    if getattr(y.shape, "rank", 0) is None or tuple(y.shape[1:]) == tuple(y_pred.shape[1:]):
+    shape = getattr(y, "shape", None)
+    if shape is None or getattr(shape, "rank", 0) is None:
+        return
+    if tuple(shape[1:]) == tuple(y_pred.shape[1:]):
         return
     for term in terms_of(loss):
         term = _resolved(term, model)
         if keras_function(term) in OF_TARGETS:
             raise ValueError(
                 _message(model, _name(term), _needs(term))
-                + f" Received: y.shape={tuple(y.shape)}, y_pred.shape={tuple(y_pred.shape)}."
+                + f" Received: y.shape={tuple(shape)}, y_pred.shape={tuple(y_pred.shape)}."
             )
 
 

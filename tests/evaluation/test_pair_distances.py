@@ -10,6 +10,8 @@ from scipy.spatial.distance import cdist
 from keras_metric import distances
 from keras_metric.evaluation import pair_distances, pair_samples, verification_metrics
 
+pytestmark = pytest.mark.touches_keras
+
 
 def test_all_pairs(rng):
     x, y = rng.normal(size=(15, 3)), rng.integers(0, 4, 15)

@@ -71,7 +71,7 @@ class RandomResizedCrop(keras.layers.Layer):
         self._generator = keras.random.SeedGenerator(seed)
 
     def call(self, images, training=True):
-        if images is None or len(images.shape) != 4:
+        if len(getattr(images, "shape", ())) != 4:
             raise ValueError(
                 "`images` must have shape (batch, height, width, channels). Received: "
                 f"images.shape={tuple(getattr(images, 'shape', ()))}. One image becomes a batch by "
