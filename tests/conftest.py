@@ -51,6 +51,7 @@ SAME_ON_EVERY_BACKEND = {
     "test_comparison.py": "counts lines; each script has a backend of its own",
     "test_data_published.py": "reads lists and names of files",
     "test_data_split.py": "split_by_class and check_no_leak are NumPy",
+    "test_neighbors.py": "exact neighbours are NumPy",
     "test_retrieval.py": "evaluation counts in NumPy",
     "test_search.py": "an index is NumPy and FAISS",
     "test_search_durability.py": "an index is NumPy and FAISS",

@@ -18,8 +18,8 @@ EXAMPLES = PACKAGE.parent / "examples"
 # neighbours on one floor never import each other.
 FLOORS = [
     {"_export", "_text", "_validation", "custom_gradients", "version"},
-    {"distances", "distributed"},
-    {"pairwise"},
+    {"_block_loops", "distances", "distributed"},
+    {"neighbors", "pairwise"},
     {"mining"},
     {"data", "evaluation", "layers"},
     {"datasets", "losses", "metrics", "search", "viz"},
