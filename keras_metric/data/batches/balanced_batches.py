@@ -146,7 +146,7 @@ class BalancedBatches(SeededBatches):
             batches_per_epoch = -(-len(index.rows) // (classes_per_batch * samples_per_class))
         super().__init__(x, index, batches_per_epoch, seed, load, augment, reshuffle, **kwargs)
 
-    def steer(self, rows=None, classes=None, share=0.5):
+    def set_hard_neighbors(self, rows=None, classes=None, fraction=0.5):
         """Fill a part of each batch with what is hard to tell from the rest of it.
 
         A batch begins with some of its planned classes. The others make room for the classes of
@@ -159,18 +159,18 @@ class BalancedBatches(SeededBatches):
             rows: integers `(rows, neighbors)`, for each row of `x` rows of other classes, the
                 hardest first; -1 for none.
             classes: instead of `rows`, integers `(classes, neighbors)`: hard classes of each class.
-            share: share of the classes of a batch that make room, above 0 and below 1.
+            fraction: fraction of the classes of a batch that make room, above 0 and below 1.
 
         Raises:
-            ValueError: both tables, one of another shape, or a share out of range.
+            ValueError: both tables, one of another shape, or a fraction out of range.
         """
         if rows is None and classes is None:
             self._steering = None
         else:
-            self._steering = Steering(self._index, rows, classes, share)
+            self._steering = Steering(self._index, rows, classes, fraction)
 
     @property
-    def steered(self):
+    def has_hard_neighbors(self):
         """Whether `steer` is in force."""
         return self._steering is not None
 

@@ -17,11 +17,11 @@ class Steering:
     """
 
     def __init__(self, index, rows, classes, share):
-        check_number("share", share, above=0)
+        check_number("fraction", share, above=0)
         if share >= 1:
             raise ValueError(
-                "`share` must be below 1: some classes of a batch come by chance, and the others "
-                f"are hard to tell from those. Received: share={share}"
+                "`fraction` must be below 1: some classes of a batch come by chance, and the "
+                f"others are hard to tell from those. Received: fraction={share}"
             )
         if (rows is None) == (classes is None):
             raise ValueError(
