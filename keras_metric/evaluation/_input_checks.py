@@ -75,7 +75,7 @@ def as_labels(name, value, num_items, as_ids=True):
         array = array[:, 0]
     if array.shape != (num_items,):
         raise ValueError(
-            f"`{name}` must have shape ({num_items},): one label for each row of the embeddings. "
+            f"`{name}` must have shape ({num_items},): one label for each item. "
             f"Received: {name}.shape={array.shape}.{rows_hint(array)}"
         )
     missing = _missing(array)
