@@ -1,9 +1,9 @@
-"""Batches steered by HardExampleMining beside classes by chance: Recall@1 on unseen characters.
+"""HardExampleMining compared with random classes: recall@1 on unseen characters.
 
     python benchmarks/hard_mining.py --data omniglot_background_28.npz
 
-Conv-4 of omniglot.py on its split by character, the same steps for each way to fill a batch, three
-seeds. What is measured is kept in results/hard_mining.json, so that a run that was cut off goes on.
+Conv-4 of omniglot.py on its split by character, the same number of steps for each kind of batches,
+three seeds. Results are kept in results/hard_mining.json, from which an interrupted run resumes.
 """
 
 import argparse
@@ -45,7 +45,7 @@ def train(way, seed, parts, steps):
 
 
 def title(way, seed, steps):
-    """What a run is kept by."""
+    """Return the key of a run in the file of results."""
     return f"{way} {seed}, {steps} steps"
 
 
@@ -74,7 +74,7 @@ def main():
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     if not arguments.data:
-        parser.error("--data: omniglot_background_28.npz, or the folder that has it")
+        parser.error("--data: omniglot_background_28.npz, or its folder")
     data = Path(arguments.data)
     data = data / "omniglot_background_28.npz" if data.is_dir() else data
     kept = arguments.out / "hard_mining.json"
@@ -93,15 +93,15 @@ def main():
                 arguments.out.mkdir(parents=True, exist_ok=True)
                 kept.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
     text = [
-        "# Hard classes in a batch, beside classes by chance",
-        "Recall@1 on characters never seen. Omniglot's background set, 28 x 28, split by "
+        "# Hard classes in a batch, compared with random classes",
+        "Recall@1 on unseen characters. Omniglot's background set, 28 x 28, split by "
         f"character; Conv-4 of 32 filters with {DIM} outputs, NTXentLoss, Adam 1e-3, "
         f"{arguments.steps} steps of {CLASSES} x {EACH} drawings in {EPOCHS} epochs; "
         f"`HardExampleMining` after each from the {START}nd on. {machine()}.",
         table(found, arguments.seeds, arguments.steps),
     ]
     path = write(arguments.out, "hard_mining.md", text)
-    print(f"{path}: Recall@1 of steered batches")
+    print(f"{path}: recall@1 of hard batches")
 
 
 if __name__ == "__main__":

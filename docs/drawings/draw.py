@@ -1,7 +1,7 @@
-"""Draw the pictures of the pages: `python docs/drawings/draw.py`, or some: `draw.py miners`.
+"""Figures of the documentation: `python docs/drawings/draw.py`, or some: `draw.py miners`.
 
-Nothing is drawn by hand: arrows are minus the gradient of the loss, chosen triplets are those of
-the miner, and the last picture is trained on real digits (half a minute).
+Arrows are minus the gradient of the loss, selected triplets are those of the miner, and the
+encoders of the figure `margins` are trained on digits (half a minute).
 """
 
 import sys
@@ -30,8 +30,8 @@ POINTS = np.array(
 LABELS = np.array([0, 0, 0, 1, 1, 2])
 
 
-def pushes(loss, points, labels):
-    """Minus the gradient of the loss by each point, by central differences."""
+def negative_gradient(loss, points, labels):
+    """Return minus the gradient of the loss by each point, by central differences."""
     step, gradient = 1e-3, np.zeros_like(points)
     for place in np.ndindex(points.shape):
         change = np.zeros_like(points)
@@ -42,51 +42,51 @@ def pushes(loss, points, labels):
 
 
 def frame(axes, title):
-    """A square panel without ticks."""
+    """Make a square panel without ticks."""
     axes.set_title(title, fontsize=10)
     axes.set(xticks=[], yticks=[], aspect="equal")
     axes.spines[:].set_color("#BBBBBB")
 
 
 def scatter(axes, points, labels, size=70):
-    """Points with the colour and the symbol of their class."""
+    """Plot points with the colour and the symbol of their class."""
     for label in np.unique(labels):
         own = points[labels == label]
         axes.scatter(*own.T, s=size, c=COLOURS[label], marker=SYMBOLS[label], zorder=3)
 
 
 def draw_losses():
-    """What each family pulls and pushes."""
+    """Plot the gradients of each family of losses."""
     kinds = {
-        "contrastive: each pair by itself": losses.ContrastiveLoss(reduction="sum"),
+        "contrastive: each pair separately": losses.ContrastiveLoss(reduction="sum"),
         "triplet: order, up to a margin": losses.TripletLoss(0.2, mining="all", reduction="sum"),
         "lifted: all negatives of a pair": losses.LiftedStructureLoss(reduction="sum"),
-        "quadruplet: apart from others too": losses.QuadrupletLoss(reduction="sum"),
+        "quadruplet: also apart from other pairs": losses.QuadrupletLoss(reduction="sum"),
     }
     figure = Figure(figsize=(13, 3.1), layout="constrained")
     *panels, last = figure.subplots(1, 5)
     for axes, (title, loss) in zip(panels, kinds.items()):
-        arrows(axes, POINTS, LABELS, pushes(loss, POINTS, LABELS))
+        arrows(axes, POINTS, LABELS, negative_gradient(loss, POINTS, LABELS))
         axes.set(xlim=(-0.55, 2.05), ylim=(-0.8, 1.9))
         frame(axes, title)
-    # Of unit vectors: a proxy is a direction.
+    # Unit vectors: a proxy is a direction.
     angles = np.radians([10, 65, 50, 130, 185, 260])
     points = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype("float32")
     proxies = np.radians([35, 160, 285])
     proxies = np.stack([np.cos(proxies), np.sin(proxies)], axis=1)
-    loss = losses.ProxyNCALoss(3, softmax_scale=3, embedding_dim=2, reduction="sum")
+    loss = losses.ProxyNCALoss(3, scale=3, embedding_dim=2, reduction="sum")
     loss.proxies.set_weights([proxies])
     last.add_patch(Circle((0, 0), 1, fill=False, color="#CCCCCC"))
     for label, proxy in enumerate(proxies):
         last.scatter(*proxy, s=220, c=COLOURS[label], marker="*", edgecolors="black", zorder=3)
-    arrows(last, points, LABELS, pushes(loss, points, LABELS))
+    arrows(last, points, LABELS, negative_gradient(loss, points, LABELS))
     last.set(xlim=(-1.6, 1.6), ylim=(-1.6, 1.6))
     frame(last, "proxy: one vector (star) a class")
     figure.savefig(HERE / "losses.png", dpi=80)
 
 
 def arrows(axes, points, labels, moves):
-    """Points, and where each is moved; the longest arrow has the same length in every panel."""
+    """Plot points and arrows; the longest arrow has the same length in every panel."""
     moves = 0.55 * moves / np.linalg.norm(moves, axis=1).max()
     scatter(axes, points, labels)
     looks = {"angles": "xy", "scale_units": "xy", "scale": 1, "width": 0.009, "zorder": 4}
@@ -94,7 +94,7 @@ def arrows(axes, points, labels, moves):
 
 
 def draw_miners():
-    """Which negative each rule takes for one anchor and its positive."""
+    """Plot the negatives that each rule selects for one anchor and its positive."""
     rng = np.random.default_rng(3)
     angle = rng.uniform(0, 2 * np.pi, 14)
     reach = np.linspace(0.25, 1.9, 14)
@@ -112,7 +112,7 @@ def draw_miners():
     }
     figure = Figure(figsize=(13, 3.1), layout="constrained")
     for axes, (title, miner) in zip(figure.subplots(1, 5), rules.items()):
-        # A rule that draws shows in a dozen draws what it can take.
+        # A random rule is sampled a dozen times, to show its possible choices.
         taken = [miner(points, labels) for _ in range(12 if "any" in title else 1)]
         chosen = {int(n[0, 1]) for n, w in taken if float(w[0, 1])}
         axes.add_patch(Circle((0, 0), 0.8, fill=False, color="#0072B2", lw=1, ls="--"))
@@ -131,7 +131,7 @@ def draw_miners():
 
 
 def draw_margins():
-    """Two numbers for a digit, by three losses with class vectors."""
+    """Plot digits in two dimensions, for three losses with class vectors."""
     digits = load_digits()
     images, labels = (digits.data / 16).astype("float32"), digits.target
     kept = labels < 5
@@ -150,7 +150,7 @@ def draw_margins():
         model.compile(keras.optimizers.Adam(3e-3), loss)
         model.fit(images, labels, batch_size=90, epochs=15, verbose=0)
         points = model.predict(images, batch_size=901, verbose=0)
-        # All lie on the circle; spread outwards, so that points do not hide each other.
+        # All points are on the circle; vary their length so that they do not cover each other.
         points = points * np.random.default_rng(0).uniform(0.75, 1.0, (len(points), 1))
         axes.add_patch(Circle((0, 0), 1, fill=False, color="#CCCCCC"))
         scatter(axes, points, labels, size=8)
@@ -159,8 +159,8 @@ def draw_margins():
     figure.savefig(HERE / "margins.png", dpi=80)
 
 
-def draw_pictures():
-    """The gallery of docs/pictures.md: digits, by their pixels reduced to 16 directions."""
+def draw_plots():
+    """Make the figures of docs/plots.md: digits, with pixels reduced to 16 directions."""
     digits = load_digits()
     images, labels = digits.images[:900], digits.target[:900].copy()
     embeddings = PCA(16, whiten=True, random_state=0).fit_transform(digits.data[:900])
@@ -170,10 +170,10 @@ def draw_pictures():
     raw, same = evaluation.pair_distances(digits.data[:900], labels, max_pairs=20_000)
     reduced, _ = evaluation.pair_distances(embeddings, labels, max_pairs=20_000)
     scores = {"pixels": raw, "16 directions": reduced}
-    # The share of noise falls from row to row, as it does while a network learns.
+    # The noise decreases from row to row, as during training.
     noise = np.random.default_rng(0).normal(size=embeddings.shape) * 3
     history = {epoch: embeddings + (1 - epoch / 10) * noise for epoch in range(11)}
-    pictures = {
+    plots = {
         "neighbors": viz.plot_neighbors(images, labels, embeddings, queries=4),
         "embeddings": viz.plot_embeddings(embeddings[:400], labels[:400], images[:400]),
         "distances": viz.plot_distances(embeddings, labels),
@@ -185,11 +185,11 @@ def draw_pictures():
         "hardest_pairs": viz.plot_hardest_pairs(images, labels, embeddings),
         "label_errors": viz.plot_label_errors(images, wrong, embeddings),
     }
-    for name, figure in pictures.items():
+    for name, figure in plots.items():
         figure.savefig(HERE / f"{name}.png", dpi=72)
 
 
 if __name__ == "__main__":
-    wanted = sys.argv[1:] or ["losses", "miners", "margins", "pictures"]
-    for name in wanted:
+    names = sys.argv[1:] or ["losses", "miners", "margins", "plots"]
+    for name in names:
         globals()[f"draw_{name}"]()

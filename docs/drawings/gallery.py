@@ -1,6 +1,6 @@
-"""Small copies of what the examples draw, for the gallery of examples/README.md.
+"""Thumbnails of the figures of the examples, for the gallery of examples/README.md.
 
-Run the examples, then `python docs/drawings/gallery.py` beside their folder `runs`, or name the
+Run the examples, then `python docs/drawings/gallery.py` in the folder that has `runs`, or pass the
 folders: `gallery.py faces=elsewhere/faces text=runs/short`.
 """
 
@@ -11,8 +11,8 @@ from PIL import Image
 
 FOLDER = Path(__file__).resolve().parents[2] / "examples" / "pictures"
 WIDTH, COLOURS = 560, 200
-# The picture of each example, and the part of its height that is shown: rows are many and alike.
-PICTURES = {
+# The figure of each example, and the part of its height to show: many rows are similar.
+FIGURES = {
     "attention": ("distances.png", 0, 1),
     "faces": ("neighbors.png", 3 / 8, 6 / 8),
     "features": ("drawn.png", 0, 1),
@@ -27,24 +27,24 @@ PICTURES = {
 
 
 def shrink(path, top, bottom):
-    """A part of a picture, small and with few colours."""
-    with Image.open(path) as picture:
-        box = (0, int(top * picture.height), picture.width, int(bottom * picture.height))
-        picture = picture.convert("RGB").crop(box)
-    picture.thumbnail((WIDTH, WIDTH), Image.Resampling.LANCZOS)
-    return picture.quantize(COLOURS)
+    """Return a part of an image, small and with few colours."""
+    with Image.open(path) as image:
+        box = (0, int(top * image.height), image.width, int(bottom * image.height))
+        image = image.convert("RGB").crop(box)
+    image.thumbnail((WIDTH, WIDTH), Image.Resampling.LANCZOS)
+    return image.quantize(COLOURS)
 
 
 def main():
-    """Write what the command line names, else all."""
-    folders = {name: Path("runs", name) for name in PICTURES}
+    """Write the thumbnails that the command line names, else all."""
+    folders = {name: Path("runs", name) for name in FIGURES}
     if sys.argv[1:]:
         folders = {
             name: Path(folder) for name, _, folder in (a.partition("=") for a in sys.argv[1:])
         }
     FOLDER.mkdir(exist_ok=True)
     for name, folder in folders.items():
-        file, *part = PICTURES[name]
+        file, *part = FIGURES[name]
         path = FOLDER / f"{name}.png"
         shrink(folder / file, *part).save(path, optimize=True)
         print(f"{path}: {path.stat().st_size:,} bytes")

@@ -121,10 +121,10 @@ class RankCounter:
             compared = _compare(
                 strip, *bounds, axis, before[own], flags[:, : len(strip)], self.limits.most_listed
             )
-            for place, slot in compared:
-                place[0] += top
-                undecided.append((place[axis], place[1 - axis], np.full(len(place[0]), slot)))
-                remaining -= len(place[0])
+            for pair, slot in compared:
+                pair[0] += top
+                undecided.append((pair[axis], pair[1 - axis], np.full(len(pair[0]), slot)))
+                remaining -= len(pair[0])
             if remaining < 0:
                 before = self._count_in_float64(queries, items, most)
                 undecided = []
@@ -175,13 +175,13 @@ def _compare(close, surely, perhaps, axis, before, flags, most_listed):
             closer = values > surely[slot][listed[axis]]
             before[:, slot] += np.bincount(listed[axis][closer], minlength=len(before))
             near = np.flatnonzero(~closer)
-            place = [listed[0][near], listed[1][near]]
+            pair = [listed[0][near], listed[1][near]]
         else:
             np.greater(close, bounds[0], out=sure[:, inside])
             before[:, slot] += _sum_flags(sure, 1 - axis)[: len(before)]
-            place = _differences(sure, maybe)
-        if len(place[0]):
-            yield place, slot
+            pair = _differences(sure, maybe)
+        if len(pair[0]):
+            yield pair, slot
 
 
 def _sum_flags(flags, axis):

@@ -58,10 +58,10 @@ class Ranking:
         # Sort items by class, so that a query's positives are one range of columns, and classes
         # with few positives first, so that the queries of a tile have similar numbers of them.
         order = np.argsort(np.where(others > 0, others, LAST_KEY), kind="stable")
-        place = np.empty(len(sizes), "int64")
-        place[order] = np.arange(len(sizes))
-        self.index = np.argsort(place[gallery_codes], kind="stable")
-        rows = self.index if self.leave_one_out else np.argsort(place[codes], kind="stable")
+        class_rank = np.empty(len(sizes), "int64")
+        class_rank[order] = np.arange(len(sizes))
+        self.index = np.argsort(class_rank[gallery_codes], kind="stable")
+        rows = self.index if self.leave_one_out else np.argsort(class_rank[codes], kind="stable")
         self.rows = rows = rows[others[codes[rows]] > 0]
         self.candidates = others[codes[rows]]  # relevant, unless their group excludes them
         self.relevant, self.groups = self.candidates, None
@@ -73,8 +73,8 @@ class Ranking:
             found = np.minimum(np.searchsorted(kinds, own), len(kinds) - 1)
             hidden = np.where(kinds[found] == own, counts[found], 0)
             self.relevant = sizes[codes[rows]] - hidden
-        columns = place[gallery_codes[self.index]]
-        ends = [np.searchsorted(columns, place[codes[rows]], side) for side in ("left", "right")]
+        columns = class_rank[gallery_codes[self.index]]
+        ends = [np.searchsorted(columns, class_rank[codes[rows]], side) for side in ("left", "right")]
         self.ranges = np.stack(ends, axis=1)
         gallery = gallery[self.index]
         queries = gallery if self.leave_one_out else embeddings[rows]

@@ -95,14 +95,14 @@ def few_shot_accuracy(
     for row in hits:
         chosen = rng.choice(len(members), ways, replace=False)
         rows = np.stack([rng.choice(members[c], shots + queries, replace=False) for c in chosen])
-        examples, asked = np.split(embeddings[rows], [shots], axis=1)
-        asked = asked.reshape(ways * queries, -1)
+        examples, tested = np.split(embeddings[rows], [shots], axis=1)
+        tested = tested.reshape(ways * queries, -1)
         means = examples.mean(axis=1)
         if metric == "cosine":
             means = unit_rows(means)
         # Of equal distances the first is selected; the order of the classes is random.
-        nearest = distance(asked, examples.reshape(ways * shots, -1)).argmin(axis=1) // shots
-        of_means = distance(asked, means).argmin(axis=1)
+        nearest = distance(tested, examples.reshape(ways * shots, -1)).argmin(axis=1) // shots
+        of_means = distance(tested, means).argmin(axis=1)
         row[:] = np.mean(nearest == truth), np.mean(of_means == truth)
     mean = hits.mean(axis=0)
     interval = 1.96 * hits.std(axis=0, ddof=1) / np.sqrt(episodes)

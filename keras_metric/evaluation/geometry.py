@@ -110,7 +110,7 @@ def _sums_over_pairs(embeddings, codes, k, alpha, t, progress):
             sums["alignment"] += (distances[same] ** alpha).sum()
         exponents = -t * np.square(distances)
         exponents[np.arange(len(keys)), np.arange(rows.start, rows.stop)] = -np.inf
-        # Subtract the largest: the exponentials of distant items alone would all be 0.
+        # Subtract the largest: otherwise the exponentials of distant items would all be 0.
         largest = exponents.max()
         potential = largest + np.log(np.exp(exponents - largest).sum())
         sums["log_potential"] = np.logaddexp(sums["log_potential"], potential)

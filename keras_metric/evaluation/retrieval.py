@@ -232,8 +232,8 @@ def _as_measures(measures):
     if measures is None:
         return _MEASURES
     names = [measures] if isinstance(measures, str) else measures
-    known = isinstance(names, (list, tuple, set)) and all(name in _MEASURES for name in names)
-    if not known or not names:
+    valid = isinstance(names, (list, tuple, set)) and all(name in _MEASURES for name in names)
+    if not valid or not names:
         raise ValueError(
             f"`measures` must be None or some of {list(_MEASURES)}, without cut-offs; pass those "
             f"as `k`. Received: measures={measures!r}"

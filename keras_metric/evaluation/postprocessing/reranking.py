@@ -82,12 +82,12 @@ def k_reciprocal_distances(
     count = min(max(k1 + 1, k2), len(items))
     neighbors = np.empty((len(items), count), "int64")
     for rows, keys in key_blocks(measured, "neighbours", progress):
-        asked = range(rows.start, min(rows.stop, len(queries)))
+        of_queries = range(rows.start, min(rows.stop, len(queries)))
         distances = key_distances(keys)
         largest[rows] = np.maximum(distances.max(axis=1), np.finfo("float32").tiny)
-        if len(asked):
-            part = slice(0, len(asked))
-            plain[asked.start : asked.stop] = distances[part, first:] / largest[rows][part, None]
+        if len(of_queries):
+            part = slice(0, len(of_queries))
+            plain[of_queries.start : of_queries.stop] = distances[part, first:] / largest[rows][part, None]
         keys[np.arange(len(keys)), np.arange(rows.start, rows.stop)] = -1  # the item itself first
         neighbors[rows] = key_index(smallest_keys(keys, count))
         neighbors[rows, 0] = np.arange(rows.start, rows.stop)
