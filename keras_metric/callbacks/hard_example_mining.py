@@ -50,8 +50,7 @@ class HardExampleMining(keras.callbacks.Callback):
             dimensions 26 MB of embeddings. The other items have no neighbours until they are
             sampled.
         batch_size: Number of items to embed at once. Default 256.
-        progress: True shows a bar at once, None (default) on terminals after two seconds, False
-            never.
+        progress: Bar: True always, False never, None (default) on terminals after two seconds.
 
     Attributes:
         history: Dict of lists, `epoch` and `nearest`, the mean distance of an item (a class) to the

@@ -99,14 +99,14 @@ def _missing(array):
 
 def as_gallery(embeddings, labels, shape):
     """Return a gallery's `(embeddings, labels)` for queries of `shape`, or None without one."""
-    if (embeddings is None) != (labels is None):
+    if embeddings is None and labels is None:
+        return None
+    if embeddings is None or labels is None:
         missing = "gallery_embeddings" if embeddings is None else "gallery_labels"
         raise ValueError(
             "A gallery needs both embeddings and labels. "
             f"Received: {missing}=None. Omit both for leave-one-out."
         )
-    if embeddings is None:
-        return None
     gallery = as_gallery_embeddings(embeddings, shape)
     return gallery, as_labels("gallery_labels", labels, len(gallery))
 

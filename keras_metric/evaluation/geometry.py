@@ -47,8 +47,7 @@ def geometry_metrics(embeddings, labels, k=10, alpha=2.0, t=2.0, progress=None):
         k: Integer of at least 1: neighbours for hubness; 10 in papers.
         alpha: Number above 0, the exponent; 2 in the paper.
         t: Number above 0, the scale; 2 in the paper.
-        progress: Bar on the standard error: None (default) on a terminal after two seconds, True
-            always, False never.
+        progress: Bar: True always, False never, None (default) on terminals after two seconds.
 
     Returns:
         Dict of floats, as in the table; NaN if there is no pair or no triplet, or if k is not below

@@ -59,8 +59,7 @@ def identification_metrics(
         far: Number or numbers in 0 to 1: the false accept rates x.
         metric: One of `"cosine"`, `"dot"`, `"euclidean"`, `"pearson"`, `"squared_euclidean"`;
             thresholds are in its units.
-        progress: Bar on the standard error: None (default) on a terminal after two seconds, True
-            always, False never.
+        progress: Bar: True always, False never, None (default) on terminals after two seconds.
 
     Returns:
         Dict of floats, as in the table.

@@ -29,8 +29,7 @@ def pair_distances(
         max_pairs: Integer of at least 2.
         metric: A metric of `keras_metric.distances`.
         seed: Integer that seeds the sampling.
-        progress: Bar on the standard error: None (default) on a terminal after two seconds, True
-            always, False never.
+        progress: Bar: True always, False never, None (default) on terminals after two seconds.
 
     Returns:
         `(scores, same)`: float64 distances and booleans, both `(pairs,)`.

@@ -103,8 +103,7 @@ def retrieval_metrics(
             `recall_at_1_high` and so on, the percentile bootstrap interval over 1,000 resamples
             of the queries (of the classes with `average="class"`). The gallery is fixed.
         seed: Integer that seeds the resampling.
-        progress: Bar on the standard error: None (default) on a terminal after two seconds, True
-            always, False never.
+        progress: Bar: True always, False never, None (default) on terminals after two seconds.
 
     Returns:
         Dict of floats, as in the table, with one of the first four for each `k`, and the two
@@ -153,7 +152,7 @@ def retrieval_metrics(
         gallery = _precomputed_gallery(embeddings, gallery_embeddings, gallery_labels)
     else:
         gallery = as_gallery(gallery_embeddings, gallery_labels, embeddings.shape)
-    codes = _codes(labels, None if gallery is None else gallery[1])
+    codes = (*as_codes(labels), None) if gallery is None else as_codes(labels, gallery[1])
     group_codes = _group_codes(groups, gallery_groups, len(embeddings), gallery)
     if metric == "precomputed":
         ranking = PrecomputedRanking(embeddings, *codes, *group_codes, progress)
@@ -197,12 +196,6 @@ def _precomputed_gallery(distances, gallery_embeddings, gallery_labels):
             f"embeddings.shape={distances.shape}. Pass gallery_labels with a gallery."
         )
     return None
-
-
-def _codes(labels, gallery_labels):
-    if gallery_labels is None:
-        return as_codes(labels)[0], None
-    return as_codes(labels, gallery_labels)
 
 
 def _group_codes(groups, gallery_groups, num_items, gallery):

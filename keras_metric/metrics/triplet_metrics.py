@@ -127,17 +127,12 @@ class NegativeDistance(DistanceMean):
     """Mean distance of an anchor to its negatives, d_an, over all pairs of an epoch's batches.
 
     sum of d(a, n) over anchors and their negatives / number of these pairs (0 if there are none).
-    See `PositiveDistance` for its use.
+    See `PositiveDistance` for its use and its call arguments.
 
     Args:
         distance: Name of a metric of `keras_metric.distances`. Default "euclidean".
         name: Name in the logs.
         dtype: See `keras.metrics.Metric`.
-
-    Call arguments:
-        y_true: Class ids `(batch,)`; for pairs 1 for "same"; ignored for triplets.
-        y_pred: Embeddings `(batch, dim)`, or `(batch, branches, dim)` of tuples.
-        sample_weight: Optional weights `(batch,)` of the anchors.
 
     Example:
         >>> from keras_metric.metrics import NegativeDistance

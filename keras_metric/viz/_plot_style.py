@@ -72,6 +72,16 @@ def shorten(text, most=14):
     return text.replace("$", r"\$").replace("_", " _", text.startswith("_"))
 
 
+def curve_style(number, name, text):
+    """Return the arguments of a line: colour, dashes and label of curve `number`."""
+    return {
+        "color": PALETTE[number % len(PALETTE)],
+        "linestyle": LINES[number % len(LINES)],
+        "linewidth": 1.6,
+        "label": f"{shorten(str(name), 28)}: {text}" if name else text,
+    }
+
+
 def add_labels(axes, xlabel, ylabel):
     """Label the axes, and remove the upper and the right frame."""
     axes.set_xlabel(xlabel, fontsize=9)

@@ -3,14 +3,7 @@
 import numpy as np
 
 from keras_metric.viz._plot_inputs import as_curves
-from keras_metric.viz._plot_style import (
-    LINES,
-    PALETTE,
-    add_labels,
-    add_legend_below,
-    new_figure,
-    shorten,
-)
+from keras_metric.viz._plot_style import add_labels, add_legend_below, curve_style, new_figure
 
 _TICKS = (1e-5, 1e-4, 1e-3, 0.01, 0.05, 0.2, 0.5, 0.8, 0.95, 0.99)
 
@@ -57,17 +50,9 @@ def plot_det(scores, same, larger_is_closer=False):
     figure = new_figure(5.2, 5.0)
     axes = figure.subplots()
     for number, (name, curve) in enumerate(curves.items()):
-        text = f"EER {curve.equal_error_rate:.3f}"
-        axes.plot(
-            *(
-                norm.ppf(np.clip(rate, low, 1.0 - low))
-                for rate, low in zip((curve.far, 1.0 - curve.tar), lowest)
-            ),
-            color=PALETTE[number % len(PALETTE)],
-            linestyle=LINES[number % len(LINES)],
-            linewidth=1.6,
-            label=f"{shorten(str(name), 28)}: {text}" if name else text,
-        )
+        rates = zip((curve.far, 1.0 - curve.tar), lowest)
+        points = (norm.ppf(np.clip(rate, low, 1.0 - low)) for rate, low in rates)
+        axes.plot(*points, **curve_style(number, name, f"EER {curve.equal_error_rate:.3f}"))
     low, high = norm.ppf(min(lowest)), norm.ppf(0.99)
     axes.plot([low, high], [low, high], color="#808080", linestyle=":", linewidth=1)
     ticks = [rate for rate in _TICKS if rate >= min(lowest)]

@@ -4,30 +4,17 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from keras_metric._validation import check_choice, check_count
+from keras_metric.viz import _plot_style as style
 from keras_metric.viz._pixels import as_pixels, channels_last, resize_to_fit
 from keras_metric.viz._plot_inputs import as_labels, as_matrix, sample
-from keras_metric.viz._plot_style import (
-    GREY,
-    PALETTE,
-    SYMBOLS,
-    add_labels,
-    new_figure,
-    readable,
-    shorten,
-)
+from keras_metric.viz._plot_style import add_labels, new_figure, readable, shorten
 
-_MOST_NAMED = len(PALETTE)  # classes with a colour
+_MOST_NAMED = len(style.PALETTE)  # classes with a colour
 _THUMBNAIL = 22  # points of the longer side on the page
 
 
 def plot_embeddings(
-    embeddings,
-    labels,
-    images=None,
-    method="pca",
-    max_points=3000,
-    class_names=None,
-    seed=0,
+    embeddings, labels, images=None, method="pca", max_points=3000, class_names=None, seed=0
 ):
     """Plot embeddings as points in a plane, coloured by class.
 
@@ -161,14 +148,16 @@ def _scatter(axes, points, labels, class_names):
     others = ~np.isin(codes, named)
     if others.any():
         text = f"{len(classes) - len(named):,} other classes"
-        axes.scatter(*points[others].T, s=0.5 * size, c=GREY, marker="o", label=text, linewidths=0)
+        axes.scatter(
+            *points[others].T, s=0.5 * size, c=style.GREY, marker="o", label=text, linewidths=0
+        )
     for number, code in enumerate(named):
         own = points[codes == code]
         axes.scatter(
             *own.T,
             s=size,
-            c=PALETTE[number],
-            marker=SYMBOLS[number],
+            c=style.PALETTE[number],
+            marker=style.SYMBOLS[number],
             label=shorten(readable(classes[code], class_names), 28),
             alpha=0.8,
             linewidths=0,

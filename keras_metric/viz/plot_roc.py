@@ -4,14 +4,7 @@ import numpy as np
 
 from keras_metric._validation import check_flag
 from keras_metric.viz._plot_inputs import as_curves
-from keras_metric.viz._plot_style import (
-    LINES,
-    PALETTE,
-    add_labels,
-    add_legend_below,
-    new_figure,
-    shorten,
-)
+from keras_metric.viz._plot_style import add_labels, add_legend_below, curve_style, new_figure
 
 
 def plot_roc(scores, same, larger_is_closer=False, log=True):
@@ -52,15 +45,8 @@ def plot_roc(scores, same, larger_is_closer=False, log=True):
     lowest = 0.5 / first.num_different if log else 0.0
     for number, (name, curve) in enumerate(curves.items()):
         text = f"area {curve.area:.3f}, EER {curve.equal_error_rate:.3f}"
-        axes.step(
-            curve.far.clip(min=lowest),
-            curve.tar,
-            where="post",
-            color=PALETTE[number % len(PALETTE)],
-            linestyle=LINES[number % len(LINES)],
-            linewidth=1.6,
-            label=f"{shorten(str(name), 28)}: {text}" if name else text,
-        )
+        style = curve_style(number, name, text)
+        axes.step(curve.far.clip(min=lowest), curve.tar, where="post", **style)
     rates = np.geomspace(lowest, 1.0, 200) if log else np.array([0.0, 1.0])
     axes.plot(rates, 1.0 - rates, color="#808080", linestyle=":", linewidth=1)
     if log:

@@ -26,8 +26,7 @@ def query_expansion(embeddings, gallery_embeddings=None, k=10, alpha=3.0, progre
         gallery_embeddings: Array `(items, dim)`, or None.
         k: Integer of at least 1: neighbours; all items if there are fewer.
         alpha: Number of at least 0; a larger one gives distant neighbours less weight.
-        progress: Bar on the standard error: None (default) on a terminal after two seconds, True
-            always, False never.
+        progress: Bar: True always, False never, None (default) on terminals after two seconds.
 
     Returns:
         Float32 array `(queries, dim)` of rows of length 1 (zero vectors stay zero).

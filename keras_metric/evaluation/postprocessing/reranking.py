@@ -43,8 +43,7 @@ def k_reciprocal_distances(
             items. The defaults are the authors' for Market-1501.
         k2: Integer of at least 1: neighbours whose vectors are averaged; 1 for no average.
         weight: Number in 0 to 1: weight of the original distance (lambda in the paper).
-        progress: Bar on the standard error: None (default) on a terminal after two seconds, True
-            always, False never.
+        progress: Bar: True always, False never, None (default) on terminals after two seconds.
 
     Returns:
         Float32 array `(queries, items)`, `(queries, queries)` without a gallery; smaller is closer.
@@ -82,12 +81,14 @@ def k_reciprocal_distances(
     count = min(max(k1 + 1, k2), len(items))
     neighbors = np.empty((len(items), count), "int64")
     for rows, keys in key_blocks(measured, "neighbours", progress):
-        of_queries = range(rows.start, min(rows.stop, len(queries)))
+        of_queries = slice(rows.start, min(rows.stop, len(queries)))
         distances = key_distances(keys)
         largest[rows] = np.maximum(distances.max(axis=1), np.finfo("float32").tiny)
-        if len(of_queries):
-            part = slice(0, len(of_queries))
-            plain[of_queries.start : of_queries.stop] = distances[part, first:] / largest[rows][part, None]
+        if of_queries.stop > of_queries.start:
+            part = slice(0, of_queries.stop - of_queries.start)
+            plain[of_queries.start : of_queries.stop] = (
+                distances[part, first:] / largest[rows][part, None]
+            )
         keys[np.arange(len(keys)), np.arange(rows.start, rows.stop)] = -1  # the item itself first
         neighbors[rows] = key_index(smallest_keys(keys, count))
         neighbors[rows, 0] = np.arange(rows.start, rows.stop)
