@@ -161,17 +161,16 @@ class HardExampleMining(keras.callbacks.Callback):
             )
             return float("nan")
         self._mined_with = self.model
+        table_rows, size = rows, len(self.batches.ids)
         if self.rule == "classes":
-            present, means = _class_means(z, ids)
-            table = np.full((len(self.batches.classes), self.neighbors), -1, "int32")
-            found, distance = nearest_of_others(means, present, self.neighbors)
-            table[present] = np.where(found < 0, -1, present[found])
-            self.batches.set_hard_neighbors(classes=table, fraction=self.fraction)
-        else:
-            table = np.full((len(self.batches.ids), self.neighbors), -1, "int32")
-            found, distance = nearest_of_others(z, ids, self.neighbors)
-            table[rows] = np.where(found < 0, -1, rows[found])
-            self.batches.set_hard_neighbors(rows=table, fraction=self.fraction)
+            size = len(self.batches.classes)
+            ids, z = _class_means(z, ids)
+            table_rows = ids
+        table = np.full((size, self.neighbors), -1, "int32")
+        found, distance = nearest_of_others(z, ids, self.neighbors)
+        table[table_rows] = np.where(found < 0, -1, table_rows[found])
+        name = "classes" if self.rule == "classes" else "rows"
+        self.batches.set_hard_neighbors(**{name: table}, fraction=self.fraction)
         if len(distance) < len(found) / 2:
             warnings.warn(
                 f"HardExampleMining: {len(found) - len(distance):,} of {len(found):,} items have "

@@ -73,10 +73,8 @@ class Ranking:
             found = np.minimum(np.searchsorted(kinds, own), len(kinds) - 1)
             hidden = np.where(kinds[found] == own, counts[found], 0)
             self.relevant = sizes[codes[rows]] - hidden
-        columns = class_rank[gallery_codes[self.index]]
-        ends = [
-            np.searchsorted(columns, class_rank[codes[rows]], side) for side in ("left", "right")
-        ]
+        columns, own = class_rank[gallery_codes[self.index]], class_rank[codes[rows]]
+        ends = [np.searchsorted(columns, own, side) for side in ("left", "right")]
         self.ranges = np.stack(ends, axis=1)
         gallery = gallery[self.index]
         queries = gallery if self.leave_one_out else embeddings[rows]

@@ -73,8 +73,8 @@ class Once:
 class TestRetrievalEvaluator:
     def test_logs_are_the_metrics_of_the_encoder(self, model, data):
         history = fit(model, data, RetrievalEvaluator(*data, k=(1, 3)))
-        wanted = retrieval_metrics(model.encoder.predict(data[0], verbose=0), data[1], k=(1, 3))
-        for key, value in wanted.items():
+        expected = retrieval_metrics(model.encoder.predict(data[0], verbose=0), data[1], k=(1, 3))
+        for key, value in expected.items():
             if "queries" in key or "cmc" in key:
                 assert f"val_{key}" not in history
             else:
@@ -113,8 +113,8 @@ class TestRetrievalEvaluator:
         ]
         history = fit(model, data, *evaluators)
         embeddings = model.encoder.predict(x, verbose=0)
-        wanted = retrieval_metrics(embeddings[:20], y[:20], embeddings[20:], y[20:], k=1)
-        assert history["arrays_map"][-1] == pytest.approx(wanted["map"])
+        expected = retrieval_metrics(embeddings[:20], y[:20], embeddings[20:], y[20:], k=1)
+        assert history["arrays_map"][-1] == pytest.approx(expected["map"])
         assert history["arrays_map"] == pytest.approx(history["source_map"])
 
     def test_labels_need_not_be_numbers(self, model, data):
@@ -162,8 +162,8 @@ class TestRetrievalEvaluator:
         model = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(3)])
         model.compile("sgd", TripletLoss(), run_eagerly=True)
         history = fit(model, data, RetrievalEvaluator(*data))
-        wanted = retrieval_metrics(model.predict(data[0], verbose=0), data[1])
-        assert history["val_map"][-1] == pytest.approx(wanted["map"])
+        expected = retrieval_metrics(model.predict(data[0], verbose=0), data[1])
+        assert history["val_map"][-1] == pytest.approx(expected["map"])
 
     def test_several_sets_by_name(self, model, data):
         x, y = data
@@ -172,9 +172,9 @@ class TestRetrievalEvaluator:
         history = fit(model, data, evaluator)
         embeddings = model.encoder.predict(x, verbose=0)
         for name, part in (("seen", slice(0, 30)), ("unseen", slice(30, None))):
-            wanted = retrieval_metrics(embeddings[part], y[part], k=1)
-            assert history[f"val_{name}_map"][-1] == pytest.approx(wanted["map"])
-            assert evaluator.history[f"{name}_num_queries"] == [wanted["num_queries"]] * 3
+            expected = retrieval_metrics(embeddings[part], y[part], k=1)
+            assert history[f"val_{name}_map"][-1] == pytest.approx(expected["map"])
+            assert evaluator.history[f"{name}_num_queries"] == [expected["num_queries"]] * 3
         assert evaluator.history["epoch"] == [0, 1, 2]
         assert history["val_seen_map"] != history["val_unseen_map"]
 
@@ -184,9 +184,11 @@ class TestRetrievalEvaluator:
         few = functools.partial(evaluation.few_shot_accuracy, ways=3, queries=2, episodes=9)
         history = fit(model, data, RetrievalEvaluator(x, y, measures=[*names, few]))
         e = model.encoder.predict(x, verbose=0)
-        wanted = evaluation.clustering_metrics(e, y) | evaluation.geometry_metrics(e, y) | few(e, y)
-        wanted |= evaluation.verification_metrics(*evaluation.pair_distances(e, y))
-        for key, value in wanted.items():
+        expected = (
+            evaluation.clustering_metrics(e, y) | evaluation.geometry_metrics(e, y) | few(e, y)
+        )
+        expected |= evaluation.verification_metrics(*evaluation.pair_distances(e, y))
+        for key, value in expected.items():
             if key.startswith("num_"):
                 assert f"val_{key}" not in history
             else:
@@ -226,8 +228,8 @@ class TestRetrievalEvaluator:
         )
         history = fit(model, data, evaluator, epochs=1)
         e = model.encoder.predict(x, verbose=0)
-        wanted = evaluation.identification_metrics(e[:20], y[:20], e[20:], y[20:], k=1)
-        assert history["val_rank_1"] == [pytest.approx(wanted["rank_1"])]
+        expected = evaluation.identification_metrics(e[:20], y[:20], e[20:], y[20:], k=1)
+        assert history["val_rank_1"] == [pytest.approx(expected["rank_1"])]
         assert history["val_zero"] == [0.0] and received == [[20, 20, 30, 30]]
         assert "val_recall_at_1" not in history
 

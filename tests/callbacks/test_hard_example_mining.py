@@ -99,8 +99,8 @@ def test_neighbours_of_other_classes(rng):
     distance = np.linalg.norm(vectors[:, None] - vectors[None], axis=-1)
     for i in range(60):
         others = np.flatnonzero(ids != ids[i])
-        wanted = others[np.argsort(distance[i, others])[:3]]
-        np.testing.assert_array_equal(found[i], wanted)
+        expected = others[np.argsort(distance[i, others])[:3]]
+        np.testing.assert_array_equal(found[i], expected)
     far = np.where(ids[:, None] == ids, np.inf, distance).min(axis=1)
     np.testing.assert_allclose(nearest, far, rtol=1e-4)
 
@@ -136,9 +136,9 @@ class TestCallback:
         mining.set_model(model_of_rows())
         mining.on_epoch_end(0, {})
         assert mining.history["epoch"] == [1]
-        wanted = 5.0 if rule == "classes" else np.mean(np.tile([1, 2, 3, 2, 1], CLASSES))
+        expected = 5.0 if rule == "classes" else np.mean(np.tile([1, 2, 3, 2, 1], CLASSES))
         # The first and the last class have a neighbour on one side only.
-        assert mining.history["nearest"][0] == pytest.approx(wanted, abs=0.2)
+        assert mining.history["nearest"][0] == pytest.approx(expected, abs=0.2)
         near = sum(
             np.abs(y[:, None] - y[None])[P // 2 :, : P // 2].min(axis=1).max() <= P
             for y in (rows_and_labels(source, i)[1][:, 0] for i in range(len(source)))

@@ -68,17 +68,17 @@ def test_scale_does_not_matter(engine, dtype, rng):
         pytest.importorskip("faiss")
     x, labels = rng.normal(size=(120, 4)).astype(dtype), unequal(rng)
     settings = dict(engine=engine, silhouette=True)
-    wanted = clustering_metrics(x, labels, **settings)
+    expected = clustering_metrics(x, labels, **settings)
     for exponent in (-100, 100) if dtype == "float32" else (-700, 700):
-        assert clustering_metrics(np.ldexp(x, exponent), labels, **settings) == wanted
+        assert clustering_metrics(np.ldexp(x, exponent), labels, **settings) == expected
 
 
 def test_offset_does_not_matter_for_faiss(rng):
     """In float32 the offset would leave steps of 1."""
     pytest.importorskip("faiss")
     x, labels = rng.integers(-64, 64, (120, 4)) / 64, unequal(rng)
-    wanted = clustering_metrics(x, labels, engine="faiss")
-    assert clustering_metrics(x + 2.0**24, labels, engine="faiss") == wanted
+    expected = clustering_metrics(x, labels, engine="faiss")
+    assert clustering_metrics(x + 2.0**24, labels, engine="faiss") == expected
 
 
 def test_silhouette_on_request(rng):

@@ -34,11 +34,11 @@ def test_all_items_of_all_classes_are_a_plain_classifier(rng):
     found = []
     for _ in range(600):
         examples = np.concatenate([c * 10 + rng.permutation(10)[:6] for c in range(4)])
-        asked = np.setdiff1d(np.arange(40), examples)
+        chosen = np.setdiff1d(np.arange(40), examples)
         parts = x[examples], labels[examples]
         found.append(
             [
-                model.fit(*parts).score(x[asked], labels[asked])
+                model.fit(*parts).score(x[chosen], labels[chosen])
                 for model in (KNeighborsClassifier(1), NearestCentroid())
             ]
         )
@@ -47,8 +47,8 @@ def test_all_items_of_all_classes_are_a_plain_classifier(rng):
     assert ours["nearest_neighbor_accuracy"] == pytest.approx(nearest, abs=spread[0])
     assert ours["class_mean_accuracy"] == pytest.approx(mean, abs=spread[1])
     assert abs(nearest - mean) > spread.sum()
-    wanted = 1.96 * np.std(found, axis=0) / np.sqrt(1500)
-    assert ours["class_mean_interval"] == pytest.approx(wanted[1], rel=0.15)
+    expected = 1.96 * np.std(found, axis=0) / np.sqrt(1500)
+    assert ours["class_mean_interval"] == pytest.approx(expected[1], rel=0.15)
 
 
 def test_one_shot_has_one_rule_and_seeds_repeat(data):
@@ -71,14 +71,14 @@ def test_cosine_ignores_lengths(data, rng):
 def test_scale_does_not_matter(metric, exponent, data):
     x, labels = data
     settings = dict(shots=3, episodes=40, metric=metric)
-    wanted = few_shot_accuracy(x, labels, **settings)
-    assert few_shot_accuracy(np.ldexp(x, exponent), labels, **settings) == wanted
+    expected = few_shot_accuracy(x, labels, **settings)
+    assert few_shot_accuracy(np.ldexp(x, exponent), labels, **settings) == expected
 
 
 def test_offset_does_not_matter(data):
     x, labels = np.round(64 * data[0]) / 64, data[1]
-    wanted = few_shot_accuracy(x, labels, shots=4, episodes=40)
-    assert few_shot_accuracy(x + 2.0**30, labels, shots=4, episodes=40) == wanted
+    expected = few_shot_accuracy(x, labels, shots=4, episodes=40)
+    assert few_shot_accuracy(x + 2.0**30, labels, shots=4, episodes=40) == expected
 
 
 def test_an_example_of_zeros_is_not_near():

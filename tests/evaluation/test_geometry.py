@@ -66,13 +66,13 @@ def test_large_distances_do_not_underflow():
 def test_overflow_and_underflow(rng):
     """A power beyond float64 is infinite; distances whose square underflows are exact."""
     x, labels = rng.normal(size=(20, 3)), np.arange(20) // 5
-    wanted = geometry_metrics(x, labels, k=3)
+    expected = geometry_metrics(x, labels, k=3)
     assert geometry_metrics(x, labels, k=3, alpha=1e4)["alignment"] == np.inf
     tiny = geometry_metrics(2.0**-660 * x, labels, k=3)
     for key in ("intra_distance", "inter_distance"):
-        assert 2.0**660 * tiny[key] == pytest.approx(wanted[key])
+        assert 2.0**660 * tiny[key] == pytest.approx(expected[key])
     for key in ("intra_inter_ratio", "triplet_accuracy", "hubness_at_3"):
-        assert tiny[key] == pytest.approx(wanted[key])
+        assert tiny[key] == pytest.approx(expected[key])
 
 
 def test_collapsed_encoder(rng):

@@ -60,11 +60,11 @@ def test_equals_the_definitions(metric, sizes, rng):
 def test_scale_does_not_matter(scale, data):
     """Squares of these numbers are beyond float64."""
     x, y, gallery, gallery_y = data
-    wanted = identification_metrics(*data)
+    expected = identification_metrics(*data)
     found = identification_metrics(scale * x, y, scale * gallery, gallery_y)
     for key in found:
         found[key] /= scale if key.startswith("threshold") else 1.0
-    assert found == pytest.approx(wanted)
+    assert found == pytest.approx(expected)
 
 
 def test_one_item_an_identity_is_cmc(data):

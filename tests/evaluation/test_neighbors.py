@@ -62,11 +62,11 @@ def test_nearest_items_are_those_of_a_loop(kind, k, numbers, rng):
         for i, (found, distance) in enumerate(
             zip(np.concatenate(index), np.concatenate(distances))
         ):
-            wanted = distances_from(queries[i].astype("float64"), x.astype("float64"))
-            order = np.argsort(wanted.astype("float32"), kind="stable")
+            expected = distances_from(queries[i].astype("float64"), x.astype("float64"))
+            order = np.argsort(expected.astype("float32"), kind="stable")
             order = order[order != i][:k] if without_self else order[:k]
             np.testing.assert_array_equal(found, order)
-            np.testing.assert_allclose(distance, np.sqrt(wanted[order]), rtol=1e-6)
+            np.testing.assert_allclose(distance, np.sqrt(expected[order]), rtol=1e-6)
 
 
 @pytest.mark.parametrize("metric", ["cosine", "dot", "pearson", "squared_euclidean"])
@@ -74,9 +74,9 @@ def test_distances_are_in_units_of_the_metric(metric, rng):
     x = rng.standard_normal((300, 5)).astype("float32")
     ((_, index, distances),) = nearest_items(x[:9], x, metric, 4)
     for query, found, distance in zip(x.astype("float64"), index, distances):
-        wanted = distances_from(query, x.astype("float64"), metric)
-        np.testing.assert_array_equal(found, np.argsort(wanted)[:4])
-        np.testing.assert_allclose(distance, wanted[found], rtol=1e-6, atol=1e-12)
+        expected = distances_from(query, x.astype("float64"), metric)
+        np.testing.assert_array_equal(found, np.argsort(expected)[:4])
+        np.testing.assert_allclose(distance, expected[found], rtol=1e-6, atol=1e-12)
 
 
 def test_a_block_is_as_wide_as_its_vectors():

@@ -15,8 +15,8 @@ def test_all_pairs(rng):
     x, y = rng.normal(size=(15, 3)), rng.integers(0, 4, 15)
     scores, same = pair_distances(x, y)
     pairs = list(itertools.combinations(range(15), 2))
-    wanted = [np.linalg.norm(x[i] - x[j]) for i, j in pairs]
-    np.testing.assert_allclose(scores, wanted, rtol=1e-5)
+    expected = [np.linalg.norm(x[i] - x[j]) for i, j in pairs]
+    np.testing.assert_allclose(scores, expected, rtol=1e-5)
     assert same.tolist() == [y[i] == y[j] for i, j in pairs]
 
 
@@ -39,8 +39,8 @@ def test_sampling_is_uniform_over_pairs(rng):
     kinds = {abs(x[i, 0] - x[j, 0]): y[i] == y[j] for i, j in pairs}
     for kind in (True, False):
         values, counts = np.unique(scores[same == kind], return_counts=True)
-        wanted = sorted(value for value, which in kinds.items() if which == kind)
-        np.testing.assert_allclose(values, wanted, rtol=1e-6)
+        expected = sorted(value for value, which in kinds.items() if which == kind)
+        np.testing.assert_allclose(values, expected, rtol=1e-6)
         expected = counts.sum() / len(counts)
         assert ((counts - expected) ** 2 / expected).sum() < 1.5 * len(counts)
 
@@ -95,8 +95,8 @@ def test_all_pairs_have_float32_accuracy(rng, metric, offset):
     x, y = near_copies(rng, offset), np.arange(700) % 9
     scores, same = pair_distances(x, y, metric=metric)
     first, second = np.triu_indices(700, 1)
-    wanted = peer_distances(x, first, second, metric)
-    np.testing.assert_allclose(scores, wanted, rtol=2e-5, atol=ATOL.get(metric, 0))
+    expected = peer_distances(x, first, second, metric)
+    np.testing.assert_allclose(scores, expected, rtol=2e-5, atol=ATOL.get(metric, 0))
     assert scores[0] == 0 or metric in ("cosine", "dot", "pearson")
     assert same.tolist() == (y[first] == y[second]).tolist()
 
@@ -106,8 +106,8 @@ def test_all_pairs_have_float32_accuracy(rng, metric, offset):
 def test_few_pairs_are_measured_one_by_one_and_many_by_products(rng, metric, num_pairs):
     x, pairs = near_copies(rng), rng.integers(0, 700, (2, num_pairs))
     scores = pair_samples.measure(x, pairs, metric, gathered=5_000)
-    wanted = peer_distances(x, *pairs, metric)
-    np.testing.assert_allclose(scores, wanted, rtol=2e-5, atol=max(2e-6, ATOL.get(metric, 0)))
+    expected = peer_distances(x, *pairs, metric)
+    np.testing.assert_allclose(scores, expected, rtol=2e-5, atol=max(2e-6, ATOL.get(metric, 0)))
 
 
 def test_all_pairs_take_one_product_and_bounded_memory(rng, monkeypatch):

@@ -34,14 +34,14 @@ class TestQueryExpansion:
         x, _ = make_data(rng, size)
         queries, gallery = (x, x) if leave_one_out else (x[: size // 2], x[size // 2 :])
         units = unit(gallery.astype("float64"))
-        wanted = []
+        expected = []
         for i, q in enumerate(unit(queries.astype("float64"))):
             cosines = units @ q
             order = [j for j in np.argsort(-cosines)[:5] if not (leave_one_out and j == i)][:4]
             near = [max(cosines[j], 0) ** alpha * units[j] for j in order]
-            wanted.append(unit(q + sum(near)))
+            expected.append(unit(q + sum(near)))
         ours = query_expansion(queries, None if leave_one_out else gallery, k=4, alpha=alpha)
-        np.testing.assert_allclose(ours, wanted, atol=1e-5)
+        np.testing.assert_allclose(ours, expected, atol=1e-5)
 
     def test_it_increases_map(self, data):
         x, y = data
@@ -96,14 +96,14 @@ class TestReranking:
         """1,100 items are more than one block."""
         x, _ = make_data(rng, size)
         ours = k_reciprocal_distances(x[:20], x[20:], k1, k2, weight)
-        wanted = reranked_by_hand(x[:20], x[20:], k1, k2, weight)
-        np.testing.assert_allclose(ours, wanted, atol=1e-5)
+        expected = reranked_by_hand(x[:20], x[20:], k1, k2, weight)
+        np.testing.assert_allclose(ours, expected, atol=1e-5)
 
     def test_without_a_gallery_items_are_queries_and_gallery(self, data):
         x, y = data
         ours = k_reciprocal_distances(x, k1=8, k2=3)
-        wanted = reranked_by_hand(x, np.empty((0, 8)), 8, 3, 0.3)
-        assert ours.shape == (60, 60) and wanted.shape == (60, 0)
+        expected = reranked_by_hand(x, np.empty((0, 8)), 8, 3, 0.3)
+        assert ours.shape == (60, 60) and expected.shape == (60, 0)
         halves = k_reciprocal_distances(x[:30], x[30:], k1=8, k2=3)
         np.testing.assert_allclose(ours[:30, 30:], halves, atol=1e-6)
         after = retrieval_metrics(ours, y, metric="precomputed")["map"]
@@ -126,9 +126,9 @@ class TestReranking:
 @pytest.mark.parametrize("size", [1e20, 1e-25, 1e-30])
 def test_expansion_of_huge_and_tiny_vectors(size):
     gallery = np.array([[1.0, 0.2], [1.0, 0.1], [0.0, 1.0]])
-    wanted = query_expansion([[1.0, 0.0]], gallery, k=2)
+    expected = query_expansion([[1.0, 0.0]], gallery, k=2)
     small = np.array([[size, 0.0]], "float32"), (gallery * size).astype("float32")
-    np.testing.assert_allclose(query_expansion(*small, k=2), wanted, rtol=1e-5)
+    np.testing.assert_allclose(query_expansion(*small, k=2), expected, rtol=1e-5)
 
 
 class TestWhitening:
@@ -137,9 +137,9 @@ class TestWhitening:
         white = pca_whitening(x[:300], dim=3)
         centred = x[300:] - x[:300].mean(axis=0)
         values, axes = np.linalg.eigh(np.cov(x[:300].T))
-        wanted = unit(centred @ axes[:, ::-1][:, :3] / np.sqrt(values[::-1][:3]))
+        expected = unit(centred @ axes[:, ::-1][:, :3] / np.sqrt(values[::-1][:3]))
         ours = white.transform(x[300:])
-        np.testing.assert_allclose(np.abs(ours), np.abs(wanted), atol=1e-6)
+        np.testing.assert_allclose(np.abs(ours), np.abs(expected), atol=1e-6)
         assert pca_whitening(x).transform(x).shape == (400, 5)
 
     @pytest.mark.parametrize("dtype", ["float32", "float64"])

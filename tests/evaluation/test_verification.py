@@ -60,8 +60,8 @@ def by_hand(scores, same, fars=FARS):
 @pytest.mark.parametrize("ties", [True, False])
 def test_equals_the_definitions(ties, rng):
     scores, same = pairs(rng, ties=ties)
-    ours, wanted = verification_metrics(scores, same, far=FARS), by_hand(scores, same)
-    assert {key: ours[key] for key in wanted} == pytest.approx(wanted, abs=1e-12)
+    ours, expected = verification_metrics(scores, same, far=FARS), by_hand(scores, same)
+    assert {key: ours[key] for key in expected} == pytest.approx(expected, abs=1e-12)
 
 
 def test_agrees_with_scikit_learn(rng):
@@ -72,8 +72,8 @@ def test_agrees_with_scikit_learn(rng):
     scores, same = pairs(rng, 500)
     ours = verification_metrics(scores, same)
     assert ours["auc"] == pytest.approx(metrics.roc_auc_score(same, -scores))
-    wanted = metrics.average_precision_score(same, -scores)
-    assert ours["average_precision"] == pytest.approx(wanted)
+    expected = metrics.average_precision_score(same, -scores)
+    assert ours["average_precision"] == pytest.approx(expected)
     fpr, tpr, thresholds = metrics.roc_curve(same, -scores, drop_intermediate=False)
     curve = roc_curve(scores, same)
     np.testing.assert_allclose(curve.far, fpr)
@@ -176,9 +176,9 @@ class TestGroups:
             accepted = scores[inside] <= ours["threshold"]
             assert ours[f"{name}/accuracy"] == pytest.approx(np.mean(accepted == same[inside]))
             accepted = scores[inside] <= ours["threshold_at_far_0.1"]
-            wanted = accepted[~same[inside]].mean(), 1 - accepted[same[inside]].mean()
-            assert ours[f"{name}/far_at_shared_far_0.1"] == pytest.approx(wanted[0])
-            assert ours[f"{name}/frr_at_shared_far_0.1"] == pytest.approx(wanted[1])
+            expected = accepted[~same[inside]].mean(), 1 - accepted[same[inside]].mean()
+            assert ours[f"{name}/far_at_shared_far_0.1"] == pytest.approx(expected[0])
+            assert ours[f"{name}/frr_at_shared_far_0.1"] == pytest.approx(expected[1])
         assert ours["a/far_at_shared_far_0.1"] > ours["b/far_at_shared_far_0.1"]
 
     def test_groups_must_be_comparable(self):
@@ -202,11 +202,11 @@ class TestInputs:
     @pytest.mark.touches_keras
     def test_tensors_columns_and_lists(self):
         scores, same = [0.5, 0.25, 1.0, 2.0], [1, 1, 0, 0]
-        wanted = verification_metrics(scores, same)
-        assert all(type(value) is float for value in wanted.values())
+        expected = verification_metrics(scores, same)
+        assert all(type(value) is float for value in expected.values())
         tensors = keras.ops.array(scores)[:, None], keras.ops.array(same, "float32")
-        assert verification_metrics(*tensors) == wanted
-        assert verification_metrics(np.array(scores, "float16"), np.array(same, bool)) == wanted
+        assert verification_metrics(*tensors) == expected
+        assert verification_metrics(np.array(scores, "float16"), np.array(same, bool)) == expected
 
     def test_the_ends_of_float64(self):
         """The difference of these scores is infinite."""

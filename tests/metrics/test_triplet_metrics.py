@@ -164,8 +164,8 @@ def test_counters_are_not_half_precision(rng):
     """512 items of 4 a class have 780,288 triplets: beyond float16; bfloat16 counts to 256."""
     y = np.arange(512) // 4
     x = rng.normal(size=(512, 8)).astype("float32")
-    wanted = TripletAccuracy()
-    wanted.update_state(y, x)
+    expected = TripletAccuracy()
+    expected.update_state(y, x)
     floatx = keras.config.floatx()
     try:
         # On JAX Keras converts integers to floats if that default is bfloat16.
@@ -173,7 +173,7 @@ def test_counters_are_not_half_precision(rng):
             keras.config.set_floatx(name)
             metric = TripletAccuracy()
             metric.update_state(y, x)
-            assert float(metric.result()) == pytest.approx(float(wanted.result()), rel=1e-5)
+            assert float(metric.result()) == pytest.approx(float(expected.result()), rel=1e-5)
     finally:
         keras.config.set_floatx(floatx)
 

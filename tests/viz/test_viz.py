@@ -42,10 +42,10 @@ class TestNeighbors:
         x, images = rng.normal(size=(6, 4)), np.zeros((6, 8, 8))
         for metric in ("cosine", "euclidean", "squared_euclidean", "manhattan"):
             peers = {"manhattan": "cityblock", "squared_euclidean": "sqeuclidean"}
-            wanted = np.sort(cdist(x[:1], x[1:], peers.get(metric, metric))[0])
+            expected = np.sort(cdist(x[:1], x[1:], peers.get(metric, metric))[0])
             figure = viz.plot_neighbors(images, np.arange(6), x, queries=[0], k=5, metric=metric)
             shown = [float(axes.get_xlabel()) for axes in figure.axes[1:]]
-            np.testing.assert_allclose(shown, wanted, rtol=5e-3)
+            np.testing.assert_allclose(shown, expected, rtol=5e-3)
             name = metric.replace("_", " ")
             assert figure.get_suptitle() == f"below each neighbour: its {name} distance"
         assert "euclidean" in viz.plot_neighbors(images, np.arange(6), x).get_suptitle()
@@ -127,8 +127,8 @@ class TestEmbeddings:
         figure = viz.plot_embeddings(x, np.zeros(50))
         points = figure.axes[0].collections[0].get_offsets()
         values, vectors = np.linalg.eigh(np.cov(x.T))
-        wanted = (x - x.mean(axis=0)) @ vectors[:, [3, 2]]
-        np.testing.assert_allclose(np.abs(points), np.abs(wanted), atol=1e-6)
+        expected = (x - x.mean(axis=0)) @ vectors[:, [3, 2]]
+        np.testing.assert_allclose(np.abs(points), np.abs(expected), atol=1e-6)
         assert figure.axes[0].get_xlabel() == f"PCA 1 ({values[3] / values.sum():.0%} of variance)"
 
     def test_panels_have_the_same_points(self, rng):
@@ -211,17 +211,17 @@ class TestDistances:
         same = labels[:, None] == labels
         edges = figure.axes[0].patches[0].get_data().edges
         for fraction, kind in zip(self.fractions(figure), (same, ~same)):
-            wanted = np.histogram(matrix[upper & kind], edges)[0] / (upper & kind).sum()
+            expected = np.histogram(matrix[upper & kind], edges)[0] / (upper & kind).sum()
             # A distance that rounds across an edge moves by one bin.
-            np.testing.assert_allclose(fraction.cumsum(), wanted.cumsum(), atol=0.02)
+            np.testing.assert_allclose(fraction.cumsum(), expected.cumsum(), atol=0.02)
 
     def test_a_sample_is_like_all_pairs(self, rng):
         """Unequal classes: each pair must be as likely as every other."""
         labels = np.repeat([0, 1, 2], [200, 30, 5])
         x = rng.normal(size=(235, 2)) * np.array([1.0, 4.0, 20.0])[labels][:, None]
         few, all_pairs = (viz.plot_distances(x, labels, max_pairs=n) for n in (15_000, 10**6))
-        for found, wanted in zip(self.fractions(few), self.fractions(all_pairs)):
-            assert np.abs(found.cumsum() - wanted.cumsum()).max() < 0.02
+        for found, expected in zip(self.fractions(few), self.fractions(all_pairs)):
+            assert np.abs(found.cumsum() - expected.cumsum()).max() < 0.02
 
     def test_overlap(self):
         apart = viz.plot_distances(np.array([[0.0], [0.1], [9.0], [9.1]]), [0, 0, 1, 1])

@@ -27,10 +27,10 @@ class TestHardestPairs:
         items, given = self.pairs(figure)
         matrix = cdist(x, x)
         same, other = labels[:, None] == labels, ~np.eye(size, dtype=bool)
-        wanted = matrix[same].max(), matrix[~same & other].min()
-        np.testing.assert_allclose(given, wanted, rtol=1e-2)
+        expected = matrix[same].max(), matrix[~same & other].min()
+        np.testing.assert_allclose(given, expected, rtol=1e-2)
         np.testing.assert_allclose(
-            [matrix[items[0], items[1]], matrix[items[2], items[3]]], wanted, rtol=1e-5
+            [matrix[items[0], items[1]], matrix[items[2], items[3]]], expected, rtol=1e-5
         )
 
     def test_an_outlier_is_in_one_pair_only(self):
@@ -120,8 +120,8 @@ class TestSimilarity:
         x, labels = rng.normal(size=(12, 4)), np.array([2, 0, 1] * 4)
         figure = viz.plot_similarity(x, labels)
         shown = figure.axes[0].images[0].get_array()
-        wanted = np.sort(1 - cdist(x, x, "cosine").ravel())
-        np.testing.assert_allclose(np.sort(shown.ravel()), wanted, atol=1e-6)
+        expected = np.sort(1 - cdist(x, x, "cosine").ravel())
+        np.testing.assert_allclose(np.sort(shown.ravel()), expected, atol=1e-6)
         blocks = shown.reshape(3, 4, 3, 4)
         inside = np.mean([blocks[i, :, i].sum() - 4 for i in range(3)]) / 12
         assert f"{inside:.2f} inside a class" in titles(figure)[0]
@@ -145,10 +145,10 @@ class TestDistanceHistory:
         for row, (base, factor) in enumerate(((1, 1.0), (0, 3.0))):
             for number, kind in enumerate((same, ~same)):
                 values, edges, _ = outlines[2 * row + number]
-                wanted = np.histogram(factor * matrix[upper & kind], edges)[0]
+                expected = np.histogram(factor * matrix[upper & kind], edges)[0]
                 fractions = (values - base) / (values - base).sum()
                 np.testing.assert_allclose(
-                    fractions.cumsum(), (wanted / wanted.sum()).cumsum(), atol=0.02
+                    fractions.cumsum(), (expected / expected.sum()).cumsum(), atol=0.02
                 )
                 heights.append((values - base).max())
         assert max(heights) == pytest.approx(1.6)

@@ -81,14 +81,12 @@ def k_reciprocal_distances(
     count = min(max(k1 + 1, k2), len(items))
     neighbors = np.empty((len(items), count), "int64")
     for rows, keys in key_blocks(measured, "neighbours", progress):
-        of_queries = slice(rows.start, min(rows.stop, len(queries)))
         distances = key_distances(keys)
         largest[rows] = np.maximum(distances.max(axis=1), np.finfo("float32").tiny)
-        if of_queries.stop > of_queries.start:
-            part = slice(0, of_queries.stop - of_queries.start)
-            plain[of_queries.start : of_queries.stop] = (
-                distances[part, first:] / largest[rows][part, None]
-            )
+        stop = min(rows.stop, len(queries))
+        if rows.start < stop:
+            part = distances[: stop - rows.start, first:]
+            plain[rows.start : stop] = part / largest[rows.start : stop, None]
         keys[np.arange(len(keys)), np.arange(rows.start, rows.stop)] = -1  # the item itself first
         neighbors[rows] = key_index(smallest_keys(keys, count))
         neighbors[rows, 0] = np.arange(rows.start, rows.stop)
