@@ -1,13 +1,13 @@
-"""Retrieval metrics beside pytorch-metric-learning, FAISS and the bare matrix product.
+"""Retrieval metrics compared with pytorch-metric-learning, FAISS and the matrix product.
 
     make bench
     python benchmarks/evaluation.py --rounds 3
 
 Leave-one-out over embeddings of length 1, in the classes of Stanford Online Products' test set
-(60,502 items, 11,316 classes of 2 to 12) and in a smaller set. Every call has a fresh process, with
-the libraries in and warm; the contenders take turns. Processor seconds are those of all threads:
-where other work shares the machine they say more than the clock. Extra memory is the growth of the
-resident set over what the data and the libraries take (Linux). Needs the extra `parity`.
+(60,502 items, 11,316 classes of 2 to 12) and in a smaller set. Every call runs in a new process
+after imports and a warm-up; the contenders are interleaved. CPU seconds are those of all threads;
+on a busy machine they are more reliable than elapsed seconds. Extra memory is the growth of the
+resident set over that of the data and the libraries (Linux). Needs the extra `parity`.
 """
 
 import argparse
@@ -19,11 +19,11 @@ import time
 from importlib import metadata
 from pathlib import Path
 
-# Items, dimension, classes, and the noise in tenths that makes recall@1 about .78 and .65.
+# Items, dimension, classes, and the noise in tenths that makes recall@1 about 0.78 and 0.65.
 CASES = {"60,502 x 512": (60_502, 512, 11_316, 22), "10,000 x 128": (10_000, 128, 1_870, 16)}
-# The last searches as deep as recall@1000 asks a search to.
+# The last one searches as many neighbours as recall@1000 needs.
 CONTENDERS = ("keras_metric", "pml", "faiss", "gemm", "faiss deep")
-# What both can be compared by.
+# Results that both libraries have.
 AGREE = {"recall_at_1", "recall_at_1000", "precision_at_1", "r_precision", "map_at_r"}
 AGREE |= {"mean_average_precision_at_r"}
 WHAT = {
@@ -32,7 +32,7 @@ WHAT = {
     "pml": '`AccuracyCalculator(k="max_bin_count")`: precision@1, R-precision, MAP@R',
     "faiss": "`IndexFlatL2`, as many neighbours as the largest class: indices, no metric",
     "gemm": "X X' in float32, 1,024 rows at a time",
-    "faiss deep": "`IndexFlatL2`, 1,001 neighbours: what recall@1000 takes by search",
+    "faiss deep": "`IndexFlatL2`, 1,001 neighbours: the search that recall@1000 needs",
 }
 
 
@@ -42,7 +42,7 @@ def make_data(items, dim, classes, tenths):
 
     rng = np.random.default_rng(0)
     sizes = np.full(classes, 2)
-    # The rest goes to classes that are not full: 2 to 12 items, as in the data set.
+    # Add the other items to classes with fewer than 12: 2 to 12 items, as in the data set.
     while (missing := items - sizes.sum()) > 0:
         chosen = rng.permutation(np.flatnonzero(sizes < 12))[:missing]
         sizes[chosen] += 1
@@ -53,7 +53,7 @@ def make_data(items, dim, classes, tenths):
 
 
 def prepared(contender):
-    """A function of (embeddings, labels); what it returns is shown."""
+    """Return a function of (embeddings, labels) that returns results to print."""
     import numpy as np
 
     if contender == "keras_metric":
@@ -100,7 +100,7 @@ def worker(contender, *case):
     function = prepared(contender)
     function(*make_data(512, case[1], 64, 16))
     x, y = make_data(*case)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     before, start, cpu = kilobytes("VmRSS"), time.perf_counter(), time.process_time()
     result = function(x, y)
     seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
@@ -109,7 +109,7 @@ def worker(contender, *case):
     print(json.dumps({"seconds": seconds, "cpu": cpu, "mb": peak / 1024, "result": shown}))
 
 
-def ask(contender, case):
+def run_worker(contender, case):
     command = [sys.executable, __file__, "--worker", contender, *map(str, case)]
     answer = subprocess.run(command, check=True, capture_output=True, text=True)
     return json.loads(answer.stdout.splitlines()[-1])
@@ -119,7 +119,7 @@ def table(answers, name):
     lines = [
         f"## {name}",
         "",
-        "| | seconds | ours by it | processor seconds | ours by it | extra memory, MB |",
+        "| | seconds | ours / it | CPU seconds | ours / it | extra memory, MB |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",
     ]
     for contender, found in answers.items():
@@ -127,7 +127,7 @@ def table(answers, name):
         for clock in ("seconds", "cpu"):
             times = [answer[clock] for answer in found]
             pairs = zip(answers["keras_metric"], found)
-            ratio = statistics.median(mine[clock] / other[clock] for mine, other in pairs)
+            ratio = statistics.median(own[clock] / other[clock] for own, other in pairs)
             cells += [f"{statistics.median(times):.2f} ({min(times):.2f})", f"{ratio:.2f}"]
         cells.append(f"{max(answer['mb'] for answer in found):,.0f}")
         lines.append(f"| {contender} | " + " | ".join(cells) + " |")
@@ -157,8 +157,8 @@ def main():
     arguments = parser.parse_args()
     text = [
         "# Retrieval metrics",
-        f"Leave-one-out, {arguments.rounds} rounds in turns, each call in a fresh process "
-        "(faiss deep: one): medians, least in brackets, and medians of each round's ratio. "
+        f"Leave-one-out, {arguments.rounds} interleaved rounds, each call in a new process "
+        "(faiss deep: one): medians, minima in brackets, and medians of the ratios of each round. "
         f"{machine()}, faiss-cpu {metadata.version('faiss-cpu')}.",
         "\n".join(f"- {name}: {what}" for name, what in WHAT.items()),
     ]
@@ -168,7 +168,7 @@ def main():
             for contender in arguments.contenders:
                 if contender == "faiss deep" and number:
                     continue
-                answer = ask(contender, CASES[name])
+                answer = run_worker(contender, CASES[name])
                 answers.setdefault(contender, []).append(answer)
                 print(name, contender, {k: answer[k] for k in ("seconds", "cpu", "mb")}, flush=True)
         text.append(table(answers, name))

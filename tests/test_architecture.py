@@ -53,8 +53,8 @@ LAYOUT = {
 # levels, so units of one level never import each other.
 IMPORT_LEVELS = [
     {"_export", "_text", "_validation", "custom_gradients", "version"},
-    {"distances", "distributed"},
-    {"pairwise"},
+    {"_block_loops", "distances", "distributed"},
+    {"neighbors", "pairwise"},
     {"mining"},
     {"data", "evaluation", "layers"},
     {"datasets", "losses", "metrics", "search", "viz"},

@@ -160,7 +160,7 @@ def plot_margins():
 
 
 def plot_gallery():
-    """Plot the gallery of docs/pictures.md: digits with 16 principal components as embeddings."""
+    """Plot the gallery of docs/plots.md: digits with 16 principal components as embeddings."""
     digits = load_digits()
     images, labels = digits.images[:900], digits.target[:900].copy()
     embeddings = PCA(16, whiten=True, random_state=0).fit_transform(digits.data[:900])

@@ -1,4 +1,4 @@
-"""Callbacks report: they read the model, write into `logs`, and leave the model as found."""
+"""Callbacks: evaluation during training, mining schedules and mining of hard examples."""
 
 from keras_metric.callbacks.hard_example_mining import HardExampleMining
 from keras_metric.callbacks.mining_schedule import MiningSchedule

@@ -1,4 +1,4 @@
-"""HardExampleMining: what the encoder confuses meets in one batch."""
+"""Callback that puts items which the encoder confuses into the same batches."""
 
 import warnings
 
@@ -6,64 +6,59 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_metric._block_loops import check_progress, with_progress
 from keras_metric._validation import check_choice, check_count, check_number
 from keras_metric.data import BalancedBatches
-from keras_metric.evaluation._progress import check_progress, watched
-from keras_metric.search.stores.exact_search import nearest_rows
+from keras_metric.neighbors import nearest_items
 
-# Neighbours asked for beyond those wanted, at most: all items of the class may be nearer.
-_OWN = 128
-_PLACES = 2**18  # neighbours looked at together: 134 MB of vectors of 128
-
+_LARGEST_OWN_CLASS = 128  # neighbours of the item's class that are searched in addition, at most
 RULES = ("neighbors", "classes")
 
 
 class HardExampleMining(keras.callbacks.Callback):
-    """Fills batches with what is hard to tell apart, found in the whole training set.
+    """Fills batches with items that are hard to distinguish, mined in the whole training set.
 
-    Miners choose inside a batch; when classes are many, a batch drawn by chance holds nothing hard
-    any more. Every few epochs this embeds the training set, looks for each item's nearest items of
-    other classes, and steers the `BalancedBatches` that the model trains on. A part of the classes
-    of each batch still comes by chance.
+    Miners select items inside a batch; if there are many classes, a random batch has few hard
+    negatives. Every few epochs this callback embeds the training set, finds for each item the
+    nearest items of other classes, and passes them to the `BalancedBatches` that the model trains
+    on. A fraction of the classes of each batch is still random.
 
-    - `rule="neighbors"`: each batch begins with classes by chance, and their items are joined by
-      their difficult neighbours, with more of the neighbours' classes, as the batches of the
-      lifted-structure paper.
-    - `rule="classes"`: each batch begins with classes by chance, and takes in the nearest class of
-      one that it has until it is full: the hard classes of the N-pairs paper, by class means.
+    - `rule="neighbors"`: each batch starts with items of random classes and adds their difficult
+      neighbours, with more items of the neighbours' classes, as the lifted-structure paper does.
+    - `rule="classes"`: each batch starts with random classes and adds the nearest class of one of
+      its classes until it is full: the hard classes of the N-pairs paper, by class means.
 
-    A run that `keras.callbacks.BackupAndRestore` goes on with searches before its first epoch. With
-    `every=1` that is what the unbroken run found. A training of another model begins with batches
-    as planned.
+    A run that `keras.callbacks.BackupAndRestore` resumes searches before its first epoch. With
+    `every=1` the result is that of an uninterrupted run. A training of another model starts with
+    the original batches.
 
-    Of classes with more than 128 items drawn, an item may have none of its nearest 128 items in
-    another class; such items have no difficult neighbours, and a warning says how many there are
-    when they are more than half.
+    If a class has more than 128 sampled items, the nearest 128 items of an item may all be of its
+    own class; such items have no difficult neighbours. A warning reports their number if it is more
+    than half.
 
     Args:
-        batches: the `data.BalancedBatches` that `fit` is given.
-        every: epochs from one search to the next. Default 1.
-        start: how many epochs pass before the first search. Default 1: what is near to an untrained
-            encoder says little.
+        batches: The `data.BalancedBatches` that are passed to `fit`.
+        every: Number of epochs from one search to the next. Default 1.
+        start: Number of epochs before the first search. Default 1, because the neighbours of an
+            untrained encoder are of little use.
         rule: "neighbors" (default) or "classes".
-        share: share of the classes of a batch that come as neighbours, above 0 and below 1.
+        fraction: Fraction of the classes of a batch that are neighbours, above 0 and below 1.
             Default 0.5.
-        neighbors: how many neighbours of an item, or of a class, are kept. Default 8. The table
+        neighbors: Number of neighbours to keep of an item, or of a class. Default 8. The table
             takes 4 * neighbors bytes an item.
-        max_items: how many items are embedded, drawn anew each time. Default 50,000: with 128
-            dimensions 26 MB of embeddings. The others have no neighbours then and join as they
-            are.
-        batch_size: how many items are embedded at once. Default 256.
-        progress: True shows a bar at once, None (default) on terminals after two seconds, False
-            never.
+        max_items: Number of items to embed, sampled again at each search. Default 50,000: with 128
+            dimensions 26 MB of embeddings. The other items have no neighbours until they are
+            sampled.
+        batch_size: Number of items to embed at once. Default 256.
+        progress: Bar: True always, False never, None (default) on terminals after two seconds.
 
     Attributes:
-        history: dict of lists, `epoch` and `nearest`, the mean distance of an item (a class) to the
+        history: Dict of lists, `epoch` and `nearest`, the mean distance of an item (a class) to the
             nearest one of another class.
 
     Raises:
-        TypeError: if `batches` are no `BalancedBatches`, or for an argument of another type.
-        ValueError: for a number out of its range or an unknown rule.
+        TypeError: `batches` are not `BalancedBatches`, or an argument of another type.
+        ValueError: A number out of its range or an unknown rule.
 
     Example:
         >>> import keras
@@ -94,7 +89,7 @@ class HardExampleMining(keras.callbacks.Callback):
         every=1,
         start=1,
         rule="neighbors",
-        share=0.5,
+        fraction=0.5,
         neighbors=8,
         max_items=50_000,
         batch_size=256,
@@ -103,22 +98,22 @@ class HardExampleMining(keras.callbacks.Callback):
         super().__init__()
         if not isinstance(batches, BalancedBatches):
             raise TypeError(
-                "`batches` must be keras_metric.data.BalancedBatches, the ones that fit is given. "
+                "`batches` must be the keras_metric.data.BalancedBatches that are passed to fit. "
                 f"Received: {type(batches).__name__}"
             )
         check_count("every", every)
         check_count("start", start)
         check_choice("rule", rule, RULES)
-        check_number("share", share, above=0)
-        if share >= 1:
-            raise ValueError(f"`share` must be below 1. Received: share={share}")
+        check_number("fraction", fraction, above=0)
+        if fraction >= 1:
+            raise ValueError(f"`fraction` must be below 1. Received: fraction={fraction}")
         check_count("neighbors", neighbors)
         check_count("max_items", max_items, at_least=2)
         check_count("batch_size", batch_size)
         check_progress(progress)
         self.batches = batches
         self.every, self.start = every, start
-        self.rule, self.share, self.neighbors = rule, share, neighbors
+        self.rule, self.fraction, self.neighbors = rule, fraction, neighbors
         self.max_items, self.batch_size, self.progress = max_items, batch_size, progress
         self.history = {"epoch": [], "nearest": []}
         self._mined_with = None
@@ -126,67 +121,66 @@ class HardExampleMining(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         self.history = {"epoch": [], "nearest": []}
         if self.batches.has_hard_neighbors and self._mined_with is not self.model:
-            self.batches.set_hard_neighbors()  # by what another encoder confused
+            self.batches.set_hard_neighbors()  # remove the neighbours of another encoder
 
     def on_epoch_begin(self, epoch, logs=None):
-        # A run that was broken off and goes on has its weights again, and no table.
+        # A resumed run has its weights, but no table of neighbours.
         if epoch >= self.start and not self.batches.has_hard_neighbors:
-            self._note(epoch)
+            self._mine_and_record(epoch)
 
     def on_epoch_end(self, epoch, logs=None):
         passed = epoch + 1 - self.start
         if passed >= 0 and passed % self.every == 0:
-            self._note(epoch + 1)
+            self._mine_and_record(epoch + 1)
 
-    def _note(self, epoch):
+    def _mine_and_record(self, epoch):
         nearest = self.mine(epoch)
         self.history["epoch"].append(epoch)
         self.history["nearest"].append(nearest)
 
     def mine(self, epoch=0):
-        """Search now, and steer the batches; returns the mean distance to the nearest neighbour.
+        """Search now and update the batches; returns the mean distance to the nearest neighbour.
 
         Args:
-            epoch: what the items are drawn by, where they are more than `max_items`.
+            epoch: Seeds the sampling of items, if there are more than `max_items`.
 
         Raises:
-            ValueError: outside of `fit`, before `set_model(model)`.
+            ValueError: Outside of `fit`, before `set_model(model)`.
         """
         if self.model is None:
             raise ValueError(
-                "`mine` needs the model that embeds: call it in `fit`, or after `set_model(model)`."
+                "`mine` needs a model: call it during `fit`, or after `set_model(model)`."
             )
-        rows = self._drawn(epoch)
+        rows = self._sampled_rows(epoch)
         z, ids = self._embedded(rows), self.batches.ids[rows]
         if not np.isfinite(z).all():
             warnings.warn(
-                "HardExampleMining: the encoder gives NaN or infinity, which has no neighbours; "
-                "the batches stay as they are.",
+                "HardExampleMining: the encoder returns NaN or infinity; the batches are "
+                "unchanged.",
                 stacklevel=2,
             )
             return float("nan")
         self._mined_with = self.model
+        table_rows, size = rows, len(self.batches.ids)
         if self.rule == "classes":
-            known, means = _class_means(z, ids)
-            table = np.full((len(self.batches.classes), self.neighbors), -1, "int32")
-            found, distance = nearest_of_others(means, known, self.neighbors)
-            table[known] = np.where(found < 0, -1, known[found])
-            self.batches.set_hard_neighbors(classes=table, fraction=self.share)
-        else:
-            table = np.full((len(self.batches.ids), self.neighbors), -1, "int32")
-            found, distance = nearest_of_others(z, ids, self.neighbors)
-            table[rows] = np.where(found < 0, -1, rows[found])
-            self.batches.set_hard_neighbors(rows=table, fraction=self.share)
+            size = len(self.batches.classes)
+            ids, z = _class_means(z, ids)
+            table_rows = ids
+        table = np.full((size, self.neighbors), -1, "int32")
+        found, distance = nearest_of_others(z, ids, self.neighbors)
+        table[table_rows] = np.where(found < 0, -1, table_rows[found])
+        name = "classes" if self.rule == "classes" else "rows"
+        self.batches.set_hard_neighbors(**{name: table}, fraction=self.fraction)
         if len(distance) < len(found) / 2:
             warnings.warn(
                 f"HardExampleMining: {len(found) - len(distance):,} of {len(found):,} items have "
-                "no item of another class among their nearest; their batches come by chance. "
-                'rule="classes" compares the means of classes.',
+                "no item of another class among their nearest; their batches are random. "
+                'Use rule="classes", which compares the means of classes.',
                 stacklevel=2,
             )
         return float(np.mean(distance)) if len(distance) else float("nan")
 
-    def _drawn(self, epoch):
+    def _sampled_rows(self, epoch):
         rows = np.flatnonzero(self.batches.ids >= 0)
         if len(rows) <= self.max_items:
             return rows
@@ -197,7 +191,7 @@ class HardExampleMining(keras.callbacks.Callback):
         encoder = getattr(self.model, "encoder", self.model)
         starts = range(0, len(rows), self.batch_size)
         parts = []
-        for start in watched(starts, len(starts), "hard examples", self.progress):
+        for start in with_progress(starts, len(starts), "hard examples", self.progress):
             x = self.batches.rows_of(rows[start : start + self.batch_size])
             z = ops.convert_to_numpy(encoder.predict_on_batch(x))
             parts.append(np.asarray(z, "float32"))
@@ -205,33 +199,29 @@ class HardExampleMining(keras.callbacks.Callback):
 
 
 def nearest_of_others(vectors, ids, count):
-    """The `count` nearest vectors of other ids to each vector, and the nearest one's distances.
+    """Return the `count` nearest vectors of other ids, and the distances to the nearest.
 
-    Among the nearest `count` and as many as the largest id has, up to 128; where most of
-    those are of the same id, the last places are -1. Distances are of the vectors that have such a
-    neighbour.
+    They are searched among the nearest `count` plus the size of the largest id, at most 128. The
+    last entries are -1 if most of these have the same id. The distances are of the vectors that
+    have such a neighbour.
     """
-    own = min(_OWN, int(np.unique(ids, return_counts=True)[1].max(initial=1)))
+    own = min(_LARGEST_OWN_CLASS, int(np.unique(ids, return_counts=True)[1].max(initial=1)))
     found = np.full((len(vectors), count), -1, "int64")
     nearest = []
-    largest = float(np.square(vectors, dtype="float64").sum(axis=1).max(initial=0))
-    size = max(1, _PLACES // (count + own))
-    for start in range(0, len(vectors), size):
-        block = slice(start, start + size)
-        rows, distance = nearest_rows(vectors[block], vectors, count + own, "euclidean", largest)
-        other = ids[rows] != ids[block, None]
+    for rows, index, distance in nearest_items(vectors, vectors, "euclidean", count + own):
+        other = ids[index] != ids[rows, None]
         order = np.argsort(~other, axis=1, kind="stable")[:, :count]
-        rows, other, distance = (
-            np.take_along_axis(part, order, axis=1) for part in (rows, other, distance)
+        index, other, distance = (
+            np.take_along_axis(part, order, axis=1) for part in (index, other, distance)
         )
-        found[block, : rows.shape[1]] = np.where(other, rows, -1)
+        found[rows, : index.shape[1]] = np.where(other, index, -1)
         nearest.append(distance[:, 0][other[:, 0]])
     return found, np.concatenate(nearest)
 
 
 def _class_means(z, ids):
-    """The ids that occur, and the mean of their vectors."""
-    known, place = np.unique(ids, return_inverse=True)
-    sums = np.zeros((len(known), z.shape[1]), "float64")
-    np.add.at(sums, place, z)
-    return known, (sums / np.bincount(place)[:, None]).astype("float32")
+    """Return the ids that occur, and the mean of their vectors."""
+    present, position = np.unique(ids, return_inverse=True)
+    sums = np.zeros((len(present), z.shape[1]), "float64")
+    np.add.at(sums, position, z)
+    return present, (sums / np.bincount(position)[:, None]).astype("float32")

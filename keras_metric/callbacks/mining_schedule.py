@@ -1,4 +1,4 @@
-"""MiningSchedule: from easy to hard triplets, epoch by epoch."""
+"""Callback that changes the mining strategy epoch by epoch."""
 
 import keras
 
@@ -6,13 +6,13 @@ from keras_metric._validation import check_count, check_flag
 
 
 class MiningSchedule(keras.callbacks.Callback):
-    """Changes a miner's strategy while a model trains.
+    """Changes the strategy of a miner during training.
 
-    Hard triplets teach most and, early in training, break the model: a common cure is to begin
-    with all or semi-hard triplets and to turn to hard ones later. The miner holds the strategy
-    in a variable, so compiled steps follow. At the start of each epoch the last entry that is
-    not beyond it counts, so a training that resumes with `initial_epoch` goes on where it was.
-    Before the first entry the miner is left alone.
+    Hard triplets have the largest gradients but can collapse a model early in training. A common
+    remedy is to start with all or semi-hard triplets and to change to hard ones later. The miner
+    holds the strategy in a variable, so compiled steps use the new one. Each epoch uses the last
+    entry at or before it, also in a training that resumes with `initial_epoch`. Before the first
+    entry the miner is unchanged.
 
     Args:
         schedule: Dict from epoch (counted from 0) to the name of a strategy.
@@ -21,10 +21,10 @@ class MiningSchedule(keras.callbacks.Callback):
             `miner.strategies`, from the first entry on.
 
     Raises:
-        TypeError: an epoch that is no integer, a strategy that is no name, or a `miner` that is
-            none.
-        ValueError: an empty schedule; and at the start of `fit`, if the compiled loss holds no
-            such miner, or several, or if a name is not among the miner's strategies.
+        TypeError: An epoch that is not an integer, a strategy that is not a name, or a `miner` that
+            is not a miner.
+        ValueError: An empty schedule; and at the start of `fit`, if the compiled loss holds no such
+            miner, or several, or if a name is not among the miner's strategies.
 
     Example:
         >>> import keras
@@ -45,7 +45,7 @@ class MiningSchedule(keras.callbacks.Callback):
     Reference:
         Harwood et al. (2017), Smart Mining for Deep Metric Learning,
         https://arxiv.org/abs/1704.01285; Schroff et al. (2015), FaceNet,
-        https://arxiv.org/abs/1503.03832 (why the hardest negatives collapse a model early).
+        https://arxiv.org/abs/1503.03832 (the hardest negatives can collapse a model early).
     """
 
     def __init__(self, schedule, miner=None, log=False):
@@ -82,15 +82,15 @@ class MiningSchedule(keras.callbacks.Callback):
             id(variable) in tracked for variable in self._scheduled.variables
         ):
             raise ValueError(
-                "With JAX the model must track the miner's variable, or the compiled step takes "
-                "it for a constant. Use a model that holds the layers of its loss: "
+                "With JAX the model must track the miner's variable; otherwise the compiled step "
+                "treats it as a constant. Use a model that tracks the layers of its loss: "
                 f"keras_metric.EmbeddingModel. Received: {type(self.model).__name__}"
             )
         unknown = sorted(set(self.schedule.values()) - set(self._scheduled.strategies), key=str)
         if unknown:
             raise ValueError(
-                f"The miner must know every scheduled strategy. Received: {unknown}, while it has "
-                f"{list(self._scheduled.strategies)}. Name them all: TripletMiner"
+                f"The miner must have every scheduled strategy. Received: {unknown}, while it has "
+                f"{list(self._scheduled.strategies)}. Pass all of them: TripletMiner"
                 f"({tuple(dict.fromkeys(self.schedule.values()))!r})"
             )
 
@@ -110,7 +110,7 @@ class MiningSchedule(keras.callbacks.Callback):
             for loss in keras.tree.flatten(self.model.loss)
             for layer in getattr(loss, "layers", ())
         ]
-        # Any layer that keeps the promise of TripletMiner: names, and `use` to choose one.
+        # Any layer with the interface of TripletMiner: `strategies`, and `use` to choose one.
         miners = [layer for layer in layers if hasattr(layer, "strategies")]
         if self.miner is not None:
             miners = [layer for layer in miners if layer is self.miner]
@@ -121,11 +121,11 @@ class MiningSchedule(keras.callbacks.Callback):
         example = f"compile(loss=TripletLoss(mining=TripletMiner({names!r})))"
         if unique:
             raise ValueError(
-                f"The compiled loss holds {len(unique)} miners. Say which one to schedule: "
+                f"The compiled loss holds {len(unique)} miners. Pass the one to schedule: "
                 "MiningSchedule(schedule, miner=miner)."
             )
-        wanted = "a miner" if self.miner is None else "the given miner"
+        missing = "a miner" if self.miner is None else "the given miner"
         raise ValueError(
-            f"MiningSchedule needs a compiled loss that holds {wanted}: {example}. "
+            f"MiningSchedule needs a compiled loss that holds {missing}: {example}. "
             f"Received: loss={self.model.loss!r}"
         )

@@ -1,4 +1,4 @@
-"""Evaluation judges: arrays in, a flat dict of floats out."""
+"""Evaluation of embeddings: arrays in, a flat dict of floats out."""
 
 from keras_metric.evaluation.clustering import clustering_metrics
 from keras_metric.evaluation.few_shot import few_shot_accuracy

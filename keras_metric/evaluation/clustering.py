@@ -1,12 +1,12 @@
-"""Clustering metrics: do clusters found without labels match the labels?"""
+"""Clustering metrics: agreement of k-means clusters with the labels."""
 
 import warnings
 
 import numpy as np
 
 from keras_metric._validation import check_choice, check_count, check_flag, shown
-from keras_metric.evaluation._distances import exponent_of
-from keras_metric.evaluation._inputs import as_codes, as_embeddings, as_labels
+from keras_metric.evaluation._input_checks import as_codes, as_embeddings, as_labels
+from keras_metric.neighbors import exponent_of
 
 
 def clustering_metrics(
@@ -14,46 +14,45 @@ def clustering_metrics(
 ):
     """Cluster the embeddings by k-means and compare the clusters with the labels.
 
-    The numbers that papers on CUB-200-2011, Cars-196 and Stanford Online Products report beside
-    recall. With `n(c, l)` items in cluster c and of label l, entropies H and mutual information I
-    of the two partitions:
+    Papers on CUB-200-2011, Cars-196 and Stanford Online Products report these numbers together
+    with recall. With entropies H and mutual information I of the two partitions:
 
     | key | |
     |---|---|
     | `nmi` | I / ((H(clusters) + H(labels)) / 2), 0 to 1 |
-    | `ami` | the same with the I of chance taken off above and below; 0 by chance, at most 1 |
+    | `ami` | the same, with the I of random clusters subtracted above and below; at most 1 |
     | `f1` | 2 P R / (P + R) over pairs of items |
     | `silhouette` | mean over items of (b - a) / max(a, b) |
     | `num_clusters`, `num_items` | |
 
-    P is the share of the pairs in one cluster that have one label, R the share of the pairs with
-    one label that are in one cluster; a is the mean distance of an item to the others of its
+    P is the fraction of the pairs in one cluster that have one label, R the fraction of the pairs
+    with one label that are in one cluster; a is the mean distance of an item to the others of its
     label, b to those of the nearest other label.
 
-    NMI grows with the number of clusters even by chance, AMI does not: with thousands of
-    classes read AMI.
+    NMI increases with the number of clusters even for random clusters, AMI does not: use AMI with
+    thousands of classes.
 
-    Conventions elsewhere: `nmi` and `ami` are scikit-learn's and pytorch-metric-learning's
-    `NMI` and `AMI` of the same clusters (arithmetic mean of the entropies); older papers divide
-    by the geometric mean. `f1` is that of Song et al. (2016). The clusters themselves depend on
-    the start of k-means: `pytorch-metric-learning` takes FAISS's, 20 rounds from random points,
-    which is `engine="faiss"`.
+    Other conventions: `nmi` and `ami` are scikit-learn's and pytorch-metric-learning's `NMI` and
+    `AMI` of the same clusters (arithmetic mean of the entropies); older papers divide by the
+    geometric mean. `f1` is that of Song et al. (2016). The clusters depend on the initialization of
+    k-means: `pytorch-metric-learning` uses FAISS with 20 iterations from random points, as
+    `engine="faiss"` does.
 
     Args:
-        embeddings: Array `(items, dim)`, finite. k-means measures Euclidean distance.
+        embeddings: Array `(items, dim)`, finite. k-means uses Euclidean distance.
         labels: Array `(items,)`, of any kind.
         num_clusters: Integer; None (default) for the number of labels that occur.
-        engine: `"scikit-learn"` (default: k-means++ start, up to 100 rounds), or `"faiss"` (20
-            rounds from random points; faster for thousands of clusters; needs `faiss-cpu`).
-        silhouette: True adds the silhouette of the labels. It measures all pairs, in blocks.
-        seed: Integer for the start of k-means, below 2**32; below 2**31 for FAISS.
+        engine: `"scikit-learn"` (default: k-means++, up to 100 iterations), or `"faiss"` (20
+            iterations from random points; faster for thousands of clusters; needs `faiss-cpu`).
+        silhouette: True adds the silhouette of the labels, computed from all pairs in blocks.
+        seed: Integer for the initialization, below 2**32; below 2**31 for FAISS.
 
     Returns:
         Dict of floats, as in the table; `silhouette` only on request, NaN if there is one label
-        or every item has its own.
+        or every item has a label of its own.
 
     Raises:
-        ValueError: NaN or infinity, shapes that do not fit, more clusters than items.
+        ValueError: NaN or infinity, mismatched shapes, or more clusters than items.
         ImportError: `engine="faiss"` without FAISS.
 
     Example:
@@ -91,7 +90,7 @@ def clustering_metrics(
             "There must be at least as many items as clusters. Received: "
             f"num_clusters={num_clusters}, {len(codes)} items."
         )
-    # A power of two changes no cluster. FAISS aborts the process where a square is infinite.
+    # A power of two changes no cluster. FAISS aborts the process if a square is infinite.
     embeddings = np.ldexp(embeddings, -exponent_of(embeddings))
     find = {"faiss": _faiss_clusters, "scikit-learn": _clusters}[engine]
     result = compare_partitions(codes, find(embeddings, num_clusters, seed))
@@ -128,7 +127,7 @@ def _clusters(embeddings, num_clusters, seed):
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
 
-    # Copies can leave fewer different points than clusters; empty clusters are a fair answer.
+    # With copies there can be fewer different points than clusters; empty clusters are correct.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         model = KMeans(num_clusters, n_init=1, max_iter=100, random_state=seed)
@@ -141,11 +140,11 @@ def _faiss_clusters(embeddings, num_clusters, seed):
     except ImportError as error:
         raise ImportError(
             'clustering_metrics(engine="faiss") needs FAISS: pip install faiss-cpu. '
-            'engine="scikit-learn" does without.'
+            'engine="scikit-learn" does not need it.'
         ) from error
-    # A large offset leaves float32 too few digits. scikit-learn subtracts the mean as well.
+    # Float32 has too few digits for a large offset. scikit-learn subtracts the mean as well.
     embeddings = np.ascontiguousarray(embeddings - embeddings.mean(axis=0), "float32")
-    # Every item takes part: FAISS by itself draws 256 for each cluster.
+    # Use every item: by default FAISS samples 256 for each cluster.
     kmeans = faiss.Kmeans(
         embeddings.shape[1],
         num_clusters,

@@ -1,53 +1,53 @@
-"""Few-shot accuracy: how well do a few examples of a new class name the others?"""
+"""Few-shot accuracy: classification of items by a few examples of each class."""
 
 import numpy as np
 
 from keras_metric._validation import check_choice, check_count
-from keras_metric.evaluation._distances import exponent_of, unit_rows
-from keras_metric.evaluation._inputs import as_codes, as_embeddings, as_labels
+from keras_metric.evaluation._input_checks import as_codes, as_embeddings, as_labels
+from keras_metric.neighbors import exponent_of, unit_rows
 
 
 def few_shot_accuracy(
     embeddings, labels, ways=5, shots=1, episodes=600, queries=15, metric="euclidean", seed=0
 ):
-    """Name queries among `ways` random classes of which `shots` examples each are known.
+    """Classify queries among `ways` random classes with `shots` labelled examples each.
 
-    The protocol of Omniglot and mini-ImageNet, without training on the examples. In each episode
-    `ways` classes are drawn, `shots` examples and `queries` other items of each. Two rules name a
-    query:
+    The protocol of Omniglot and mini-ImageNet, without training on the examples. Each episode
+    samples `ways` classes, and `shots` examples and `queries` other items of each. Two rules
+    classify a query:
 
     | key | |
     |---|---|
     | `nearest_neighbor_accuracy` | the class of the nearest example |
     | `class_mean_accuracy` | the class whose examples' mean is nearest (prototypical) |
     | `nearest_neighbor_interval`, `class_mean_interval` | half the 95 % interval of each mean |
-    | `num_classes` | classes with enough items to be drawn |
+    | `num_classes` | classes with enough items to be sampled |
 
-    Means are over episodes, and so is the interval: 1.96 standard deviations / sqrt(episodes).
+    Means and intervals are over episodes; an interval is 1.96 standard deviations / sqrt(episodes).
 
-    With one shot the two rules are one. Chance is 1 / ways, which an encoder that maps everything
-    to one point gets.
+    With one shot the two rules are equal. The accuracy at random is 1 / ways, also for an encoder
+    that maps everything to one point.
 
-    Conventions elsewhere: papers give mean and interval over 600 episodes of 15 queries a class,
-    the defaults (others 10,000 episodes). Snell et al. measure squared Euclidean distance, which
-    names the same class; SimpleShot takes off the training mean and scales to length 1 first.
+    Other conventions: papers report mean and interval over 600 episodes of 15 queries a class,
+    which are the defaults, or over 10,000 episodes. Snell et al. use squared Euclidean distance,
+    which selects the same class; SimpleShot subtracts the training mean and scales to length 1.
 
     Args:
         embeddings: Array `(items, dim)`, finite.
         labels: Array `(items,)`, of any kind. Classes with fewer than `shots + queries` items are
-            never drawn.
-        ways: Integer of at least 2: classes in an episode. The default is the literature's.
+            never sampled.
+        ways: Integer of at least 2: classes in an episode. Papers use 5 and 20.
         shots: Integer of at least 1: examples of each.
         episodes: Integer of at least 2.
-        queries: Integer of at least 1: items of each class to be named.
+        queries: Integer of at least 1: items of each class to classify.
         metric: `"euclidean"` (default) or `"cosine"`.
-        seed: Integer for the draws.
+        seed: Integer that seeds the sampling.
 
     Returns:
         Dict of floats, as in the table.
 
     Raises:
-        ValueError: NaN or infinity, shapes that do not fit, fewer than `ways` classes that are
+        ValueError: NaN or infinity, mismatched shapes, or fewer than `ways` classes that are
             large enough.
 
     Example:
@@ -78,31 +78,32 @@ def few_shot_accuracy(
     if len(members) < ways:
         raise ValueError(
             f"An episode needs {ways} classes of at least shots + queries = {shots + queries} "
-            f"items. Received: `labels` with {len(members)} such classes. Ask for fewer "
+            f"items. Received: `labels` with {len(members)} such classes. Use fewer "
             "ways or queries."
         )
-    far = _squares
+    distance = _squared_distances
     if metric == "euclidean":
-        # Scale and shift keep the order of distances. Squares stay finite and keep their digits.
+        # Scale and shift keep the order of distances; squares stay finite and keep their digits.
         embeddings = np.ldexp(embeddings, -exponent_of(embeddings))
         embeddings -= np.median(embeddings, axis=0)
     else:
-        # By the product: an example of zeros is at a right angle to all, and not next to them.
-        embeddings, far = unit_rows(embeddings), _opposite
+        # The product gives an example of zeros the cosine 0 to all; differences would not.
+        embeddings, distance = unit_rows(embeddings), _negative_products
     rng = np.random.default_rng(seed)
     truth = np.repeat(np.arange(ways), queries)
     hits = np.empty((episodes, 2))
     for row in hits:
-        drawn = rng.choice(len(members), ways, replace=False)
-        rows = np.stack([rng.choice(members[c], shots + queries, replace=False) for c in drawn])
-        examples, asked = np.split(embeddings[rows], [shots], axis=1)
-        asked = asked.reshape(ways * queries, -1)
+        chosen = rng.choice(len(members), ways, replace=False)
+        rows = np.stack([rng.choice(members[c], shots + queries, replace=False) for c in chosen])
+        examples, tested = np.split(embeddings[rows], [shots], axis=1)
+        tested = tested.reshape(ways * queries, -1)
         means = examples.mean(axis=1)
         if metric == "cosine":
             means = unit_rows(means)
-        # The first of equal distances wins, and the order of the classes is random.
-        nearest = far(asked, examples.reshape(ways * shots, -1)).argmin(axis=1) // shots
-        row[:] = np.mean(nearest == truth), np.mean(far(asked, means).argmin(axis=1) == truth)
+        # Of equal distances the first is selected; the order of the classes is random.
+        nearest = distance(tested, examples.reshape(ways * shots, -1)).argmin(axis=1) // shots
+        of_means = distance(tested, means).argmin(axis=1)
+        row[:] = np.mean(nearest == truth), np.mean(of_means == truth)
     mean = hits.mean(axis=0)
     interval = 1.96 * hits.std(axis=0, ddof=1) / np.sqrt(episodes)
     return {
@@ -114,11 +115,11 @@ def few_shot_accuracy(
     }
 
 
-def _squares(a, b):
-    """Squared distances up to a constant of each row of `a`."""
+def _squared_distances(a, b):
+    """Return squared distances, up to a constant for each row of `a`."""
     return np.square(b).sum(axis=1) - 2.0 * (a @ b.T)
 
 
-def _opposite(a, b):
-    """Cosine distances less 1, of rows of length 1 or 0."""
+def _negative_products(a, b):
+    """Return cosine distances minus 1, of rows of length 1 or 0."""
     return -(a @ b.T)

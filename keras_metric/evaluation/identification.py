@@ -1,10 +1,9 @@
-"""Identification metrics: who of the gallery is this, or nobody?"""
+"""Identification metrics: closed-set and open-set search in a gallery of identities."""
 
 import numpy as np
 
 from keras_metric._validation import check_choice
-from keras_metric.evaluation._distances import UNITS, Geometry, key_distances
-from keras_metric.evaluation._inputs import (
+from keras_metric.evaluation._input_checks import (
     as_codes,
     as_cuts,
     as_embeddings,
@@ -12,8 +11,8 @@ from keras_metric.evaluation._inputs import (
     as_labels,
     as_rates,
 )
-from keras_metric.evaluation._neighbors import key_blocks
 from keras_metric.evaluation.roc import roc_curve
+from keras_metric.neighbors import METRICS_WITH_UNITS, ExactDistances, key_blocks, key_distances
 
 
 def identification_metrics(
@@ -26,48 +25,47 @@ def identification_metrics(
     metric="euclidean",
     progress=None,
 ):
-    """Measure how well probes are named by a gallery of enrolled identities.
+    """Measure how well probes are identified in a gallery of enrolled identities.
 
-    The numbers of a watch list or a door. An identity is as far from a probe as the nearest of
-    its gallery items; identities are ranked by that, so several items of one count once. A probe
-    is known if its label is in the gallery, else unknown.
+    The metrics of a watch list or of access control. The distance of a probe to an identity is
+    that to the nearest of its gallery items; identities are ranked by it, so several items of one
+    identity count once. A probe is enrolled if its label is in the gallery, else unknown.
 
     | key | |
     |---|---|
-    | `rank_k` | share of the known probes whose own identity is among the k nearest |
-    | `dir_at_far_x` | share of the known whose own identity is nearest, and within a threshold |
+    | `rank_k` | fraction of the enrolled probes whose identity is among the k nearest |
+    | `dir_at_far_x` | fraction of them whose identity is nearest, and within a threshold |
     | `threshold_at_far_x` | that threshold |
     | `num_known`, `num_unknown`, `num_identities` | |
 
-    The threshold is the largest nearest distance of any probe within which at most a share x of
-    the unknown probes have an identity: false alarms. `dir` is the detection and identification
-    rate; 1 - `dir_at_far_x` is the false negative identification rate (FNIR) at a false
-    positive one (FPIR) of x. `rank_k` asks of known probes alone (closed set), and equals
-    `retrieval_metrics`'s `cmc_at_k` if each identity has one gallery item. Equal distances: the
-    item with the smaller index is nearer. Without unknown probes `dir` is NaN, without known ones
-    all rates are.
+    The threshold is the largest nearest distance of a probe at which at most a fraction x of the
+    unknown probes is accepted (false accepts). `dir` is the detection and identification rate;
+    1 - `dir_at_far_x` is the false negative identification rate (FNIR) at a false positive
+    identification rate (FPIR) of x. `rank_k` uses enrolled probes only (closed set) and equals
+    `cmc_at_k` of `retrieval_metrics` if each identity has one gallery item. Of equal distances the
+    item with the smaller index is nearer. Without unknown probes `dir` is NaN, without enrolled
+    ones all rates are.
 
-    Conventions elsewhere: NIST's reports and IJB-C's protocol, where the gallery item is a
-    template (give one averaged embedding for each identity).
+    Other conventions: NIST's reports and the protocol of IJB-C use one template for each identity;
+    pass one averaged embedding for each.
 
     Args:
         embeddings: Array `(probes, dim)`, finite.
-        labels: Array `(probes,)`, of any kind; unknown identities have labels of their own, equal
-            or not.
+        labels: Array `(probes,)`, of any kind; unknown identities have any labels that are not in
+            the gallery.
         gallery_embeddings: Array `(items, dim)`.
         gallery_labels: Array `(items,)`, of the same kind as `labels`.
         k: Integer or integers of at least 1.
-        far: Number or numbers in 0 to 1: the rates x of false alarms.
+        far: Number or numbers in 0 to 1: the false accept rates x.
         metric: One of `"cosine"`, `"dot"`, `"euclidean"`, `"pearson"`, `"squared_euclidean"`;
             thresholds are in its units.
-        progress: Bar on the standard error: None (default) on a terminal after two seconds, True
-            always, False never.
+        progress: Bar: True always, False never, None (default) on terminals after two seconds.
 
     Returns:
         Dict of floats, as in the table.
 
     Raises:
-        ValueError: NaN or infinity, shapes that do not fit, an empty gallery.
+        ValueError: NaN or infinity, mismatched shapes, or an empty gallery.
 
     Example:
         >>> from keras_metric.evaluation import identification_metrics
@@ -84,7 +82,7 @@ def identification_metrics(
         (2018), IARPA Janus Benchmark C.
     """
     cuts, rates = as_cuts(k), as_rates(far)
-    check_choice("metric", metric, UNITS)
+    check_choice("metric", metric, METRICS_WITH_UNITS)
     embeddings = as_embeddings("embeddings", embeddings)
     labels = as_labels("labels", labels, len(embeddings))
     gallery = as_gallery(gallery_embeddings, gallery_labels, embeddings.shape)
@@ -95,29 +93,29 @@ def identification_metrics(
             f"len(gallery_labels)={None if gallery is None else len(gallery[1])}"
         )
     codes, gallery_codes = as_codes(labels, gallery[1])
-    # The items of an identity side by side, identities numbered as they come.
+    # Sort the gallery by identity, so that `reduceat` finds the nearest item of each.
     identities, number = np.unique(gallery_codes, return_inverse=True)
     order = np.argsort(number, kind="stable")
     starts = np.searchsorted(number[order], np.arange(len(identities)))
     own = np.searchsorted(identities, codes)
     own = np.minimum(own, len(identities) - 1)
-    known = identities[own] == codes
-    geometry = Geometry(embeddings, gallery[0], metric)
+    enrolled = identities[own] == codes
+    measured = ExactDistances(embeddings, gallery[0], metric)
     ranks, nearest = np.empty(len(codes)), np.empty(len(codes), "float32")
-    for rows, keys in key_blocks(geometry, "identities", progress):
+    for rows, keys in key_blocks(measured, "identities", progress):
         keys = np.minimum.reduceat(keys[:, order], starts, axis=1)
-        mine = keys[np.arange(len(keys)), own[rows], None]
-        ranks[rows] = 1 + (keys < mine).sum(axis=1)
+        own_key = keys[np.arange(len(keys)), own[rows], None]
+        ranks[rows] = 1 + (keys < own_key).sum(axis=1)
         nearest[rows] = key_distances(keys.min(axis=1))
-    nearest = geometry.in_units(nearest)
-    result = {f"rank_{cut}": _mean(ranks[known] <= cut) for cut in cuts}
-    curve = roc_curve(nearest, known)
+    nearest = measured.in_units(nearest)
+    result = {f"rank_{cut}": _mean(ranks[enrolled] <= cut) for cut in cuts}
+    curve = roc_curve(nearest, enrolled)
     for rate in rates:
-        threshold = float("nan") if known.all() else float(curve.thresholds[curve.within(rate)])
+        threshold = float("nan") if enrolled.all() else float(curve.thresholds[curve.within(rate)])
         found = (ranks == 1) & (nearest <= threshold)
-        result[f"dir_at_far_{rate:g}"] = float("nan") if known.all() else _mean(found[known])
+        result[f"dir_at_far_{rate:g}"] = float("nan") if enrolled.all() else _mean(found[enrolled])
         result[f"threshold_at_far_{rate:g}"] = threshold
-    result |= {"num_known": float(known.sum()), "num_unknown": float((~known).sum())}
+    result |= {"num_known": float(enrolled.sum()), "num_unknown": float((~enrolled).sum())}
     return {**result, "num_identities": float(len(identities))}
 
 

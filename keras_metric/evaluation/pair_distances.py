@@ -1,43 +1,42 @@
-"""Distances of labelled items, pair by pair: the input of verification."""
+"""Distances of pairs of labelled items, the input of `verification_metrics`."""
 
 import numpy as np
 
 from keras_metric import distances
+from keras_metric._block_loops import check_progress, with_progress
 from keras_metric._validation import check_choice, check_count
 from keras_metric.evaluation import pair_samples
-from keras_metric.evaluation._inputs import as_codes, as_embeddings, as_labels
-from keras_metric.evaluation._progress import check_progress, watched
+from keras_metric.evaluation._input_checks import as_codes, as_embeddings, as_labels
 
 
 def pair_distances(
     embeddings, labels, max_pairs=1_000_000, metric="euclidean", seed=0, progress=None
 ):
-    """Measure pairs of one class and pairs of two, for `verification_metrics`.
+    """Compute the distances of pairs of one class and of two, for `verification_metrics`.
 
-    Reach for it where a data set has labels and no list of pairs. If there are more than
-    `max_pairs` unordered pairs, up to half of them are drawn among those of one class and the rest
-    among those of two, evenly and with replacement: rates of errors are then estimates, of as many
-    pairs as `num_pairs` says, and accuracy is that of a balanced list.
+    Use it for a data set that has labels but no list of pairs. If there are more than `max_pairs`
+    unordered pairs, up to half of `max_pairs` are sampled from the pairs of one class and the rest
+    from the pairs of two, uniformly and with replacement. Error rates are then estimates, and the
+    accuracy is that of a balanced list.
 
     If the pairs are many for the number of items, as all pairs are, distances of float32 embeddings
     come from matrix products, which is much faster. They have the accuracy of float32, also between
-    near copies. Float64 embeddings, and the metric "manhattan", are measured pair by pair.
+    near copies. Float64 embeddings and the metric "manhattan" are measured pair by pair.
 
     Args:
         embeddings: Array `(items, dim)`, finite.
         labels: Array `(items,)`, of any kind.
         max_pairs: Integer of at least 2.
         metric: A metric of `keras_metric.distances`.
-        seed: Integer for the draw.
-        progress: Bar on the standard error: None (default) on a terminal after two seconds, True
-            always, False never.
+        seed: Integer that seeds the sampling.
+        progress: Bar: True always, False never, None (default) on terminals after two seconds.
 
     Returns:
         `(scores, same)`: float64 distances and booleans, both `(pairs,)`.
 
     Raises:
-        ValueError: NaN or infinity, shapes that do not fit, or no two items of one class, or no
-            two classes.
+        ValueError: NaN or infinity, mismatched shapes, no two items of one class, or no two
+            classes.
 
     Example:
         >>> import numpy as np
@@ -66,14 +65,14 @@ def pair_distances(
         first, second = np.triu_indices(len(codes), 1)
     else:
         rng = np.random.default_rng(seed)
-        wanted = min(num_same, max_pairs // 2)
+        from_one_class = min(num_same, max_pairs // 2)
         parts = [
-            pair_samples.draw(sizes, wanted, True, rng),
-            pair_samples.draw(sizes, max_pairs - wanted, False, rng),
+            pair_samples.sample_pairs(sizes, from_one_class, True, rng),
+            pair_samples.sample_pairs(sizes, max_pairs - from_one_class, False, rng),
         ]
         first, second = np.argsort(codes, kind="stable")[np.concatenate(parts, axis=1)]
     scores = pair_samples.measure(
         *(embeddings, (first, second), metric),
-        watch=lambda parts, total: watched(parts, total, "pairs", progress),
+        with_progress=lambda parts, total: with_progress(parts, total, "pairs", progress),
     )
     return scores.astype("float64"), codes[first] == codes[second]

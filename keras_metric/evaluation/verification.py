@@ -1,9 +1,9 @@
-"""Verification metrics: are two items of one class, by a threshold on their distance?"""
+"""Verification metrics: classification of pairs by a threshold on their distance."""
 
 import numpy as np
 
 from keras_metric._validation import check_count, check_number
-from keras_metric.evaluation._inputs import as_codes, as_labels, as_rates
+from keras_metric.evaluation._input_checks import as_codes, as_labels, as_rates
 from keras_metric.evaluation.roc import as_pairs, roc_curve
 
 
@@ -16,41 +16,43 @@ def verification_metrics(
     folds=None,
     groups=None,
 ):
-    """Measure how well a threshold on the distance of pairs tells same from different.
+    """Measure how well a threshold on the distance of pairs separates same from different pairs.
 
-    The numbers of face, speaker and signature verification. A pair is accepted, taken for "same",
-    if its distance is at most the threshold. The false accept rate (FAR; false match rate, FMR)
-    is the share of the different pairs that are accepted, the true accept rate (TAR) the share of
-    the same pairs; FRR = FNMR = 1 - TAR.
+    The metrics of face, speaker and signature verification. A pair is accepted, that is, classified
+    as "same", if its distance is at most the threshold. The false accept rate (FAR; also false
+    match rate, FMR) is the fraction of the different pairs that are accepted, the true accept rate
+    (TAR) that of the same pairs. The false reject rate FRR (also false non-match rate, FNMR) is
+    1 - TAR.
 
     | key | |
     |---|---|
     | `auc` | area under TAR over FAR; equal scores of a same and a different pair count 1/2 |
     | `eer` | equal error rate: where FAR = FRR, on the line between the two nearest points |
     | `eer_threshold` | strictest score at which FAR >= FRR |
-    | `average_precision` | sum over thresholds of the gain in recall times the precision |
+    | `average_precision` | sum over thresholds of the increase in recall times the precision |
     | `tar_at_far_x` | largest TAR of the thresholds with FAR <= x |
     | `fnmr_at_fmr_x` | 1 - `tar_at_far_x` |
     | `threshold_at_far_x` | that threshold |
     | `best_f1`, `best_f1_threshold` | largest F1 of all thresholds |
-    | `threshold` | the one given, else the strictest of those with the best accuracy |
+    | `threshold` | the given one, else the strictest of those with the best accuracy |
     | `accuracy`, `precision`, `recall`, `f1`, `far`, `frr` | at `threshold` |
     | `fold_accuracy` | mean over folds of the accuracy at the best threshold of the others |
     | `fold_accuracy_error` | standard error of that mean |
     | `num_pairs`, `num_same` | |
 
     Thresholds are scores that occur (an infinite one accepts nothing). The best accuracy on the
-    pairs at hand flatters; `folds`, or a `threshold` found on other pairs, does not.
+    same pairs is too high; `folds`, or a `threshold` that was chosen on other pairs, avoid that.
 
-    `x` below 1 / (number of different pairs) asks for no false accept at all.
+    `x` below 1 / (number of different pairs) allows no false accept.
 
-    Conventions elsewhere: `auc` and `average_precision` are scikit-learn's. `eer` is what
-    `scipy.optimize.brentq` finds on scikit-learn's curve; the mean of FAR and FRR at the nearest
-    threshold, common as well, differs when pairs are few. TAR and FNMR are never interpolated:
-    a threshold exists that has them. open-metric-learning takes the interpolated percentile of the
-    different pairs for the threshold, and counts a same pair that is right on it as missed.
-    FaceNet's and InsightFace's code search the folds' threshold on a grid, and give the standard
-    deviation of the folds; the standard error, which LFW asks for, is sqrt(folds) times smaller.
+    Other conventions: `auc` and `average_precision` are scikit-learn's. `eer` is the result of
+    `scipy.optimize.brentq` on scikit-learn's curve; the mean of FAR and FRR at the nearest
+    threshold, which is also common, differs if pairs are few. TAR and FNMR are not interpolated:
+    they are those of a threshold. open-metric-learning uses the interpolated percentile of the
+    different pairs as the threshold, and counts a same pair at the threshold as rejected.
+    FaceNet's and InsightFace's code search the threshold of a fold on a grid, and report the
+    standard deviation of the folds; the standard error, required by LFW, is sqrt(folds) times
+    smaller.
 
     Args:
         scores: Array `(pairs,)` of distances, or of similarities. Finite.
@@ -58,21 +60,20 @@ def verification_metrics(
         larger_is_closer: True if the scores are similarities: a pair is then accepted if its
             score is at least the threshold. Default False.
         far: Number or numbers in 0 to 1: the false accept rates x.
-        threshold: None, or the threshold that was chosen on other pairs, in units of the scores.
+        threshold: None, or a threshold that was chosen on other pairs, in units of the scores.
         folds: None; the number of folds of equal size, of consecutive pairs (10, for LFW in the
-            order of its list), at most one for each pair; or an array `(pairs,)` that names the
-            fold of each pair.
+            order of its list), at most one for each pair; or an array `(pairs,)` of fold names.
         groups: None, or an array `(pairs,)` with an attribute of each pair, of any kind. Adds,
-            for each group g, what is above of its own pairs, as `"g/auc"` and so on; `threshold`
-            stays that of all pairs. `"g/far_at_shared_far_x"` and `"g/frr_at_shared_far_x"` are
-            the group's errors at the `threshold_at_far_x` of all pairs, as in a system that has
-            one threshold for everybody. A group with one kind of pairs has NaN where it must.
+            for each group g, the metrics of its pairs, as `"g/auc"` and so on; `threshold` is that
+            of all pairs. `"g/far_at_shared_far_x"` and `"g/frr_at_shared_far_x"` are the group's
+            error rates at the `threshold_at_far_x` of all pairs, as in a system with one threshold.
+            A group with one kind of pairs has NaN for metrics that need both.
 
     Returns:
         Dict of floats, as in the table; `fold_...` only with `folds`.
 
     Raises:
-        ValueError: pairs of one kind alone, NaN, or arrays of unequal length.
+        ValueError: Pairs of one kind only, NaN, or arrays of unequal length.
 
     Example:
         >>> from keras_metric.evaluation import verification_metrics
@@ -105,11 +106,11 @@ def verification_metrics(
     if folds is not None:
         result |= _over_folds(scores, same, folds, larger_is_closer)
     for group, inside in () if groups is None else _each(groups):
-        mine, kind = scores[inside], same[inside]
-        part = _of_curve(roc_curve(mine, kind, larger_is_closer), rates)
-        part |= _at(sign * threshold, sign * mine, kind)
+        own, kind = scores[inside], same[inside]
+        part = _of_curve(roc_curve(own, kind, larger_is_closer), rates)
+        part |= _at(sign * threshold, sign * own, kind)
         for rate in rates:
-            shared = _at(sign * result[f"threshold_at_far_{rate:g}"], sign * mine, kind)
+            shared = _at(sign * result[f"threshold_at_far_{rate:g}"], sign * own, kind)
             part[f"far_at_shared_far_{rate:g}"] = shared["far"]
             part[f"frr_at_shared_far_{rate:g}"] = shared["frr"]
         result |= {f"{group}/{key}": value for key, value in part.items()}
@@ -140,7 +141,7 @@ def _of_curve(curve, rates):
 
 
 def _most_accurate(curve):
-    """Number of the point with the most right decisions; of several the strictest."""
+    """Return the number of the point with the most correct decisions, the strictest of several."""
     return int(np.argmax(curve.true_accepts - curve.false_accepts))
 
 
@@ -148,19 +149,19 @@ def _at(threshold, distances, same):
     accepted = distances <= threshold
     true, false = np.sum(accepted & same), np.sum(accepted & ~same)
     num_same, num_different = np.sum(same), np.sum(~same)
-    missed = num_same - true
+    rejected = num_same - true
 
-    def share(part, whole):
+    def fraction(part, whole):
         return float(part / whole) if whole else float("nan")
 
     return {
-        "accuracy": share(true + num_different - false, len(same)),
-        # Nothing accepted: no decision was right, as scikit-learn counts it.
+        "accuracy": fraction(true + num_different - false, len(same)),
+        # The precision is 0 if nothing is accepted, as in scikit-learn.
         "precision": float(true / max(true + false, 1)),
-        "recall": share(true, num_same),
-        "f1": float(2 * true / max(2 * true + false + missed, 1)),
-        "far": share(false, num_different),
-        "frr": share(missed, num_same),
+        "recall": fraction(true, num_same),
+        "f1": float(2 * true / max(2 * true + false + rejected, 1)),
+        "far": fraction(false, num_different),
+        "frr": fraction(rejected, num_same),
     }
 
 
@@ -174,7 +175,7 @@ def _as_folds(folds, num_pairs):
             raise ValueError(
                 f"`folds` must be at most {num_pairs}, one for each pair. Received: {folds}"
             )
-        # Consecutive pairs, the first folds one longer where the number does not divide.
+        # Consecutive pairs; the first folds are one longer if the number is not divisible.
         return np.repeat(
             np.arange(folds), [len(p) for p in np.array_split(range(num_pairs), folds)]
         )
@@ -197,7 +198,7 @@ def _over_folds(scores, same, folds, larger_is_closer):
 
 
 def _each(names):
-    """Yield each name that occurs, in order, and where it does."""
+    """Yield each name that occurs, in order, and the mask of its rows."""
     codes = as_codes(names)[0]
     first = np.unique(codes, return_index=True)[1]
     for code, row in enumerate(first):
@@ -208,5 +209,5 @@ def _check_both(same, problem):
     if same.all() or not same.any():
         raise ValueError(
             f"Verification needs same and different pairs. Received: {int(same.sum())} same among "
-            f"{len(same)}. {problem}; pairs in the order of their kind want `folds` as an array."
+            f"{len(same)}. {problem}; pass `folds` as an array if the pairs are sorted by kind."
         )

@@ -1,4 +1,4 @@
-"""Metrics of Keras that follow the distances of a batch while a model trains."""
+"""Keras metrics of pair distances and triplets in the batches of a training."""
 
 import keras
 import numpy as np
@@ -21,15 +21,15 @@ from keras_metric.pairwise import class_pairs
 
 
 class DistanceMean(keras.metrics.Metric):
-    """A mean over the distances in each batch; what is counted is the subclass's.
+    """Base class: a mean over the distances in each batch.
 
     `y_pred` is `(batch, dim)` with class ids as `y_true`, or `(batch, branches, dim)`: two branches
-    with 1 or True for "same" as `y_true`; or anchor, positive, negative, and more that are not
-    looked at, whatever `y_true`. Anchors are weighed by `sample_weight`.
+    with 1 or True for "same" as `y_true`; or anchor, positive and negative, with `y_true` and more
+    branches ignored. `sample_weight` weights the anchors.
     """
 
     def __init__(self, distance="euclidean", name=None, dtype=None):
-        # In half precision a count of triplets is infinite, or stands still at 256.
+        # In half precision a count of triplets overflows, or stops at 256.
         super().__init__(name=name, dtype=dtype or distances.dtype_of_weights())
         check_choice("distance", distance, distances.METRICS)
         self.distance = distance
@@ -45,12 +45,10 @@ class DistanceMean(keras.metrics.Metric):
             labels = class_ids(y_true, "y_true")
             check_one_each(labels, y_pred, "y_true", "y_pred")
             if 0 in y_pred.shape:
-                # Nothing to measure; partners of no items have no rank.
+                # An empty batch has no pairs.
                 return
-            partners = class_pairs.from_labels(labels)
-            sums, counts = self._of_batch(
-                distances.pairwise(y_pred, metric=self.distance), partners
-            )
+            pairs = class_pairs.from_labels(labels)
+            sums, counts = self._of_batch(distances.pairwise(y_pred, metric=self.distance), pairs)
             sums = nan_if_invalid(sums, y_true)
         else:
             raise ValueError(
@@ -88,10 +86,10 @@ class PositiveDistance(DistanceMean):
 
     sum of d(a, p) over anchors and their positives / number of these pairs (0 if there are none).
 
-    Reach for it inside `fit`, also of a plain `keras.Model`: `compile(metrics=[...])`. Models of
-    this package also have it under `train_health=True`, from the loss, in its distance and over
-    the pairs that it mined; this one counts every pair of the batch, in a distance of your choice.
-    TensorFlow Similarity's `avg_pos` keeps the mean of the last batch alone.
+    Pass it to `compile(metrics=[...])`, also of a plain `keras.Model`. With `train_health=True` the
+    models of this package log a similar mean of the loss, of its distance and the mined pairs; this
+    metric counts every pair of the batch, in any distance. TensorFlow Similarity's `avg_pos` is the
+    mean of the last batch.
 
     Args:
         distance: Name of a metric of `keras_metric.distances`. Default "euclidean".
@@ -114,8 +112,8 @@ class PositiveDistance(DistanceMean):
     def __init__(self, distance="euclidean", name="positive_distance", dtype=None):
         super().__init__(distance, name, dtype)
 
-    def _of_batch(self, measured, partners):
-        return _masked(measured, partners.positive)
+    def _of_batch(self, measured, pairs):
+        return _masked(measured, pairs.positive)
 
     def _of_pairs(self, measured, same):
         return measured * ops.cast(same, measured.dtype), same
@@ -129,17 +127,12 @@ class NegativeDistance(DistanceMean):
     """Mean distance of an anchor to its negatives, d_an, over all pairs of an epoch's batches.
 
     sum of d(a, n) over anchors and their negatives / number of these pairs (0 if there are none).
-    For the rest see `PositiveDistance`.
+    See `PositiveDistance` for its use and its call arguments.
 
     Args:
         distance: Name of a metric of `keras_metric.distances`. Default "euclidean".
         name: Name in the logs.
         dtype: See `keras.metrics.Metric`.
-
-    Call arguments:
-        y_true: Class ids `(batch,)`; for pairs 1 for "same"; ignored for triplets.
-        y_pred: Embeddings `(batch, dim)`, or `(batch, branches, dim)` of tuples.
-        sample_weight: Optional weights `(batch,)` of the anchors.
 
     Example:
         >>> from keras_metric.metrics import NegativeDistance
@@ -152,8 +145,8 @@ class NegativeDistance(DistanceMean):
     def __init__(self, distance="euclidean", name="negative_distance", dtype=None):
         super().__init__(distance, name, dtype)
 
-    def _of_batch(self, measured, partners):
-        return _masked(measured, partners.negative)
+    def _of_batch(self, measured, pairs):
+        return _masked(measured, pairs.negative)
 
     def _of_pairs(self, measured, same):
         return measured * ops.cast(ops.logical_not(same), measured.dtype), ops.logical_not(same)
@@ -164,17 +157,17 @@ class NegativeDistance(DistanceMean):
 
 @export
 class TripletAccuracy(DistanceMean):
-    """Share of the triplets of an epoch's batches that are satisfied: d_ap + margin < d_an.
+    """Fraction of the triplets of an epoch's batches that are satisfied: d_ap + margin < d_an.
 
     number of (a, p, n) with d(a, p) + margin < d(a, n) / number of (a, p, n) (0 if there are none).
-    The number to watch beside the loss: it counts every triplet of each batch, whatever the loss
-    mines. Random embeddings have about one half; equal distances are no success, so collapsed
-    ones have 0. `evaluation.geometry_metrics` counts those of a whole set.
+    It complements the loss: it counts every triplet of each batch, independently of mining. Random
+    embeddings have about 0.5. Triplets with equal distances are not satisfied, so collapsed
+    embeddings have 0. `evaluation.geometry_metrics` counts the triplets of a whole set.
 
     Args:
         distance: Name of a metric of `keras_metric.distances`. Default "euclidean".
-        margin: Number of at least 0, in units of the distance; 0 (default) asks for the right
-            order alone, a loss's own margin for triplets that it no longer pulls at.
+        margin: Number of at least 0, in units of the distance; 0 (default) counts triplets in the
+            right order, the margin of a loss those without a gradient.
         name: Name in the logs.
         dtype: See `keras.metrics.Metric`.
 
@@ -185,14 +178,14 @@ class TripletAccuracy(DistanceMean):
         sample_weight: Optional weights `(batch,)` of the anchors.
 
     Raises:
-        TypeError: for an argument of another type.
-        ValueError: pairs, which have no triplets.
+        TypeError: An argument of another type.
+        ValueError: Pairs, which have no triplets.
 
     Example:
         >>> from keras_metric.metrics import TripletAccuracy
-        >>> share = TripletAccuracy()
-        >>> share.update_state([0, 0, 1], [[0.0], [2.0], [3.0]])
-        >>> float(share.result())
+        >>> accuracy = TripletAccuracy()
+        >>> accuracy.update_state([0, 0, 1], [[0.0], [2.0], [3.0]])
+        >>> float(accuracy.result())
         0.5
     """
 
@@ -204,23 +197,23 @@ class TripletAccuracy(DistanceMean):
     def get_config(self):
         return {**super().get_config(), "margin": self.margin}
 
-    def _of_batch(self, measured, partners):
-        negative = partners.negative
+    def _of_batch(self, measured, pairs):
+        negative = pairs.negative
 
-        def step(rank, column, exists, wins):
-            reach = ops.take_along_axis(measured, column[:, None], axis=1) + self.margin
-            beyond = ops.logical_and(measured > reach, negative)
-            won = ops.sum(ops.cast(beyond, "float32"), axis=1)
-            return (wins + ops.where(exists, won, 0.0),)
+        def step(rank, column, exists, satisfied):
+            limit = ops.take_along_axis(measured, column[:, None], axis=1) + self.margin
+            beyond = ops.logical_and(measured > limit, negative)
+            count = ops.sum(ops.cast(beyond, "float32"), axis=1)
+            return (satisfied + ops.where(exists, count, 0.0),)
 
-        start = ops.zeros_like(partners.num_positives, dtype="float32")
-        (wins,) = partners.for_each_positive(step, (start,))
-        # A comparison with NaN is False, which would count as a triplet that is not satisfied.
-        wins = ops.where(ops.any(ops.isnan(measured), axis=1), float("nan"), wins)
-        # In floats: large batches have more triplets than an int32 can count.
-        counts = (partners.num_positives, partners.num_negatives)
+        start = ops.zeros_like(pairs.num_positives, dtype="float32")
+        (satisfied,) = pairs.for_each_positive(step, (start,))
+        # A comparison with NaN is False and would count as a triplet that is not satisfied.
+        satisfied = ops.where(ops.any(ops.isnan(measured), axis=1), float("nan"), satisfied)
+        # Floats: large batches have more triplets than an int32 can count.
+        counts = (pairs.num_positives, pairs.num_negatives)
         num_positives, num_negatives = (ops.cast(count, "float32") for count in counts)
-        return wins, num_positives * num_negatives
+        return satisfied, num_positives * num_negatives
 
     def _of_pairs(self, measured, same):
         raise ValueError(
@@ -229,9 +222,9 @@ class TripletAccuracy(DistanceMean):
         )
 
     def _of_triplets(self, positive, negative):
-        wins = ops.cast(positive + self.margin < negative, positive.dtype)
-        wins = ops.where(ops.isnan(positive + negative), float("nan"), wins)
-        return wins, ops.ones_like(positive)
+        satisfied = ops.cast(positive + self.margin < negative, positive.dtype)
+        satisfied = ops.where(ops.isnan(positive + negative), float("nan"), satisfied)
+        return satisfied, ops.ones_like(positive)
 
 
 def _one_each(name, value, y_pred):
@@ -248,18 +241,18 @@ def _one_each(name, value, y_pred):
 
 
 def _check_same(y_true):
-    """Raise unless each of the `y_true` of pairs is 0, 1 or between them; tensors are not read."""
+    """Raise unless the `y_true` of pairs are in 0 to 1; tensors are not checked."""
     if ops.is_tensor(y_true):
         return
     y_true = as_array("y_true", y_true)
     if not is_numeric(y_true) or not np.all((y_true >= 0) & (y_true <= 1)):
         raise ValueError(
             "`y_true` of pairs must be 1 for two items of one class and 0 for two classes. "
-            f"Received: y_true={y_true!r}. Of two class ids a pair: np.equal(first, second)."
+            f"Received: y_true={y_true!r}. For two class ids a pair: np.equal(first, second)."
         )
 
 
 def _masked(measured, mask):
-    """Return the sum and the number of each row's distances in `mask`."""
+    """Return the sum and the number of the distances of each row in `mask`."""
     sums = ops.sum(ops.where(mask, measured, 0.0), axis=1)
     return sums, ops.sum(ops.cast(mask, "float32"), axis=1)

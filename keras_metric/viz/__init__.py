@@ -1,4 +1,4 @@
-"""Viz draws: figures are returned, never shown; the only code that writes TensorBoard files."""
+"""Plots of embeddings as matplotlib figures, and files for TensorBoard."""
 
 from keras_metric.viz.plot_confusions import plot_confusions
 from keras_metric.viz.plot_det import plot_det

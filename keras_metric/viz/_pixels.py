@@ -1,4 +1,4 @@
-"""Images of any layout and range as pictures that can be drawn."""
+"""Images of any layout and range as uint8 pixels."""
 
 import keras
 import numpy as np
@@ -8,12 +8,12 @@ from keras_metric._validation import as_array, is_numeric
 
 
 def looks_like_images(value):
-    """Say whether an array can be drawn: `(n, h, w)` or `(n, h, w, 1 | 3 | 4)` numbers."""
+    """Return whether an array has the shape of images: `(n, h, w)` or `(n, h, w, 1 | 3 | 4)`."""
     shape, dtype = getattr(value, "shape", ()), str(getattr(value, "dtype", ""))
     if "float" not in dtype and "int" not in dtype:
         return False
     if len(shape) == 3:
-        # Sequences of vectors are rank 3 as well, and far from square.
+        # Sequences of vectors have rank 3 as well, but are rarely this close to square.
         return min(shape[1:]) >= 8 and max(shape[1:]) <= 4 * min(shape[1:])
     channels = 1 if keras.config.image_data_format() == "channels_first" else -1
     return len(shape) == 4 and shape[channels] in (1, 3, 4)
@@ -37,9 +37,9 @@ def channels_last(images, name="images"):
 def as_pixels(images, name="images", rows=None):
     """Return images as uint8 `(n, h, w)` if they are grey, else `(n, h, w, 3)`.
 
-    uint8 is taken as it is, floats between 0 and 1 as shares of white; anything else is stretched
-    from its smallest to its largest finite value, the same for all images. With `rows` only these
-    are converted, in the range of all.
+    uint8 is returned unchanged, and floats in 0 to 1 are scaled by 255; other values are stretched
+    from the smallest to the largest finite value of all images. With `rows` only these images are
+    converted, in the range of all.
     """
     images = channels_last(images, name)
     if images.ndim == 4:
@@ -56,8 +56,10 @@ def as_pixels(images, name="images", rows=None):
     return (255.0 * np.nan_to_num(chosen, posinf=1.0).clip(0.0, 1.0) + 0.5).astype("uint8")
 
 
-def shrink(pixels, height, width):
-    """Return uint8 `pixels` at the given size, each image by itself."""
+def resize_to_fit(pixels, side):
+    """Return uint8 `pixels` shrunk to at most `side` pixels in height and width."""
+    factor = min(1.0, side / max(pixels.shape[1:3]))
+    height, width = (max(1, int(factor * size)) for size in pixels.shape[1:3])
     if pixels.shape[1:3] == (height, width):
         return pixels
     small = [

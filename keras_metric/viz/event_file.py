@@ -1,4 +1,4 @@
-"""The scalars and images that TensorBoard shows."""
+"""Scalars and images in an event file of TensorBoard."""
 
 import io
 import time
@@ -7,14 +7,14 @@ import time
 class EventFile:
     """Writes scalars and images for TensorBoard, on any Keras backend.
 
-    `keras.callbacks.TensorBoard` needs TensorFlow; this needs the package `tensorboard` alone,
-    which is imported here and not before.
+    `keras.callbacks.TensorBoard` needs TensorFlow; this class only needs the package `tensorboard`,
+    which it imports.
 
     Args:
-        log_dir: Folder that TensorBoard is pointed at; made if missing.
+        log_dir: Folder that TensorBoard reads; created if missing.
 
     Raises:
-        ImportError: if `tensorboard` is not installed.
+        ImportError: `tensorboard` is not installed.
     """
 
     def __init__(self, log_dir):
@@ -23,7 +23,7 @@ class EventFile:
         except ImportError as error:
             raise ImportError(
                 "Writing for TensorBoard needs the package `tensorboard`, which TensorFlow no "
-                "longer brings along: pip install tensorboard"
+                "longer installs: pip install tensorboard"
             ) from error
         self.writer = EventFileWriter(str(log_dir))
 
@@ -33,30 +33,29 @@ class EventFile:
         from tensorboard.util.tensor_util import make_tensor_proto
 
         for tag, value in values.items():
-            self._add(
-                tag, make_tensor_proto(float(value), "float32"), create_summary_metadata, step
-            )
+            tensor = make_tensor_proto(float(value), "float32")
+            self._add(tag, tensor, create_summary_metadata, step)
 
     def figure(self, tag, figure, step):
         """Write a matplotlib figure as an image at `step`."""
         from tensorboard.plugins.image.metadata import create_summary_metadata
         from tensorboard.util.tensor_util import make_tensor_proto
 
-        picture = io.BytesIO()
-        figure.savefig(picture, format="png", dpi=100)
+        png = io.BytesIO()
+        figure.savefig(png, format="png", dpi=100)
         width, height = (round(100 * side) for side in figure.get_size_inches())
-        parts = [str(width).encode(), str(height).encode(), picture.getvalue()]
+        parts = [str(width).encode(), str(height).encode(), png.getvalue()]
         self._add(tag, make_tensor_proto(parts), create_summary_metadata, step)
 
     def close(self):
-        """Write out what is left and close the file."""
+        """Flush and close the file."""
         self.writer.close()
 
-    def _add(self, tag, tensor, describe, step):
+    def _add(self, tag, tensor, create_metadata, step):
         from tensorboard.compat.proto.event_pb2 import Event
 
         event = Event(wall_time=time.time(), step=int(step))
-        metadata = describe(display_name=None, description=None)
+        metadata = create_metadata(display_name=None, description=None)
         event.summary.value.add(tag=tag, tensor=tensor, metadata=metadata)
         self.writer.add_event(event)
         self.writer.flush()

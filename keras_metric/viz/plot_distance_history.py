@@ -1,12 +1,12 @@
-"""How the distances of same and different pairs part while an encoder trains."""
+"""Histograms of the distances of same and different pairs, epoch by epoch."""
 
 import numpy as np
 
 from keras_metric import distances
 from keras_metric._validation import check_choice, check_count
 from keras_metric.evaluation import pair_samples
-from keras_metric.viz._pair_draws import draw_pairs
-from keras_metric.viz._style import RIGHT, WRONG, as_labels, as_matrix, new_figure, tidy
+from keras_metric.viz._plot_inputs import as_labels, as_matrix
+from keras_metric.viz._plot_style import RIGHT, WRONG, add_labels, add_legend_below, new_figure
 
 _BINS = 60
 
@@ -14,26 +14,26 @@ _BINS = 60
 def plot_distance_history(
     embeddings, labels, metric="euclidean", max_rows=12, max_pairs=20_000, seed=0
 ):
-    """Draw the histograms of `plot_distances` for several epochs, one row for each.
+    """Plot the histograms of `plot_distances` for several epochs, one row for each.
 
-    Training should part the two heaps. Heaps that shrink to one at zero are a collapse; same pairs
-    that spread again are overfitting, if the data are held out.
+    Training should separate the two histograms. If both shrink to one peak at zero, the encoder
+    collapsed; if the distances of same pairs increase again on held-out data, it overfits.
 
     Args:
-        embeddings: Dict from an epoch (any name that can be printed), in order, to embeddings
-            `(items, dim)` of the same items.
+        embeddings: Dict from an epoch (any printable name), in order, to embeddings `(items, dim)`
+            of the same items.
         labels: `(items,)`, of any kind.
         metric: A metric of `keras_metric.distances`; "euclidean", as in the losses.
-        max_rows: Rows to draw: of more epochs the first, the last, and others evenly between.
-        max_pairs: Pairs of each kind; the same ones in every row, drawn evenly with `seed`.
-        seed: Integer for the draw.
+        max_rows: Number of rows: of more epochs the first, the last, and others at equal steps.
+        max_pairs: Pairs of each kind, the same in every row; more are sampled with `seed`.
+        seed: Integer that seeds the sampling.
 
     Returns:
         A `matplotlib.figure.Figure`.
 
     Raises:
-        ValueError: for no epochs, embeddings of different items, or not both pairs of one class
-            and pairs of two classes.
+        ValueError: No epochs, embeddings of different items, no pairs of one class, or no pairs of
+            two classes.
 
     Example:
         >>> import numpy as np
@@ -49,12 +49,12 @@ def plot_distance_history(
     check_count("max_pairs", max_pairs)
     if not isinstance(embeddings, dict) or not embeddings:
         raise ValueError(
-            "`embeddings` must be a dict from epochs to arrays, with one at least. "
+            "`embeddings` must be a dict from epochs to arrays, with at least one. "
             f"Received: embeddings of type {type(embeddings).__name__}"
         )
     epochs = list(embeddings)
-    places = np.linspace(0, len(epochs) - 1, min(max_rows, len(epochs))).round().astype(int)
-    epochs = [epochs[place] for place in places]
+    chosen = np.linspace(0, len(epochs) - 1, min(max_rows, len(epochs))).round().astype(int)
+    epochs = [epochs[number] for number in chosen]
     arrays = [as_matrix(f"embeddings[{epoch!r}]", embeddings[epoch]) for epoch in epochs]
     if len({len(array) for array in arrays}) > 1:
         raise ValueError(
@@ -62,36 +62,30 @@ def plot_distance_history(
             f"{ {epoch: array.shape for epoch, array in zip(epochs, arrays)} }"
         )
     labels = as_labels("labels", labels, len(arrays[0]))
-    pairs = draw_pairs(labels, max_pairs, seed)
+    pairs = pair_samples.pairs_of_kinds(labels, max_pairs, seed)
     rows = [[pair_samples.measure(array, kind, metric) for kind in pairs] for array in arrays]
     low = min(float(kind.min()) for row in rows for kind in row)
     high = max(float(kind.max()) for row in rows for kind in row)
     edges = np.linspace(low, high if high > low else low + 1.0, _BINS + 1)
-    shares = np.array([[np.histogram(kind, edges)[0] / len(kind) for kind in row] for row in rows])
-    # A heap may reach into the row above, but not through it.
-    height = 1.6 / max(shares.max(), 1e-9)
-    figure = new_figure(figsize=(6.4, 1.4 + 0.42 * len(rows)), layout="constrained")
+    heights = np.array([[np.histogram(kind, edges)[0] / len(kind) for kind in row] for row in rows])
+    # A histogram may reach into the row above, but not through it.
+    heights *= 1.6 / max(heights.max(), 1e-9)
+    figure = new_figure(6.4, 1.4 + 0.42 * len(rows))
     axes = figure.subplots()
     looks = (("same class", RIGHT, "-"), ("different classes", WRONG, "--"))
-    for row, both in enumerate(shares):
+    for row, both in enumerate(heights):
         base = len(rows) - 1 - row
-        for share, (name, colour, line) in zip(both, looks):
-            tops = base + height * share
+        for height, (name, colour, line) in zip(both, looks):
+            tops = base + height
             axes.stairs(
                 *(tops, edges), baseline=base, fill=True, fc=colour, alpha=0.3, lw=0, zorder=row
             )
             axes.stairs(
                 *(tops, edges),
-                baseline=None,
-                color=colour,
-                linestyle=line,
-                linewidth=1.2,
-                zorder=row + 0.5,
-                label=name if row == 0 else None,
+                **{"baseline": None, "color": colour, "linestyle": line, "linewidth": 1.2},
+                **{"zorder": row + 0.5, "label": name if row == 0 else None},
             )
     axes.set_yticks(range(len(rows))[::-1], [str(epoch) for epoch in epochs])
-    axes.set_ylabel("epoch", fontsize=9)
-    axes.set_xlabel(f"{metric.replace('_', ' ')} distance", fontsize=9)
-    figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
-    tidy(axes)
+    add_legend_below(figure, ncols=2)
+    add_labels(axes, f"{metric.replace('_', ' ')} distance", "epoch")
     return figure

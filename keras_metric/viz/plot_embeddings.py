@@ -1,61 +1,45 @@
-"""A map of an embedding space in two dimensions."""
+"""Scatter plot of embeddings, projected to two dimensions."""
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from keras_metric._validation import check_choice, check_count
-from keras_metric.viz._pixels import as_pixels, channels_last, shrink
-from keras_metric.viz._style import (
-    GREY,
-    PALETTE,
-    SYMBOLS,
-    as_labels,
-    as_matrix,
-    new_figure,
-    readable,
-    sample,
-    shorten,
-    tidy,
-)
+from keras_metric.viz import _plot_style as style
+from keras_metric.viz._pixels import as_pixels, channels_last, resize_to_fit
+from keras_metric.viz._plot_inputs import as_labels, as_matrix, sample
+from keras_metric.viz._plot_style import add_labels, new_figure, readable, shorten
 
-_MOST_NAMED = len(PALETTE)  # classes with a colour of their own
+_MOST_NAMED = len(style.PALETTE)  # classes with a colour
 _THUMBNAIL = 22  # points of the longer side on the page
 
 
 def plot_embeddings(
-    embeddings,
-    labels,
-    images=None,
-    method="pca",
-    max_points=3000,
-    class_names=None,
-    seed=0,
+    embeddings, labels, images=None, method="pca", max_points=3000, class_names=None, seed=0
 ):
-    """Draw embeddings as points in a plane, coloured by class.
+    """Plot embeddings as points in a plane, coloured by class.
 
-    A map, no proof: PCA shows the two widest directions (the axes say what share of the variance
-    they hold), t-SNE and UMAP show who is whose neighbour and no distances between groups. A dict
-    of embeddings gives panels side by side, for before and after. Up to ten classes have a
-    colour and a symbol each; of more classes the ten largest have, and all others are grey,
-    so that 2,000 classes stay readable.
+    PCA shows the two directions of the largest variance, with their fractions of it on the axes.
+    t-SNE and UMAP show which items are neighbours; their distances between groups have no meaning.
+    A dict of embeddings gives panels side by side, such as before and after training. The ten
+    largest classes have a colour and a symbol each; all others are grey.
 
     Args:
         embeddings: `(items, dim)`, or a dict from panel titles to such arrays of the same items.
         labels: `(items,)`, of any kind.
-        images: Optional images of the items (see `plot_neighbors`): where there is room, a
-            thumbnail is drawn instead of a point, without covering another thumbnail.
-        method: `"pca"`, fast and the same on every run; `"tsne"`, which takes about a minute for
-            the 3,000 points of the default; or `"umap"`, where `umap-learn` is installed.
-        max_points: Items to draw; of more, so many are drawn at random with `seed`.
+        images: Optional images of the items (see `plot_neighbors`): thumbnails replace the points
+            that are not covered by another thumbnail.
+        method: `"pca"`, fast and deterministic; `"tsne"`, which takes about a minute for the 3,000
+            points of the default; or `"umap"`, if `umap-learn` is installed.
+        max_points: Number of items to plot; more are sampled uniformly with `seed`.
         class_names: Optional list or dict from a label to its name.
-        seed: Integer for the choice of points, for t-SNE and for UMAP.
+        seed: Integer that seeds the sampling, t-SNE and UMAP.
 
     Returns:
         A `matplotlib.figure.Figure`.
 
     Raises:
-        ValueError: for an unknown method or shapes that do not fit.
-        ImportError: for `"umap"` where it is not installed.
+        ValueError: An unknown method or mismatched shapes.
+        ImportError: `method="umap"` without `umap-learn`.
 
     Example:
         >>> import numpy as np
@@ -87,55 +71,53 @@ def plot_embeddings(
                 f"{len(images)}"
             )
         images = as_pixels(images, rows=kept)
-    figure = new_figure(figsize=(5.2 * len(panels) + 0.6, 5.2), layout="constrained")
-    drawn = []
+    figure = new_figure(5.2 * len(panels) + 0.6, 5.2)
+    scatters = []
     all_axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for axes, (title, panel) in zip(all_axes, panels.items()):
         points, names = _project(panel[kept], method, seed)
         _scatter(axes, points, labels[kept], class_names)
-        drawn.append((axes, points))
+        scatters.append((axes, points))
         axes.set_title(shorten(title, 60) if title else "", fontsize=11)
-        axes.set_xlabel(names[0], fontsize=8)
-        axes.set_ylabel(names[1], fontsize=8)
-        tidy(axes)
+        add_labels(axes, *names)
     handles, texts = figure.axes[0].get_legend_handles_labels()
     legend = figure.legend(handles, texts, loc="outside right upper", fontsize=8, frameon=False)
     for handle in legend.legend_handles:
         handle.set(sizes=[30], alpha=1)
     if images is not None:
-        figure.draw_without_rendering()  # settles the layout, and so the room on the page
-        for axes, points in drawn:
+        figure.draw_without_rendering()  # computes the layout, and so the size of the axes
+        for axes, points in scatters:
             _add_thumbnails(axes, points, images)
     return figure
 
 
 def _project(embeddings, method, seed):
     """Return the points `(items, 2)` and the names of the two axes."""
-    # Late, as with matplotlib: scikit-learn alone takes a second.
+    # Imported here because it takes a second.
     from sklearn.decomposition import PCA
 
-    points, shares = np.zeros((len(embeddings), 2)), np.zeros(2)
+    points, ratios = np.zeros((len(embeddings), 2)), np.zeros(2)
     size = min(2, *embeddings.shape)
     centred = embeddings - embeddings.mean(axis=0)
     if centred.any():
         pca = PCA(size, random_state=seed)
-        # The squares of tiny vectors are 0: they have no shares.
+        # The squares of tiny vectors are 0, and their ratios undefined.
         with np.errstate(invalid="ignore"):
             points[:, :size] = pca.fit_transform(centred)
-        shares[:size] = np.nan_to_num(pca.explained_variance_ratio_)
+        ratios[:size] = np.nan_to_num(pca.explained_variance_ratio_)
     if method == "pca":
-        names = [f"PCA {axis} ({share:.0%} of variance)" for axis, share in enumerate(shares, 1)]
+        names = [f"PCA {axis} ({ratio:.0%} of variance)" for axis, ratio in enumerate(ratios, 1)]
         return points, names
     if method == "umap":
         return _umap(embeddings, points, seed), ["UMAP 1", "UMAP 2"]
     if len(embeddings) > 3:
         from sklearn.manifold import TSNE
 
-        # scikit-learn's own start fails where all embeddings are equal.
+        # scikit-learn's own initialization fails if all embeddings are equal.
         start = 1e-4 * points / (points[:, 0].std() or 1.0)
         perplexity = min(30.0, (len(embeddings) - 1) / 3)
         tsne = TSNE(perplexity=perplexity, init=start.astype("float32"), random_state=seed)
-        # Its threads wait for each other a thousand times: on a busy machine four times slower.
+        # Its threads synchronize a thousand times: several are four times slower on a busy machine.
         with threadpool_limits(1, "openmp"):
             points = tsne.fit_transform(embeddings)
     return points, ["t-SNE 1", "t-SNE 2"]
@@ -152,7 +134,7 @@ def _umap(embeddings, start, seed):
     if len(embeddings) < 4:
         return start
     neighbors = min(15, len(embeddings) - 1)
-    # A seed leaves it one thread; saying so spares a warning.
+    # With a seed UMAP uses one thread, and warns unless n_jobs=1.
     reducer = umap.UMAP(
         n_neighbors=neighbors, init=start.astype("float32"), random_state=seed, n_jobs=1
     )
@@ -166,14 +148,16 @@ def _scatter(axes, points, labels, class_names):
     others = ~np.isin(codes, named)
     if others.any():
         text = f"{len(classes) - len(named):,} other classes"
-        axes.scatter(*points[others].T, s=0.5 * size, c=GREY, marker="o", label=text, linewidths=0)
-    for place, code in enumerate(named):
+        axes.scatter(
+            *points[others].T, s=0.5 * size, c=style.GREY, marker="o", label=text, linewidths=0
+        )
+    for number, code in enumerate(named):
         own = points[codes == code]
         axes.scatter(
             *own.T,
             s=size,
-            c=PALETTE[place],
-            marker=SYMBOLS[place],
+            c=style.PALETTE[number],
+            marker=style.SYMBOLS[number],
             label=shorten(readable(classes[code], class_names), 28),
             alpha=0.8,
             linewidths=0,
@@ -188,16 +172,12 @@ def _add_thumbnails(axes, points, images):
     scale = axes.figure.dpi / 72
     reach = 1.1 * _THUMBNAIL * scale
     shown = np.empty((0, 2))
-    factor = min(1.0, 64 / max(images.shape[1:3]))
-    height, width = (max(1, round(factor * side)) for side in images.shape[1:3])
     for pixel, point, image in zip(pixels, points, images):
         if (np.abs(shown - pixel).max(axis=1) < reach).any():
             continue
         shown = np.vstack([shown, pixel])
-        picture = OffsetImage(
-            shrink(image[None], height, width)[0],
-            zoom=_THUMBNAIL / max(height, width),
-            cmap="gray",
-            norm=Normalize(0, 255),
+        image = resize_to_fit(image[None], 64)[0]
+        thumbnail = OffsetImage(
+            image, zoom=_THUMBNAIL / max(image.shape[:2]), cmap="gray", norm=Normalize(0, 255)
         )
-        axes.add_artist(AnnotationBbox(picture, point, frameon=False, pad=0))
+        axes.add_artist(AnnotationBbox(thumbnail, point, frameon=False, pad=0))

@@ -1,21 +1,13 @@
-"""A picture of queries and their nearest neighbours."""
+"""Images of queries and their nearest neighbours."""
 
 import numpy as np
 from keras import ops
 
-from keras_metric import distances as measures
 from keras_metric._validation import as_array, check_choice, check_count
-from keras_metric.viz._pixels import as_pixels, channels_last
-from keras_metric.viz._style import (
-    RIGHT,
-    WRONG,
-    as_labels,
-    as_matrix,
-    new_figure,
-    readable,
-    sample,
-    shorten,
-)
+from keras_metric.distances import METRICS, elementwise
+from keras_metric.viz._pixels import as_pixels
+from keras_metric.viz._plot_inputs import as_labelled_images, as_matrix, sample
+from keras_metric.viz._plot_style import RIGHT, WRONG, new_figure, readable, shorten, show_image
 
 _CELL = 1.05  # inches of one image
 
@@ -33,38 +25,37 @@ def plot_neighbors(
     metric=None,
     titles=None,
 ):
-    """Draw queries, each with its nearest neighbours beside it.
+    """Plot queries, each in a row with its nearest neighbours.
 
-    The first picture to look at: it shows what the encoder takes for alike, and often a wrong
-    label. A neighbour of the query's class has a blue frame and a check mark, another has an
-    orange frame and a cross. Either give `embeddings`, and the nearest items are found here (the
-    query itself is never its own neighbour), or give `neighbors` that an index has found. Numbers
-    below the images are distances, and the title names their metric.
+    It shows which items are similar for the encoder, and often a wrong label. A neighbour of the
+    query's class has a blue frame and a check mark, another one an orange frame and a cross. Pass
+    either `embeddings`, to compute the nearest items (a query is not its own neighbour), or
+    `neighbors`, the result of an index. Numbers below the images are distances, and the title has
+    their metric.
 
     Args:
         images: Array `(items, height, width)` or `(items, height, width, 1, 3 or 4)`; uint8, or
-            floats, which are stretched to the visible range unless they lie in 0..1.
-        labels: `(items,)`, of any kind; or None without classes: nothing is right or wrong.
+            floats, which are scaled to the visible range unless they are in 0..1.
+        labels: `(items,)`, of any kind; or None without classes, for a plot without marks.
         embeddings: `(items, dim)`, or None if `neighbors` is given.
         neighbors: `(number of queries, at least k)` indices of items, nearest first; `queries`
             must then be a list.
-        queries: Number of queries, drawn with `seed`, or a list of indices.
-        k: Number of neighbours to show. Five fit on a page.
-        distances: Optional numbers of the shape of `neighbors`, written below the images; with
-            `embeddings` they are computed.
+        queries: Number of queries, sampled with `seed`, or a list of indices.
+        k: Number of neighbours to show.
+        distances: Optional numbers of the shape of `neighbors`, written below the images; computed
+            from `embeddings` if these are given.
         class_names: Optional list or dict from a label to its name.
-        seed: Integer for the choice of queries.
+        seed: Integer that seeds the sampling of queries.
         metric: With `embeddings` a metric of `keras_metric.distances`; None for `"euclidean"`.
-            With `distances` the name of their metric, or None if it is not to be named.
-        titles: Optional texts `(items,)` above the images instead of the names of classes, such as
-            names of files.
+            With `distances` the name of their metric, or None for no title.
+        titles: Optional texts `(items,)` above the images instead of the class names, such as file
+            names.
 
     Returns:
         A `matplotlib.figure.Figure`; save it with `figure.savefig(path)`.
 
     Raises:
-        ValueError: if both or neither of `embeddings` and `neighbors` are given, or shapes
-            do not fit.
+        ValueError: Both or neither of `embeddings` and `neighbors`, or mismatched shapes.
 
     Example:
         >>> import numpy as np
@@ -83,9 +74,7 @@ def plot_neighbors(
             f"embeddings={'None' if embeddings is None else 'an array'}, "
             f"neighbors={'None' if neighbors is None else 'an array'}"
         )
-    images = channels_last(images)
-    if labels is not None:
-        labels = as_labels("labels", labels, len(images))
+    images, labels = as_labelled_images(images, labels)
     if titles is not None and len(titles) != len(images):
         raise ValueError(
             f"`titles` must hold one text for each of {len(images)} images. Received: {len(titles)}"
@@ -109,7 +98,7 @@ def plot_neighbors(
                 f"embeddings.shape={embeddings.shape}"
             )
         metric = "euclidean" if metric is None else metric
-        check_choice("metric", metric, measures.METRICS)
+        check_choice("metric", metric, METRICS)
         neighbors, distances = _nearest(embeddings, queries, k, metric)
     neighbors = _rows("neighbors", neighbors, len(images))
     if neighbors.ndim != 2 or len(neighbors) != len(queries):
@@ -128,9 +117,7 @@ def plot_neighbors(
     shown = np.unique([*queries, *neighbors.ravel()])
     images = dict(zip(shown, as_pixels(images, rows=shown)))
     rows, columns = len(queries), 1 + neighbors.shape[1]
-    figure = new_figure(
-        figsize=(_CELL * columns + 0.3, 1.3 * _CELL * rows + 0.3), layout="constrained"
-    )
+    figure = new_figure(_CELL * columns + 0.3, 1.3 * _CELL * rows + 0.3)
     axes = figure.subplots(rows, columns, squeeze=False)
     if distances is not None and metric is not None:
         title = f"below each neighbour: its {metric.replace('_', ' ')} distance"
@@ -142,14 +129,14 @@ def plot_neighbors(
         return "" if labels is None else readable(labels[item], class_names)
 
     for row, query in enumerate(queries):
-        _draw(axes[row, 0], images[query], text(query), None)
+        _show(axes[row, 0], images[query], text(query), None)
         axes[row, 0].set_xlabel("query", fontsize=7, labelpad=2)
         for column, item in enumerate(neighbors[row], start=1):
             mark, colour = "", None
             if labels is not None:
                 right = bool(labels[item] == labels[query])
                 mark, colour = ("✓ ", RIGHT) if right else ("✗ ", WRONG)
-            _draw(axes[row, column], images[item], mark + text(item), colour)
+            _show(axes[row, column], images[item], mark + text(item), colour)
             if distances is not None:
                 distance = f"{distances[row, column - 1]:.3g}"
                 axes[row, column].set_xlabel(distance, fontsize=7, labelpad=2, color="#555555")
@@ -157,7 +144,7 @@ def plot_neighbors(
 
 
 def _rows(name, value, num_items):
-    """`value` as an array of indices of items."""
+    """Return `value` as an array of indices of items, or raise."""
     rows = as_array(name, value)
     if rows.size and (rows.dtype.kind not in "iu" or rows.min() < 0 or rows.max() >= num_items):
         raise ValueError(
@@ -167,7 +154,7 @@ def _rows(name, value, num_items):
 
 
 def _nearest(embeddings, queries, k, metric):
-    rows = [measures.elementwise(embeddings[query], embeddings, metric) for query in queries]
+    rows = [elementwise(embeddings[query], embeddings, metric) for query in queries]
     distances = np.stack([ops.convert_to_numpy(row) for row in rows])
     distances[np.arange(len(queries)), queries] = np.inf
     k = min(k, len(embeddings) - 1)
@@ -175,11 +162,8 @@ def _nearest(embeddings, queries, k, metric):
     return neighbors, np.take_along_axis(distances, neighbors, axis=1)
 
 
-def _draw(axes, image, text, colour):
-    axes.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-    axes.set(xticks=[], yticks=[])
-    axes.spines[:].set_visible(False)
-    axes.set_title(shorten(text), fontsize=8, pad=3, color=colour or "black")
+def _show(axes, image, text, colour):
+    show_image(axes, image, shorten(text), fontsize=8, pad=3, color=colour or "black")
     if colour:
         from matplotlib.patches import Rectangle
 

@@ -1,36 +1,37 @@
-"""How alike items are, each with each, in the order of their classes."""
+"""Matrix of the cosine similarities of items, sorted by class."""
 
 import numpy as np
 
 from keras_metric._validation import check_count
-from keras_metric.viz._nearness import as_items
-from keras_metric.viz._style import new_figure, readable, shorten
+from keras_metric.neighbors import unit_rows
+from keras_metric.viz._plot_inputs import as_items
+from keras_metric.viz._plot_style import new_figure, readable, shorten
 
-_MOST_NAMED = 20  # classes whose names find room along an axis
+_MOST_NAMED = 20  # classes whose names fit along an axis
 
 
 def plot_similarity(
     embeddings, labels, max_classes=30, items_per_class=10, class_names=None, seed=0
 ):
-    """Draw the cosine similarity of each item with each, sorted by class.
+    """Plot the cosine similarities of all pairs of items, sorted by class.
 
-    A good encoder shows bright squares along the diagonal on a dark ground. A bright square beside
-    it is a pair of classes that are taken for each other, a dark line through a bright square an
-    item that does not belong.
+    A good encoder has bright squares on the diagonal and is dark elsewhere. A bright square off the
+    diagonal is a pair of classes that are confused; a dark line in a bright square is an item that
+    differs from its class.
 
     Args:
         embeddings: `(items, dim)`, normalised or not.
         labels: `(items,)`, of any kind.
-        max_classes: Classes to show; of more, so many are drawn evenly with `seed`.
-        items_per_class: Items of each class to show at most, drawn likewise.
+        max_classes: Number of classes to show; more are sampled uniformly with `seed`.
+        items_per_class: Number of items of each class; more are sampled in the same way.
         class_names: Optional list or dict from a label to its name.
-        seed: Integer for the draws.
+        seed: Integer that seeds the sampling.
 
     Returns:
         A `matplotlib.figure.Figure`.
 
     Raises:
-        ValueError: for shapes that do not fit, NaN or infinity.
+        ValueError: Mismatched shapes, NaN or infinity.
 
     Example:
         >>> import numpy as np
@@ -48,8 +49,7 @@ def plot_similarity(
     chosen = np.sort(rng.permutation(num_classes)[:max_classes])
     groups = [rng.permutation(np.flatnonzero(codes == code))[:items_per_class] for code in chosen]
     rows, sizes = np.concatenate(groups), np.array([len(group) for group in groups])
-    vectors = embeddings[rows].astype("float64")
-    vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    vectors = unit_rows(embeddings[rows].astype("float64"))
     similarity = vectors @ vectors.T
 
     same = codes[rows, None] == codes[rows]
@@ -59,11 +59,11 @@ def plot_similarity(
     parts = [(similarity[same & others], "inside a class"), (similarity[~same], "between classes")]
     title += ", ".join(f"{part.mean():.2f} {name}" for part, name in parts if part.size)
 
-    figure = new_figure(figsize=(6.2, 5.4), layout="constrained")
+    figure = new_figure(6.2, 5.4)
     axes = figure.subplots()
-    # The scale is fixed at its lower end too, unless something lies below: pictures compare.
+    # The scale starts at 0 unless a similarity is below it, so that plots can be compared.
     low = min(0.0, float(similarity.min()))
-    picture = axes.imshow(similarity, cmap="cividis", vmin=low, vmax=1.0, interpolation="nearest")
+    cells = axes.imshow(similarity, cmap="cividis", vmin=low, vmax=1.0, interpolation="nearest")
     edges = np.cumsum(sizes)
     if len(chosen) <= _MOST_NAMED:
         names = [shorten(readable(labels[group[0]], class_names)) for group in groups]
@@ -78,5 +78,5 @@ def plot_similarity(
         axes.set(xticks=[], yticks=[])
         axes.set_xlabel("items, by class", fontsize=9)
     axes.set_title(title, fontsize=10)
-    figure.colorbar(picture, ax=axes, shrink=0.8, label="cosine similarity")
+    figure.colorbar(cells, ax=axes, shrink=0.8, label="cosine similarity")
     return figure

@@ -1,19 +1,23 @@
 """Files for TensorBoard's embedding projector."""
 
+import os
 import re
+import tempfile
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from keras_metric._text import visible
 from keras_metric._validation import as_array, as_path, check_count
-from keras_metric.viz._pixels import as_pixels, shrink
-from keras_metric.viz._projector_config import replace_file, update_config
-from keras_metric.viz._style import as_labels, as_matrix, readable, sample
+from keras_metric.viz._pixels import as_pixels, resize_to_fit
+from keras_metric.viz._plot_inputs import as_labels, as_matrix, sample
+from keras_metric.viz._plot_style import readable
 
 PROJECTOR_NAME = r"[\w.-]+"  # ASCII
-_LARGEST_SPRITE = 8192  # pixels of a side; the projector refuses more
-_LARGEST_THUMBNAIL = 64
+LARGEST_THUMBNAIL = 64  # pixels of a side
+_LARGEST_SPRITE = 8192  # pixels of a side; the projector rejects more
+_CONFIG = "projector_config.pbtxt"
 
 
 def write_projector(
@@ -29,39 +33,37 @@ def write_projector(
 ):
     r"""Write embeddings for TensorBoard's projector, with labels and thumbnails.
 
-    Then `tensorboard --logdir LOG_DIR` shows them under "Projector": points that can be turned,
-    searched and coloured by label, and projected by PCA, t-SNE or UMAP. Needs neither
-    TensorFlow nor TensorBoard to write. Several names in one folder stand side by side in
-    TensorBoard's menu; the same name again replaces the earlier one (a running TensorBoard has
-    cached it: restart it).
+    `tensorboard --logdir LOG_DIR` shows them under "Projector": points that can be rotated,
+    searched and coloured by label, and projected by PCA, t-SNE or UMAP. Writing needs the package
+    `tensorboard`, not TensorFlow. TensorBoard's menu lists all names of a folder; writing a name
+    again replaces it (restart a running TensorBoard, which has cached it).
 
-    Files, NAME being `name`: `NAME_tensor.bytes` (float32, little-endian, row by row) or, for the
-    few tensors whose bytes TensorBoard would take for text, `NAME_tensor.tsv`; with labels or
+    Files, with `name` as NAME: `NAME_tensor.bytes` (float32, little-endian, row by row) or, for the
+    few tensors whose bytes TensorBoard would read as text, `NAME_tensor.tsv`; with labels or
     metadata `NAME_metadata.tsv`; with images `NAME_sprite.png`; and `projector_config.pbtxt`,
-    which lists all names. Each is replaced in one step, so a reader never sees half a file.
+    which lists all names. Each file is replaced atomically.
 
     Args:
-        log_dir: Folder, made if missing.
+        log_dir: Folder; created if missing.
         embeddings: `(items, dim)`.
         labels: Optional `(items,)`, of any kind; the column "label".
-        images: Optional images of the items, see `plot_neighbors`. They are shrunk to at
-            most 64 pixels a side, and further where the sheet of all of them would pass
-            8,192 pixels.
-        metadata: Optional dict from column names to `(items,)` values, beside the label. Control
-            characters are written as escapes such as `\t`; "=" and the like at the beginning of a
-            value are kept, and a spreadsheet program may take them for formulas.
+        images: Optional images of the items, see `plot_neighbors`. They are shrunk to at most 64
+            pixels a side, and further if the sprite image of all would exceed 8,192 pixels.
+        metadata: Optional dict from column names to `(items,)` values, columns next to the label.
+            Control characters are written as escapes such as `\t`. Values may start with "=", which
+            spreadsheet programs read as formulas.
         name: Letters, digits, `.`, `_` and `-`.
-        max_points: Items to keep; the projector gets slow beyond 10,000. Of more items, so
-            many are drawn evenly with `seed`, in their order, the same at every call.
+        max_points: Number of items to write; the projector is slow beyond 10,000. More are sampled
+            uniformly with `seed`, in their order, the same at every call.
         class_names: Optional list or dict from a label to its name.
-        seed: Integer for that draw.
+        seed: Integer that seeds the sampling.
 
     Returns:
         The path of `projector_config.pbtxt`.
 
     Raises:
-        ValueError: for a name with other characters, or columns that are not as long as the
-            embeddings.
+        ImportError: `tensorboard` is not installed.
+        ValueError: A name with other characters, or columns that are not as long as the embeddings.
 
     Example:
         >>> import tempfile
@@ -95,8 +97,8 @@ def write_projector(
     for column, values in (metadata or {}).items():
         if str(column) in columns:
             raise ValueError(
-                f"`metadata` must have names of its own for its columns. Received: {column!r} "
-                "twice, or beside `labels`, which is the column 'label'."
+                f"`metadata` must have unique column names. Received: {column!r} two times, or "
+                "together with `labels`, which is the column 'label'."
             )
         columns[str(column)] = as_labels(f"metadata[{column!r}]", values, num_items)
     if images is not None and np.ndim(as_array("images", images)) == 0:
@@ -114,25 +116,28 @@ def write_projector(
             "`embeddings` must fit into float32, which the projector reads. Received: values up to "
             f"{np.abs(embeddings).max():.3g}"
         )
-    # Only what is kept is converted: the rest may not fit memory as pictures. And before anything
-    # is written: a failure leaves the folder as it is.
+    # Convert only the kept images, because all may not fit into memory; and convert them before
+    # anything is written, because a failure must leave the folder unchanged.
     pixels = None if images is None else as_pixels(images, rows=kept)
+    config = _config_without(name, log_dir / _CONFIG)
     log_dir.mkdir(parents=True, exist_ok=True)
-    entry = {"tensor_name": name, "tensor_shape": tensor.shape}
-    entry["tensor_path"] = _write_tensor(log_dir, name, tensor)
+    entry = config.embeddings.add(tensor_name=name, tensor_shape=tensor.shape)
+    entry.tensor_path = _write_tensor(log_dir, name, tensor)
     if columns:
-        entry["metadata_path"] = f"{name}_metadata.tsv"
-        replace_file(log_dir / entry["metadata_path"], _table(columns, kept).encode())
+        entry.metadata_path = f"{name}_metadata.tsv"
+        _replace_file(log_dir / entry.metadata_path, _table(columns, kept).encode())
     if pixels is not None:
-        entry["sprite_path"] = f"{name}_sprite.png"
-        entry["sprite_size"] = _write_sprite(log_dir / entry["sprite_path"], pixels)
-    return update_config(log_dir, entry)
+        entry.sprite.image_path = f"{name}_sprite.png"
+        size = _write_sprite(log_dir / entry.sprite.image_path, pixels)
+        entry.sprite.single_image_dim.extend(size)
+    _replace_file(log_dir / _CONFIG, str(config).encode())
+    return log_dir / _CONFIG
 
 
 def _write_tensor(log_dir, name, tensor):
     data = tensor.tobytes()
-    # TensorBoard tries a file as text first, line by line, and takes it for raw numbers at the
-    # first byte that is no UTF-8. Zeros, for one, are valid text.
+    # TensorBoard first reads a file as text, line by line, and reads it as raw numbers from the
+    # first byte that is not UTF-8. Zeros, for example, are valid text.
     first = next(filter(None, data.split(b"\n")), b"")
     path, stale = f"{name}_tensor.bytes", f"{name}_tensor.tsv"
     try:
@@ -143,35 +148,73 @@ def _write_tensor(log_dir, name, tensor):
         path, stale = stale, path
         rows = ("\t".join(f"{value:.9g}" for value in row) for row in tensor)
         data = "".join(f"{row}\n" for row in rows).encode()
-    replace_file(log_dir / path, data)
+    _replace_file(log_dir / path, data)
     (log_dir / stale).unlink(missing_ok=True)
     return path
 
 
 def _table(columns, kept):
     escaped = [[_escape(values[item]) for item in kept] for values in columns.values()]
-    # The projector takes the first row for a header if it has a tab, and for data if not.
+    # The projector reads the first row as a header if it has a tab, else as data.
     header = [[_escape(column) for column in columns]] if len(columns) > 1 else []
     return "".join("\t".join(row) + "\n" for row in [*header, *zip(*escaped)])
 
 
 def _escape(value):
     text = visible(value)
-    # The projector drops blank lines, and every label after one would move up.
+    # The projector drops blank lines, which would shift all later labels.
     return text if text.strip() else "(empty)"
 
 
 def _write_sprite(path, pixels):
     side = int(np.ceil(np.sqrt(len(pixels))))
-    height, width = pixels.shape[1:3]
-    room = min(_LARGEST_THUMBNAIL, _LARGEST_SPRITE // side)
-    factor = min(1.0, room / max(height, width))
-    height, width = max(1, int(factor * height)), max(1, int(factor * width))
-    small = shrink(pixels, height, width)
+    small = resize_to_fit(pixels, min(LARGEST_THUMBNAIL, _LARGEST_SPRITE // side))
+    height, width = small.shape[1:3]
     sheet = np.zeros((side * side, *small.shape[1:]), "uint8")
     sheet[: len(small)] = small
     sheet = sheet.reshape(side, side, height, width, -1).swapaxes(1, 2)
     sheet = sheet.reshape(side * height, side * width, -1)
-    picture = Image.fromarray(sheet[..., 0] if sheet.shape[-1] == 1 else sheet)
-    replace_file(path, lambda file: picture.save(file, format="png"))
+    image = Image.fromarray(sheet[..., 0] if sheet.shape[-1] == 1 else sheet)
+    _replace_file(path, lambda file: image.save(file, format="png"))
     return width, height
+
+
+def _config_without(name, path):
+    """Return the `ProjectorConfig` of a file, if it exists, without the embeddings `name`."""
+    try:
+        from google.protobuf import text_format
+        from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
+    except ImportError as error:
+        raise ImportError(
+            "Writing for TensorBoard needs the package `tensorboard`: pip install tensorboard"
+        ) from error
+    config = ProjectorConfig()
+    try:
+        if path.exists():
+            text_format.Parse(path.read_text("utf-8"), config)
+    except (UnicodeDecodeError, text_format.ParseError) as error:
+        raise ValueError(
+            f"{str(path)!r} must be a projector configuration of TensorBoard. Received: {error}. "
+            "Remove the file."
+        ) from None
+    for number in reversed(range(len(config.embeddings))):
+        if config.embeddings[number].tensor_name == name:
+            del config.embeddings[number]
+    return config
+
+
+def _replace_file(path, content):
+    """Write bytes, or let `content(file)` write them; replacement is atomic for readers."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            if callable(content):
+                content(file)
+            else:
+                file.write(content)
+        # Temporary files are private; TensorBoard may run as another user.
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

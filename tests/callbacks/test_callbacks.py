@@ -15,7 +15,7 @@ from keras_metric.models import EmbeddingModel
 
 
 class Model(keras.Model):
-    """A stand-in with an `encoder`, whose own output is something else."""
+    """A model with an `encoder`, whose own output differs from the encoder's."""
 
     def __init__(self):
         super().__init__()
@@ -61,7 +61,7 @@ def fit(model, data, *callbacks, **settings):
 
 
 class Once:
-    """Batches that can be read once, and do not show it."""
+    """Batches that can be read once, without being an iterator."""
 
     def __init__(self, batches):
         self.batches = batches
@@ -73,8 +73,8 @@ class Once:
 class TestRetrievalEvaluator:
     def test_logs_are_the_metrics_of_the_encoder(self, model, data):
         history = fit(model, data, RetrievalEvaluator(*data, k=(1, 3)))
-        wanted = retrieval_metrics(model.encoder.predict(data[0], verbose=0), data[1], k=(1, 3))
-        for key, value in wanted.items():
+        expected = retrieval_metrics(model.encoder.predict(data[0], verbose=0), data[1], k=(1, 3))
+        for key, value in expected.items():
             if "queries" in key or "cmc" in key:
                 assert f"val_{key}" not in history
             else:
@@ -113,8 +113,8 @@ class TestRetrievalEvaluator:
         ]
         history = fit(model, data, *evaluators)
         embeddings = model.encoder.predict(x, verbose=0)
-        wanted = retrieval_metrics(embeddings[:20], y[:20], embeddings[20:], y[20:], k=1)
-        assert history["arrays_map"][-1] == pytest.approx(wanted["map"])
+        expected = retrieval_metrics(embeddings[:20], y[:20], embeddings[20:], y[20:], k=1)
+        assert history["arrays_map"][-1] == pytest.approx(expected["map"])
         assert history["arrays_map"] == pytest.approx(history["source_map"])
 
     def test_labels_need_not_be_numbers(self, model, data):
@@ -123,17 +123,17 @@ class TestRetrievalEvaluator:
         history = fit(model, data, ours, RetrievalEvaluator(*data))
         assert history["names_map"] == history["val_map"]
 
-    def test_callbacks_after_it_see_its_logs(self, model, data, tmp_path):
+    def test_later_callbacks_use_its_logs(self, model, data, tmp_path):
         stop = keras.callbacks.EarlyStopping("val_recall_at_1", mode="max", patience=1, baseline=2)
         path = tmp_path / "best.weights.h5"
         best = keras.callbacks.ModelCheckpoint(
             path, "val_recall_at_1", save_best_only=True, save_weights_only=True, mode="max"
         )
         history = fit(model, data, RetrievalEvaluator(*data), best, stop, epochs=9)
-        assert len(history["loss"]) == 2  # the baseline is out of reach, the patience is 1
+        assert len(history["loss"]) == 2  # the baseline cannot be reached, and the patience is 1
         assert path.exists()
 
-    def test_the_model_is_left_as_found(self, data):
+    def test_the_model_is_not_changed(self, data):
         """Losses, weights and the seeds of random layers, with the callback and without."""
         results = []
         for callbacks in ([], [RetrievalEvaluator(*data, at_start=True)]):
@@ -158,12 +158,12 @@ class TestRetrievalEvaluator:
         fit(model, data, evaluator, epochs=4, initial_epoch=3)
         assert evaluator.history["epoch"] == [3, 4]
 
-    def test_a_model_without_encoder_is_used_itself(self, data):
+    def test_a_model_without_encoder_is_the_encoder(self, data):
         model = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(3)])
         model.compile("sgd", TripletLoss(), run_eagerly=True)
         history = fit(model, data, RetrievalEvaluator(*data))
-        wanted = retrieval_metrics(model.predict(data[0], verbose=0), data[1])
-        assert history["val_map"][-1] == pytest.approx(wanted["map"])
+        expected = retrieval_metrics(model.predict(data[0], verbose=0), data[1])
+        assert history["val_map"][-1] == pytest.approx(expected["map"])
 
     def test_several_sets_by_name(self, model, data):
         x, y = data
@@ -172,9 +172,9 @@ class TestRetrievalEvaluator:
         history = fit(model, data, evaluator)
         embeddings = model.encoder.predict(x, verbose=0)
         for name, part in (("seen", slice(0, 30)), ("unseen", slice(30, None))):
-            wanted = retrieval_metrics(embeddings[part], y[part], k=1)
-            assert history[f"val_{name}_map"][-1] == pytest.approx(wanted["map"])
-            assert evaluator.history[f"{name}_num_queries"] == [wanted["num_queries"]] * 3
+            expected = retrieval_metrics(embeddings[part], y[part], k=1)
+            assert history[f"val_{name}_map"][-1] == pytest.approx(expected["map"])
+            assert evaluator.history[f"{name}_num_queries"] == [expected["num_queries"]] * 3
         assert evaluator.history["epoch"] == [0, 1, 2]
         assert history["val_seen_map"] != history["val_unseen_map"]
 
@@ -184,9 +184,11 @@ class TestRetrievalEvaluator:
         few = functools.partial(evaluation.few_shot_accuracy, ways=3, queries=2, episodes=9)
         history = fit(model, data, RetrievalEvaluator(x, y, measures=[*names, few]))
         e = model.encoder.predict(x, verbose=0)
-        wanted = evaluation.clustering_metrics(e, y) | evaluation.geometry_metrics(e, y) | few(e, y)
-        wanted |= evaluation.verification_metrics(*evaluation.pair_distances(e, y))
-        for key, value in wanted.items():
+        expected = (
+            evaluation.clustering_metrics(e, y) | evaluation.geometry_metrics(e, y) | few(e, y)
+        )
+        expected |= evaluation.verification_metrics(*evaluation.pair_distances(e, y))
+        for key, value in expected.items():
             if key.startswith("num_"):
                 assert f"val_{key}" not in history
             else:
@@ -199,13 +201,13 @@ class TestRetrievalEvaluator:
         with pytest.raises(TypeError, match="dict from names to numbers"):
             fit(model, data, evaluator)
 
-    def test_a_column_of_labels_gives_the_same_pictures(self, model, data, tmp_path):
-        """A picture that cannot be drawn warns."""
-        settings = dict(log_dir=tmp_path / "log", pictures=["distance_history"])
+    def test_plots_with_a_column_of_labels(self, model, data, tmp_path):
+        """A plot that fails would warn, and warnings are errors here."""
+        settings = dict(log_dir=tmp_path / "log", plots=["distance_history"])
         evaluator = RetrievalEvaluator(data[0], data[1][:, None], **settings)
         fit(model, data, evaluator, epochs=1)
 
-    def test_a_name_that_is_missing_in_some_epochs(self, model, data):
+    def test_a_metric_that_is_missing_in_some_epochs(self, model, data):
         given = iter([{"late": np.nan}, {"early": 1.0}, {"late": 2.0, "early": 3.0}])
         evaluator = RetrievalEvaluator(*data, measures=[lambda *_: next(given)], at_start=True)
         fit(model, data, evaluator)
@@ -215,10 +217,10 @@ class TestRetrievalEvaluator:
 
     def test_measures_with_a_gallery(self, model, data):
         x, y = data
-        seen = []
+        received = []
 
         def shapes(*arrays):
-            seen.append([len(array) for array in arrays])
+            received.append([len(array) for array in arrays])
             return {"zero": 0.0}
 
         evaluator = RetrievalEvaluator(
@@ -226,14 +228,14 @@ class TestRetrievalEvaluator:
         )
         history = fit(model, data, evaluator, epochs=1)
         e = model.encoder.predict(x, verbose=0)
-        wanted = evaluation.identification_metrics(e[:20], y[:20], e[20:], y[20:], k=1)
-        assert history["val_rank_1"] == [pytest.approx(wanted["rank_1"])]
-        assert history["val_zero"] == [0.0] and seen == [[20, 20, 30, 30]]
+        expected = evaluation.identification_metrics(e[:20], y[:20], e[20:], y[20:], k=1)
+        assert history["val_rank_1"] == [pytest.approx(expected["rank_1"])]
+        assert history["val_zero"] == [0.0] and received == [[20, 20, 30, 30]]
         assert "val_recall_at_1" not in history
 
-    def test_boards_of_sets_have_their_names(self, model, data, tmp_path):
+    def test_projections_of_sets_have_their_names(self, model, data, tmp_path):
         sets = {"seen": (data[0][:30], data[1][:30]), "unseen": (data[0][30:], data[1][30:])}
-        evaluator = RetrievalEvaluator(sets=sets, log_dir=tmp_path, pictures=["similarity"])
+        evaluator = RetrievalEvaluator(sets=sets, log_dir=tmp_path, plots=["similarity"])
         fit(model, data, evaluator, epochs=1)
         config = (tmp_path / "projector_config.pbtxt").read_text()
         assert "val_seen" in config and "val_unseen" in config
@@ -244,7 +246,7 @@ class TestRetrievalEvaluator:
         with pytest.raises(ValueError, match="one label for each item.*argmax"):
             fit(model, data, RetrievalEvaluator(batches), epochs=1)
 
-    def test_a_loop_without_fit_and_a_board(self, model, data, tmp_path):
+    def test_a_custom_loop_with_a_log_dir(self, model, data, tmp_path):
         evaluator = RetrievalEvaluator(*data, log_dir=tmp_path)
         evaluator.set_model(model)
         evaluator.on_train_begin()
@@ -259,22 +261,22 @@ class TestRetrievalEvaluator:
             history = fit(model, data, RetrievalEvaluator(*data), epochs=1)
         assert np.isnan(history["val_recall_at_1"]).all()
 
-    def test_one_that_is_diverged_from_the_start_is_told_of(self, model, data, capsys, tmp_path):
-        """No measure has given its names yet: there is nothing but the epoch to print."""
+    def test_an_encoder_that_diverged_before_training(self, model, data, capsys, tmp_path):
+        """There are no names of metrics yet: only the epoch is printed."""
         model.encoder.set_weights([np.full(w.shape, np.nan) for w in model.encoder.get_weights()])
         evaluator = RetrievalEvaluator(*data, measures=["geometry"], log_dir=tmp_path)
         with pytest.warns(UserWarning, match="NaN or infinity"):
             fit(model, data, evaluator, verbose=2, epochs=1)
         assert "RetrievalEvaluator: epoch 1: ; scalars" in capsys.readouterr().out
 
-    def test_what_it_prints(self, model, data, capsys, tmp_path):
+    def test_printed_lines(self, model, data, capsys, tmp_path):
         silent = RetrievalEvaluator(*data)
         fit(model, data, silent, verbose=2, epochs=1)
         assert "RetrievalEvaluator" not in capsys.readouterr().out
-        telling = RetrievalEvaluator(*data, at_start=True, log_dir=tmp_path / "log")
-        fit(model, data, telling, epochs=1)
+        printing = RetrievalEvaluator(*data, at_start=True, log_dir=tmp_path / "log")
+        fit(model, data, printing, epochs=1)
         assert capsys.readouterr().out == ""
-        fit(model, data, telling, verbose=2, epochs=1)
+        fit(model, data, printing, verbose=2, epochs=1)
         lines = [line for line in capsys.readouterr().out.splitlines() if "Retrieval" in line]
         assert len(lines) == 2
         assert "epoch 0: val_recall_at_1=" in lines[0]
@@ -312,21 +314,21 @@ class TestRetrievalEvaluator:
             (dict(x=iter([])), "generator"),
             (dict(x=[], name="my val", log_dir="runs"), "letters"),
             (dict(sets={"a b": []}, log_dir="runs"), "letters"),
-            (dict(sets={"cold": [], "cold_start": []}, at_start=True), "names of their own"),
+            (dict(sets={"cold": [], "cold_start": []}, at_start=True), "unique names"),
             (dict(x=np.eye(3), y=[0, 1, 5], class_names=["a", "b"], log_dir="runs"), "none for 5"),
             (dict(x=np.eye(3), y=[0, 1, 1], images=np.zeros((2, 8, 8))), "one image for each"),
         ],
     )
-    def test_errors_come_before_training(self, arguments, message):
+    def test_errors_before_training(self, arguments, message):
         with pytest.raises(ValueError, match=message):
             RetrievalEvaluator(**arguments)
 
     @pytest.mark.parametrize("name", [5, ""])
-    def test_names_are_texts(self, name):
-        with pytest.raises(TypeError, match="texts"):
+    def test_names_are_strings(self, name):
+        with pytest.raises(TypeError, match="non-empty strings"):
             RetrievalEvaluator([], name=name)
 
-    def test_a_run_that_goes_on_keeps_the_untrained_projection(self, model, data, tmp_path):
+    def test_a_resumed_run_keeps_the_untrained_projection(self, model, data, tmp_path):
         evaluator = RetrievalEvaluator(*data, at_start=True, log_dir=tmp_path)
         fit(model, data, evaluator, epochs=1)
         start = (tmp_path / "val_start_tensor.bytes").read_bytes()
@@ -337,7 +339,7 @@ class TestRetrievalEvaluator:
         assert (tmp_path / "val_start_tensor.bytes").read_bytes() == start
         assert (tmp_path / "val_tensor.bytes").read_bytes() != start
 
-    def test_sources_that_end_never_or_too_early(self, model, data):
+    def test_infinite_and_exhausted_sources(self, model, data):
         tf = pytest.importorskip("tensorflow")
         with pytest.raises(ValueError, match="take"):
             RetrievalEvaluator(tf.data.Dataset.from_tensor_slices(data).batch(9).repeat())
@@ -356,18 +358,18 @@ class TestMiningSchedule:
         return model
 
     def test_strategies_follow_the_epochs(self, data):
-        seen = []
+        used = []
         miner = TripletMiner(("all", "semi-hard", "hard"))
         schedule = MiningSchedule({3: "hard", 0: "all", 1: "semi-hard"}, log=True)
         spy = keras.callbacks.LambdaCallback(
-            on_epoch_end=lambda epoch, logs: seen.append(schedule.current)
+            on_epoch_end=lambda epoch, logs: used.append(schedule.current)
         )
         history = fit(self.compiled(miner), data, schedule, spy, epochs=5)
         assert history["mining_stage"] == [0, 1, 1, 2, 2]
-        assert seen == ["all", "semi-hard", "semi-hard", "hard", "hard"]
+        assert used == ["all", "semi-hard", "semi-hard", "hard", "hard"]
 
     def test_the_compiled_step_follows(self, data):
-        """With a learning rate of 0 the losses tell the strategies apart."""
+        """With a learning rate of 0 the strategies give different losses."""
 
         def losses(miner, *callbacks):
             keras.utils.set_random_seed(0)
@@ -375,18 +377,18 @@ class TestMiningSchedule:
             model.optimizer.learning_rate = 0.0
             return fit(model, data, *callbacks)["loss"]
 
-        alone = [losses(TripletMiner(name))[0] for name in ("all", "hard")]
+        fixed = [losses(TripletMiner(name))[0] for name in ("all", "hard")]
         scheduled = losses(TripletMiner(("all", "hard")), MiningSchedule({0: "all", 1: "hard"}))
-        assert abs(alone[0] - alone[1]) > 1e-3
-        assert scheduled == pytest.approx(alone, rel=1e-4)
+        assert abs(fixed[0] - fixed[1]) > 1e-3
+        assert scheduled == pytest.approx(fixed, rel=1e-4)
 
-    def test_resuming_takes_the_last_entry_that_is_due(self, data):
+    def test_resuming_uses_the_last_entry_before_the_epoch(self, data):
         schedule = MiningSchedule({0: "all", 4: "hard", 9: "semi-hard"})
         miner = TripletMiner(("all", "semi-hard", "hard"))
         fit(self.compiled(miner), data, schedule, epochs=6, initial_epoch=5)
         assert schedule.current == "hard"
 
-    def test_before_the_first_entry_the_miner_is_left_alone(self, data):
+    def test_before_the_first_entry_the_miner_is_unchanged(self, data):
         schedule = MiningSchedule({1: "hard"}, log=True)
         miner = TripletMiner(("all", "hard"))
         miner.use("all")
@@ -405,8 +407,8 @@ class TestMiningSchedule:
         fit(self.compiled(miner, wrap), data, schedule, epochs=1)
         assert schedule.current == "hard"
 
-    def test_a_miner_that_the_model_does_not_hold(self, data, backend):
-        """JAX compiles its variable into the step as a constant; elsewhere it is followed."""
+    def test_a_miner_that_the_model_does_not_track(self, data, backend):
+        """JAX compiles its variable into the step as a constant; other backends read it."""
         model = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(4)])
         model.compile("sgd", TripletLoss(mining=TripletMiner(("all", "hard"))), run_eagerly=True)
         schedule = MiningSchedule({0: "hard"})

@@ -1,4 +1,4 @@
-"""Steered batches and the search for hard examples, beside slow loops."""
+"""Batches of hard neighbours and their search, compared with slow loops."""
 
 import keras
 import numpy as np
@@ -24,43 +24,45 @@ def neighbors_of_rows():
     return np.stack([(number + EACH) % len(LABELS), (number + 2 * EACH) % len(LABELS)], axis=1)
 
 
-def taken(source, index):
+def rows_and_labels(source, index):
     x, y = source[index]
     return x[:, 0].astype(int).reshape(P, K), y.reshape(P, K)
 
 
-class TestSteering:
+class TestHardNeighbors:
     def test_half_the_classes_are_neighbours_of_the_others(self):
-        plain, steered = batches(), batches()
-        steered.set_hard_neighbors(rows=neighbors_of_rows())
+        plain, changed = batches(), batches()
+        changed.set_hard_neighbors(rows=neighbors_of_rows())
         for index in range(len(plain)):
-            planned = set(taken(plain, index)[1][:, 0])
-            rows, y = taken(steered, index)
+            planned = set(rows_and_labels(plain, index)[1][:, 0])
+            rows, y = rows_and_labels(changed, index)
             assert (y == y[:, :1]).all() and len(set(y[:, 0])) == P
             assert len(set(rows.ravel())) == P * K
             np.testing.assert_array_equal(LABELS[rows], y)
             kept, joined = y[: P // 2, 0], range(P // 2, P)
             assert set(kept) <= planned
             reach = set(neighbors_of_rows()[rows[: P // 2].ravel()].ravel())
-            for place in joined:
-                assert set(rows[place]) & reach, "no neighbour of what is in the batch"
+            for row in joined:
+                assert set(rows[row]) & reach, "no neighbour of an item in the batch"
 
-    def test_a_group_of_hard_classes_grows_along_its_neighbours(self):
+    def test_hard_classes_follow_their_neighbours(self):
         source = batches()
         ring = (np.arange(CLASSES)[:, None] + [1]) % CLASSES
         source.set_hard_neighbors(classes=ring, fraction=0.8)
-        _, y = taken(source, 0)
+        _, y = rows_and_labels(source, 0)
         begin = y[0, 0]
         assert set(y[:, 0]) == {(begin + i) % CLASSES for i in range(P)}
 
-    def test_what_has_no_neighbour_comes_as_planned(self):
-        plain, steered = batches(), batches()
-        steered.set_hard_neighbors(rows=np.full((len(LABELS), 2), -1))
+    def test_batches_without_neighbours_are_as_planned(self):
+        plain, changed = batches(), batches()
+        changed.set_hard_neighbors(rows=np.full((len(LABELS), 2), -1))
         for index in range(len(plain)):
-            a, b = (sorted(map(tuple, taken(source, index)[0])) for source in (plain, steered))
+            a, b = (
+                sorted(map(tuple, rows_and_labels(source, index)[0])) for source in (plain, changed)
+            )
             assert a == b
 
-    def test_a_batch_depends_on_seed_epoch_and_index_alone(self):
+    def test_a_batch_depends_on_seed_epoch_and_index(self):
         first, second = batches(), batches()
         for source in (first, second):
             source.set_hard_neighbors(rows=neighbors_of_rows())
@@ -85,7 +87,7 @@ class TestSteering:
             ({"rows": neighbors_of_rows().astype(float)}, "integers"),
         ],
     )
-    def test_refuses(self, arguments, message):
+    def test_errors(self, arguments, message):
         with pytest.raises(ValueError, match=message):
             batches().set_hard_neighbors(**arguments)
 
@@ -97,13 +99,13 @@ def test_neighbours_of_other_classes(rng):
     distance = np.linalg.norm(vectors[:, None] - vectors[None], axis=-1)
     for i in range(60):
         others = np.flatnonzero(ids != ids[i])
-        wanted = others[np.argsort(distance[i, others])[:3]]
-        np.testing.assert_array_equal(found[i], wanted)
+        expected = others[np.argsort(distance[i, others])[:3]]
+        np.testing.assert_array_equal(found[i], expected)
     far = np.where(ids[:, None] == ids, np.inf, distance).min(axis=1)
     np.testing.assert_allclose(nearest, far, rtol=1e-4)
 
 
-def test_where_everything_near_is_of_ones_own_class(rng):
+def test_neighbours_of_the_own_class_only(rng):
     vectors = np.concatenate([rng.normal(size=(200, 2)), rng.normal(100, size=(2, 2))])
     ids = np.array([0] * 200 + [1] * 2)
     found, nearest = nearest_of_others(vectors.astype("float32"), ids, 2)
@@ -111,17 +113,15 @@ def test_where_everything_near_is_of_ones_own_class(rng):
     assert len(nearest) == 2
 
 
-def test_tight_classes_of_a_hundred_have_neighbours(rng, monkeypatch):
+def test_tight_classes_of_a_hundred_have_neighbours(rng):
     ids = np.arange(500) % 5
     vectors = (np.eye(5)[ids] + 1e-3 * rng.normal(size=(500, 5))).astype("float32")
-    whole = nearest_of_others(vectors, ids, 3)
-    assert (ids[whole[0]] != ids[:, None]).all() and len(whole[1]) == 500
-    monkeypatch.setattr("keras_metric.callbacks.hard_example_mining._PLACES", 7000)
-    np.testing.assert_array_equal(nearest_of_others(vectors, ids, 3)[0], whole[0])
+    found, nearest = nearest_of_others(vectors, ids, 3)
+    assert (ids[found] != ids[:, None]).all() and len(nearest) == 500
 
 
 def model_of_rows():
-    """An encoder that changes nothing: the neighbours can be worked out from x."""
+    """An identity encoder, so that the neighbours are those of x."""
     model = EmbeddingModel(keras.layers.Flatten(), None, normalize=False)
     model.compile("sgd")
     return model
@@ -129,23 +129,23 @@ def model_of_rows():
 
 class TestCallback:
     @pytest.mark.parametrize("rule", ["neighbors", "classes"])
-    def test_finds_what_is_near(self, rule):
-        """Rows are numbers and classes runs of them: neighbours are the classes beside."""
+    def test_finds_adjacent_classes(self, rule):
+        """Rows are consecutive numbers, grouped by class: neighbours are the adjacent classes."""
         source = batches()
         mining = HardExampleMining(source, rule=rule, neighbors=2, progress=False)
         mining.set_model(model_of_rows())
         mining.on_epoch_end(0, {})
         assert mining.history["epoch"] == [1]
-        wanted = 5.0 if rule == "classes" else np.mean(np.tile([1, 2, 3, 2, 1], CLASSES))
-        # The first and the last class have a neighbour on one side alone.
-        assert mining.history["nearest"][0] == pytest.approx(wanted, abs=0.2)
+        expected = 5.0 if rule == "classes" else np.mean(np.tile([1, 2, 3, 2, 1], CLASSES))
+        # The first and the last class have a neighbour on one side only.
+        assert mining.history["nearest"][0] == pytest.approx(expected, abs=0.2)
         near = sum(
             np.abs(y[:, None] - y[None])[P // 2 :, : P // 2].min(axis=1).max() <= P
-            for y in (taken(source, i)[1][:, 0] for i in range(len(source)))
+            for y in (rows_and_labels(source, i)[1][:, 0] for i in range(len(source)))
         )
         assert near == len(source)
 
-    def test_when_it_searches(self):
+    def test_epochs_of_the_search(self):
         source = batches()
         mining = HardExampleMining(source, every=2, start=3, progress=False)
         mining.set_model(model_of_rows())
@@ -153,16 +153,16 @@ class TestCallback:
             mining.on_epoch_end(epoch)
         assert mining.history["epoch"] == [3, 5, 7]
 
-    def test_only_so_many_items(self):
+    def test_max_items(self):
         source = batches()
-        seen = []
+        sizes = []
         mining = HardExampleMining(source, max_items=30, batch_size=8, progress=False)
         model = model_of_rows()
         embed = model.encoder.predict_on_batch
-        model.encoder.predict_on_batch = lambda x: seen.append(len(x)) or embed(x)
+        model.encoder.predict_on_batch = lambda x: sizes.append(len(x)) or embed(x)
         mining.set_model(model)
         mining.on_epoch_end(0)
-        assert sum(seen) == 30 and max(seen) == 8
+        assert sum(sizes) == 30 and max(sizes) == 8
 
     def test_in_fit(self):
         source = batches()
@@ -173,7 +173,7 @@ class TestCallback:
         model.fit(source, epochs=2, callbacks=[mining], verbose=0)
         assert mining.history["epoch"] == [1, 2]
 
-    def test_an_encoder_of_nan_steers_nothing(self):
+    def test_an_encoder_of_nan_changes_nothing(self):
         source = batches()
         mining = HardExampleMining(source, progress=False)
         model = model_of_rows()
@@ -183,7 +183,7 @@ class TestCallback:
             assert np.isnan(mining.mine())
         assert not source.has_hard_neighbors
 
-    def test_another_model_begins_as_planned(self):
+    def test_another_model_starts_with_planned_batches(self):
         source = batches()
         mining = HardExampleMining(source, neighbors=2, start=2, progress=False)
         for _ in range(2):
@@ -195,9 +195,9 @@ class TestCallback:
             mining.on_epoch_end(1)
             assert source.has_hard_neighbors and mining.history["epoch"] == [2]
         mining.on_train_begin()
-        assert source.has_hard_neighbors  # the same model trains on
+        assert source.has_hard_neighbors  # the same model continues
 
-    def test_says_where_it_finds_nothing(self):
+    def test_warns_without_neighbours(self):
         y = np.repeat([0, 1], 300)
         x = np.random.default_rng(0).normal(1000.0 * y[:, None], size=(600, 1)).astype("float32")
         mining = HardExampleMining(BalancedBatches(x, y, 2, 2), progress=False)
@@ -205,18 +205,18 @@ class TestCallback:
         with pytest.warns(UserWarning, match="600 of 600 items have no item of another class"):
             mining.mine()
 
-    def test_wants_a_model(self):
+    def test_needs_a_model(self):
         with pytest.raises(ValueError, match="set_model"):
             HardExampleMining(batches()).mine()
 
     @pytest.mark.parametrize(
         "arguments",
-        [{"every": 0}, {"start": 0}, {"rule": "hard"}, {"share": 1.5}, {"neighbors": 0}],
+        [{"every": 0}, {"start": 0}, {"rule": "hard"}, {"fraction": 1.5}, {"neighbors": 0}],
     )
-    def test_refuses(self, arguments):
+    def test_errors(self, arguments):
         with pytest.raises(ValueError):
             HardExampleMining(batches(), **arguments)
 
-    def test_wants_balanced_batches(self):
+    def test_needs_balanced_batches(self):
         with pytest.raises(TypeError, match="BalancedBatches"):
             HardExampleMining([(ROWS, LABELS)])

@@ -1,4 +1,4 @@
-"""clustering_metrics beside loops over pairs, scikit-learn and pytorch-metric-learning."""
+"""clustering_metrics compared with loops over pairs and with scikit-learn."""
 
 import itertools
 import sys
@@ -28,17 +28,17 @@ def test_partitions_are_compared_pair_by_pair(seed):
     joint = np.histogram2d(labels, clusters, (range(8), range(12)))[0] / len(labels)
     a, b = joint.sum(axis=1), joint.sum(axis=0)
     entropy = [-sum(p * np.log(p) for p in part if p > 0) for part in (a, b)]
-    shared = sum(
+    mutual = sum(
         joint[i, j] * np.log(joint[i, j] / a[i] / b[j])
         for i, j in itertools.product(range(7), range(11))
         if joint[i, j] > 0
     )
-    assert found["nmi"] == pytest.approx(2 * shared / sum(entropy))
+    assert found["nmi"] == pytest.approx(2 * mutual / sum(entropy))
     assert found["ami"] == pytest.approx(metrics.adjusted_mutual_info_score(labels, clusters))
 
 
 @pytest.mark.parametrize("engine", ["scikit-learn", "faiss"])
-def test_far_classes_are_found(engine, rng):
+def test_distant_classes_are_found(engine, rng):
     if engine == "faiss":
         pytest.importorskip("faiss")
     labels = unequal(rng)
@@ -62,23 +62,23 @@ def test_the_clusters_are_those_of_k_means(rng):
 
 @pytest.mark.parametrize("engine", ["scikit-learn", "faiss"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_scale_does_not_count(engine, dtype, rng):
-    """FAISS would end the process where a square is infinite."""
+def test_scale_does_not_matter(engine, dtype, rng):
+    """FAISS would abort the process if a square were infinite."""
     if engine == "faiss":
         pytest.importorskip("faiss")
     x, labels = rng.normal(size=(120, 4)).astype(dtype), unequal(rng)
     settings = dict(engine=engine, silhouette=True)
-    wanted = clustering_metrics(x, labels, **settings)
+    expected = clustering_metrics(x, labels, **settings)
     for exponent in (-100, 100) if dtype == "float32" else (-700, 700):
-        assert clustering_metrics(np.ldexp(x, exponent), labels, **settings) == wanted
+        assert clustering_metrics(np.ldexp(x, exponent), labels, **settings) == expected
 
 
-def test_an_offset_does_not_count_for_faiss(rng):
-    """Of float32 it would leave steps of 1."""
+def test_offset_does_not_matter_for_faiss(rng):
+    """In float32 the offset would leave steps of 1."""
     pytest.importorskip("faiss")
     x, labels = rng.integers(-64, 64, (120, 4)) / 64, unequal(rng)
-    wanted = clustering_metrics(x, labels, engine="faiss")
-    assert clustering_metrics(x + 2.0**24, labels, engine="faiss") == wanted
+    expected = clustering_metrics(x, labels, engine="faiss")
+    assert clustering_metrics(x + 2.0**24, labels, engine="faiss") == expected
 
 
 def test_silhouette_on_request(rng):
@@ -111,12 +111,12 @@ def test_odd_sets(rng):
         (dict(embeddings=np.zeros((0, 2)), labels=[]), "at least one item"),
     ],
 )
-def test_errors_name_the_way_out(arguments, message):
+def test_errors(arguments, message):
     with pytest.raises(ValueError, match=message):
         clustering_metrics(**{"embeddings": [[0.0], [1.0]], "labels": [0, 1], **arguments})
 
 
-def test_a_missing_faiss_is_named(monkeypatch):
+def test_missing_faiss(monkeypatch):
     monkeypatch.setitem(sys.modules, "faiss", None)
     with pytest.raises(ImportError, match="pip install faiss-cpu"):
         clustering_metrics([[0.0], [1.0]], [0, 1], engine="faiss")

@@ -1,4 +1,4 @@
-"""few_shot_accuracy where the answer is known, and beside scikit-learn's classifiers."""
+"""few_shot_accuracy on data with a known result, and compared with scikit-learn."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ def data(rng):
     return labels[:, None] % 4 + rng.normal(size=(240, 6)), labels
 
 
-def test_chance_perfection_and_collapse(rng):
+def test_perfect_and_collapsed_encoders(rng):
     labels = np.repeat([f"c{i}" for i in range(9)], 20)
     far = 100.0 * np.repeat(np.eye(9), 20, axis=0) + rng.normal(size=(180, 9))
     for ways, shots in ((5, 1), (7, 5)):
@@ -24,8 +24,8 @@ def test_chance_perfection_and_collapse(rng):
         assert one_point["nearest_neighbor_accuracy"] == pytest.approx(1 / ways)
 
 
-def test_many_examples_of_every_class_are_a_plain_classifier(rng):
-    """All classes in each episode and all other items asked: only the split is drawn."""
+def test_all_items_of_all_classes_are_a_plain_classifier(rng):
+    """All classes and all other items are in each episode: only the split is random."""
     from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 
     labels = np.repeat(np.arange(4), 10)
@@ -34,11 +34,11 @@ def test_many_examples_of_every_class_are_a_plain_classifier(rng):
     found = []
     for _ in range(600):
         examples = np.concatenate([c * 10 + rng.permutation(10)[:6] for c in range(4)])
-        asked = np.setdiff1d(np.arange(40), examples)
+        chosen = np.setdiff1d(np.arange(40), examples)
         parts = x[examples], labels[examples]
         found.append(
             [
-                model.fit(*parts).score(x[asked], labels[asked])
+                model.fit(*parts).score(x[chosen], labels[chosen])
                 for model in (KNeighborsClassifier(1), NearestCentroid())
             ]
         )
@@ -47,8 +47,8 @@ def test_many_examples_of_every_class_are_a_plain_classifier(rng):
     assert ours["nearest_neighbor_accuracy"] == pytest.approx(nearest, abs=spread[0])
     assert ours["class_mean_accuracy"] == pytest.approx(mean, abs=spread[1])
     assert abs(nearest - mean) > spread.sum()
-    wanted = 1.96 * np.std(found, axis=0) / np.sqrt(1500)
-    assert ours["class_mean_interval"] == pytest.approx(wanted[1], rel=0.15)
+    expected = 1.96 * np.std(found, axis=0) / np.sqrt(1500)
+    assert ours["class_mean_interval"] == pytest.approx(expected[1], rel=0.15)
 
 
 def test_one_shot_has_one_rule_and_seeds_repeat(data):
@@ -57,7 +57,7 @@ def test_one_shot_has_one_rule_and_seeds_repeat(data):
     assert first["class_mean_accuracy"] == first["nearest_neighbor_accuracy"]
 
 
-def test_cosine_does_not_see_lengths(data, rng):
+def test_cosine_ignores_lengths(data, rng):
     x, labels = data
     longer = x * rng.uniform(0.1, 10, size=(240, 1))
     settings = dict(shots=3, episodes=40, metric="cosine")
@@ -68,30 +68,30 @@ def test_cosine_does_not_see_lengths(data, rng):
 
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
 @pytest.mark.parametrize("exponent", [-700, 700])
-def test_scale_does_not_count(metric, exponent, data):
+def test_scale_does_not_matter(metric, exponent, data):
     x, labels = data
     settings = dict(shots=3, episodes=40, metric=metric)
-    wanted = few_shot_accuracy(x, labels, **settings)
-    assert few_shot_accuracy(np.ldexp(x, exponent), labels, **settings) == wanted
+    expected = few_shot_accuracy(x, labels, **settings)
+    assert few_shot_accuracy(np.ldexp(x, exponent), labels, **settings) == expected
 
 
-def test_an_offset_does_not_count(data):
+def test_offset_does_not_matter(data):
     x, labels = np.round(64 * data[0]) / 64, data[1]
-    wanted = few_shot_accuracy(x, labels, shots=4, episodes=40)
-    assert few_shot_accuracy(x + 2.0**30, labels, shots=4, episodes=40) == wanted
+    expected = few_shot_accuracy(x, labels, shots=4, episodes=40)
+    assert few_shot_accuracy(x + 2.0**30, labels, shots=4, episodes=40) == expected
 
 
-def test_an_example_of_zeros_is_near_to_nothing():
-    """Class 1 is at 66 degrees from itself; zeros, at a right angle to all, must not win."""
+def test_an_example_of_zeros_is_not_near():
+    """The items of class 1 are 66 degrees apart; zeros have the cosine 0 to all items."""
     x = np.array([[0.0, 0.0], [0.0, 0.0], [1.0, 0.0], [0.4, 0.9165]])
     found = few_shot_accuracy(
         *(x, [0, 0, 1, 1]), ways=2, episodes=50, queries=1, metric="cosine", seed=0
     )
-    # Items of class 1 are always right; those of zeros are as far from one as from the other.
+    # Items of class 1 are always right; zeros have the same distance to both classes.
     assert min(found["nearest_neighbor_accuracy"], found["class_mean_accuracy"]) > 0.5
 
 
-def test_small_classes_are_left_out(rng):
+def test_small_classes_are_excluded(rng):
     labels = np.repeat(np.arange(6), [20, 20, 20, 5, 5, 1])
     ours = few_shot_accuracy(rng.normal(size=(71, 2)), labels, ways=3, episodes=5)
     assert ours["num_classes"] == 3.0
@@ -107,6 +107,6 @@ def test_small_classes_are_left_out(rng):
         (dict(metric="dot"), "one of"),
     ],
 )
-def test_errors_name_the_way_out(arguments, message, data):
+def test_errors(arguments, message, data):
     with pytest.raises(ValueError, match=message):
         few_shot_accuracy(*data, **arguments)

@@ -1,4 +1,4 @@
-"""pair_distances: all pairs, or an even draw of them."""
+"""pair_distances: all pairs, or a uniform sample of them."""
 
 import itertools
 import tracemalloc
@@ -17,37 +17,37 @@ def test_all_pairs(rng):
     x, y = rng.normal(size=(15, 3)), rng.integers(0, 4, 15)
     scores, same = pair_distances(x, y)
     pairs = list(itertools.combinations(range(15), 2))
-    wanted = [np.linalg.norm(x[i] - x[j]) for i, j in pairs]
-    np.testing.assert_allclose(scores, wanted, rtol=1e-5)
+    expected = [np.linalg.norm(x[i] - x[j]) for i, j in pairs]
+    np.testing.assert_allclose(scores, expected, rtol=1e-5)
     assert same.tolist() == [y[i] == y[j] for i, j in pairs]
 
 
-def test_a_draw_is_even_over_pairs(rng):
+def test_sampling_is_uniform_over_pairs(rng):
     """One large class has most of the pairs of one class: 45 of 49."""
     y = rng.permutation(np.repeat([0, 1, 2], [10, 4, 2]))
     k = np.arange(32)
-    ruler = (74.0 * k + k**2 % 37)[:, None]  # Erdos and Turan: no two pairs are equally far apart
-    x = ruler[:16]
+    points = (74.0 * k + k**2 % 37)[:, None]  # Erdos and Turan: all pairs have different distances
+    x = points[:16]
     scores, same = pair_distances(x, y, max_pairs=60_000)
     assert len(scores) == 120  # all of them
     y = np.tile(y, 2)
-    x = ruler
+    x = points
     counted = 40_000
     scores, same = pair_distances(x, y, max_pairs=400, seed=1)
     assert len(scores) == 400 and same.sum() == 200
-    draws = [pair_distances(x, y, max_pairs=400, seed=seed) for seed in range(counted // 400)]
-    scores, same = (np.concatenate(parts) for parts in zip(*draws))
+    samples = [pair_distances(x, y, max_pairs=400, seed=seed) for seed in range(counted // 400)]
+    scores, same = (np.concatenate(parts) for parts in zip(*samples))
     pairs = itertools.combinations(range(32), 2)
     kinds = {abs(x[i, 0] - x[j, 0]): y[i] == y[j] for i, j in pairs}
     for kind in (True, False):
         values, counts = np.unique(scores[same == kind], return_counts=True)
-        wanted = sorted(value for value, which in kinds.items() if which == kind)
-        np.testing.assert_allclose(values, wanted, rtol=1e-6)
+        expected = sorted(value for value, which in kinds.items() if which == kind)
+        np.testing.assert_allclose(values, expected, rtol=1e-6)
         expected = counts.sum() / len(counts)
         assert ((counts - expected) ** 2 / expected).sum() < 1.5 * len(counts)
 
 
-def test_few_pairs_of_one_class_all_count_no_more_than_there_are(rng):
+def test_few_pairs_of_one_class(rng):
     x, y = rng.normal(size=(60, 2)), np.concatenate([[0, 0], np.arange(1, 59)])
     scores, same = pair_distances(x, y, max_pairs=100)
     assert same.sum() == 1 and len(same) == 100
@@ -55,7 +55,7 @@ def test_few_pairs_of_one_class_all_count_no_more_than_there_are(rng):
 
 
 @pytest.mark.parametrize("labels", [[0, 0, 0], [0, 1, 2]])
-def test_errors_name_the_way_out(labels):
+def test_errors(labels):
     with pytest.raises(ValueError, match="two items of one class and two classes"):
         pair_distances([[0.0], [1.0], [2.0]], labels)
 
@@ -66,13 +66,25 @@ PEERS = {
     "manhattan": "cityblock",
     "cosine": "cosine",
     "pearson": "correlation",
-    "dot": lambda a, b: -(a @ b),
-    "snr": lambda a, b: np.var(a - b) / np.var(a),
 }
 
 
+def peer_distances(x, first, second, metric):
+    """Float64 distances of pairs, by SciPy or by the definition."""
+    x = x.astype("float64")
+    if metric == "dot":
+        return -(x @ x.T)[first, second]
+    if metric == "snr":
+        return np.var(x[first] - x[second], axis=1) / np.var(x[first], axis=1)
+    return cdist(x, x, PEERS[metric])[first, second]
+
+
+# Angular metrics subtract from 1; those of centred rows subtract means.
+ATOL = {"cosine": 2e-6, "pearson": 2e-6, "snr": 1e-9}
+
+
 def near_copies(rng, offset=0.0):
-    """Float32 vectors with a copy, near copies, a scaled copy and an outlier among them."""
+    """Float32 vectors that include a copy, near copies, a scaled copy and an outlier."""
     x = rng.normal(size=(700, 48)).astype("float32")
     x[1], x[2:5] = x[0], x[0] + np.float32([[1e-3], [1e-4], [1e-6]]) * x[2:5]
     x[5], x[6] = 2 * x[0], 1000 * x[6]
@@ -85,22 +97,19 @@ def test_all_pairs_have_float32_accuracy(rng, metric, offset):
     x, y = near_copies(rng, offset), np.arange(700) % 9
     scores, same = pair_distances(x, y, metric=metric)
     first, second = np.triu_indices(700, 1)
-    wide = x.astype("float64")
-    wanted = cdist(wide, wide, PEERS[metric])[first, second]
-    # The metrics of angles subtract from 1, those of an offset subtract means.
-    atol = {"cosine": 2e-6, "pearson": 2e-6, "snr": 1e-9}.get(metric, 0)
-    np.testing.assert_allclose(scores, wanted, rtol=2e-5, atol=atol)
+    expected = peer_distances(x, first, second, metric)
+    np.testing.assert_allclose(scores, expected, rtol=2e-5, atol=ATOL.get(metric, 0))
     assert scores[0] == 0 or metric in ("cosine", "dot", "pearson")
     assert same.tolist() == (y[first] == y[second]).tolist()
 
 
 @pytest.mark.parametrize("metric", distances.METRICS)
-def test_a_draw_among_few_items_is_measured_as_pair_by_pair(rng, metric, monkeypatch):
-    x, y = near_copies(rng), np.arange(700) % 9
-    scores = pair_distances(x, y, max_pairs=100_000, metric=metric)[0]
-    monkeypatch.setattr(pair_samples, "_MOST_FOR_A_PAIR", 0)
-    wanted = pair_distances(x, y, max_pairs=100_000, metric=metric)[0]
-    np.testing.assert_allclose(scores, wanted, rtol=2e-5, atol=2e-6)
+@pytest.mark.parametrize("num_pairs", [1_000, 100_000])
+def test_few_pairs_are_measured_one_by_one_and_many_by_products(rng, metric, num_pairs):
+    x, pairs = near_copies(rng), rng.integers(0, 700, (2, num_pairs))
+    scores = pair_samples.measure(x, pairs, metric, gathered=5_000)
+    expected = peer_distances(x, *pairs, metric)
+    np.testing.assert_allclose(scores, expected, rtol=2e-5, atol=max(2e-6, ATOL.get(metric, 0)))
 
 
 def test_all_pairs_take_one_product_and_bounded_memory(rng, monkeypatch):

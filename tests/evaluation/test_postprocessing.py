@@ -1,58 +1,49 @@
-"""Query expansion, re-ranking and whitening beside their definitions, as loops."""
+"""Query expansion, re-ranking and whitening compared with loops over their definitions."""
 
 import numpy as np
 import pytest
 
 from keras_metric.evaluation import (
-    _neighbors,
     k_reciprocal_distances,
     pca_whitening,
+    query_expansion,
     retrieval_metrics,
 )
-from keras_metric.evaluation.postprocessing import query_expansion
 
 
 def unit(rows):
     return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
 
 
-@pytest.fixture(params=[1 << 20, 90])
-def block(request, monkeypatch):
-    monkeypatch.setattr(_neighbors, "_MOST", request.param)
+def make_data(rng, size):
+    y = rng.integers(0, 6, size)
+    return (rng.normal(size=(6, 8))[y] + rng.normal(size=(size, 8))).astype("float32"), y
 
 
 @pytest.fixture
 def data(rng):
-    y = rng.integers(0, 6, 60)
-    return (rng.normal(size=(6, 8))[y] + rng.normal(size=(60, 8))).astype("float32"), y
+    return make_data(rng, 60)
 
 
-@pytest.mark.usefixtures("block")
 class TestQueryExpansion:
     @pytest.mark.parametrize("alpha", [0, 2.5])
-    @pytest.mark.parametrize("alone", [False, True])
-    def test_equals_the_definition(self, alone, alpha, data):
-        x, _ = data
-        queries, gallery = (x, x) if alone else (x[:25], x[25:])
-        wanted = []
+    @pytest.mark.parametrize("size", [60, 1600])
+    @pytest.mark.parametrize("leave_one_out", [False, True])
+    def test_equals_the_definition(self, leave_one_out, size, alpha, rng):
+        """1,600 items are more than one block."""
+        x, _ = make_data(rng, size)
+        queries, gallery = (x, x) if leave_one_out else (x[: size // 2], x[size // 2 :])
+        units = unit(gallery.astype("float64"))
+        expected = []
         for i, q in enumerate(unit(queries.astype("float64"))):
-            cosines = unit(gallery.astype("float64")) @ q
-            order = [j for j in np.argsort(-cosines) if not (alone and j == i)][:4]
-            near = [max(cosines[j], 0) ** alpha * unit(gallery[j].astype(float)) for j in order]
-            wanted.append(unit(q + sum(near)))
-        ours = query_expansion(queries, None if alone else gallery, k=4, alpha=alpha)
-        np.testing.assert_allclose(ours, wanted, atol=1e-5)
+            cosines = units @ q
+            order = [j for j in np.argsort(-cosines)[:5] if not (leave_one_out and j == i)][:4]
+            near = [max(cosines[j], 0) ** alpha * units[j] for j in order]
+            expected.append(unit(q + sum(near)))
+        ours = query_expansion(queries, None if leave_one_out else gallery, k=4, alpha=alpha)
+        np.testing.assert_allclose(ours, expected, atol=1e-5)
 
-    @pytest.mark.parametrize("k", [1, 2, 7, 40])
-    def test_a_gallery_of_hundreds(self, k, rng):
-        queries, gallery = rng.normal(size=(20, 8)), rng.normal(size=(500, 8))
-        cosines = unit(queries) @ unit(gallery).T
-        near = np.argsort(-cosines, axis=1)[:, :k]
-        wanted = unit(unit(queries) + unit(gallery)[near].sum(axis=1))
-        ours = query_expansion(queries, gallery, k=k, alpha=0)
-        np.testing.assert_allclose(ours, wanted, atol=1e-5)
-
-    def test_it_helps(self, data):
+    def test_it_increases_map(self, data):
         x, y = data
         ours = query_expansion(x, k=5)
         assert retrieval_metrics(ours, y)["map"] > retrieval_metrics(unit(x), y)["map"] + 0.02
@@ -64,7 +55,7 @@ class TestQueryExpansion:
 
 
 def reranked_by_hand(queries, gallery, k1, k2, weight):
-    """The authors' procedure item by item, sets as sets."""
+    """The authors' procedure, item by item, with Python sets."""
     items = np.concatenate([queries, gallery]).astype("float64")
     squares = np.square(items[:, None] - items[None]).sum(axis=2)
     d = squares / squares.max(axis=1, keepdims=True)
@@ -96,26 +87,29 @@ def reranked_by_hand(queries, gallery, k1, k2, weight):
     return result
 
 
-@pytest.mark.usefixtures("block")
 class TestReranking:
-    @pytest.mark.parametrize(("k1", "k2", "weight"), [(7, 3, 0.3), (6, 1, 0.0), (4, 9, 0.8)])
-    def test_equals_the_definition(self, k1, k2, weight, data):
-        x, _ = data
+    @pytest.mark.parametrize(
+        ("k1", "k2", "weight", "size"),
+        [(7, 3, 0.3, 60), (6, 1, 0.0, 60), (4, 9, 0.8, 60), (7, 3, 0.3, 1100)],
+    )
+    def test_equals_the_definition(self, k1, k2, weight, size, rng):
+        """1,100 items are more than one block."""
+        x, _ = make_data(rng, size)
         ours = k_reciprocal_distances(x[:20], x[20:], k1, k2, weight)
-        wanted = reranked_by_hand(x[:20], x[20:], k1, k2, weight)
-        np.testing.assert_allclose(ours, wanted, atol=1e-5)
+        expected = reranked_by_hand(x[:20], x[20:], k1, k2, weight)
+        np.testing.assert_allclose(ours, expected, atol=1e-5)
 
-    def test_without_a_gallery_all_items_are_both(self, data):
+    def test_without_a_gallery_items_are_queries_and_gallery(self, data):
         x, y = data
         ours = k_reciprocal_distances(x, k1=8, k2=3)
-        wanted = reranked_by_hand(x, np.empty((0, 8)), 8, 3, 0.3)
-        assert ours.shape == (60, 60) and wanted.shape == (60, 0)
+        expected = reranked_by_hand(x, np.empty((0, 8)), 8, 3, 0.3)
+        assert ours.shape == (60, 60) and expected.shape == (60, 0)
         halves = k_reciprocal_distances(x[:30], x[30:], k1=8, k2=3)
         np.testing.assert_allclose(ours[:30, 30:], halves, atol=1e-6)
         after = retrieval_metrics(ours, y, metric="precomputed")["map"]
         assert after > retrieval_metrics(x, y)["map"] + 0.02
 
-    def test_the_whole_weight_is_the_plain_order(self, data):
+    def test_weight_one_keeps_the_original_order(self, data):
         x, y = data
         ours = k_reciprocal_distances(x[:20], x[20:], weight=1.0)
         plain = retrieval_metrics(x[:20], y[:20], x[20:], y[20:])
@@ -132,60 +126,48 @@ class TestReranking:
 @pytest.mark.parametrize("size", [1e20, 1e-25, 1e-30])
 def test_expansion_of_huge_and_tiny_vectors(size):
     gallery = np.array([[1.0, 0.2], [1.0, 0.1], [0.0, 1.0]])
-    wanted = query_expansion([[1.0, 0.0]], gallery, k=2)
+    expected = query_expansion([[1.0, 0.0]], gallery, k=2)
     small = np.array([[size, 0.0]], "float32"), (gallery * size).astype("float32")
-    np.testing.assert_allclose(query_expansion(*small, k=2), wanted, rtol=1e-5)
-
-
-def test_a_block_is_no_wider_than_its_numbers(monkeypatch):
-    """Many queries for few items: their own width is what a block holds."""
-    seen = []
-    block = _neighbors.order_keys
-    monkeypatch.setattr(_neighbors, "_MOST", 1000)
-    monkeypatch.setattr(
-        _neighbors, "order_keys", lambda d, index: seen.append(len(d)) or block(d, index)
-    )
-    query_expansion(np.ones((90, 50)), np.ones((2, 50)), k=1)
-    assert sum(seen) == 90 and max(seen) <= 20
+    np.testing.assert_allclose(query_expansion(*small, k=2), expected, rtol=1e-5)
 
 
 class TestWhitening:
-    def test_directions_become_equal(self, rng):
+    def test_equal_variance_along_the_axes(self, rng):
         x = rng.normal(size=(400, 5)) @ rng.normal(size=(5, 5)) + 3.0
         white = pca_whitening(x[:300], dim=3)
         centred = x[300:] - x[:300].mean(axis=0)
         values, axes = np.linalg.eigh(np.cov(x[:300].T))
-        wanted = unit(centred @ axes[:, ::-1][:, :3] / np.sqrt(values[::-1][:3]))
+        expected = unit(centred @ axes[:, ::-1][:, :3] / np.sqrt(values[::-1][:3]))
         ours = white.transform(x[300:])
-        np.testing.assert_allclose(np.abs(ours), np.abs(wanted), atol=1e-6)
+        np.testing.assert_allclose(np.abs(ours), np.abs(expected), atol=1e-6)
         assert pca_whitening(x).transform(x).shape == (400, 5)
 
     @pytest.mark.parametrize("dtype", ["float32", "float64"])
-    def test_directions_of_rounding_alone_are_left_out(self, rng, dtype):
-        """Few items, and features that are constant: a new item must not be blown up along them."""
+    def test_directions_of_rounding_errors_are_removed(self, rng, dtype):
+        """Few items, and constant features: they must not dominate a new item."""
         few = rng.normal(size=(50, 128)).astype(dtype)
         new = rng.normal(size=(200, 128)).astype(dtype)
         white = pca_whitening(few)
         assert white.transform(new).shape == (200, 49)
         assert np.abs(white.transform(new)).max() < 0.9
-        dead = np.concatenate([rng.normal(size=(400, 5)), np.full((400, 3), 0.3)], axis=1)
-        mixed = (dead @ rng.normal(size=(8, 8))).astype(dtype)
+        constant = np.concatenate([rng.normal(size=(400, 5)), np.full((400, 3), 0.3)], axis=1)
+        mixed = (constant @ rng.normal(size=(8, 8))).astype(dtype)
         assert pca_whitening(mixed).transform(mixed).shape == (400, 5)
-        # One with little variance is a direction all the same.
+        # A direction of small variance is kept.
         thin = (rng.normal(size=(400, 3)) * [1, 1, 1e-4]).astype(dtype)
         assert pca_whitening(thin).transform(thin).shape == (400, 3)
-        with pytest.raises(ValueError, match="at most 49, the directions"):
+        with pytest.raises(ValueError, match="at most 49, the directions along"):
             pca_whitening(few, dim=50)
         with pytest.raises(ValueError, match="all equal"):
             pca_whitening(np.full((9, 2), 0.1, dtype))
 
-    def test_errors_name_the_way_out(self):
+    def test_dim_is_at_most_the_width(self):
         with pytest.raises(ValueError, match="at most 2"):
             pca_whitening(np.zeros((9, 2)), dim=3)
 
     @pytest.mark.parametrize("scale", [1e-30, 1e200])
-    def test_numbers_that_scikit_learn_cannot_whiten(self, rng, scale):
-        """It divides by 2e-16 at least: of tiny rows the axes would keep their variances."""
+    def test_scales_that_scikit_learn_cannot_whiten(self, rng, scale):
+        """It divides by at least 2e-16, so tiny rows would keep their variances."""
         with pytest.raises(ValueError, match="more than 1e-12 .* Scale them"):
             pca_whitening(scale * rng.normal(size=(50, 3)))
 
@@ -202,6 +184,6 @@ class TestWhitening:
         (k_reciprocal_distances, dict(gallery_embeddings=[[0.0]]), "same width"),
     ],
 )
-def test_errors_name_the_way_out(function, arguments, message):
+def test_errors(function, arguments, message):
     with pytest.raises(ValueError, match=message):
         function(np.zeros((3, 2)), **arguments)

@@ -1,4 +1,4 @@
-"""verification_metrics and roc_curve beside slow loops, scikit-learn and published cases."""
+"""verification_metrics and roc_curve compared with loops, scikit-learn and published cases."""
 
 import keras
 import numpy as np
@@ -12,7 +12,7 @@ FARS = (0.0, 0.01, 0.1, 0.35)
 
 
 def pairs(rng, size=200, ties=True):
-    """Distances that overlap, unbalanced, many of them equal."""
+    """Overlapping distances, unbalanced, many of them equal."""
     same = rng.random(size) < 0.3
     scores = rng.normal(np.where(same, 1.0, 2.0), 0.7)
     return np.round(scores, 1) if ties else scores, same
@@ -60,8 +60,8 @@ def by_hand(scores, same, fars=FARS):
 @pytest.mark.parametrize("ties", [True, False])
 def test_equals_the_definitions(ties, rng):
     scores, same = pairs(rng, ties=ties)
-    ours, wanted = verification_metrics(scores, same, far=FARS), by_hand(scores, same)
-    assert {key: ours[key] for key in wanted} == pytest.approx(wanted, abs=1e-12)
+    ours, expected = verification_metrics(scores, same, far=FARS), by_hand(scores, same)
+    assert {key: ours[key] for key in expected} == pytest.approx(expected, abs=1e-12)
 
 
 def test_agrees_with_scikit_learn(rng):
@@ -72,8 +72,8 @@ def test_agrees_with_scikit_learn(rng):
     scores, same = pairs(rng, 500)
     ours = verification_metrics(scores, same)
     assert ours["auc"] == pytest.approx(metrics.roc_auc_score(same, -scores))
-    wanted = metrics.average_precision_score(same, -scores)
-    assert ours["average_precision"] == pytest.approx(wanted)
+    expected = metrics.average_precision_score(same, -scores)
+    assert ours["average_precision"] == pytest.approx(expected)
     fpr, tpr, thresholds = metrics.roc_curve(same, -scores, drop_intermediate=False)
     curve = roc_curve(scores, same)
     np.testing.assert_allclose(curve.far, fpr)
@@ -109,14 +109,14 @@ def test_crossing_between_two_points():
     assert ours["eer_threshold"] == 3
 
 
-def test_a_crossing_on_a_point_that_floats_would_miss():
-    """At score 1 three of ten are accepted and three of ten rejected; 1 - .7 is above .3."""
+def test_a_crossing_on_a_point_is_exact():
+    """At score 1, three of ten are accepted and three of ten rejected; 1 - 0.7 is above 0.3."""
     scores = [1] * 7 + [3] * 3 + [1] * 3 + [2] * 7
     found = verification_metrics(scores, [1] * 10 + [0] * 10)
     assert found["eer_threshold"] == 1.0 and found["eer"] == pytest.approx(0.3)
 
 
-def test_a_rate_that_is_a_share_of_the_pairs_counts(rng):
+def test_a_rate_that_is_a_fraction_of_the_pairs(rng):
     """29 of 100: 0.29 * 100 is 28.99... in floats, but 29 / 100 is 0.29."""
     scores = np.concatenate([np.arange(100.0), [28.5, 29.5]])
     same = np.arange(102) >= 100
@@ -126,7 +126,7 @@ def test_a_rate_that_is_a_share_of_the_pairs_counts(rng):
 
 @given(st.lists(st.tuples(st.integers(0, 6), st.booleans()), min_size=2, max_size=30))
 @settings(max_examples=60, deadline=None)
-def test_similarities_are_distances_upside_down(items):
+def test_similarities_are_negated_distances(items):
     scores, same = np.array([s for s, _ in items], float), np.array([y for _, y in items])
     if same.all() or not same.any():
         return
@@ -141,7 +141,7 @@ def test_similarities_are_distances_upside_down(items):
 
 
 class TestFolds:
-    def test_best_threshold_of_the_others(self, rng):
+    def test_threshold_of_the_other_folds(self, rng):
         from sklearn.model_selection import KFold
 
         scores, same = pairs(rng, 103)
@@ -156,14 +156,14 @@ class TestFolds:
         named = np.repeat([f"set {i}" for i in range(10)], [11] * 3 + [10] * 7)
         assert verification_metrics(scores, same, folds=named) == ours
 
-    def test_it_is_below_the_best_accuracy(self, rng):
+    def test_fold_accuracy_is_below_the_best_accuracy(self, rng):
         scores, same = rng.random(300), np.arange(300) % 2
         ours = verification_metrics(scores, same, folds=10)
         assert ours["fold_accuracy"] < ours["accuracy"]
 
 
 class TestGroups:
-    def test_own_curves_and_shared_thresholds(self, rng):
+    def test_curves_of_groups_and_shared_thresholds(self, rng):
         scores, same = pairs(rng, 300)
         group = np.array(["a", "b"])[rng.integers(0, 2, 300)]
         scores[group == "b"] += 0.5
@@ -176,12 +176,12 @@ class TestGroups:
             accepted = scores[inside] <= ours["threshold"]
             assert ours[f"{name}/accuracy"] == pytest.approx(np.mean(accepted == same[inside]))
             accepted = scores[inside] <= ours["threshold_at_far_0.1"]
-            wanted = accepted[~same[inside]].mean(), 1 - accepted[same[inside]].mean()
-            assert ours[f"{name}/far_at_shared_far_0.1"] == pytest.approx(wanted[0])
-            assert ours[f"{name}/frr_at_shared_far_0.1"] == pytest.approx(wanted[1])
+            expected = accepted[~same[inside]].mean(), 1 - accepted[same[inside]].mean()
+            assert ours[f"{name}/far_at_shared_far_0.1"] == pytest.approx(expected[0])
+            assert ours[f"{name}/frr_at_shared_far_0.1"] == pytest.approx(expected[1])
         assert ours["a/far_at_shared_far_0.1"] > ours["b/far_at_shared_far_0.1"]
 
-    def test_groups_without_an_order_among_them_are_refused(self):
+    def test_groups_must_be_comparable(self):
         groups = np.array(["f", None, "m", "f"], object)
         with pytest.raises(ValueError, match="comparable"):
             verification_metrics([0.1, 0.2, 0.3, 0.4], [1, 0, 1, 0], groups=groups)
@@ -194,7 +194,7 @@ class TestGroups:
 
 
 class TestInputs:
-    def test_a_threshold_from_elsewhere(self):
+    def test_a_given_threshold(self):
         ours = verification_metrics([0.1, 0.4, 0.3, 0.9], [1, 1, 0, 0], threshold=0.35)
         assert ours["threshold"] == 0.35
         assert (ours["accuracy"], ours["far"], ours["frr"]) == (0.5, 0.5, 0.5)
@@ -202,18 +202,18 @@ class TestInputs:
     @pytest.mark.touches_keras
     def test_tensors_columns_and_lists(self):
         scores, same = [0.5, 0.25, 1.0, 2.0], [1, 1, 0, 0]
-        wanted = verification_metrics(scores, same)
-        assert all(type(value) is float for value in wanted.values())
+        expected = verification_metrics(scores, same)
+        assert all(type(value) is float for value in expected.values())
         tensors = keras.ops.array(scores)[:, None], keras.ops.array(same, "float32")
-        assert verification_metrics(*tensors) == wanted
-        assert verification_metrics(np.array(scores, "float16"), np.array(same, bool)) == wanted
+        assert verification_metrics(*tensors) == expected
+        assert verification_metrics(np.array(scores, "float16"), np.array(same, bool)) == expected
 
     def test_the_ends_of_float64(self):
         """The difference of these scores is infinite."""
         ours = verification_metrics([-1.7e308, 1.7e308, 1.7e308], [1, 1, 0])
         assert ours["auc"] == 0.75 and ours["threshold"] == -1.7e308
 
-    def test_nothing_tells_them_apart(self):
+    def test_equal_scores(self):
         ours = verification_metrics(np.ones(10), np.arange(10) % 2)
         assert (ours["auc"], ours["eer"], ours["accuracy"]) == (0.5, 0.5, 0.5)
         assert ours["tar_at_far_0.1"] == 0.0 and ours["threshold_at_far_0.1"] == -np.inf
@@ -235,10 +235,10 @@ class TestInputs:
             (dict(scores=[1, 2], same=[1, 0], folds=1), "at least 2"),
             (dict(scores=[1, 2], same=[1, 0], folds=3), "at most 2, one for each"),
             (dict(scores=[1, 2], same=[1, 0], folds=[1, 1]), "two folds"),
-            (dict(scores=[1, 2, 3, 4], same=[1, 1, 0, 0], folds=2), "in the order of their kind"),
+            (dict(scores=[1, 2, 3, 4], same=[1, 1, 0, 0], folds=2), "sorted by kind"),
             (dict(scores=[1, 2], same=[1, 0], groups=[1]), "groups"),
         ],
     )
-    def test_errors_name_the_way_out(self, arguments, message):
+    def test_errors(self, arguments, message):
         with pytest.raises(ValueError, match=message):
             verification_metrics(**arguments)

@@ -1,4 +1,4 @@
-"""Metrics inside `fit`, beside loops over the batches that the model saw."""
+"""Metrics inside `fit`, compared with loops over the same batches."""
 
 import keras
 import numpy as np
@@ -12,13 +12,13 @@ from keras_metric.models import EmbeddingModel, SiameseModel, TripletModel
 METRICS = (TripletAccuracy, PositiveDistance, NegativeDistance)
 
 
-def as_it_comes():
-    """A layer with weights that gives back its input."""
+def identity():
+    """A layer with weights that returns its input."""
     return keras.layers.Dense(3, use_bias=False, kernel_initializer="identity")
 
 
 def by_hand(batches, margin=0.0, metric="euclidean"):
-    """Lists of what is averaged, over all anchors of all batches: of `(x, y, weights)`."""
+    """Means over all anchors of all batches `(x, y, weights)`."""
     lists = {name: ([], []) for name in ("triplet", "positive", "negative")}
     for x, y, weights in batches:
         d = matrix(x, metric)
@@ -46,13 +46,13 @@ def batches(rng, weighted=False):
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("distance", ["euclidean", "cosine"])
 def test_equal_the_loops(distance, weighted, rng):
-    seen = list(batches(rng, weighted))
+    given = list(batches(rng, weighted))
     metrics = [TripletAccuracy(distance, margin=0.2), *(m(distance) for m in METRICS[1:])]
-    for x, y, weights in seen:
+    for x, y, weights in given:
         for metric in metrics:
             metric.update_state(y[:, None], x, weights if weighted else None)
     ours = [float(metric.result()) for metric in metrics]
-    assert ours == pytest.approx(by_hand(seen, 0.2, distance), rel=1e-4)
+    assert ours == pytest.approx(by_hand(given, 0.2, distance), rel=1e-4)
     for metric in metrics:
         metric.reset_state()
         assert float(metric.result()) == 0.0
@@ -60,7 +60,7 @@ def test_equal_the_loops(distance, weighted, rng):
 
 def test_inside_compiled_fit(backend, rng):
     (x, y, _), *_ = batches(rng)
-    model = EmbeddingModel(as_it_comes(), embedding_dim=None, normalize=False)
+    model = EmbeddingModel(identity(), embedding_dim=None, normalize=False)
     metrics = [TripletAccuracy(), PositiveDistance(), NegativeDistance()]
     model.compile(
         keras.optimizers.SGD(0.0), TripletLoss(), metrics=metrics, jit_compile=backend != "torch"
@@ -76,7 +76,7 @@ def test_triplets_without_labels(rng):
     parts = {
         n: rng.normal(size=(6, 3)).astype("float32") for n in ("anchor", "positive", "negative")
     }
-    model = TripletModel(as_it_comes(), embedding_dim=None, normalize=False)
+    model = TripletModel(identity(), embedding_dim=None, normalize=False)
     metrics = [TripletAccuracy(margin=0.3), PositiveDistance(), NegativeDistance()]
     model.compile(keras.optimizers.SGD(0.0), TripletLoss(), metrics=metrics, run_eagerly=True)
     history = model.fit(parts, verbose=0).history
@@ -88,8 +88,8 @@ def test_triplets_without_labels(rng):
     assert history["negative_distance"][0] == pytest.approx(negative.mean(), rel=1e-5)
 
 
-def test_a_tie_is_no_success():
-    """Whole numbers, so that 1 + 2 is 3 to the last digit; one triplet is satisfied."""
+def test_a_tie_is_not_satisfied():
+    """Integers, so that 1 + 2 is exactly 3; one triplet is satisfied."""
     branches = np.array([[[0], [1], [3]], [[0], [1], [4]], [[0], [1], [2]]], "float32")
     metric = TripletAccuracy(margin=2)
     metric.update_state(np.zeros(3), branches)
@@ -103,7 +103,7 @@ def test_a_tie_is_no_success():
 def test_pairs(rng):
     parts = {name: rng.normal(size=(6, 3)).astype("float32") for name in ("first", "second")}
     same = np.array([1, 0, 0, 1, 0, 0])
-    model = SiameseModel(as_it_comes(), embedding_dim=None, normalize=False)
+    model = SiameseModel(identity(), embedding_dim=None, normalize=False)
     metrics = [PositiveDistance(), NegativeDistance()]
     model.compile(keras.optimizers.SGD(0.0), model.loss, metrics=metrics, run_eagerly=True)
     history = model.fit(parts, same, verbose=0).history
@@ -130,7 +130,7 @@ def test_pairs(rng):
     ],
 )
 def test_y_of_pairs_is_one_flag_each(metric, y, message):
-    """A number for all pairs would count as one pair of them."""
+    """One number for all pairs would count as one pair."""
     with pytest.raises(ValueError, match=message):
         metric().update_state(y, np.zeros((3, 2, 3), "float32"))
 
@@ -160,40 +160,40 @@ def test_nan_stays_nan(metric, shape, rng):
     assert np.isnan(float(mean.result()))
 
 
-def test_counters_are_no_half_precision(rng):
+def test_counters_are_not_half_precision(rng):
     """512 items of 4 a class have 780,288 triplets: beyond float16; bfloat16 counts to 256."""
     y = np.arange(512) // 4
     x = rng.normal(size=(512, 8)).astype("float32")
-    wanted = TripletAccuracy()
-    wanted.update_state(y, x)
+    expected = TripletAccuracy()
+    expected.update_state(y, x)
     floatx = keras.config.floatx()
     try:
-        # On JAX Keras itself makes floats of whole numbers where that default is bfloat16.
+        # On JAX Keras converts integers to floats if that default is bfloat16.
         for name in ("float16", "bfloat16")[: 1 if keras.backend.backend() == "jax" else 2]:
             keras.config.set_floatx(name)
             metric = TripletAccuracy()
             metric.update_state(y, x)
-            assert float(metric.result()) == pytest.approx(float(wanted.result()), rel=1e-5)
+            assert float(metric.result()) == pytest.approx(float(expected.result()), rel=1e-5)
     finally:
         keras.config.set_floatx(floatx)
 
 
-def test_one_branch_is_no_pair():
+def test_one_branch_is_not_a_pair():
     with pytest.raises(ValueError, match="branches, dim"):
         PositiveDistance().update_state(np.ones(2), np.ones((2, 1, 3), "float32"))
 
 
 def test_half_precision_and_collapse():
     x = keras.ops.cast(np.full((4, 8), 60.0), "float16")
-    share, mean = TripletAccuracy(), NegativeDistance()
-    for metric in (share, mean):
+    accuracy, mean = TripletAccuracy(), NegativeDistance()
+    for metric in (accuracy, mean):
         metric.update_state([0, 0, 1, 1], x)
-    assert float(share.result()) == 0.0 and float(mean.result()) == 0.0
+    assert float(accuracy.result()) == 0.0 and float(mean.result()) == 0.0
 
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_config(metric):
-    made = metric("cosine", name="mine")
+    made = metric("cosine", name="own")
     again = keras.metrics.deserialize(keras.metrics.serialize(made))
     assert type(again) is metric and again.get_config() == made.get_config()
     with pytest.raises(ValueError, match="one of"):

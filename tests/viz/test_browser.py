@@ -1,7 +1,7 @@
-"""A real browser: what TensorBoard's pages show of the quickstart's logs.
+"""TensorBoard's pages of the quickstart's logs, in a browser.
 
-`make browser`. With KERAS_METRIC_SCREENSHOTS=docs/drawings the quickstart runs in full and its
-pictures for the documentation are written into that folder.
+`make browser`. With KERAS_METRIC_SCREENSHOTS=docs/drawings the quickstart runs in full and the
+screenshots for the documentation are written into that folder.
 """
 
 import io
@@ -29,18 +29,18 @@ pytestmark = [
         reason="needs Chromium: apt install chromium, or KERAS_METRIC_CHROMIUM=its path",
     ),
 ]
-# No sandbox, for containers that run as root; WebGL in software; nothing asked of the network.
+# No sandbox, for containers that run as root; WebGL in software; no network requests.
 FLAGS = [
     *("--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 ]
-PATIENCE = 240  # seconds for one thing to appear, on a machine that does other things
-NAME = "test"  # what the quickstart calls the set that it judges on
+TIMEOUT = 240  # seconds for an element to appear on a busy machine
+NAME = "test"  # the quickstart's name of its test set
 
 
 @pytest.fixture(scope="module")
 def quickstart(tmp_path_factory):
-    """The folder of its logs, what it printed, and the label of each judged digit."""
+    """The folder of its logs, its output, and the labels of the test digits."""
     log_dir = tmp_path_factory.mktemp("quickstart")
     short = [] if SCREENSHOTS else ["--short"]
     printed = run("mnist.py", *short, "--log-dir", str(log_dir))
@@ -53,7 +53,7 @@ def address(quickstart, tmp_path_factory):
     """TensorBoard on these logs."""
     with open(tmp_path_factory.mktemp("server") / "output", "wb") as output:
         server = Server(quickstart[0], output)
-        server.deadline += PATIENCE
+        server.deadline += TIMEOUT
         try:
             server.wait_for("data/plugin/projector/runs", bool)
             server.wait_for("data/plugin/scalars/tags", bool)
@@ -65,9 +65,7 @@ def address(quickstart, tmp_path_factory):
 @pytest.fixture(scope="module")
 def browser():
     with sync_api.sync_playwright() as play:
-        browser = play.chromium.launch(
-            executable_path=CHROMIUM, args=FLAGS, timeout=1000 * PATIENCE
-        )
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS, timeout=1000 * TIMEOUT)
         yield browser
         browser.close()
 
@@ -76,7 +74,7 @@ def browser():
 def page(browser):
     """A page that fails the test if a script on it raises."""
     page = browser.new_page(viewport={"width": 1200, "height": 720})
-    page.set_default_timeout(1000 * PATIENCE)
+    page.set_default_timeout(1000 * TIMEOUT)
     errors = []
     # The library marks the function that it is given: no method of a list takes that.
     page.on("pageerror", lambda error: errors.append(error))
@@ -86,25 +84,25 @@ def page(browser):
 
 
 def pixels(page, **clip):
-    """What the page shows, or the part in `clip`, as an array (height, width, 3)."""
+    """The page, or the part in `clip`, as an array (height, width, 3)."""
     return np.asarray(Image.open(io.BytesIO(page.screenshot(**clip))).convert("RGB")).astype(int)
 
 
 def keep(page, name):
-    """Write a screenshot for the documentation, if it is asked for."""
+    """Write a screenshot for the documentation, if requested."""
     if SCREENSHOTS:
         image = Image.fromarray(pixels(page).astype("uint8"))
         image.save(SCREENSHOTS / f"{name}.png", optimize=True)
 
 
 def until(page, holds):
-    """Wait for what `holds` returns to be true, and return it; fails where it never is."""
-    for _ in range(2 * PATIENCE):
+    """Wait until the result of `holds` is true, and return it; fail after the timeout."""
+    for _ in range(2 * TIMEOUT):
         found = holds()
         if np.any(found):
             return found
         page.wait_for_timeout(500)
-    pytest.fail("the page never showed it")
+    pytest.fail("the page did not show it before the timeout")
 
 
 def settled(page, box, change):
@@ -118,7 +116,7 @@ def settled(page, box, change):
 
 
 def point_at_one(page, box):
-    """Move the mouse to a thumbnail near the middle, by its black."""
+    """Move the mouse to a thumbnail near the middle, found by its black pixels."""
     shown = pixels(page, clip=box)
     rows, columns = np.nonzero(shown.max(-1) < 40)
     middle = np.hypot(rows - shown.shape[0] / 2, columns - shown.shape[1] / 2).argmin()
@@ -128,7 +126,7 @@ def point_at_one(page, box):
 
 
 def ink(canvas):
-    """How many pixels of a canvas of two dimensions are drawn on."""
+    """Number of pixels of a two-dimensional canvas that are not transparent."""
     return canvas.evaluate(
         "x => x.getContext('2d').getImageData(0, 0, x.width, x.height)"
         ".data.filter((value, place) => place % 4 == 3 && value > 0).length"
@@ -136,7 +134,7 @@ def ink(canvas):
 
 
 def near(shown, colour):
-    """How many pixels have about this colour."""
+    """Number of pixels that have about this colour."""
     return (abs(shown - colour).max(-1) < 24).sum()
 
 
@@ -148,12 +146,12 @@ def test_scalars_show_recall(page, address, quickstart):
     page.keyboard.press("Escape")  # the list of suggestions
     title = page.get_by_text(f"{NAME}_recall_at_1", exact=True)
     card = page.locator("scalar-card").filter(has=title).first
-    # Below the curve a table gives its end: what the run printed last, and after which epoch.
+    # The table below the curve has its last value, which the run printed, and its epoch.
     cells = card.locator("tb-data-table-content-cell")
     cells.filter(has_text=re.compile(rf"^\s*{epoch}\s*$")).first.wait_for()
     found = [text for text in cells.all_inner_texts() if re.fullmatch(r"0\.\d+|1", text)]
     assert recall in [f"{float(text):.3f}" for text in found]
-    # A curve is drawn: what else is in the chart is black or grey.
+    # The curve has a colour; the rest of the chart is black or grey.
     box = card.locator("line-chart").first.bounding_box()
     settled(page, box, lambda shown: (np.ptp(shown, axis=-1) > 20).sum() > 30)
     keep(page, "tensorboard_scalars")
@@ -185,22 +183,22 @@ def test_projector_shows_coloured_labelled_thumbnails(page, address, quickstart)
         style = item.locator(".shape").evaluate("x => getComputedStyle(x).backgroundColor")
         colours[label] = [int(value) for value in re.findall(r"\d+", style)[:3]]
     assert counts == {label: labels.count(label) for label in labels}
-    # Strokes have the colour of their label; before, only the axes had any. Some digits may be
-    # hidden behind others.
+    # Strokes have the colour of their label; before, only the axes were coloured. Some digits may
+    # be hidden behind others.
     settled(
         page,
         box,
         lambda shown: sum(near(shown, c) > near(grey, c) + 10 for c in colours.values()) >= 7,
     )
 
-    # A point under the mouse has its label beside it, on a canvas of their own above the points.
+    # The label of the point under the mouse is on a separate canvas above the points.
     written = view.locator("#scatter canvas").last
     assert not ink(written)
     until(page, lambda: point_at_one(page, box) and ink(written))
     assert view.locator("#status-bar").inner_text().strip() in labels
     keep(page, "tensorboard_projector")
 
-    # So has each point that a search finds.
+    # So are the labels of all points that a search finds.
     one = ink(written)
     view.locator("#search-box input").fill("7")
     view.get_by_text(f"{labels.count('7')} matches.", exact=True).wait_for()

@@ -1,4 +1,4 @@
-"""TensorBoard itself, over HTTP, reads what RetrievalEvaluator has written."""
+"""A TensorBoard server reads the files of RetrievalEvaluator."""
 
 import contextlib
 import json
@@ -16,14 +16,14 @@ import pytest
 from PIL import Image
 
 from keras_metric.callbacks import RetrievalEvaluator
-from keras_metric.callbacks._board import PICTURES, Board
+from keras_metric.callbacks._tensorboard_log import PLOTS, TensorBoardLog
 
 pytest.importorskip("tensorboard")
 DEADLINE = 90  # seconds for the server to start and to find its plugins
 
 
 class Server:
-    """A TensorBoard of its own process on a free loopback port."""
+    """A TensorBoard process on a free loopback port."""
 
     def __init__(self, log_dir, output):
         with socket.socket() as probe:
@@ -41,12 +41,12 @@ class Server:
             return answer.read()
 
     def wait_for(self, path, holds, **query):
-        """Ask again and again until the answer holds, and fail when the time is up."""
+        """Repeat a request until `holds(answer)`, and fail after the deadline."""
         answer = None
         while time.monotonic() < self.deadline:
             if self.process.poll() is not None:
                 pytest.fail(f"TensorBoard ended with status {self.process.returncode}")
-            # The server is not there yet, or has not read the folder.
+            # The server has not started yet, or has not read the folder.
             with contextlib.suppress(OSError, urllib.error.URLError):
                 answer = json.loads(self.get(path, **query))
                 if holds(answer):
@@ -65,7 +65,7 @@ class Server:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, _digits):
-    """A folder that a training has written, and the encoder."""
+    """The folder of a training, its embeddings and labels, and the callback."""
     images, labels = (part[:60] for part in _digits)
     log_dir = tmp_path_factory.mktemp("board")
     keras.utils.set_random_seed(0)
@@ -76,7 +76,7 @@ def trained(tmp_path_factory, _digits):
         labels,
         log_dir=log_dir,
         at_start=True,
-        pictures=["distance_history", "neighbors"],
+        plots=["distance_history", "neighbors"],
         class_names="ABCDEFGHIJ",
     )
     model.fit(images, np.zeros((60, 5)), epochs=3, callbacks=[evaluator], verbose=0)
@@ -119,14 +119,14 @@ def test_projector_serves_the_thumbnails(server, trained, tmp_path, _digits):
     server.wait_for("data/plugin/projector/runs", bool)
     path = tmp_path / "sheet.png"
     path.write_bytes(server.get("data/plugin/projector/sprite_image", run=".", name="val"))
-    with Image.open(path) as picture:
-        sheet = np.asarray(picture)
+    with Image.open(path) as image:
+        sheet = np.asarray(image)
     assert sheet.shape == (64, 64)  # eight by eight thumbnails of eight by eight pixels
     image = _digits[0][9, ..., 0]
     np.testing.assert_allclose(sheet[8:16, 8:16], 255 * image, atol=0.6)
 
 
-def test_scalars_and_pictures_are_there(server, trained):
+def test_scalars_and_plots_are_served(server, trained):
     tags = server.wait_for(
         "data/plugin/scalars/tags", lambda tags: "val_recall_at_1" in tags.get(".", {})
     )
@@ -136,8 +136,8 @@ def test_scalars_and_pictures_are_there(server, trained):
     assert [step for _, step, _ in points] == evaluator.history["epoch"] == [0, 1, 2, 3]
     values = [value for _, _, value in points]
     np.testing.assert_allclose(values, evaluator.history["recall_at_1"], rtol=1e-6)
-    pictures = json.loads(server.get("data/plugin/images/tags"))["."]
-    assert {"val_distance_history", "val_neighbors"} <= set(pictures)
+    plots = json.loads(server.get("data/plugin/images/tags"))["."]
+    assert {"val_distance_history", "val_neighbors"} <= set(plots)
     listed = json.loads(
         server.get("data/plugin/images/images", run=".", tag="val_neighbors", sample=0)
     )
@@ -147,31 +147,31 @@ def test_scalars_and_pictures_are_there(server, trained):
 
 
 def written(folder):
-    """What the one event file of a folder holds."""
+    """The values in the one event file of a folder."""
     from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
     (path,) = folder.glob("events.out.tfevents.*")
     return [value for event in EventFileLoader(str(path)).Load() for value in event.summary.value]
 
 
-def test_every_picture_can_be_written(tmp_path, _digits):
+def test_every_plot_can_be_written(tmp_path, _digits):
     images, labels = (part[:40] for part in _digits)
-    board = Board(tmp_path, None, 100, PICTURES, "euclidean")
-    board.write_embeddings("val", images.reshape(40, -1), labels, images, 7)
-    board.close()
+    log = TensorBoardLog(tmp_path, None, 100, PLOTS, "euclidean")
+    log.write_embeddings("val", images.reshape(40, -1), labels, images, 7)
+    log.close()
     values = written(tmp_path)
-    assert {value.tag for value in values} == {f"val_{name}" for name in PICTURES}
+    assert {value.tag for value in values} == {f"val_{name}" for name in PLOTS}
     assert all(value.tensor.string_val[2].startswith(b"\x89PNG") for value in values)
 
 
-def test_a_history_begins_anew_where_the_items_come_in_another_order(tmp_path):
+def test_a_history_restarts_if_the_order_of_the_items_changes(tmp_path):
     x, labels = np.random.default_rng(0).normal(size=(20, 3)), np.arange(20) % 2
-    board = Board(tmp_path, None, 100, ["distance_history"], "euclidean")
+    log = TensorBoardLog(tmp_path, None, 100, ["distance_history"], "euclidean")
     for step, order in ((1, labels), (2, labels), (3, 1 - labels)):
-        board.write_embeddings("val", x, order, None, step)
-        assert list(board.past["val"][1]) == [[1], [1, 2], [3]][step - 1]
-    board.close()
-    assert not board.past
+        log.write_embeddings("val", x, order, None, step)
+        assert list(log.past["val"][1]) == [[1], [1, 2], [3]][step - 1]
+    log.close()
+    assert not log.past
 
 
 @pytest.mark.parametrize(
@@ -179,44 +179,41 @@ def test_a_history_begins_anew_where_the_items_come_in_another_order(tmp_path):
 )
 def test_the_history_of_many_items_holds_whole_classes(tmp_path, labels):
     x = np.random.default_rng(0).normal(size=(len(labels), 3))
-    board = Board(tmp_path, None, 100, ["distance_history"], "euclidean")
-    board.write_embeddings("val", x, labels, None, 1)
-    kept, past = board.past["val"]
-    board.close()
+    log = TensorBoardLog(tmp_path, None, 100, ["distance_history"], "euclidean")
+    log.write_embeddings("val", x, labels, None, 1)
+    kept, past = log.past["val"]
+    log.close()
     counts = np.unique(kept, return_counts=True)[1]
     assert len(counts) >= 2 and counts.min() >= 2
     assert 500 <= len(kept) <= 510 and len(past[1]) == len(kept)
 
 
-def test_a_picture_that_cannot_be_drawn_does_not_end_the_training(tmp_path):
-    board = Board(tmp_path, None, 100, ["distances", "similarity"], "euclidean")
-    with pytest.warns(UserWarning, match="No picture val_distances was drawn: .*two items"):
-        board.write_embeddings("val", np.eye(4), np.arange(4), None, 1)
-    board.close()
+def test_an_impossible_plot_gives_a_warning(tmp_path):
+    log = TensorBoardLog(tmp_path, None, 100, ["distances", "similarity"], "euclidean")
+    with pytest.warns(UserWarning, match="No plot val_distances was written: .*two items"):
+        log.write_embeddings("val", np.eye(4), np.arange(4), None, 1)
+    log.close()
     assert [value.tag for value in written(tmp_path)] == ["val_similarity"]
 
 
-def test_pictures_measure_as_the_evaluation_does(tmp_path, monkeypatch):
-    """By cosine the first two agree, and by Euclid the last two."""
+def test_plots_use_the_metric_of_the_evaluation(tmp_path):
+    """The first two items agree by cosine, and the last two by Euclidean distance."""
     x, labels = np.array([[1.0, 0.0], [9.0, 0.0], [9.0, 2.0], [0.0, 1.0]]), np.array([0, 0, 1, 1])
-    seen = {}
-    monkeypatch.setattr("keras_metric.callbacks._board.Board._opened", lambda self: self)
-    monkeypatch.setattr(
-        "keras_metric.callbacks._board.Board.figure",
-        lambda self, name, figure, step: seen.update({name: figure}),
-        raising=False,
-    )
-    for metric in ("cosine", "euclidean"):
-        board = Board(tmp_path, None, 100, ["confusions", "distances"], metric)
-        board.write_embeddings(metric, x, labels, None, 1)
-    assert "75.0%" in seen["cosine_confusions"].axes[0].get_title()
-    assert " 0.0%" in seen["euclidean_confusions"].axes[0].get_title()
-    assert seen["cosine_distances"].axes[0].get_xlabel() == "cosine distance"
+    figures = {
+        (metric, plot): TensorBoardLog(tmp_path, None, 100, [plot], metric).figure_of(
+            plot, "val", x, labels, None, 1
+        )
+        for metric in ("cosine", "euclidean")
+        for plot in ("confusions", "distances")
+    }
+    assert "75.0%" in figures["cosine", "confusions"].axes[0].get_title()
+    assert " 0.0%" in figures["euclidean", "confusions"].axes[0].get_title()
+    assert figures["cosine", "distances"].axes[0].get_xlabel() == "cosine distance"
 
 
-def test_pictures_are_names_of_pictures():
+def test_names_of_plots():
     x, y = np.eye(4), [0, 0, 1, 1]
     with pytest.raises(ValueError, match="distance_history"):
-        RetrievalEvaluator(x, y, pictures=["neighbours"])
+        RetrievalEvaluator(x, y, plots=["neighbours"])
     with pytest.raises(TypeError, match="list of names"):
-        RetrievalEvaluator(x, y, pictures="neighbors")
+        RetrievalEvaluator(x, y, plots="neighbors")

@@ -1,4 +1,4 @@
-"""The pictures say what they should, and the projector's files are what TensorBoard reads."""
+"""Contents of the plots, and of the projector's files as TensorBoard reads them."""
 
 import io
 import sys
@@ -14,12 +14,11 @@ from scipy.spatial.distance import cdist
 
 from keras_metric import viz
 from keras_metric.evaluation import pair_samples
-from keras_metric.viz._pair_draws import draw_pairs
 from keras_metric.viz._pixels import as_pixels, looks_like_images
-from keras_metric.viz._style import PALETTE, RIGHT, SYMBOLS, WRONG
+from keras_metric.viz._plot_style import PALETTE, RIGHT, SYMBOLS, WRONG
 
-# Names that a folder may have: formulas, codes, halves of characters, HTML, nothing.
-STRANGE = (
+# Possible names of folders: formulas, control characters, surrogates, HTML, empty texts.
+UNUSUAL_NAMES = (
     *("$", "$x$", r"$\bad{$", "a\tb", "a\nb\r", "\x1b[31m", "a\0b", "a\x0b\x0c\x1c\x85b"),
     *("a\u2028b", "latin\udce9", "<b>|`", "_under", "", "  ", "x" * 500),
 )
@@ -43,26 +42,26 @@ class TestNeighbors:
         x, images = rng.normal(size=(6, 4)), np.zeros((6, 8, 8))
         for metric in ("cosine", "euclidean", "squared_euclidean", "manhattan"):
             peers = {"manhattan": "cityblock", "squared_euclidean": "sqeuclidean"}
-            wanted = np.sort(cdist(x[:1], x[1:], peers.get(metric, metric))[0])
+            expected = np.sort(cdist(x[:1], x[1:], peers.get(metric, metric))[0])
             figure = viz.plot_neighbors(images, np.arange(6), x, queries=[0], k=5, metric=metric)
             shown = [float(axes.get_xlabel()) for axes in figure.axes[1:]]
-            np.testing.assert_allclose(shown, wanted, rtol=5e-3)
+            np.testing.assert_allclose(shown, expected, rtol=5e-3)
             name = metric.replace("_", " ")
             assert figure.get_suptitle() == f"below each neighbour: its {name} distance"
         assert "euclidean" in viz.plot_neighbors(images, np.arange(6), x).get_suptitle()
         with pytest.raises(ValueError, match="`metric`"):
             viz.plot_neighbors(images, np.arange(6), x, metric="hamming")
 
-    def test_without_labels_titles_stand_above_and_nothing_is_marked(self):
+    def test_titles_without_labels(self):
         neighbors, names = np.array([[1, 2]]), ["a.png", "b.png", "c.png"]
-        shared = {"neighbors": neighbors, "queries": [0], "distances": neighbors / 4}
-        figure = viz.plot_neighbors(np.zeros((3, 8, 8)), None, titles=names, **shared)
+        settings = {"neighbors": neighbors, "queries": [0], "distances": neighbors / 4}
+        figure = viz.plot_neighbors(np.zeros((3, 8, 8)), None, titles=names, **settings)
         assert texts(figure) == names and figure.get_suptitle() == ""
         assert {axes.title.get_color() for axes in figure.axes} == {"black"}
         with pytest.raises(ValueError, match="`titles`"):
-            viz.plot_neighbors(np.zeros((3, 8, 8)), None, titles=names[1:], **shared)
+            viz.plot_neighbors(np.zeros((3, 8, 8)), None, titles=names[1:], **settings)
 
-    def test_copies_of_the_query_are_neighbors_and_it_is_not(self):
+    def test_a_copy_of_the_query_is_a_neighbor_and_the_query_is_not(self):
         figure = viz.plot_neighbors(np.zeros((3, 8, 8)), [0, 1, 2], np.ones((3, 2)), queries=[1])
         assert texts(figure) == ["1", "✗ 0", "✗ 2"]
 
@@ -93,7 +92,7 @@ class TestNeighbors:
             (dict(embeddings=np.zeros((5, 2))), "one row for each of 4"),
             (dict(embeddings=np.zeros((4, 2)), queries=[4]), "indices of items, 0 to 3"),
             (dict(embeddings=np.zeros((4, 2)), queries=[[1]]), "a number or a list"),
-            # What an index finds nothing for is -1; that is no item, not the last one either.
+            # An index returns -1 for a missing neighbour, which must not index the last item.
             (dict(neighbors=np.array([[1, -1]]), queries=[0]), "indices of items"),
             (
                 dict(neighbors=np.array([[1]]), queries=[0], distances=np.zeros((1, 2))),
@@ -122,17 +121,17 @@ class TestEmbeddings:
         figure = viz.plot_embeddings(rng.normal(size=(len(labels), 3)), labels)
         assert self.legend(figure) == ["1,990 other classes", *map(str, range(10))]
 
-    def test_points_are_the_widest_directions(self, rng):
-        """Against an eigendecomposition: coordinates up to sign, shares of variance."""
+    def test_points_are_the_principal_components(self, rng):
+        """Compared with an eigendecomposition: coordinates up to sign, fractions of variance."""
         x = rng.normal(size=(50, 4)) * [1.0, 9.0, 3.0, 0.1]
         figure = viz.plot_embeddings(x, np.zeros(50))
         points = figure.axes[0].collections[0].get_offsets()
         values, vectors = np.linalg.eigh(np.cov(x.T))
-        wanted = (x - x.mean(axis=0)) @ vectors[:, [3, 2]]
-        np.testing.assert_allclose(np.abs(points), np.abs(wanted), atol=1e-6)
+        expected = (x - x.mean(axis=0)) @ vectors[:, [3, 2]]
+        np.testing.assert_allclose(np.abs(points), np.abs(expected), atol=1e-6)
         assert figure.axes[0].get_xlabel() == f"PCA 1 ({values[3] / values.sum():.0%} of variance)"
 
-    def test_panels_share_their_points(self, rng):
+    def test_panels_have_the_same_points(self, rng):
         before, labels = rng.normal(size=(90, 4)), np.arange(90) % 3
         figure = viz.plot_embeddings({"a": before, "b": 2 * before}, labels, max_points=30)
         assert texts(figure) == ["a", "b"]
@@ -149,7 +148,7 @@ class TestEmbeddings:
         between = min(cdist(groups[i], groups[j]).min() for i, j in ((0, 1), (0, 2), (1, 2)))
         assert between > inside
 
-    def test_umap_is_given_what_it_needs_or_asked_for(self, rng, monkeypatch):
+    def test_umap_arguments_and_a_missing_umap(self, rng, monkeypatch):
         monkeypatch.setitem(sys.modules, "umap", None)
         x = rng.normal(size=(6, 3))
         with pytest.raises(ImportError, match=r"pip install .keras_metric\[umap\]"):
@@ -186,7 +185,7 @@ class TestEmbeddings:
         figure = viz.plot_embeddings(np.ones(shape), np.arange(shape[0]), method=method)
         assert len(figure.axes[0].collections) == shape[0]
 
-    def test_pictures_of_other_items_are_refused(self):
+    def test_images_of_other_items(self):
         with pytest.raises(ValueError, match="one image for each of 4 embeddings. Received: 3"):
             viz.plot_embeddings(np.eye(4), [0, 0, 1, 1], np.zeros((3, 8, 8)))
 
@@ -201,8 +200,8 @@ class TestEmbeddings:
 
 @pytest.mark.touches_keras
 class TestDistances:
-    def drawn(self, figure):
-        """The shares of both histograms, from their outlines."""
+    def fractions(self, figure):
+        """The heights of both histograms, from their outlines."""
         return [patch.get_data().values for patch in figure.axes[0].patches[1::2]]
 
     def test_all_pairs_of_a_small_set(self, rng):
@@ -211,18 +210,18 @@ class TestDistances:
         matrix, upper = cdist(x, x), np.triu(np.ones((30, 30), bool), 1)
         same = labels[:, None] == labels
         edges = figure.axes[0].patches[0].get_data().edges
-        for share, kind in zip(self.drawn(figure), (same, ~same)):
-            wanted = np.histogram(matrix[upper & kind], edges)[0] / (upper & kind).sum()
+        for fraction, kind in zip(self.fractions(figure), (same, ~same)):
+            expected = np.histogram(matrix[upper & kind], edges)[0] / (upper & kind).sum()
             # A distance that rounds across an edge moves by one bin.
-            np.testing.assert_allclose(share.cumsum(), wanted.cumsum(), atol=0.02)
+            np.testing.assert_allclose(fraction.cumsum(), expected.cumsum(), atol=0.02)
 
-    def test_a_draw_is_like_all_pairs(self, rng):
+    def test_a_sample_is_like_all_pairs(self, rng):
         """Unequal classes: each pair must be as likely as every other."""
         labels = np.repeat([0, 1, 2], [200, 30, 5])
         x = rng.normal(size=(235, 2)) * np.array([1.0, 4.0, 20.0])[labels][:, None]
         few, all_pairs = (viz.plot_distances(x, labels, max_pairs=n) for n in (15_000, 10**6))
-        for mine, wanted in zip(self.drawn(few), self.drawn(all_pairs)):
-            assert np.abs(mine.cumsum() - wanted.cumsum()).max() < 0.02
+        for found, expected in zip(self.fractions(few), self.fractions(all_pairs)):
+            assert np.abs(found.cumsum() - expected.cumsum()).max() < 0.02
 
     def test_overlap(self):
         apart = viz.plot_distances(np.array([[0.0], [0.1], [9.0], [9.1]]), [0, 0, 1, 1])
@@ -230,20 +229,11 @@ class TestDistances:
         collapsed = viz.plot_distances(np.ones((6, 2)), [0, 0, 0, 1, 1, 1])
         assert texts(collapsed) == ["overlap of the two: 100%"]
 
-    def test_blocks_of_pairs_are_joined(self, rng, monkeypatch):
-        x, labels = rng.normal(size=(40, 3)), rng.integers(0, 4, 40)
-        pairs = draw_pairs(labels, 300, 0)
-        monkeypatch.setattr("keras_metric.evaluation.pair_samples._VALUES", 50)
-        for first, second in pairs:
-            wanted = np.linalg.norm(x[first] - x[second], axis=1)
-            measured = pair_samples.measure(x, (first, second), "euclidean")
-            np.testing.assert_allclose(measured, wanted, rtol=1e-5)
-
     def test_few_pairs_of_two_classes_among_many_items(self, rng):
-        """All of them, each once, without a mask of items by items."""
+        """All pairs, each once, without a mask of items by items."""
         labels = rng.permutation(np.repeat([0, 1, 2], [4000, 1, 2]))
         tracemalloc.start()
-        _, (first, second) = draw_pairs(labels, 20_000, 0)
+        _, (first, second) = pair_samples.pairs_of_kinds(labels, 20_000, 0)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert (labels[first] != labels[second]).all() and peak < 5e6
@@ -269,7 +259,7 @@ class TestRoc:
             assert any(np.allclose((far, tar), pair) for pair in pairs)
         assert len(line.get_xdata()) == 61
 
-    def test_several_curves_have_names_and_looks_of_their_own(self, rng):
+    def test_several_curves_have_different_names_and_styles(self, rng):
         same = np.arange(60) % 2
         scores = {"raw": rng.normal(size=60), "trained": rng.normal(size=60) + 3 * same}
         figure = viz.plot_roc(scores, same, larger_is_closer=True)
@@ -287,14 +277,14 @@ class TestRoc:
             (([0.1], [1, 0]), "one number for each pair"),
         ],
     )
-    def test_errors_name_the_way_out(self, arguments, message):
+    def test_errors(self, arguments, message):
         with pytest.raises(ValueError, match=message):
             viz.plot_roc(*arguments)
 
 
 class TestProjector:
     def config(self, folder):
-        """The file as TensorBoard's own protocol buffer reads it."""
+        """The configuration as TensorBoard reads it."""
         from google.protobuf import text_format
         from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 
@@ -311,13 +301,13 @@ class TestProjector:
         np.testing.assert_array_equal(stored, x)
         assert (tmp_path / entry.metadata_path).read_text().split() == list("0120120120")
         assert list(entry.sprite.single_image_dim) == [20, 12]  # width, height
-        with Image.open(tmp_path / entry.sprite.image_path) as picture:
-            sheet = np.asarray(picture)
+        with Image.open(tmp_path / entry.sprite.image_path) as image:
+            sheet = np.asarray(image)
         assert sheet.shape == (48, 80, 3)  # four by four
         np.testing.assert_array_equal(sheet[12:24, 20:40], images[5])
         assert not sheet[24:36, 40:60].any()
 
-    def test_names_stand_side_by_side(self, tmp_path):
+    def test_several_names_in_one_folder(self, tmp_path):
         (tmp_path / "projector_config.pbtxt").write_text(
             '# "embeddings {" in a comment\nmodel_checkpoint_path: "w"\n'
             'embeddings {\n tensor_name: "old } {"\n tensor_path: "x"\n'
@@ -340,29 +330,35 @@ class TestProjector:
         assert lines[:2] == ["label\tage", "a\\tb\t1"]
         assert len(lines) == 6
 
-    @pytest.mark.parametrize("text", STRANGE)
-    def test_one_line_for_each_item_whatever_the_text(self, tmp_path, text):
+    @pytest.mark.parametrize("text", UNUSUAL_NAMES)
+    def test_one_line_for_each_item_with_any_text(self, tmp_path, text):
         config = viz.write_projector(
             tmp_path, np.eye(3), [text, "b", text], metadata={"c": [1, 2, 3]}
         )
         rows = (config.parent / "embeddings_metadata.tsv").read_text("utf-8").splitlines()
         assert [len(row.split("\t")) for row in rows] == [2] * 4
 
-    def test_a_list_that_is_no_text_is_named(self, tmp_path):
-        (tmp_path / "projector_config.pbtxt").write_bytes(b"\xff")
-        with pytest.raises(ValueError, match="projector_config.pbtxt.*Remove the file"):
-            viz.write_projector(tmp_path, np.eye(3))
+    def test_invalid_files_and_types(self, tmp_path):
+        for content in (b"\xff", b"embeddings { tensor_name: 1 }"):
+            (tmp_path / "projector_config.pbtxt").write_bytes(content)
+            with pytest.raises(ValueError, match="(?s)projector_config.pbtxt.*Remove the file"):
+                viz.write_projector(tmp_path, np.eye(3))
+            assert len(list(tmp_path.iterdir())) == 1
         with pytest.raises(TypeError, match="`metadata` must be a dict"):
             viz.write_projector(tmp_path, np.eye(3), metadata=["a"])
         with pytest.raises(TypeError, match="`log_dir` must be a path"):
             viz.write_projector(None, np.eye(3))
 
-    def test_names_of_classes(self, tmp_path):
-        viz.write_projector(tmp_path, np.eye(2), [7, 9], class_names={7: "cat", 9: "dog"})
-        assert (tmp_path / "embeddings_metadata.tsv").read_text() == "cat\ndog\n"
+    @pytest.mark.parametrize(
+        ("labels", "class_names"),
+        [([7, 9], {7: "ant", 9: "bee"}), (np.array([b"ant", b"bee"]), None)],
+    )
+    def test_labels_are_written_as_texts(self, tmp_path, labels, class_names):
+        viz.write_projector(tmp_path, np.eye(2), labels, class_names=class_names)
+        assert (tmp_path / "embeddings_metadata.tsv").read_text() == "ant\nbee\n"
 
     @pytest.mark.parametrize("first", [0.0, 1.0, np.float32(1e-40), 2.3509886e-38])
-    def test_numbers_that_are_valid_text_go_into_a_table(self, tmp_path, first):
+    def test_numbers_whose_bytes_are_text_are_written_as_tsv(self, tmp_path, first):
         """TensorBoard would read the bytes of zeros as text, and fail."""
         from tensorboard.plugins.projector import projector_plugin as plugin
 
@@ -376,7 +372,7 @@ class TestProjector:
             stored = plugin._read_tensor_binary_file(path, entry.tensor_shape)
         np.testing.assert_array_equal(stored, x)
 
-    def test_which_points_are_kept(self, tmp_path, rng):
+    def test_sampled_points(self, tmp_path, rng):
         x, labels = rng.normal(size=(100, 2)), np.arange(100)
         kept = []
         for name, seed in (("a", 0), ("b", 0), ("c", 1)):
@@ -387,7 +383,7 @@ class TestProjector:
         stored = np.fromfile(tmp_path / "a_tensor.bytes", "<f4").reshape(-1, 2)
         np.testing.assert_allclose(stored, x[kept[0]], rtol=1e-6)
 
-    def test_the_sheet_has_a_largest_size(self, tmp_path):
+    def test_largest_sprite(self, tmp_path):
         images = np.zeros((200, 100, 200), "uint8")
         viz.write_projector(tmp_path, np.eye(200), images=images)
         (entry,) = self.config(tmp_path).embeddings
@@ -397,30 +393,22 @@ class TestProjector:
         with Image.open(tmp_path / "embeddings_sprite.png") as sheet:
             assert sheet.size == (142 * 57, 142 * 57)
 
-    def test_a_failure_leaves_the_old_files(self, tmp_path, monkeypatch):
+    @pytest.mark.parametrize("images", [None, np.zeros((3, 8))])
+    def test_a_failed_write_keeps_the_old_files(self, tmp_path, monkeypatch, images):
+        """It fails while a file is replaced, or because of the shape of the images."""
         viz.write_projector(tmp_path, np.eye(2), ["a", "b"])
         before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-        monkeypatch.setattr("os.replace", lambda *paths: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            viz.write_projector(tmp_path, np.eye(3), ["a", "b", "c"])
+        if images is None:
+            monkeypatch.setattr("os.replace", lambda *paths: 1 / 0)
+        with pytest.raises((ZeroDivisionError, ValueError), match="zero|height, width"):
+            viz.write_projector(tmp_path, np.eye(3), ["a", "b", "c"], images)
         assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-
-    def test_pictures_that_are_none_leave_the_old_files(self, tmp_path):
-        viz.write_projector(tmp_path, np.eye(2), ["a", "b"])
-        before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-        with pytest.raises(ValueError, match="height, width"):
-            viz.write_projector(tmp_path, np.eye(3), ["a", "b", "c"], np.zeros((3, 8)))
-        assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-
-    def test_bytes_are_texts(self, tmp_path):
-        viz.write_projector(tmp_path, np.eye(2), np.array([b"ant", b"bee"]))
-        assert (tmp_path / "embeddings_metadata.tsv").read_text() == "ant\nbee\n"
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (dict(labels=[1, 2], metadata={"label": [1, 2]}), "names of its own"),
-            (dict(labels=[1.0, np.nan]), "without a label"),
+            (dict(labels=[1, 2], metadata={"label": [1, 2]}), "unique column names"),
+            (dict(labels=[1.0, np.nan]), "no NaN"),
             (dict(name="a/b"), "letters"),
             (dict(name=""), "letters"),
             (dict(labels=[1]), "one label for each"),
@@ -441,7 +429,7 @@ class TestProjector:
 
 class TestPixels:
     def test_ranges(self):
-        """Bytes and shares of white stay; anything else is stretched as a whole."""
+        """Bytes and floats in 0 to 1 keep their scale; other values are stretched together."""
         ramp = np.linspace(0, 1, 128).reshape(2, 8, 8)
         assert as_pixels(ramp).max() == 255
         assert as_pixels(0.5 * ramp).max() == 128
@@ -452,7 +440,7 @@ class TestPixels:
         np.testing.assert_array_equal(as_pixels(100 + 10 * ramp), as_pixels(ramp))
         assert as_pixels(np.full((1, 8, 8), 150.0)).max() == 0
 
-    def test_some_rows_are_drawn_in_the_range_of_all(self, rng):
+    def test_rows_are_converted_in_the_range_of_all_images(self, rng):
         images = rng.normal(size=(20, 8, 8))
         np.testing.assert_array_equal(as_pixels(images, rows=[7, 3]), as_pixels(images)[[7, 3]])
         images[5, 2, 2], images[6, 0, 0], images[7, 1, 1] = np.nan, np.inf, -np.inf
@@ -477,9 +465,9 @@ class TestPixels:
             assert not looks_like_images(other)
 
 
-@pytest.mark.parametrize("text", STRANGE)
-def test_names_of_classes_are_drawn_as_they_are(rng, text):
-    """No formula between dollar signs, no error and no warning of the font, nothing left out."""
+@pytest.mark.parametrize("text", UNUSUAL_NAMES)
+def test_class_names_are_shown_unchanged(rng, text):
+    """No formulas between dollar signs, no errors, no font warnings, no missing entries."""
     x, labels, names = rng.normal(size=(8, 3)), np.arange(8) % 2, [text, f"b{text}"]
     for figure in (
         viz.plot_embeddings(x, labels, class_names=names),
@@ -490,9 +478,9 @@ def test_names_of_classes_are_drawn_as_they_are(rng, text):
         figure.savefig(io.BytesIO())
         for legend in figure.legends:
             assert len(legend.get_texts()) == 2
-        for drawn in figure.findobj(Text):
-            # The numbers of an axis are formulas of matplotlib's own.
-            assert not cbook.is_math_text(drawn.get_text()) or "mathdefault" in drawn.get_text()
+        for shown in figure.findobj(Text):
+            # matplotlib formats the numbers of an axis as formulas.
+            assert not cbook.is_math_text(shown.get_text()) or "mathdefault" in shown.get_text()
 
 
 def test_palette_has_a_symbol_for_each_colour():
@@ -500,7 +488,7 @@ def test_palette_has_a_symbol_for_each_colour():
 
 
 def test_figures_do_not_touch_the_global_state_of_matplotlib(rng):
-    """A script may draw in a thread, and nothing pops up or stays open."""
+    """Figures can be made in threads, and no window opens or stays open."""
     from matplotlib import pyplot
 
     x, y = rng.random((20, 4)), np.arange(20) % 4
@@ -510,15 +498,18 @@ def test_figures_do_not_touch_the_global_state_of_matplotlib(rng):
     assert pyplot.get_fignums() == []
 
 
-def test_a_missing_tensorboard_is_named(monkeypatch, tmp_path):
+def test_missing_tensorboard(monkeypatch, tmp_path):
     from keras_metric.viz.event_file import EventFile
 
     monkeypatch.setitem(sys.modules, "tensorboard.summary.writer.event_file_writer", None)
     with pytest.raises(ImportError, match="pip install tensorboard"):
         EventFile(tmp_path)
+    monkeypatch.setitem(sys.modules, "tensorboard.plugins.projector.projector_config_pb2", None)
+    with pytest.raises(ImportError, match="pip install tensorboard"):
+        viz.write_projector(tmp_path, np.eye(3))
 
 
-def test_a_list_of_names_has_none_for_labels_below_zero():
+def test_a_list_of_names_has_no_name_for_negative_labels():
     with pytest.raises(ValueError, match="none for .*-1"):
         viz.plot_similarity(np.eye(4), [0, 0, -1, -1], class_names=["ant", "bee"])
     figure = viz.plot_similarity(np.eye(4), [0, 0, -1, -1], class_names={0: "ant", -1: "none"})

@@ -1,4 +1,4 @@
-"""Checks and conversions that every evaluation of embeddings begins with."""
+"""Checks and conversions of the arguments of the evaluation functions."""
 
 import numpy as np
 
@@ -27,14 +27,14 @@ def as_cuts(k):
 
 
 def as_rates(far):
-    """Return `far`, a number in 0 to 1 or several, as a list; each names a key of the result."""
+    """Return `far`, one or several numbers in 0 to 1, as a list; each is in a name of a result."""
     rates = [far] if np.ndim(far) == 0 else list(far)
     for rate in rates:
         check_number("far", rate, at_least=0, at_most=1)
     if len({f"{rate:g}" for rate in rates}) < len(set(rates)):
         raise ValueError(
-            "`far` must differ in the first six digits, by which results are named. Received: "
-            f"far={shown(far)}"
+            "`far` must differ in the first six digits, which are in the names of the results. "
+            f"Received: far={shown(far)}"
         )
     return rates
 
@@ -50,8 +50,8 @@ def as_embeddings(name, value):
     if not is_numeric(array):
         raise ValueError(f"`{name}` must be numbers. Received: {name}.dtype={array.dtype}")
     if array.dtype != np.float64:
-        # Integers beyond 24 bits would lose digits in float32; half precision gains nothing.
-        # Some floats are as wide as float64, but not it: of the other byte order, or longer.
+        # Integers beyond 24 bits would lose digits in float32; half precision gains no speed.
+        # Floats of the other byte order and longer floats also become float64.
         wide = array.dtype.itemsize > (2 if array.dtype.kind in "iu" else 4)
         array = array.astype("float64" if wide else "float32", copy=False)
     for start in range(0, len(array), 4096):
@@ -66,16 +66,16 @@ def as_embeddings(name, value):
 
 
 def as_labels(name, value, num_items, as_ids=True):
-    """Return `value` as a NumPy array of shape `(num_items,)`, of whatever kind it is.
+    """Return `value` as a NumPy array of shape `(num_items,)` and any dtype.
 
-    `as_ids`: whether floats must be class ids, that is, whole numbers; they become integers then.
+    `as_ids`: whether floats must be class ids (whole numbers); they are then cast to integers.
     """
     array = as_array(name, value)
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.shape != (num_items,):
         raise ValueError(
-            f"`{name}` must have shape ({num_items},): one label for each row of the embeddings. "
+            f"`{name}` must have shape ({num_items},): one label for each item. "
             f"Received: {name}.shape={array.shape}.{rows_hint(array)}"
         )
     missing = _missing(array)
@@ -89,7 +89,7 @@ def as_labels(name, value, num_items, as_ids=True):
 
 
 def _missing(array):
-    """Where an array of labels has none: NaN, NaT, or pandas' NA; None is a label."""
+    """Return a mask of the missing labels: NaN, NaT, or pandas' NA; None is a label."""
     if array.dtype.kind in "cfmM":
         return np.isnat(array) if array.dtype.kind in "mM" else np.isnan(array)
     if array.dtype.kind != "O":
@@ -98,21 +98,21 @@ def _missing(array):
 
 
 def as_gallery(embeddings, labels, shape):
-    """Return a gallery's `(embeddings, labels)` beside queries of `shape`, or None for none."""
-    if (embeddings is None) != (labels is None):
+    """Return a gallery's `(embeddings, labels)` for queries of `shape`, or None without one."""
+    if embeddings is None and labels is None:
+        return None
+    if embeddings is None or labels is None:
         missing = "gallery_embeddings" if embeddings is None else "gallery_labels"
         raise ValueError(
-            "A gallery has both embeddings and labels. "
-            f"Received: {missing}=None. Leave both out for leave-one-out."
+            "A gallery needs both embeddings and labels. "
+            f"Received: {missing}=None. Omit both for leave-one-out."
         )
-    if embeddings is None:
-        return None
     gallery = as_gallery_embeddings(embeddings, shape)
     return gallery, as_labels("gallery_labels", labels, len(gallery))
 
 
 def as_gallery_embeddings(value, shape):
-    """Return a gallery's embeddings beside queries of `shape`."""
+    """Return a gallery's embeddings for queries of `shape`."""
     gallery = as_embeddings("gallery_embeddings", value)
     if gallery.shape[1] != shape[1]:
         raise ValueError(
@@ -125,7 +125,7 @@ def as_gallery_embeddings(value, shape):
 def as_codes(*labels):
     """Number the labels of several arrays together: equal labels get equal codes from 0 up."""
     lengths = [len(part) for part in labels]
-    # An empty list is an array of floats, whatever the other labels are.
+    # An empty list becomes an array of floats, which must not count as a kind of labels.
     labels = [part for part in labels if len(part)] or labels
     kinds = {_kind(part) for part in labels}
     if len(kinds - {"O"}) > 1:
@@ -134,8 +134,8 @@ def as_codes(*labels):
             f"dtypes={[str(part.dtype) for part in labels]}"
         )
     if len({part.dtype for part in labels}) > 1 and kinds <= {"number", "text", "O"}:
-        # NumPy would join int64 and uint64 as float64, where large ids merge. Strings of a table
-        # are objects, and equal to those of a list.
+        # NumPy would join int64 and uint64 as float64, where large ids become equal. Strings of a
+        # pandas table are objects, and equal to those of a list.
         labels = [part.astype(object) for part in labels]
     try:
         codes = np.unique(np.concatenate(labels), return_inverse=True)[1].reshape(-1)

@@ -1,4 +1,4 @@
-"""Embeddings, labels and pictures of whatever `fit` accepts as data."""
+"""Data with labels that RetrievalEvaluator embeds: arrays, or a source of batches."""
 
 import keras
 import numpy as np
@@ -6,21 +6,17 @@ from keras import ops
 
 from keras_metric import distributed
 from keras_metric._validation import as_array, is_numeric, rows_hint
-from keras_metric.viz._pixels import as_pixels, looks_like_images, shrink
-
-_THUMBNAIL = 64
+from keras_metric.viz._pixels import as_pixels, looks_like_images, resize_to_fit
+from keras_metric.viz.write_projector import LARGEST_THUMBNAIL
 
 
 def _check_arrays(name, x):
-    """Raise unless x is arrays of numbers with rows; some backends crash on what has none."""
+    """Raise unless x holds arrays of numbers or texts with rows; some backends crash otherwise."""
     parts = keras.tree.flatten(x)
     for part in parts:
-        array = part if hasattr(part, "shape") and ops.is_tensor(part) else as_array(name, part)
-        if (
-            isinstance(array, np.ndarray)
-            and not is_numeric(array)
-            and array.dtype.kind not in "OSUT"
-        ):
+        array = part if ops.is_tensor(part) else as_array(name, part)
+        is_array = isinstance(array, np.ndarray)
+        if is_array and not is_numeric(array) and array.dtype.kind not in "OSUT":
             raise ValueError(f"`{name}` must be numbers. Received: {name}.dtype={array.dtype}")
         if len(array.shape) == 0 or 0 in tuple(array.shape):
             raise ValueError(
@@ -31,14 +27,14 @@ def _check_arrays(name, x):
         raise ValueError(f"`{name}` must hold at least one array. Received: {name}={x!r}")
 
 
-class Source:
-    """Arrays with labels, or anything that yields batches `(x, labels)` each time it is read.
+class LabelledData:
+    """Arrays with labels, or an iterable of batches `(x, labels)` that can be read repeatedly.
 
     Args:
         name: Name of the argument, for messages.
         x: Array or dict of arrays; with `y` None, a source of batches.
         y: Labels, or None.
-        batch_size: Rows at a time, for arrays.
+        batch_size: Number of rows at a time, for arrays.
     """
 
     def __init__(self, name, x, y, batch_size):
@@ -59,12 +55,12 @@ class Source:
             )
         elif hasattr(x, "cardinality") and int(x.cardinality()) == -1:
             raise ValueError(
-                f"`{name}` must come to an end. Received an infinite data set: use `.take(steps)`."
+                f"`{name}` must be finite. Received an infinite data set: use `.take(steps)`."
             )
         elif hasattr(x, "__next__"):
             raise ValueError(
                 f"`{name}` must yield its batches each time it is read. Received: a generator, "
-                "which is empty the second time. Pass arrays, a Dataset or a PyDataset."
+                "which can be read once. Pass arrays, a Dataset or a PyDataset."
             )
         elif isinstance(x, (str, bytes, set, type)):
             raise TypeError(f"`{name}` must be arrays or batches. Received: {name}={x!r}")
@@ -72,7 +68,7 @@ class Source:
 
     @classmethod
     def of(cls, name, given, batch_size):
-        """The source that is `given` as a tuple (x, y), or as batches."""
+        """Return the data `given` as a tuple (x, y), or as batches."""
         if isinstance(given, tuple) and len(given) != 2:
             raise ValueError(
                 f"`{name}` must be (x, y) or yield batches. Received: a tuple of {len(given)}"
@@ -80,17 +76,17 @@ class Source:
         return cls(name, *(given if isinstance(given, tuple) else (given, None)), batch_size)
 
     def embed(self, encoder, with_images):
-        """Return NumPy embeddings and labels, and images where they are wanted and x has some."""
+        """Return NumPy embeddings and labels; and the images in x with `with_images`, or None."""
         if self.y is not None:
             embeddings = distributed.predict(encoder, self.x, self.batch_size)
             images = self.x if with_images and looks_like_images(self.x) else None
             return embeddings, np.asarray(self.y).reshape(-1), images
-        # One pass for all three: a source may come in another order the next time.
+        # One pass for all three, because the order of a source may change between passes.
         parts = [self._embed_batch(encoder, batch, with_images) for batch in self._batches()]
         if not parts:
             raise ValueError(
                 f"`{self.name}` must yield a batch each time it is read. Received none: a "
-                "generator is empty the second time. Pass arrays, a Dataset or a PyDataset."
+                "generator can be read once. Pass arrays, a Dataset or a PyDataset."
             )
         embeddings, labels, images = zip(*parts)
         images = None if images[0] is None else np.concatenate(images)
@@ -108,14 +104,12 @@ class Source:
                 f"`{self.name}` must yield (x, labels). Received a batch without labels."
             )
         if keras.backend.backend() != "tensorflow":
-            # Other backends do not take the tensors of a tf.data.Dataset.
+            # Other backends do not accept the tensors of a tf.data.Dataset.
             inputs = keras.tree.map_structure(np.asarray, inputs)
         images = None
         if with_images and looks_like_images(inputs):
-            # Small at once: the whole data set need not fit memory as pictures.
-            images = as_pixels(inputs)
-            factor = min(1.0, _THUMBNAIL / max(images.shape[1:3]))
-            images = shrink(images, *(max(1, int(factor * side)) for side in images.shape[1:3]))
+            # Shrink each batch: the images of the whole data set may not fit into memory.
+            images = resize_to_fit(as_pixels(inputs), LARGEST_THUMBNAIL)
         if distributed.several_workers(encoder):
             embeddings = distributed.predict(encoder, inputs, self.batch_size)
         else:
