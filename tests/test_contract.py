@@ -57,7 +57,7 @@ ARGUMENTS = {
         )
     },
     # Proxies dealt out at random would differ from call to call.
-    "ManifoldLoss": lambda: {"meta_classes": "labels", "K": 3},
+    "ManifoldLoss": lambda: {"meta_classes": "labels", "num_proxies": 3},
     "WeightedSum": lambda: {
         "terms": [(0.5, losses.TripletLoss()), (2.0, losses.ContrastiveLoss())]
     },
@@ -67,7 +67,7 @@ TOGETHER = {
     "ClipLoss": [{"learn_temperature": True}],
     "MarginLoss": [{"learn_beta": True, "num_classes": CLASSES, "nu": 0.3}],
     "SigLipLoss": [{"learn_temperature": True}],
-    "SoftTripleLoss": [{"centers_per_class": 1}, {"tau": 0.2}],
+    "SoftTripleLoss": [{"centers_per_class": 1}, {"regularization_weight": 0.2}],
     "TripletLoss": [
         {"mining": "all", "swap": True, "form": "soft_margin"},
         {"mining": "hard", "swap": True},
@@ -87,16 +87,14 @@ COMPILED = {
 # Another value of an argument whose default does not tell what other values there may be.
 OTHER_VALUES = {
     "alpha": 0.6,
-    "b": 3,
     "delta": 0.5,
     "dtype": "float64",
     "embedding_dim": 7,
     "initializer": "ones",
     "k": (1, 3),
-    "l": 4,
     "memory": CrossBatchMemory(5, warmup=1),
-    "n_bins": 50,
     "name": "mine",
+    "num_bins": 50,
     "num_classes": 12,
     "predictor": keras.layers.Dense(DIM),
     "seed": 7,
@@ -109,8 +107,8 @@ NEEDED = {
     ("ManifoldLoss", "seed"): {"meta_classes": "random"},
     ("MarginLoss", "nu"): {"learn_beta": True},
     ("MarginLoss", "num_classes"): {"learn_beta": True},
-    ("PNPLoss", "alpha"): {"variant": "Dq"},
-    ("PNPLoss", "b"): {"variant": "Ib"},
+    ("PNPLoss", "exponent"): {"variant": "Dq"},
+    ("PNPLoss", "saturation"): {"variant": "Ib"},
 }
 # The triplets, and the pairs, are chosen by the same code in every loss: all strategies go through
 # these two, and the default and "hard" through the others.

@@ -71,6 +71,8 @@ class MetricLoss(keras.losses.Loss):
     rows_see = "batch"
     # Whether the loss holds a state that a training step has to update: see `running_state.keep`.
     keeps_state = False
+    # Old argument names in files of earlier versions, {old: new}; read by `from_config`.
+    renamed_arguments = {}
 
     def __init__(self, reduction, name, dtype=None):
         check_choice("reduction", "none" if reduction is None else reduction, REDUCTIONS)
@@ -366,7 +368,12 @@ class MetricLoss(keras.losses.Loss):
     @classmethod
     def from_config(cls, config):
         revive = keras.saving.deserialize_keras_object
-        return cls(**{k: revive(v) if isinstance(v, dict) else v for k, v in config.items()})
+        return cls(
+            **{
+                cls.renamed_arguments.get(name, name): revive(v) if isinstance(v, dict) else v
+                for name, v in config.items()
+            }
+        )
 
 
 def scores_of_pairs(y_true, branch):

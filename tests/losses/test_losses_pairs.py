@@ -78,7 +78,7 @@ def multi_similarity(x, y, others=None, labels=None, alpha=2, beta=50, base=0.5,
     return mean(terms)
 
 
-def circle(x, y, others=None, labels=None, m=0.4, gamma=80, still=None):
+def circle(x, y, others=None, labels=None, margin=0.4, gamma=80, still=None):
     """`still`: the vectors whose cosines weigh the pairs, by default `x` and `others`."""
     weighing = still or (x, others)
     terms = []
@@ -89,8 +89,8 @@ def circle(x, y, others=None, labels=None, m=0.4, gamma=80, still=None):
         if not P or not N:
             continue
         s, fixed = 1 - d, 1 - fixed
-        pull = [-gamma * max(1 + m - fixed[p], 0) * (s[p] - (1 - m)) for p in P]
-        push = [gamma * max(fixed[n] + m, 0) * (s[n] - m) for n in N]
+        pull = [-gamma * max(1 + margin - fixed[p], 0) * (s[p] - (1 - margin)) for p in P]
+        push = [gamma * max(fixed[n] + margin, 0) * (s[n] - margin) for n in N]
         terms.append(np.logaddexp(0, lse(pull) + lse(push)))
     return mean([term for term in terms if term > 0])
 
@@ -104,11 +104,24 @@ def nca(x, y, others=None, labels=None, scale=1.0, metric="squared_euclidean"):
     return mean(terms)
 
 
-def ranked_list(x, y, others=None, labels=None, margin=0.4, Tn=10, imbalance=0.5, alpha=1.2, Tp=0):
+def ranked_list(
+    x,
+    y,
+    others=None,
+    labels=None,
+    margin=0.4,
+    negative_scale=10,
+    imbalance=0.5,
+    alpha=1.2,
+    positive_scale=0,
+):
     terms = []
     for d, P, N in rows_of("euclidean", x, y, others, labels):
         both = []
-        for offences, temperature in ((d[P] - (alpha - margin), Tp), (alpha - d[N], Tn)):
+        for offences, temperature in (
+            (d[P] - (alpha - margin), positive_scale),
+            (alpha - d[N], negative_scale),
+        ):
             offences = offences[offences > 0]
             weights = np.exp(temperature * offences)
             both.append((weights * offences).sum() / (weights.sum() + 1e-5 * len(y)))
@@ -134,12 +147,12 @@ def margin_pairs(x, y, others=None, labels=None, margin=0.2, beta=1.2):
     return mean([term for term in terms if term > 0])
 
 
-def instance(x, y, others=None, labels=None, gamma=64):
+def instance(x, y, others=None, labels=None, scale=64):
     cosines = 1 - reference.matrix(x, "cosine", others)
     # Among the batch itself an anchor is of its own class.
     columns = y if labels is None else labels
     terms = []
-    for i, s in enumerate(gamma * cosines):
+    for i, s in enumerate(scale * cosines):
         own = [j for j in range(len(columns)) if columns[j] == y[i]]
         if own:
             terms.append(-mean([s[j] - lse(s) for j in own]))
@@ -199,13 +212,13 @@ CASES = {
     "circle": (losses.CircleLoss, {}, circle),
     "circle, small": (
         losses.CircleLoss,
-        {"m": 0.25, "gamma": 3},
-        functools.partial(circle, m=0.25, gamma=3),
+        {"margin": 0.25, "gamma": 3},
+        functools.partial(circle, margin=0.25, gamma=3),
     ),
-    "NCA": (losses.NCALoss, {"softmax_scale": 1.3}, functools.partial(nca, scale=1.3)),
+    "NCA": (losses.NCALoss, {"scale": 1.3}, functools.partial(nca, scale=1.3)),
     "NCA, cosine": (
         losses.NCALoss,
-        {"softmax_scale": 5, "distance": "cosine"},
+        {"scale": 5, "distance": "cosine"},
         functools.partial(nca, scale=5, metric="cosine"),
     ),
     "soft nearest neighbour": (
@@ -216,13 +229,26 @@ CASES = {
     "ranked list": (losses.RankedListLoss, {}, ranked_list),
     "ranked list, all settings": (
         losses.RankedListLoss,
-        {"margin": 0.3, "Tn": 2.5, "imbalance": 0.3, "alpha": 1.9, "Tp": 1.5},
-        functools.partial(ranked_list, margin=0.3, Tn=2.5, imbalance=0.3, alpha=1.9, Tp=1.5),
+        {
+            "margin": 0.3,
+            "negative_scale": 2.5,
+            "imbalance": 0.3,
+            "alpha": 1.9,
+            "positive_scale": 1.5,
+        },
+        functools.partial(
+            ranked_list,
+            margin=0.3,
+            negative_scale=2.5,
+            imbalance=0.3,
+            alpha=1.9,
+            positive_scale=1.5,
+        ),
     ),
     "ranked list, another margin": (
         losses.RankedListLoss,
-        {"margin": 0.8, "Tn": 1},
-        functools.partial(ranked_list, margin=0.8, Tn=1, alpha=1.4),
+        {"margin": 0.8, "negative_scale": 1},
+        functools.partial(ranked_list, margin=0.8, negative_scale=1, alpha=1.4),
     ),
     "margin": (losses.MarginLoss, {}, margin_triplets),
     "margin, another boundary": (
@@ -239,7 +265,7 @@ CASES = {
         )
         for mining in ("hard", "semi-hard", "semi-hard-all", "easy-positive")
     },
-    "instance": (losses.InstanceLoss, {"gamma": 4}, functools.partial(instance, gamma=4)),
+    "instance": (losses.InstanceLoss, {"scale": 4}, functools.partial(instance, scale=4)),
 }
 
 
@@ -386,7 +412,7 @@ class TestRankedList:
     def test_high_temperatures_do_not_overflow(self):
         # The hardest pair takes all: 1.2 - 1 of anchor 0, 3 - 0.8.
         x = np.array([[0.0], [1.0], [1.1], [3.0]], "float32")
-        loss = losses.RankedListLoss(Tn=1e5, Tp=1e5, reduction="none")
+        loss = losses.RankedListLoss(negative_scale=1e5, positive_scale=1e5, reduction="none")
         y = np.array([0, 1, 1, 0])
         value, slope = value_and_gradient(lambda z: keras.ops.sum(loss(y, z)), x)
         np.testing.assert_allclose(loss(y, x)[0], (3 - 0.8) / 2 + (1.2 - 1) / 2, rtol=1e-5)
@@ -557,7 +583,7 @@ class TestNPairs:
 class TestInstance:
     @pytest.mark.parametrize("labels", [np.arange(15), LABELS])
     def test_two_views(self, labels):
-        loss = losses.InstanceLoss(gamma=5, dtype=DTYPE)
+        loss = losses.InstanceLoss(scale=5, dtype=DTYPE)
         agrees(
             lambda z: loss(labels, z),
             lambda z: instance_views(z, labels, 5),
@@ -574,14 +600,14 @@ class TestInstance:
         expected = mean(
             [lse(s[i]) - mean([s[i, j] for j in np.flatnonzero(same[i])]) for i in range(9)]
         )
-        loss = losses.InstanceLoss(gamma=6, labels="multi_hot", dtype=DTYPE)
+        loss = losses.InstanceLoss(scale=6, labels="multi_hot", dtype=DTYPE)
         np.testing.assert_allclose(loss(y, x.astype(DTYPE)), expected, **CLOSE)
 
     def test_labels_that_all_differ_warn_of_nothing(self):
         x = rows(15, 6).astype("float32")
-        loss = losses.InstanceLoss(gamma=4)
+        loss = losses.InstanceLoss(scale=4)
         np.testing.assert_allclose(
-            loss(np.arange(6), x), instance(x, np.arange(6), gamma=4), rtol=1e-5
+            loss(np.arange(6), x), instance(x, np.arange(6), scale=4), rtol=1e-5
         )
 
     def test_where_the_peer_differs(self):

@@ -65,19 +65,19 @@ def cosine(a, b):
 # Two views ------------------------------------------------------------------------------------
 
 
-def vicreg(x, invariance_lambda=25, variance_mu=25, covariance_v=1, eps=1e-4):
+def vicreg(x, invariance_weight=25, variance_weight=25, covariance_weight=1, epsilon=1e-4):
     """The paper's terms, with the factors of the authors' code."""
     n, _, dim = x.shape
-    value = invariance_lambda * sum(((v[0] - v[1]) ** 2).sum() for v in x) / n / dim
+    value = invariance_weight * sum(((v[0] - v[1]) ** 2).sum() for v in x) / n / dim
     for z in (x[:, 0], x[:, 1]):
         mean = [sum(z[:, j]) / n for j in range(dim)]
         for j in range(dim):
             variance = sum((z[i, j] - mean[j]) ** 2 for i in range(n)) / (n - 1)
-            value += variance_mu * max(1 - np.sqrt(variance + eps), 0) / dim / 2
+            value += variance_weight * max(1 - np.sqrt(variance + epsilon), 0) / dim / 2
             for k in range(dim):
                 if k != j:
                     products = [(z[i, j] - mean[j]) * (z[i, k] - mean[k]) for i in range(n)]
-                    value += covariance_v * (sum(products) / (n - 1)) ** 2 / dim
+                    value += covariance_weight * (sum(products) / (n - 1)) ** 2 / dim
     return value
 
 
@@ -85,14 +85,19 @@ def vicreg(x, invariance_lambda=25, variance_mu=25, covariance_v=1, eps=1e-4):
 def test_vicreg_equals_loops(scale):
     x = scale * views(1)
     agrees(lambda z: double(losses.VICRegLoss)(None, z), vicreg, x)
-    settings = {"invariance_lambda": 2.0, "variance_mu": 7.0, "covariance_v": 3.0, "eps": 0.1}
+    settings = {
+        "invariance_weight": 2.0,
+        "variance_weight": 7.0,
+        "covariance_weight": 3.0,
+        "epsilon": 0.1,
+    }
     loss = double(losses.VICRegLoss, **settings)
     agrees(lambda z: loss(None, z), lambda z: vicreg(z, **settings), x)
 
 
-def barlow_twins(x, weight=0.0051, eps=1e-5):
+def barlow_twins(x, weight=0.0051, epsilon=1e-5):
     n, _, dim = x.shape
-    first, second = ((z - z.mean(0)) / np.sqrt(z.var(0) + eps) for z in (x[:, 0], x[:, 1]))
+    first, second = ((z - z.mean(0)) / np.sqrt(z.var(0) + epsilon) for z in (x[:, 0], x[:, 1]))
     value = 0.0
     for i in range(dim):
         for j in range(dim):
@@ -105,16 +110,16 @@ def barlow_twins(x, weight=0.0051, eps=1e-5):
 def test_barlow_twins_equals_loops(scale):
     x = scale * views(2)
     agrees(lambda z: double(losses.BarlowTwinsLoss)(None, z), barlow_twins, x)
-    loss = double(losses.BarlowTwinsLoss, redundancy_weight=0.7, eps=0.2)
+    loss = double(losses.BarlowTwinsLoss, redundancy_weight=0.7, epsilon=0.2)
     agrees(lambda z: loss(None, z), lambda z: barlow_twins(z, 0.7, 0.2), x)
 
 
 def test_barlow_twins_of_correlations():
-    """Without eps to speak of, C is NumPy's matrix of correlations (equation 2 of the paper)."""
+    """Without epsilon to speak of, C is NumPy's matrix of correlations (equation 2 of the paper)."""
     x = views(3, size=30)
     c = np.corrcoef(x[:, 0], x[:, 1], rowvar=False)[:4, 4:]
     expected = ((1 - np.diag(c)) ** 2).sum() + 0.5 * (c**2).sum() - 0.5 * (np.diag(c) ** 2).sum()
-    found = losses.BarlowTwinsLoss(redundancy_weight=0.5, eps=1e-12)(None, x)
+    found = losses.BarlowTwinsLoss(redundancy_weight=0.5, epsilon=1e-12)(None, x)
     np.testing.assert_allclose(number(found), expected, rtol=1e-5)
 
 
@@ -288,7 +293,7 @@ def test_views_compiled(name):
 
 
 def test_wrong_weights_of_terms_raise():
-    for name in ("invariance_lambda", "variance_mu", "covariance_v"):
+    for name in ("invariance_weight", "variance_weight", "covariance_weight"):
         with pytest.raises(ValueError, match=f"`{name}` must be at least 0"):
             losses.VICRegLoss(**{name: -1})
     with pytest.raises(ValueError, match="`redundancy_weight` must be at least 0"):
@@ -408,13 +413,13 @@ def signal_to_noise_ratio(x, y, margin, positive_margin, weight, references=(Non
     return mean + weight * sum(abs(a.sum()) for a in x) / len(x)
 
 
-def intra_pair_variance(x, y, pos_eps, neg_eps, references=(None, None)):
+def intra_pair_variance(x, y, positive_epsilon, negative_epsilon, references=(None, None)):
     others, labels = references
     others = x if others is None else others
     same = [cosine(x[i], others[j]) for i, j in positive_pairs(y, labels)]
     other = [cosine(x[i], others[j]) for i, j in negative_pairs(y, labels)]
-    pull = [max((1 - pos_eps) * np.mean(same) - s, 0) ** 2 for s in same]
-    push = [max(s - (1 + neg_eps) * np.mean(other), 0) ** 2 for s in other]
+    pull = [max((1 - positive_epsilon) * np.mean(same) - s, 0) ** 2 for s in same]
+    push = [max(s - (1 + negative_epsilon) * np.mean(other), 0) ** 2 for s in other]
     return np.mean(pull) + np.mean(push)
 
 
@@ -442,7 +447,7 @@ LABELLED = {
         lambda x, y, **sets: intra_pair_variance(x, y, 0.01, 0.01, **sets),
     ),
     "intra-pair variance, wide": (
-        lambda: double(losses.IntraPairVarianceLoss, pos_eps=0.2, neg_eps=0.4),
+        lambda: double(losses.IntraPairVarianceLoss, positive_epsilon=0.2, negative_epsilon=0.4),
         lambda x, y, **sets: intra_pair_variance(x, y, 0.2, 0.4, **sets),
     ),
     "threshold consistent": (
@@ -452,10 +457,10 @@ LABELLED = {
     "threshold consistent, weighed": (
         lambda: double(
             losses.ThresholdConsistentMarginLoss,
-            lambda_plus=0.4,
-            lambda_minus=3.0,
-            margin_plus=0.5,
-            margin_minus=0.1,
+            positive_weight=0.4,
+            negative_weight=3.0,
+            positive_margin=0.5,
+            negative_margin=0.1,
         ),
         lambda x, y, **sets: threshold_consistent(x, y, (0.4, 3.0), (0.5, 0.1), **sets),
     ),
@@ -516,7 +521,7 @@ def unit(loss):
 # pytorch-metric-learning 2.9: value, sum of the squares of the gradient, its first row.
 GOLDEN = {
     "intra-pair variance": (
-        lambda: double(losses.IntraPairVarianceLoss, pos_eps=0.01, neg_eps=0.02),
+        lambda: double(losses.IntraPairVarianceLoss, positive_epsilon=0.01, negative_epsilon=0.02),
         RAW,
         FIVE,
         (0.0067039169, 0.0045325022, [0.0, -0.00344769]),
@@ -678,8 +683,8 @@ def manifold(x, proxies, meta, weight, alpha, margin):
 
 @pytest.mark.parametrize("weight", [0.0, 1.0, 2.5])
 def test_manifold_equals_loops(weight):
-    settings = {"K": 5, "lambdaC": weight, "alpha": 0.7, "margin": 0.02}
-    loss = double(losses.ManifoldLoss, l=5, meta_classes="labels", **settings)
+    settings = {"num_proxies": 5, "context_weight": weight, "alpha": 0.7, "margin": 0.02}
+    loss = double(losses.ManifoldLoss, embedding_dim=5, meta_classes="labels", **settings)
     proxies = loss.proxies.get_weights()[0]
     meta = LABELS % 5
     agrees(
@@ -690,12 +695,12 @@ def test_manifold_equals_loops(weight):
 
 
 def test_manifold_deals_out_each_proxy_as_often():
-    loss = losses.ManifoldLoss(l=4, K=5, seed=3)
+    loss = losses.ManifoldLoss(embedding_dim=4, num_proxies=5, seed=3)
     dealt = [keras.ops.convert_to_numpy(loss.proxies.dealt(12)) for _ in range(3)]
     for meta in dealt:
         assert sorted(np.bincount(meta, minlength=5)) == [2, 2, 2, 3, 3]
     assert (dealt[0] != dealt[1]).any() and (dealt[1] != dealt[2]).any()
-    again = losses.ManifoldLoss(l=4, K=5, seed=3)
+    again = losses.ManifoldLoss(embedding_dim=4, num_proxies=5, seed=3)
     np.testing.assert_array_equal(dealt[0], keras.ops.convert_to_numpy(again.proxies.dealt(12)))
     # With fewer items than proxies some proxies have none.
     few = keras.ops.convert_to_numpy(loss.proxies.dealt(3))
@@ -705,7 +710,7 @@ def test_manifold_deals_out_each_proxy_as_often():
 def test_manifold_trains_its_proxies_without_labels():
     keras.config.set_floatx("float32")
     model = EmbeddingModel(keras.layers.Dense(6), embedding_dim=4)
-    model.compile(keras.optimizers.SGD(0.1), losses.ManifoldLoss(K=3, seed=0))
+    model.compile(keras.optimizers.SGD(0.1), losses.ManifoldLoss(num_proxies=3, seed=0))
     x = rows(41).astype("float32")
     model(x)
     before = model.loss_layers.get_weights()[0] + 0
@@ -719,7 +724,7 @@ def test_manifold_trains_its_proxies_without_labels():
 
 @pytest.mark.parametrize("broken", ["items", "proxies"])
 def test_manifold_of_nan_is_nan(broken):
-    loss, x = losses.ManifoldLoss(l=5, K=3), rows(43).astype("float32")
+    loss, x = losses.ManifoldLoss(embedding_dim=5, num_proxies=3), rows(43).astype("float32")
     if broken == "items":
         x[2] = np.nan
     else:
@@ -732,12 +737,12 @@ def test_manifold_says_the_way_out():
     with pytest.raises(ValueError, match="manifold_proxies.*EmbeddingModel"):
         losses.ManifoldLoss()(LABELS, x)
     with pytest.raises(ValueError, match="takes no reference set"):
-        losses.ManifoldLoss(l=5).against(LABELS, x, LABELS, x)
+        losses.ManifoldLoss(embedding_dim=5).against(LABELS, x, LABELS, x)
     with pytest.raises(ValueError, match="`alpha` must be less than 1"):
         losses.ManifoldLoss(alpha=1.0)
     model = EmbeddingModel(keras.layers.Dense(6), embedding_dim=4)
     with pytest.raises(ValueError, match="embeddings of length 5.*embeddings of length 4"):
-        model.compile("sgd", losses.ManifoldLoss(l=5))
+        model.compile("sgd", losses.ManifoldLoss(embedding_dim=5))
     model.compile("sgd", losses.ManifoldLoss(meta_classes="labels"))
     with pytest.raises(ValueError, match="needs integer class ids"):
         model.fit(x, verbose=0)

@@ -46,15 +46,15 @@ CASES = {
     "PNP": (losses.PNPLoss(), pml_losses.PNPLoss),
     **{
         f"PNP {variant}": (
-            losses.PNPLoss(anneal=0.05, variant=variant, **read),
+            losses.PNPLoss(temperature=0.05, variant=variant, **read),
             lambda variant=variant: pml_losses.PNPLoss(3, 4, 0.05, variant),
         )
         for variant, read in {
             "O": {},
             "Ds": {},
-            "Dq": {"alpha": 4},
+            "Dq": {"exponent": 4},
             "Iu": {},
-            "Ib": {"b": 3},
+            "Ib": {"saturation": 3},
         }.items()
     },
     "tuplet margin": (losses.TupletMarginLoss(), pml_losses.TupletMarginLoss),

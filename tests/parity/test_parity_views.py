@@ -102,10 +102,10 @@ def compare_views(ours, theirs, x, y=None):
 @pytest.mark.parametrize("extra", range(3))
 @pytest.mark.parametrize("scale", [0.3, 1.0])
 def test_vicreg(extra, scale):
-    settings = {"invariance_lambda": 3.0, "variance_mu": 11.0, "covariance_v": 2.0, "eps": 1e-3}
-    theirs = pml_losses.VICRegLoss(**settings)
+    settings = (3.0, 11.0, 2.0, 1e-3)
+    theirs = pml_losses.VICRegLoss(*settings)
     compare_views(
-        losses.VICRegLoss(**settings),
+        losses.VICRegLoss(*settings),
         lambda a, b: theirs(a, ref_emb=b),
         two_views(extra, scale),
     )
@@ -132,7 +132,7 @@ def test_manifold(extra, weight):
     meta = np.random.default_rng([SEED, extra, 2]).permutation(40) % 6
     theirs = pml_losses.ManifoldLoss(l=12, K=6, lambdaC=weight, alpha=0.7, margin=0.01)
     ours = losses.ManifoldLoss(
-        l=12, K=6, lambdaC=weight, alpha=0.7, margin=0.01, meta_classes="labels"
+        12, 6, context_weight=weight, alpha=0.7, margin=0.01, meta_classes="labels"
     )
     ours.proxies.set_weights([theirs.proxies.detach().numpy()])
     value, slope = value_and_gradient(lambda z: ours(meta, z), x)

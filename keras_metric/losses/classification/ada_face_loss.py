@@ -54,7 +54,7 @@ class AdaFaceLoss(SoftmaxLoss):
     `EmbeddingModel` trains and saves the class vectors, and keeps the running mean and deviation of
     lengths.
 
-        q    = clip(h (|x| - mean) / deviation, -1, 1)
+        q    = clip(concentration (|x| - mean) / deviation, -1, 1)
         loss = mean over items of -log( e(cos(angle_y - m q) - (m + m q)) / (e(...)
                + sum of e(cos(angle_c)) over the other classes c) ),   e(s) = exp(scale * s)
 
@@ -63,10 +63,10 @@ class AdaFaceLoss(SoftmaxLoss):
     Args:
         num_classes: number of classes; ids run from 0 to num_classes - 1.
         margin: m, at least 0, in radians and as a cosine. Default 0.4, as in the paper.
-        h: how strongly lengths count, above 0. Default 0.333: a length one deviation from the mean
+        concentration: how strongly lengths count, above 0. Default 0.333: a length one deviation from the mean
             is a third of the way to the bounds.
         scale: factor of the cosines, above 0. Default 64, as in the paper.
-        t_alpha: share of a batch in the running mean and deviation, above 0 and at most 1. Default
+        momentum: share of a batch in the running mean and deviation, above 0 and at most 1. Default
             0.01.
         embedding_dim: length of an embedding. Default None: `EmbeddingModel` tells it. Give it to
             use the loss in a step of your own.
@@ -94,6 +94,7 @@ class AdaFaceLoss(SoftmaxLoss):
         https://arxiv.org/abs/2204.00964
     """
 
+    renamed_arguments = {"h": "concentration", "t_alpha": "momentum"}
     # Its running mean is of the lengths of the whole batch.
     rows_see = "batch"
     keeps_state = True
@@ -102,9 +103,9 @@ class AdaFaceLoss(SoftmaxLoss):
         self,
         num_classes,
         margin=0.4,
-        h=0.333,
+        concentration=0.333,
         scale=64,
-        t_alpha=0.01,
+        momentum=0.01,
         embedding_dim=None,
         initializer=None,
         reduction="mean_valid",
@@ -113,13 +114,13 @@ class AdaFaceLoss(SoftmaxLoss):
     ):
         super().__init__(num_classes, embedding_dim, initializer, reduction, name, dtype)
         check_number("margin", margin, at_least=0)
-        check_number("h", h, above=0)
+        check_number("concentration", concentration, above=0)
         check_scale(scale)
-        check_number("t_alpha", t_alpha, above=0, at_most=1)
+        check_number("momentum", momentum, above=0, at_most=1)
         self.margin = margin
-        self.h = h
+        self.concentration = concentration
         self.scale = scale
-        self.t_alpha = t_alpha
+        self.momentum = momentum
         self.running = RunningLength(name=f"{name}_lengths")
         if embedding_dim is not None:
             self.running.build((None, embedding_dim))
@@ -132,10 +133,10 @@ class AdaFaceLoss(SoftmaxLoss):
         cosine = ops.clip(cosines(embeddings, vectors), _EDGE - 1, 1 - _EDGE)
         self.report_cosines(cosine, own)
         length = ops.clip(ops.stop_gradient(lengths(embeddings)), _SHORTEST, _LONGEST)
-        mean, deviation = self.running.moved(length, self.t_alpha)
+        mean, deviation = self.running.moved(length, self.momentum)
         keep(self.running.mean, mean)
         keep(self.running.deviation, deviation)
-        quality = ops.clip(self.h * (length - mean) / (deviation + _EDGE), -1, 1)
+        quality = ops.clip(self.concentration * (length - mean) / (deviation + _EDGE), -1, 1)
         # An angle takes long: only that with the own class is asked for.
         mine = ops.sum(ops.where(own, cosine, 0), axis=1, keepdims=True)
         angle = ops.arccos(mine) - self.margin * quality

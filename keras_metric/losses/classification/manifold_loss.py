@@ -67,22 +67,22 @@ class ManifoldLoss(WholeBatchLoss):
 
         S_ij = exp(2 * max(cos(x_i, x_j), 0)), S_ii = 0, over items and proxies together
         F    = (1 - alpha) * (I - alpha * D^-1/2 S D^-1/2)^-1,   D the row sums of S
-        loss = mean over items i of  L(F_ik) + lambdaC * L(cos(F_i, F_k))
+        loss = mean over items i of  L(F_ik) + context_weight * L(cos(F_i, F_k))
         L(s_k) = log(1 + sum over proxies k with s_k > s_m - margin of exp(s_k - s_m + margin))
 
     with m the proxy of item i, and F_i a row of F: first how much of a walk from the item ends
     at each proxy, then how alike all the walks from the two are.
 
     Args:
-        l: length of an embedding. Default None: the proxies get it from the model.
-        K: number of proxies. Default 50. In a batch of fewer items some have none.
-        lambdaC: weight of the second part, at least 0. Default 1.
+        embedding_dim: length of an embedding. Default None: the proxies get it from the model.
+        num_proxies: number of proxies. Default 50. In a batch of fewer items some have none.
+        context_weight: weight of the second part, at least 0. Default 1.
         alpha: chance of a walk to go on, between 0 and 1. Default 0.8.
         margin: by how much the own proxy has to be nearer. Default 5e-4.
         meta_classes: which proxy an item gets. "random" (default, as in
             pytorch-metric-learning): each proxy to as many items as any other, give or take
-            one. "labels": the one with the number y modulo K, so that classes share proxies where
-            there are more than K, as in the paper.
+            one. "labels": the one with the number y modulo num_proxies, so that classes share proxies where
+            there are more than num_proxies, as in the paper.
         seed: integer, or None (default) to draw one, for meta_classes="random".
         name: name of the loss.
         dtype: dtype of the result. It is computed in float32 at least.
@@ -90,7 +90,7 @@ class ManifoldLoss(WholeBatchLoss):
     Raises:
         TypeError: for an argument of another type.
         ValueError: for an unknown name, a number out of range, or outside an `EmbeddingModel` as
-            long as `l` is not given.
+            long as `embedding_dim` is not given.
 
     Example:
     >>> import keras
@@ -98,7 +98,7 @@ class ManifoldLoss(WholeBatchLoss):
     >>> import keras_metric
     >>> keras.utils.set_random_seed(0)
     >>> x, y = np.random.default_rng(0).normal(size=(32, 8)), np.arange(32) % 4
-    >>> loss = keras_metric.losses.ManifoldLoss(K=4, meta_classes="labels")
+    >>> loss = keras_metric.losses.ManifoldLoss(num_proxies=4, meta_classes="labels")
     >>> model = keras_metric.EmbeddingModel(keras.layers.Dense(16), embedding_dim=4)
     >>> model.compile(keras.optimizers.Adam(1e-2), loss=loss)
     >>> history = model.fit(x, y, epochs=3, verbose=0)
@@ -108,11 +108,13 @@ class ManifoldLoss(WholeBatchLoss):
         2019, https://doi.org/10.1109/CVPR.2019.00747
     """
 
+    renamed_arguments = {"l": "embedding_dim", "K": "num_proxies", "lambdaC": "context_weight"}
+
     def __init__(
         self,
-        l=None,  # noqa: E741 - the paper's name
-        K=50,
-        lambdaC=1.0,
+        embedding_dim=None,
+        num_proxies=50,
+        context_weight=1.0,
         alpha=0.8,
         margin=5e-4,
         meta_classes="random",
@@ -121,8 +123,8 @@ class ManifoldLoss(WholeBatchLoss):
         dtype=None,
     ):
         super().__init__(name=name, dtype=dtype)
-        check_count("K", K)
-        check_number("lambdaC", lambdaC, at_least=0)
+        check_count("num_proxies", num_proxies)
+        check_number("context_weight", context_weight, at_least=0)
         check_number("alpha", alpha, above=0)
         if alpha >= 1:
             raise ValueError(f"`alpha` must be less than 1. Received: alpha={alpha!r}")
@@ -134,19 +136,19 @@ class ManifoldLoss(WholeBatchLoss):
                 '`seed` is for meta_classes="random": labels leave nothing to draw. Received: '
                 f"meta_classes={meta_classes!r}, seed={seed!r}"
             )
-        self.l = l
-        self.K = K
-        self.lambdaC = lambdaC
+        self.embedding_dim = embedding_dim
+        self.num_proxies = num_proxies
+        self.context_weight = context_weight
         self.alpha = alpha
         self.margin = margin
         self.meta_classes = meta_classes
         self.seed = seed
         self.label_free = meta_classes == "random"
         wide = distances.dtype_of_weights()
-        self.proxies = ManifoldProxies(K, seed, dtype=wide, name="manifold_proxies")
-        if l is not None:
-            check_count("l", l)
-            self.proxies.build((None, l))
+        self.proxies = ManifoldProxies(num_proxies, seed, dtype=wide, name="manifold_proxies")
+        if embedding_dim is not None:
+            check_count("embedding_dim", embedding_dim)
+            self.proxies.build((None, embedding_dim))
 
     @property
     def layers(self):
@@ -159,8 +161,12 @@ class ManifoldLoss(WholeBatchLoss):
                 "with, and walks lead through the batch itself."
             )
         size = ops.shape(embeddings)[0]
-        meta = labels % self.K if self.meta_classes == "labels" else self.proxies.dealt(size)
-        own = ops.equal(ops.cast(meta, "int32")[:, None], ops.arange(self.K, dtype="int32")[None])
+        meta = (
+            labels % self.num_proxies if self.meta_classes == "labels" else self.proxies.dealt(size)
+        )
+        own = ops.equal(
+            ops.cast(meta, "int32")[:, None], ops.arange(self.num_proxies, dtype="int32")[None]
+        )
         proxies = ops.cast(self.proxies.vectors, embeddings.dtype)
         vectors = ops.concatenate([embeddings, proxies])
         # TensorFlow stops at a matrix of NaN; here NaN shall come out.
@@ -170,6 +176,6 @@ class ManifoldLoss(WholeBatchLoss):
         items, ends = distances.unit(walks[:size]), distances.unit(walks[size:])
         context = ops.matmul(items, ops.transpose(ends))
         rows = margin_rows(walks[:size, size:], own, self.margin)
-        rows = rows + self.lambdaC * margin_rows(context, own, self.margin)
+        rows = rows + self.context_weight * margin_rows(context, own, self.margin)
         value = ops.where(ops.all(finite), ops.mean(rows), float("nan"))
         return whole_batch(value, size)

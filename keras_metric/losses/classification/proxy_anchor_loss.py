@@ -24,8 +24,8 @@ class ProxyAnchorLoss(WholeBatchLoss, ClassLoss):
     and saves the proxies; the authors give them 100 times the rate of the backbone
     (`keras.optimizers.MultiOptimizer`).
 
-        pull_c = log(1 + sum of exp(-alpha (cos(x, p_c) - margin)) over the items x of class c)
-        push_c = log(1 + sum of exp(alpha (cos(x, p_c) + margin)) over all other items x)
+        pull_c = log(1 + sum of exp(-scale (cos(x, p_c) - margin)) over the items x of class c)
+        push_c = log(1 + sum of exp(scale (cos(x, p_c) + margin)) over all other items x)
         loss   = mean of pull_c over the classes in the batch + mean of push_c over all classes
 
     It is one number for a batch, without rows: there is no `sample_weight`.
@@ -33,7 +33,7 @@ class ProxyAnchorLoss(WholeBatchLoss, ClassLoss):
     Args:
         num_classes: number of classes; ids run from 0 to num_classes - 1.
         margin: at least 0. Default 0.1, as in the paper.
-        alpha: factor of the cosines, above 0. Default 32, as in the paper.
+        scale: factor of the cosines, above 0. Default 32, as in the paper.
         embedding_dim: length of an embedding. Default None: `EmbeddingModel` tells it. Give it to
             use the loss in a step of your own.
         initializer: Keras initializer of the class vectors, (num_classes, dim). Default None:
@@ -49,7 +49,7 @@ class ProxyAnchorLoss(WholeBatchLoss, ClassLoss):
     Example:
     >>> import numpy as np
     >>> from keras_metric.losses import ProxyAnchorLoss
-    >>> loss = ProxyAnchorLoss(2, alpha=4, embedding_dim=2, initializer="identity")
+    >>> loss = ProxyAnchorLoss(2, scale=4, embedding_dim=2, initializer="identity")
     >>> x, y = np.array([[1.0, 0.5], [0.8, 1.0]], "float32"), np.array([0, 1])
     >>> round(float(loss(y, x)), 3)
     2.676
@@ -59,6 +59,7 @@ class ProxyAnchorLoss(WholeBatchLoss, ClassLoss):
         https://arxiv.org/abs/2003.13911
     """
 
+    renamed_arguments = {"alpha": "scale"}
     # Its anchors are the proxies, which look at all items.
     rows_see = "batch"
 
@@ -66,7 +67,7 @@ class ProxyAnchorLoss(WholeBatchLoss, ClassLoss):
         self,
         num_classes,
         margin=0.1,
-        alpha=32,
+        scale=32,
         embedding_dim=None,
         initializer=None,
         name="proxy_anchor_loss",
@@ -76,17 +77,17 @@ class ProxyAnchorLoss(WholeBatchLoss, ClassLoss):
         whole = "sum_over_batch_size"
         ClassLoss.__init__(self, num_classes, embedding_dim, initializer, whole, name, dtype)
         check_number("margin", margin, at_least=0)
-        check_number("alpha", alpha, above=0)
+        check_number("scale", scale, above=0)
         self.margin = margin
-        self.alpha = alpha
+        self.scale = scale
 
     def class_parts(self, embeddings, vectors, own):
         cosine = cosines(embeddings, vectors)
         self.report_cosines(cosine, own)
         strange = ops.logical_not(ops.any(own, axis=1, keepdims=True))
         others = ops.logical_not(ops.logical_or(own, strange))
-        pull = log_one_plus_sum(-self.alpha * (cosine - self.margin), own)
-        push = log_one_plus_sum(self.alpha * (cosine + self.margin), others)
+        pull = log_one_plus_sum(-self.scale * (cosine - self.margin), own)
+        push = log_one_plus_sum(self.scale * (cosine + self.margin), others)
         here = ops.cast(ops.any(own, axis=0), cosine.dtype)
         value = ops.sum(pull) / ops.maximum(ops.sum(here), 1) + ops.mean(push)
         value = ops.where(ops.any(strange), float("nan"), value)

@@ -25,14 +25,14 @@ class ProxyNCALoss(ClassLoss):
     of a class. `EmbeddingModel` trains and saves the proxies, which count with length 1.
 
         loss = mean over items of -log( e(x, p_y) / sum_c e(x, p_c) )
-        e(x, p) = exp(-softmax_scale |x - p|^2)
+        e(x, p) = exp(-scale |x - p|^2)
 
-    with p_c the proxy of class c, y the item's class. `ProxyNCALoss(C, softmax_scale=9)` is the
+    with p_c the proxy of class c, y the item's class. `ProxyNCALoss(C, scale=9)` is the
     loss of ProxyNCA++ with its temperature of 1/9.
 
     Args:
         num_classes: number of classes; ids run from 0 to num_classes - 1.
-        softmax_scale: above 0. Default 1, as in the first paper; 9 in ProxyNCA++, and rather 10 and
+        scale: above 0. Default 1, as in the first paper; 9 in ProxyNCA++, and rather 10 and
             more for many classes.
         denominator: which proxies the sum is over, "all" (default, as in ProxyNCA++ and
             pytorch-metric-learning) or the "others" (the first paper; the loss may then be
@@ -64,10 +64,12 @@ class ProxyNCALoss(ClassLoss):
         https://arxiv.org/abs/2004.01113
     """
 
+    renamed_arguments = {"softmax_scale": "scale"}
+
     def __init__(
         self,
         num_classes,
-        softmax_scale=1.0,
+        scale=1.0,
         denominator="all",
         embedding_dim=None,
         initializer=None,
@@ -76,16 +78,16 @@ class ProxyNCALoss(ClassLoss):
         dtype=None,
     ):
         super().__init__(num_classes, embedding_dim, initializer, reduction, name, dtype)
-        check_number("softmax_scale", softmax_scale, above=0)
+        check_number("scale", scale, above=0)
         check_choice("denominator", denominator, DENOMINATORS)
-        self.softmax_scale = softmax_scale
+        self.scale = scale
         self.denominator = denominator
 
     def class_parts(self, embeddings, vectors, own):
         unit = distances.unit(vectors)
         distance = distances.pairwise(embeddings, unit, "squared_euclidean")
         report(distance, distance, own, ops.logical_not(own))
-        logits = -self.softmax_scale * distance
+        logits = -self.scale * distance
         if self.denominator == "all":
             return [cross_entropy_rows(logits, own)]
         logits = bounded(logits)

@@ -27,9 +27,9 @@ class SoftTripleLoss(SoftmaxLoss):
     Equal to a smoothed triplet loss without sampling. Reach for it where a class has several looks,
     a car from the front and from the side. `EmbeddingModel` trains and saves the centres.
 
-        S_c  = sum_k q_k cos(x, w_ck),   q = softmax over k of cos(x, w_ck) / gamma
-        loss = mean over items of -log( exp(la (S_y - margin)) / (exp(la (S_y - margin))
-               + sum of exp(la S_c) over the other classes c) ) + tau R
+        S_c  = sum_k q_k cos(x, w_ck),   q = softmax over k of cos(x, w_ck) / temperature
+        loss = mean over items of -log( exp(scale (S_y - margin)) / (exp(scale (S_y - margin))
+               + sum of exp(scale S_c) over the other classes c) ) + regularization_weight R
 
     with w_ck the k-th centre of class c, and R half the mean of |w_ck - w_cl| over the pairs of
     centres of a class, all of length 1, so that centres a class does not need become one.
@@ -37,10 +37,10 @@ class SoftTripleLoss(SoftmaxLoss):
     Args:
         num_classes: number of classes; ids run from 0 to num_classes - 1.
         centers_per_class: 1 or more. Default 10, as in the paper.
-        la: factor of the similarities, above 0. Default 20, as in the paper.
-        gamma: temperature of the mixture, above 0. Default 0.1, as in the paper.
+        scale: factor of the similarities, above 0. Default 20, as in the paper.
+        temperature: temperature of the mixture, above 0. Default 0.1, as in the paper.
         margin: taken off the own class. Default 0.01, as in the paper.
-        tau: weight of R, at least 0. Default 0, as in pytorch-metric-learning; the paper has 0.2.
+        regularization_weight: weight of R, at least 0. Default 0, as in pytorch-metric-learning; the paper has 0.2.
         embedding_dim: length of an embedding. Default None: `EmbeddingModel` tells it. Give it to
             use the loss in a step of your own.
         initializer: Keras initializer of the class vectors, (num_classes * centers_per_class, dim).
@@ -58,7 +58,7 @@ class SoftTripleLoss(SoftmaxLoss):
     Example:
     >>> import numpy as np
     >>> from keras_metric.losses import SoftTripleLoss
-    >>> loss = SoftTripleLoss(2, centers_per_class=1, la=4, embedding_dim=2, initializer="identity")
+    >>> loss = SoftTripleLoss(2, centers_per_class=1, scale=4, embedding_dim=2, initializer="identity")
     >>> x, y = np.array([[1.0, 0.5], [0.8, 1.0]], "float32"), np.array([0, 1])
     >>> round(float(loss(y, x)), 3)
     0.302
@@ -68,14 +68,16 @@ class SoftTripleLoss(SoftmaxLoss):
         Sampling", 2019, https://arxiv.org/abs/1909.05235
     """
 
+    renamed_arguments = {"la": "scale", "gamma": "temperature", "tau": "regularization_weight"}
+
     def __init__(
         self,
         num_classes,
         centers_per_class=10,
-        la=20,
-        gamma=0.1,
+        scale=20,
+        temperature=0.1,
         margin=0.01,
-        tau=0,
+        regularization_weight=0,
         embedding_dim=None,
         initializer=None,
         reduction="mean_valid",
@@ -86,29 +88,29 @@ class SoftTripleLoss(SoftmaxLoss):
         super().__init__(
             num_classes, embedding_dim, initializer, reduction, name, dtype, centers_per_class
         )
-        check_number("la", la, above=0)
-        check_number("gamma", gamma, above=0)
+        check_number("scale", scale, above=0)
+        check_number("temperature", temperature, above=0)
         check_number("margin", margin)
-        check_number("tau", tau, at_least=0)
+        check_number("regularization_weight", regularization_weight, at_least=0)
         self.centers_per_class = centers_per_class
-        self.la = la
-        self.gamma = gamma
+        self.scale = scale
+        self.temperature = temperature
         self.margin = margin
-        self.tau = tau
+        self.regularization_weight = regularization_weight
 
     def class_logits(self, embeddings, vectors):
         cosine = cosines(embeddings, vectors)
         if self.centers_per_class == 1:
-            return cosine, self.la
+            return cosine, self.scale
         each = ops.reshape(cosine, (-1, self.num_classes, self.centers_per_class))
-        return ops.sum(ops.softmax(each / self.gamma, axis=2) * each, axis=2), self.la
+        return ops.sum(ops.softmax(each / self.temperature, axis=2) * each, axis=2), self.scale
 
     def with_margin(self, cosine):
         return cosine - self.margin
 
     def class_parts(self, embeddings, vectors, own):
         (rows,) = super().class_parts(embeddings, vectors, own)
-        if self.tau == 0:
+        if self.regularization_weight == 0:
             return [rows]
         likeness = likeness_of_centers(vectors, self.num_classes, self.centers_per_class)
-        return [rows._replace(total=rows.total + self.tau * likeness)]
+        return [rows._replace(total=rows.total + self.regularization_weight * likeness)]

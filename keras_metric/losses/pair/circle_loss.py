@@ -9,12 +9,12 @@ from keras_metric.losses.reductions import single_terms
 from keras_metric.pairwise.class_pairs import FAR
 
 
-def circle_rows(cosine, partners, m, gamma):
+def circle_rows(cosine, partners, margin, gamma):
     """One term an anchor: a soft hinge on its hardest negative and positive, each weighed."""
     # The paper differentiates the similarities, and takes their weights as constants.
     still = ops.stop_gradient(cosine)
-    pull = -gamma * ops.relu(1 + m - still) * (cosine - (1 - m))
-    push = gamma * ops.relu(still + m) * (cosine - m)
+    pull = -gamma * ops.relu(1 + margin - still) * (cosine - (1 - margin))
+    push = gamma * ops.relu(still + margin) * (cosine - margin)
     positives = ops.logsumexp(ops.where(partners.positive, pull, -FAR), axis=1)
     negatives = ops.logsumexp(ops.where(partners.negative, push, -FAR), axis=1)
     return single_terms(ops.softplus(positives + negatives), partners.has_both)
@@ -27,20 +27,20 @@ class CircleLoss(PairLoss):
     Reach for it where positives and negatives converge at unequal speed: a triplet or softmax
     loss pulls at both alike, even when one of them is solved.
 
-        loss = mean over a of log(1 + sum_n exp(gamma * w_n * (s_an - m))
-                                      * sum_p exp(-gamma * w_p * (s_ap - (1 - m))))
-        w_n  = max(s_an + m, 0),  w_p = max(1 + m - s_ap, 0)
+        loss = mean over a of log(1 + sum_n exp(gamma * w_n * (s_an - margin))
+                                      * sum_p exp(-gamma * w_p * (s_ap - (1 - margin))))
+        w_n  = max(s_an + margin, 0),  w_p = max(1 + margin - s_ap, 0)
 
     with s the cosine, p over the positives of the anchor a and n over its negatives. The
     weights w are taken as constants: they get no gradient. Anchors without a positive or
     without a negative have no term.
 
-    `keras.losses.Circle(gamma, margin=m)` gives the same value for unit vectors, and another
+    `keras.losses.Circle(gamma, margin=margin)` gives the same value for unit vectors, and another
     gradient: it differentiates the weights too. It has no miners, no shared labels, and takes
     vectors as unit vectors whatever their length.
 
     Args:
-        m: margin, in cosines: positives are to come above 1 - m, negatives below m. Default
+        margin: margin, in cosines: positives are to come above 1 - margin, negatives below margin. Default
             0.4, the paper's for fine-grained retrieval; 0.25 for faces and persons.
         gamma: scale, above 0. Default 80, the paper's for fine-grained retrieval; 256 for
             faces, 128 for persons.
@@ -70,9 +70,11 @@ class CircleLoss(PairLoss):
         https://arxiv.org/abs/2002.10857
     """
 
+    renamed_arguments = {"m": "margin"}
+
     def __init__(
         self,
-        m=0.4,
+        margin=0.4,
         gamma=80,
         mining="all",
         labels="ids",
@@ -82,10 +84,10 @@ class CircleLoss(PairLoss):
         dtype=None,
     ):
         super().__init__("cosine", mining, labels, reduction, name, dtype, memory)
-        check_number("m", m)
+        check_number("margin", margin)
         check_number("gamma", gamma, above=0)
-        self.m = m
+        self.margin = margin
         self.gamma = gamma
 
     def pair_parts(self, distance, partners):
-        return [circle_rows(similarity(distance, "cosine"), partners, self.m, self.gamma)]
+        return [circle_rows(similarity(distance, "cosine"), partners, self.margin, self.gamma)]

@@ -9,24 +9,24 @@ from keras_metric.losses.pair.pair_loss import PairLoss
 from keras_metric.losses.whole_batch_loss import WholeBatchLoss, whole_batch
 
 
-def histogram_value(cosine, positive, negative, n_bins):
+def histogram_value(cosine, positive, negative, num_bins):
     """The loss of the pairs in two masks of the shape of `cosine`, one number."""
-    width = 2 / n_bins
+    width = 2 / num_bins
 
     @ops.custom_gradient
     def run(cosine):
         (cosine,) = unwatched((cosine,))
         place = (cosine + 1) / width
-        bin_of = ops.cast(ops.where(place > 0, ops.minimum(place, n_bins - 1), 0), "int32")
+        bin_of = ops.cast(ops.where(place > 0, ops.minimum(place, num_bins - 1), 0), "int32")
         beyond = place - ops.cast(bin_of, place.dtype)
         # Bins of positives, then of negatives, then one for those that are no pair.
-        bin_of = ops.where(negative, bin_of + n_bins, bin_of)
-        bin_of = ops.where(ops.logical_or(positive, negative), bin_of, 2 * n_bins)
+        bin_of = ops.where(negative, bin_of + num_bins, bin_of)
+        bin_of = ops.where(ops.logical_or(positive, negative), bin_of, 2 * num_bins)
 
-        number = _sums(ops.ones_like(beyond), bin_of, 2 * n_bins + 1)
-        shift = _sums(beyond, bin_of, 2 * n_bins + 1)
-        near, near_pairs = _histogram(number[:n_bins], shift[:n_bins])
-        far, far_pairs = _histogram(number[n_bins:-1], shift[n_bins:-1])
+        number = _sums(ops.ones_like(beyond), bin_of, 2 * num_bins + 1)
+        shift = _sums(beyond, bin_of, 2 * num_bins + 1)
+        near, near_pairs = _histogram(number[:num_bins], shift[:num_bins])
+        far, far_pairs = _histogram(number[num_bins:-1], shift[num_bins:-1])
 
         def grad(*args, upstream=None):
             # A pair moves from the lower edge of its bin to the upper one.
@@ -68,16 +68,16 @@ class HistogramLoss(WholeBatchLoss, PairLoss):
 
         loss = sum over edges r of h_negative(r) * (sum over q up to r of h_positive(q))
 
-    with h the shares of the pairs at the edges of `n_bins` bins over the cosines -1 to 1. A pair
+    with h the shares of the pairs at the edges of `num_bins` bins over the cosines -1 to 1. A pair
     counts for the two edges beside its cosine, by its nearness to each. Each pair of items counts
     once, if one of the two has both a positive and a negative.
 
     It is one number for the whole batch: it takes no `reduction` and no `sample_weight`.
 
     Args:
-        n_bins: number of bins, at least 1; the histogram has one edge more. Default None: 100, or
+        num_bins: number of bins, at least 1; the histogram has one edge more. Default None: 100, or
             what `delta` says. Fewer give each pair a wider reach.
-        delta: width of a bin, 2 / n_bins, in place of `n_bins`. Default None.
+        delta: width of a bin, 2 / num_bins, in place of `num_bins`. Default None.
         mining: which pairs count: "all" (default), the name of a strategy of
             `layers.PairMiner`, or a miner.
         labels: "ids" (default), or "multi_hot" for y of 0 and 1 `(batch, classes)`, where
@@ -88,7 +88,7 @@ class HistogramLoss(WholeBatchLoss, PairLoss):
 
     Raises:
         TypeError: for an argument of another type.
-        ValueError: for an unknown name, a `delta` that does not divide 2 or contradicts `n_bins`,
+        ValueError: for an unknown name, a `delta` that does not divide 2 or contradicts `num_bins`,
             sample weights, or labels of another kind.
 
     Example:
@@ -104,12 +104,13 @@ class HistogramLoss(WholeBatchLoss, PairLoss):
         https://arxiv.org/abs/1611.00822
     """
 
+    renamed_arguments = {"n_bins": "num_bins"}
     # Its histograms are of the pairs of the whole batch.
     rows_see = "batch"
 
     def __init__(
         self,
-        n_bins=None,
+        num_bins=None,
         delta=None,
         mining="all",
         labels="ids",
@@ -120,13 +121,13 @@ class HistogramLoss(WholeBatchLoss, PairLoss):
         # Pairs are chosen as everywhere; the value belongs to the batch.
         whole = "sum_over_batch_size"
         PairLoss.__init__(self, "cosine", mining, labels, whole, name, dtype, memory)
-        if n_bins is not None:
-            check_count("n_bins", n_bins)
+        if num_bins is not None:
+            check_count("num_bins", num_bins)
         if delta is not None:
             check_number("delta", delta, above=0, at_most=2)
-        self.n_bins = n_bins
+        self.num_bins = num_bins
         self.delta = delta
-        self.bins = _number_of_bins(n_bins, delta)
+        self.bins = _number_of_bins(num_bins, delta)
 
     def batch_parts(self, labels, embeddings, *references):
         distance, partners = self.chosen(labels, embeddings, *references)
@@ -139,13 +140,13 @@ class HistogramLoss(WholeBatchLoss, PairLoss):
         return whole_batch(value, ops.shape(embeddings)[0])
 
 
-def _number_of_bins(n_bins, delta):
+def _number_of_bins(num_bins, delta):
     if delta is None:
-        return n_bins or 100
+        return num_bins or 100
     bins = round(2 / delta)
-    if abs(bins * delta - 2) > 1e-6 or n_bins not in (None, bins):
+    if abs(bins * delta - 2) > 1e-6 or num_bins not in (None, bins):
         raise ValueError(
-            "`delta` must be 2 / n_bins for a whole number of bins. Give one of the two. "
-            f"Received: n_bins={n_bins!r}, delta={delta!r}"
+            "`delta` must be 2 / num_bins for a whole number of bins. Give one of the two. "
+            f"Received: num_bins={num_bins!r}, delta={delta!r}"
         )
     return bins

@@ -14,10 +14,10 @@ from keras_metric.losses.train_reports import report
 from keras_metric.pairwise import class_pairs
 
 
-def instance_rows(cosine, partners, gamma):
+def instance_rows(cosine, partners, scale):
     """One term a row: cross-entropy over all columns, those of its own class equally right."""
     own = ops.cast(ops.logical_not(partners.negative), cosine.dtype)
-    return n_pairs_rows(gamma * cosine, own)
+    return n_pairs_rows(scale * cosine, own)
 
 
 @export
@@ -29,8 +29,8 @@ class InstanceLoss(PairLoss):
     views of the batch, and the other way round. A labelled batch (integer labels, embeddings
     (batch, dim)) works too; the items of a class, the anchor included, are then equally right.
 
-        loss = mean over a of -1/|C(a)| sum over c of log( exp(gamma * s_ac)
-                                                           / sum_j exp(gamma * s_aj) )
+        loss = mean over a of -1/|C(a)| sum over c of log( exp(scale * s_ac)
+                                                           / sum_j exp(scale * s_aj) )
 
     with s the cosine, j over the batch, and C(a) the items with the label of a. The paper learns
     a vector for each class; here the embeddings of the batch stand for them.
@@ -40,7 +40,7 @@ class InstanceLoss(PairLoss):
     y counts the items: 0, 1, 2 and so on.
 
     Args:
-        gamma: scale of the cosines, above 0. Default 64.
+        scale: scale of the cosines, above 0. Default 64.
         labels: "ids" (default), or "multi_hot" for y of 0 and 1 `(batch, classes)`, where
             items that share a label are of one class.
         memory: a `layers.CrossBatchMemory`, to compare with past batches as well. Default None.
@@ -57,7 +57,7 @@ class InstanceLoss(PairLoss):
     >>> import numpy as np
     >>> import keras_metric
     >>> views = np.array([[[1.0, 0.0], [1.0, 0.1]], [[0.0, 1.0], [0.1, 1.0]]], "float32")
-    >>> loss = keras_metric.losses.InstanceLoss(gamma=2)
+    >>> loss = keras_metric.losses.InstanceLoss(scale=2)
     >>> round(float(loss(np.arange(2), views)), 3)
     0.154
 
@@ -66,13 +66,14 @@ class InstanceLoss(PairLoss):
         https://arxiv.org/abs/1711.05535
     """
 
+    renamed_arguments = {"gamma": "scale"}
     num_branches = (2,)
     # An item is its own positive: labels that all differ are fine.
     needs_positives = False
 
     def __init__(
         self,
-        gamma=64,
+        scale=64,
         labels="ids",
         memory=None,
         reduction="mean_valid",
@@ -80,19 +81,19 @@ class InstanceLoss(PairLoss):
         dtype=None,
     ):
         super().__init__("cosine", "all", labels, reduction, name, dtype, memory)
-        check_number("gamma", gamma, above=0)
-        self.gamma = gamma
+        check_number("scale", scale, above=0)
+        self.scale = scale
 
     def batch_parts(self, labels, embeddings, references=None, reference_labels=None):
         given = (references, reference_labels) if references is not None else ()
         distance, partners = self.chosen(labels, embeddings, *given)
         cosine = similarity(distance, "cosine")
         if not isinstance(reference_labels, class_pairs.Remembered):
-            return [instance_rows(cosine, partners, self.gamma)]
+            return [instance_rows(cosine, partners, self.scale)]
         # What a queue holds no item in yet is neither right nor wrong.
         listed = with_anchor(partners, reference_labels.own)
         held = ops.logical_or(listed.positive, listed.negative)
-        logits = ops.where(held, self.gamma * cosine, -class_pairs.FAR)
+        logits = ops.where(held, self.scale * cosine, -class_pairs.FAR)
         return [n_pairs_rows(logits, ops.cast(listed.positive, cosine.dtype))]
 
     def tuple_parts(self, y_true, branches):
@@ -103,5 +104,5 @@ class InstanceLoss(PairLoss):
         distance = distances.pairwise(*branches, metric="cosine")
         report(distance, distance, ops.logical_not(partners.negative), partners.negative)
         cosine = similarity(distance, "cosine")
-        both = (instance_rows(s, partners, self.gamma) for s in (cosine, ops.transpose(cosine)))
+        both = (instance_rows(s, partners, self.scale) for s in (cosine, ops.transpose(cosine)))
         return [Rows(*(there + back for there, back in zip(*both)))]

@@ -8,11 +8,11 @@ from keras_metric.losses.pair.pair_loss import PairLoss
 from keras_metric.losses.reductions import masked_terms
 
 
-def intra_pair_variance_rows(distance, partners, pos_eps, neg_eps):
+def intra_pair_variance_rows(distance, partners, positive_epsilon, negative_epsilon):
     """Rows over the positive pairs, and rows over the negative ones."""
     cosine = 1 - distance
-    pull = (1 - pos_eps) * _mean(cosine, partners.positive) - cosine
-    push = cosine - (1 + neg_eps) * _mean(cosine, partners.negative)
+    pull = (1 - positive_epsilon) * _mean(cosine, partners.positive) - cosine
+    push = cosine - (1 + negative_epsilon) * _mean(cosine, partners.negative)
     return [
         masked_terms(ops.square(ops.relu(pull)), partners.positive),
         masked_terms(ops.square(ops.relu(push)), partners.negative),
@@ -32,14 +32,14 @@ class IntraPairVarianceLoss(PairLoss):
     itself it teaches nothing of near and far. Add it to `TupletMarginLoss`, as the paper does,
     by `WeightedSum`. For a labelled batch, or several views of each item.
 
-        positive pair: max((1 - pos_eps) * M_p - cos, 0)**2,   M_p the mean over all of them
-        negative pair: max(cos - (1 + neg_eps) * M_n, 0)**2,   M_n the mean over all of them
+        positive pair: max((1 - positive_epsilon) * M_p - cos, 0)**2,   M_p the mean over all of them
+        negative pair: max(cos - (1 + negative_epsilon) * M_n, 0)**2,   M_n the mean over all of them
 
     The mean over the positive pairs and the mean over the negative pairs are added.
 
     Args:
-        pos_eps: share of the mean by which a positive pair may stay below it. Default 0.01.
-        neg_eps: share of the mean by which a negative pair may exceed it. Default 0.01.
+        positive_epsilon: share of the mean by which a positive pair may stay below it. Default 0.01.
+        negative_epsilon: share of the mean by which a negative pair may exceed it. Default 0.01.
         mining: which pairs count: "all" (default), the name of a strategy of
             `layers.PairMiner`, or a miner.
         labels: "ids" (default), or "multi_hot" for y of 0 and 1 `(batch, classes)`, where
@@ -67,13 +67,14 @@ class IntraPairVarianceLoss(PairLoss):
         https://doi.org/10.1109/ICCV.2019.00659
     """
 
+    renamed_arguments = {"pos_eps": "positive_epsilon", "neg_eps": "negative_epsilon"}
     # A pair is measured against the mean of all pairs of the batch.
     rows_see = "batch"
 
     def __init__(
         self,
-        pos_eps=0.01,
-        neg_eps=0.01,
+        positive_epsilon=0.01,
+        negative_epsilon=0.01,
         mining="all",
         labels="ids",
         memory=None,
@@ -82,10 +83,12 @@ class IntraPairVarianceLoss(PairLoss):
         dtype=None,
     ):
         super().__init__("cosine", mining, labels, reduction, name, dtype, memory)
-        check_number("pos_eps", pos_eps)
-        check_number("neg_eps", neg_eps)
-        self.pos_eps = pos_eps
-        self.neg_eps = neg_eps
+        check_number("positive_epsilon", positive_epsilon)
+        check_number("negative_epsilon", negative_epsilon)
+        self.positive_epsilon = positive_epsilon
+        self.negative_epsilon = negative_epsilon
 
     def pair_parts(self, distance, partners):
-        return intra_pair_variance_rows(distance, partners, self.pos_eps, self.neg_eps)
+        return intra_pair_variance_rows(
+            distance, partners, self.positive_epsilon, self.negative_epsilon
+        )

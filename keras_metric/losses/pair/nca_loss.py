@@ -32,7 +32,7 @@ class NCALoss(PairLoss):
     Anchors without a positive have no term.
 
     Args:
-        softmax_scale: scale, above 0. Default 1. Larger looks at the nearest alone; unit
+        scale: scale, above 0. Default 1. Larger looks at the nearest alone; unit
             vectors, whose squared distances end at 4, want about 10.
         distance: metric name, default "squared_euclidean", as in the paper.
         mining: which pairs count: "all" (default), the name of a strategy of
@@ -61,9 +61,11 @@ class NCALoss(PairLoss):
         https://www.cs.toronto.edu/~hinton/absps/nca.pdf
     """
 
+    renamed_arguments = {"softmax_scale": "scale"}
+
     def __init__(
         self,
-        softmax_scale=1.0,
+        scale=1.0,
         distance="squared_euclidean",
         mining="all",
         labels="ids",
@@ -73,8 +75,8 @@ class NCALoss(PairLoss):
         dtype=None,
     ):
         super().__init__(distance, mining, labels, reduction, name, dtype, memory)
-        check_number("softmax_scale", softmax_scale, above=0)
-        self.softmax_scale = softmax_scale
+        check_number("scale", scale, above=0)
+        self.scale = scale
 
     def pair_parts(self, distance, partners):
-        return [nca_rows(distance, partners, self.softmax_scale)]
+        return [nca_rows(distance, partners, self.scale)]

@@ -16,7 +16,7 @@ class SoftNearestNeighborLoss(PairLoss):
         loss = mean over a of -log( sum_p exp(-d_ap / t) / sum_j exp(-d_aj / t) )
 
     with t the temperature, p over the positives of the anchor a, and j over all its positives
-    and negatives: `NCALoss` with softmax_scale = 1 / t. Anchors without a positive have no term.
+    and negatives: `NCALoss` with scale = 1 / t. Anchors without a positive have no term.
 
     Args:
         temperature: t, above 0, in units of `distance`. Default 1. Lower looks at the nearest

@@ -16,16 +16,16 @@ class ThresholdConsistentMarginLoss(PairLoss):
     threshold for all classes (same person or not): only the pairs on the wrong side of the two
     numbers count. For a labelled batch, or several views of each item.
 
-        positive pair: lambda_plus * max(margin_plus - cos, 0)
-        negative pair: lambda_minus * max(cos - margin_minus, 0)
+        positive pair: positive_weight * max(positive_margin - cos, 0)
+        negative pair: negative_weight * max(cos - negative_margin, 0)
 
     The mean over the positive terms greater than zero and that over the negative ones are added.
 
     Args:
-        lambda_plus: weight of the positive pairs, at least 0. Default 1.
-        lambda_minus: weight of the negative pairs, at least 0. Default 1.
-        margin_plus: cosine beyond which a positive pair is left alone. Default 0.9.
-        margin_minus: cosine below which a negative pair is left alone. Default 0.5.
+        positive_weight: weight of the positive pairs, at least 0. Default 1.
+        negative_weight: weight of the negative pairs, at least 0. Default 1.
+        positive_margin: cosine beyond which a positive pair is left alone. Default 0.9.
+        negative_margin: cosine below which a negative pair is left alone. Default 0.5.
         mining: which pairs count: "all" (default), the name of a strategy of
             `layers.PairMiner`, or a miner.
         labels: "ids" (default), or "multi_hot" for y of 0 and 1 `(batch, classes)`, where
@@ -54,12 +54,19 @@ class ThresholdConsistentMarginLoss(PairLoss):
         2024, https://arxiv.org/abs/2307.04047
     """
 
+    renamed_arguments = {
+        "lambda_plus": "positive_weight",
+        "lambda_minus": "negative_weight",
+        "margin_plus": "positive_margin",
+        "margin_minus": "negative_margin",
+    }
+
     def __init__(
         self,
-        lambda_plus=1.0,
-        lambda_minus=1.0,
-        margin_plus=0.9,
-        margin_minus=0.5,
+        positive_weight=1.0,
+        negative_weight=1.0,
+        positive_margin=0.9,
+        negative_margin=0.5,
         mining="all",
         labels="ids",
         memory=None,
@@ -68,17 +75,17 @@ class ThresholdConsistentMarginLoss(PairLoss):
         dtype=None,
     ):
         super().__init__("cosine", mining, labels, reduction, name, dtype, memory)
-        check_number("lambda_plus", lambda_plus, at_least=0)
-        check_number("lambda_minus", lambda_minus, at_least=0)
-        check_number("margin_plus", margin_plus)
-        check_number("margin_minus", margin_minus)
-        self.lambda_plus = lambda_plus
-        self.lambda_minus = lambda_minus
-        self.margin_plus = margin_plus
-        self.margin_minus = margin_minus
+        check_number("positive_weight", positive_weight, at_least=0)
+        check_number("negative_weight", negative_weight, at_least=0)
+        check_number("positive_margin", positive_margin)
+        check_number("negative_margin", negative_margin)
+        self.positive_weight = positive_weight
+        self.negative_weight = negative_weight
+        self.positive_margin = positive_margin
+        self.negative_margin = negative_margin
 
     def pair_parts(self, distance, partners):
         cosine = 1 - distance
-        pull = self.lambda_plus * ops.relu(self.margin_plus - cosine)
-        push = self.lambda_minus * ops.relu(cosine - self.margin_minus)
+        pull = self.positive_weight * ops.relu(self.positive_margin - cosine)
+        push = self.negative_weight * ops.relu(cosine - self.negative_margin)
         return [masked_terms(pull, partners.positive), masked_terms(push, partners.negative)]

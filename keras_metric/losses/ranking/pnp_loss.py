@@ -18,16 +18,21 @@ class Penalty(NamedTuple):
     slope: object
 
 
-def penalty(variant, b, alpha):
+def penalty(variant, saturation, exponent):
     """The `Penalty` of a variant of the paper."""
     if variant == "Ds":
         return Penalty(ops.log1p, lambda r: 1 / (1 + r))
     if variant == "Dq":
-        return Penalty(lambda r: 1 - (1 + r) ** -alpha, lambda r: alpha * (1 + r) ** (-alpha - 1))
+        return Penalty(
+            lambda r: 1 - (1 + r) ** -exponent, lambda r: exponent * (1 + r) ** (-exponent - 1)
+        )
     if variant == "Iu":
         return Penalty(lambda r: (1 + r) * ops.log1p(r), lambda r: 1 + ops.log1p(r))
     if variant == "Ib":
-        return Penalty(lambda r: (b * r - ops.log1p(b * r)) / b**2, lambda r: r / (1 + b * r))
+        return Penalty(
+            lambda r: (saturation * r - ops.log1p(saturation * r)) / saturation**2,
+            lambda r: r / (1 + saturation * r),
+        )
     return Penalty(lambda r: r, ops.ones_like)
 
 
@@ -54,25 +59,25 @@ class PNPLoss(ListwiseLoss):
     Reach for it in place of SmoothAPLoss, where positives of a list compete with each other: here
     only negatives count against a positive.
 
-        R(p) = sum over n of sigmoid((d(a, p) - d(a, n)) / anneal)
+        R(p) = sum over n of sigmoid((d(a, p) - d(a, n)) / temperature)
         loss = mean over a of the mean over p of f(R(p))
 
     | variant | f(R) | gradient |
     | --- | --- | --- |
     | `O` | R | the same for every R |
     | `Iu` | (1 + R) log(1 + R) | grows with R, without a bound |
-    | `Ib` | (b R - log(1 + b R)) / b**2 | grows with R up to 1/b |
+    | `Ib` | (saturation R - log(1 + saturation R)) / saturation**2 | grows with R up to 1/saturation |
     | `Ds` | log(1 + R) | falls slowly with R |
-    | `Dq` | 1 - 1 / (1 + R)**alpha | falls quickly with R: hopeless positives are left alone |
+    | `Dq` | 1 - 1 / (1 + R)**exponent | falls quickly with R: hopeless positives are left alone |
 
     As in the authors' code an anchor is one of its own positives; but an anchor without another has
     no term.
 
     Args:
-        b: of the variant "Ib" alone, above 0. Default 2, as in pytorch-metric-learning.
-        alpha: of the variant "Dq" alone, above 0. Default 1, as in pytorch-metric-learning;
+        saturation: of the variant "Ib" alone, above 0. Default 2, as in pytorch-metric-learning.
+        exponent: of the variant "Dq" alone, above 0. Default 1, as in pytorch-metric-learning;
             the paper does best with "Dq" and 8.
-        anneal: width of the step from one place to the next, in units of `distance`, above 0.
+        temperature: width of the step from one place to the next, in units of `distance`, above 0.
             Default 0.01, as in the paper.
         variant: a name of the table. Default "O", as in pytorch-metric-learning.
         distance: metric name, default "cosine".
@@ -88,7 +93,7 @@ class PNPLoss(ListwiseLoss):
     Raises:
         TypeError: for an argument of another type.
         ValueError: for an unknown name, a number of 0 or less, labels of another kind, or another
-            `b` or `alpha` than the default for a variant that does not read it.
+            `saturation` or `exponent` than the default for a variant that does not read it.
 
     Example:
     >>> import numpy as np
@@ -103,11 +108,13 @@ class PNPLoss(ListwiseLoss):
         Instances before Positive Ones is Enough", 2021, https://arxiv.org/abs/2102.04640
     """
 
+    renamed_arguments = {"b": "saturation", "alpha": "exponent", "anneal": "temperature"}
+
     def __init__(
         self,
-        b=2,
-        alpha=1,
-        anneal=0.01,
+        saturation=2,
+        exponent=1,
+        temperature=0.01,
         variant="O",
         distance="cosine",
         mining="all",
@@ -118,23 +125,26 @@ class PNPLoss(ListwiseLoss):
         dtype=None,
     ):
         super().__init__(distance, mining, labels, reduction, name, dtype, memory)
-        check_number("anneal", anneal, above=0)
+        check_number("temperature", temperature, above=0)
         check_choice("variant", variant, VARIANTS)
-        for setting, value, default, reader in (("b", b, 2, "Ib"), ("alpha", alpha, 1, "Dq")):
+        for setting, value, default, reader in (
+            ("saturation", saturation, 2, "Ib"),
+            ("exponent", exponent, 1, "Dq"),
+        ):
             check_number(setting, value, above=0)
             if value != default and variant != reader:
                 raise ValueError(
                     f"Only the variant {reader!r} reads `{setting}`; with another it would be "
                     f"ignored. Received: variant={variant!r}, {setting}={value!r}"
                 )
-        self.b = b
-        self.alpha = alpha
-        self.anneal = anneal
+        self.saturation = saturation
+        self.exponent = exponent
+        self.temperature = temperature
         self.variant = variant
 
     def block_terms(self, distance, partners):
-        cost = penalty(self.variant, self.b, self.alpha)
-        return pnp_terms(distance, partners, cost, self.anneal)
+        cost = penalty(self.variant, self.saturation, self.exponent)
+        return pnp_terms(distance, partners, cost, self.temperature)
 
     def list_of(self, partners, own=None):
         return with_anchor(partners, own)

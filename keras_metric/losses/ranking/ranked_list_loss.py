@@ -11,11 +11,11 @@ from keras_metric.losses.reductions import single_terms
 _SLACK = 1e-5
 
 
-def ranked_list_rows(distance, partners, margin, Tn, imbalance, alpha, Tp):
+def ranked_list_rows(distance, partners, margin, negative_scale, imbalance, alpha, positive_scale):
     """One term an anchor: weighted mean offences of its positives and of its negatives."""
     slack = _SLACK * ops.cast(ops.shape(distance)[0], distance.dtype)
-    pull = _mean_offence(distance - (alpha - margin), partners.positive, Tp, slack)
-    push = _mean_offence(alpha - distance, partners.negative, Tn, slack)
+    pull = _mean_offence(distance - (alpha - margin), partners.positive, positive_scale, slack)
+    push = _mean_offence(alpha - distance, partners.negative, negative_scale, slack)
     either = partners.num_positives + partners.num_negatives > 0
     return single_terms((1 - imbalance) * pull + imbalance * push, either)
 
@@ -43,7 +43,7 @@ class RankedListLoss(PairLoss):
 
         loss = mean over a of (1 - imbalance) * sum_p w_p * (d_ap - (alpha - margin)) / sum_p w_p
                               + imbalance * sum_n w_n * (alpha - d_an) / sum_n w_n
-        w_p  = exp(Tp * (d_ap - (alpha - margin))),  w_n = exp(Tn * (alpha - d_an))
+        w_p  = exp(positive_scale * (d_ap - (alpha - margin))),  w_n = exp(negative_scale * (alpha - d_an))
 
     with p over the positives of the anchor a farther than alpha - margin and n over its
     negatives nearer than alpha. The weights get a gradient too. As in pytorch-metric-learning,
@@ -52,12 +52,12 @@ class RankedListLoss(PairLoss):
     Args:
         margin: gap between the two spheres, in units of `distance`. Default 0.4, as in the
             paper.
-        Tn: how much nearer negatives outweigh others, 0 or more. Default 10, as in the paper;
+        negative_scale: how much nearer negatives outweigh others, 0 or more. Default 10, as in the paper;
             0 weighs all alike.
         imbalance: weight of the negatives, between 0 and 1. Default 0.5.
         alpha: radius of the sphere around the anchor that negatives are to leave, above 0.
             Default None: 1 + margin / 2, which is the paper's 1.2 for unit vectors.
-        Tp: how much farther positives outweigh others, 0 or more. Default 0, as in the paper.
+        positive_scale: how much farther positives outweigh others, 0 or more. Default 0, as in the paper.
         distance: metric name; default "euclidean", on unit vectors.
         mining: which pairs count: "all" (default), the name of a strategy of
             `layers.PairMiner`, or a miner.
@@ -85,13 +85,15 @@ class RankedListLoss(PairLoss):
         Learning", 2019, https://arxiv.org/abs/1903.03238
     """
 
+    renamed_arguments = {"Tn": "negative_scale", "Tp": "positive_scale"}
+
     def __init__(
         self,
         margin=0.4,
-        Tn=10,
+        negative_scale=10,
         imbalance=0.5,
         alpha=None,
-        Tp=0,
+        positive_scale=0,
         distance="euclidean",
         mining="all",
         labels="ids",
@@ -102,18 +104,18 @@ class RankedListLoss(PairLoss):
     ):
         super().__init__(distance, mining, labels, reduction, name, dtype, memory)
         check_number("margin", margin)
-        check_number("Tn", Tn, at_least=0)
+        check_number("negative_scale", negative_scale, at_least=0)
         check_number("imbalance", imbalance, at_least=0, at_most=1)
         if alpha is not None:
             check_number("alpha", alpha, above=0)
-        check_number("Tp", Tp, at_least=0)
+        check_number("positive_scale", positive_scale, at_least=0)
         self.margin = margin
-        self.Tn = Tn
+        self.negative_scale = negative_scale
         self.imbalance = imbalance
         self.alpha = alpha
-        self.Tp = Tp
+        self.positive_scale = positive_scale
 
     def pair_parts(self, distance, partners):
         alpha = 1 + self.margin / 2 if self.alpha is None else self.alpha
-        settings = (self.margin, self.Tn, self.imbalance, alpha, self.Tp)
+        settings = (self.margin, self.negative_scale, self.imbalance, alpha, self.positive_scale)
         return [ranked_list_rows(distance, partners, *settings)]

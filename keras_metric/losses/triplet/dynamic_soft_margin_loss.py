@@ -98,7 +98,7 @@ class DynamicSoftMarginLoss(MetricLoss):
     no gradient flows through it. The loss is negative where most triplets are in order.
 
     Args:
-        min_val: lower end of the histogram, below 0, in units of `distance`; the upper end is its
+        min_value: lower end of the histogram, below 0, in units of `distance`; the upper end is its
             opposite. Default -2, for Euclidean distances of unit vectors.
         num_bins: bins of the histogram, at least 2. Default 10, as in pytorch-metric-learning.
         momentum: share of a batch in the running histogram, above 0 and at most 1. Default 0.01.
@@ -132,12 +132,13 @@ class DynamicSoftMarginLoss(MetricLoss):
         2019, https://doi.org/10.1109/ICCV.2019.00306
     """
 
+    renamed_arguments = {"min_val": "min_value"}
     num_branches = (2, 3)
     keeps_state = True
 
     def __init__(
         self,
-        min_val=-2.0,
+        min_value=-2.0,
         num_bins=10,
         momentum=0.01,
         distance="euclidean",
@@ -147,19 +148,19 @@ class DynamicSoftMarginLoss(MetricLoss):
         dtype=None,
     ):
         super().__init__(reduction=reduction, name=name, dtype=dtype)
-        check_number("min_val", min_val)
-        if min_val >= 0:
-            raise ValueError(f"`min_val` must be less than 0. Received: min_val={min_val!r}")
+        check_number("min_value", min_value)
+        if min_value >= 0:
+            raise ValueError(f"`min_value` must be less than 0. Received: min_value={min_value!r}")
         check_count("num_bins", num_bins, at_least=2)
         check_number("momentum", momentum, above=0, at_most=1)
         distances.check_metric("distance", distance)
         check_choice("labels", labels, LABELS)
-        self.min_val = min_val
+        self.min_value = min_value
         self.num_bins = num_bins
         self.momentum = momentum
         self.distance = distance
         self.labels = labels
-        self.bins = Bins(min_val, num_bins)
+        self.bins = Bins(min_value, num_bins)
         self.histogram = RunningHistogram(num_bins, name=name)
 
     @property

@@ -8,9 +8,9 @@ from keras_metric.losses.two_view.two_views import off_diagonal_squares, standar
 from keras_metric.losses.whole_batch_loss import WholeBatchLoss, whole_batch
 
 
-def barlow_twins(first, second, redundancy_weight, eps):
+def barlow_twins(first, second, redundancy_weight, epsilon):
     """The loss of two views (batch, dim)."""
-    first, second = standardised(first, eps), standardised(second, eps)
+    first, second = standardised(first, epsilon), standardised(second, epsilon)
     # A correlation of a dimension with itself: no need to look for it in the matrix.
     same = ops.mean(first * second, axis=0)
     size = ops.cast(ops.shape(first)[0], first.dtype)
@@ -34,7 +34,7 @@ class BarlowTwinsLoss(WholeBatchLoss):
 
     Args:
         redundancy_weight: lambda of the paper, at least 0. Default 0.0051, the paper's best.
-        eps: added to each variance, above 0. Default 1e-5, as in the authors' code: a dead
+        epsilon: added to each variance, above 0. Default 1e-5, as in the authors' code: a dead
             dimension has correlation 0.
         name: name of the loss.
         dtype: dtype of the result. It is computed in float32 at least.
@@ -56,16 +56,19 @@ class BarlowTwinsLoss(WholeBatchLoss):
         Redundancy Reduction", 2021, https://arxiv.org/abs/2103.03230
     """
 
+    renamed_arguments = {"eps": "epsilon"}
     num_branches = (2,)
 
-    def __init__(self, redundancy_weight=0.0051, eps=1e-5, name="barlow_twins_loss", dtype=None):
+    def __init__(
+        self, redundancy_weight=0.0051, epsilon=1e-5, name="barlow_twins_loss", dtype=None
+    ):
         super().__init__(name=name, dtype=dtype)
         check_number("redundancy_weight", redundancy_weight, at_least=0)
-        check_number("eps", eps, above=0)
+        check_number("epsilon", epsilon, above=0)
         self.redundancy_weight = redundancy_weight
-        self.eps = eps
+        self.epsilon = epsilon
 
     def tuple_parts(self, y_true, branches):
         first, second = two_views(branches)
-        value = barlow_twins(first, second, self.redundancy_weight, self.eps)
+        value = barlow_twins(first, second, self.redundancy_weight, self.epsilon)
         return whole_batch(value, ops.shape(first)[0])

@@ -26,7 +26,7 @@ class Predictor(keras.layers.Layer):
         self.bias = self.add_weight((width,), "zeros", name="bias")
 
     def call(self, embeddings):
-        narrow = standardised(ops.matmul(embeddings, self.down), eps=1e-5)
+        narrow = standardised(ops.matmul(embeddings, self.down), epsilon=1e-5)
         return ops.matmul(ops.relu(narrow * self.scale + self.shift), self.up) + self.bias
 
 

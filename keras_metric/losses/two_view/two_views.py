@@ -19,10 +19,10 @@ def centred(view):
     return view - ops.mean(view, axis=0)
 
 
-def standardised(view, eps):
+def standardised(view, epsilon):
     """`view` with mean 0 and variance 1 over the batch in each dimension."""
     view = centred(view)
-    return view * ops.rsqrt(ops.mean(ops.square(view), axis=0, keepdims=True) + eps)
+    return view * ops.rsqrt(ops.mean(ops.square(view), axis=0, keepdims=True) + epsilon)
 
 
 def off_diagonal_squares(matrix):

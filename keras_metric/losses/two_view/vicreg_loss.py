@@ -8,11 +8,11 @@ from keras_metric.losses.two_view.two_views import centred, off_diagonal_squares
 from keras_metric.losses.whole_batch_loss import WholeBatchLoss, whole_batch
 
 
-def spread_and_redundancy(view, eps):
+def spread_and_redundancy(view, epsilon):
     """The variance and the covariance term of one view (batch, dim)."""
     view, size = centred(view), ops.shape(view)[0]
     degrees = ops.cast(ops.maximum(size - 1, 1), view.dtype)
-    deviation = ops.sqrt(ops.sum(ops.square(view), axis=0) / degrees + eps)
+    deviation = ops.sqrt(ops.sum(ops.square(view), axis=0) / degrees + epsilon)
     covariance = ops.matmul(ops.transpose(view), view) / degrees
     spread = ops.mean(ops.relu(1 - deviation)) / 2
     return spread, off_diagonal_squares(covariance) / view.shape[1]
@@ -28,7 +28,7 @@ class VICRegLoss(WholeBatchLoss):
     length: take `EmbeddingModel(normalize=False)`.
 
         loss = lambda * mean((a - b)**2) + mu * (v(a) + v(b)) + nu * (c(a) + c(b))
-        v(z) = mean over dimensions of max(1 - sqrt(var(z) + eps), 0) / 2
+        v(z) = mean over dimensions of max(1 - sqrt(var(z) + epsilon), 0) / 2
         c(z) = 1 / dim * sum of squares of the covariances between two dimensions
 
     with a and b the two views, and variances over the batch, divided by batch - 1. The halves in
@@ -36,10 +36,10 @@ class VICRegLoss(WholeBatchLoss):
     pytorch-metric-learning; the paper writes neither.
 
     Args:
-        invariance_lambda: lambda, at least 0. Default 25.
-        variance_mu: mu, at least 0. Default 25.
-        covariance_v: nu, at least 0. Default 1. The defaults are those of the paper.
-        eps: above 0. Default 1e-4; keeps the slope of the root finite in a dead dimension.
+        invariance_weight: lambda, at least 0. Default 25.
+        variance_weight: mu, at least 0. Default 25.
+        covariance_weight: nu, at least 0. Default 1. The defaults are those of the paper.
+        epsilon: above 0. Default 1e-4; keeps the slope of the root finite in a dead dimension.
         name: name of the loss.
         dtype: dtype of the result. It is computed in float32 at least.
 
@@ -60,36 +60,42 @@ class VICRegLoss(WholeBatchLoss):
         Self-Supervised Learning", 2022, https://arxiv.org/abs/2105.04906
     """
 
+    renamed_arguments = {
+        "invariance_lambda": "invariance_weight",
+        "variance_mu": "variance_weight",
+        "covariance_v": "covariance_weight",
+        "eps": "epsilon",
+    }
     num_branches = (2,)
 
     def __init__(
         self,
-        invariance_lambda=25,
-        variance_mu=25,
-        covariance_v=1,
-        eps=1e-4,
+        invariance_weight=25,
+        variance_weight=25,
+        covariance_weight=1,
+        epsilon=1e-4,
         name="vicreg_loss",
         dtype=None,
     ):
         super().__init__(name=name, dtype=dtype)
-        check_number("invariance_lambda", invariance_lambda, at_least=0)
-        check_number("variance_mu", variance_mu, at_least=0)
-        check_number("covariance_v", covariance_v, at_least=0)
-        check_number("eps", eps, above=0)
-        self.invariance_lambda = invariance_lambda
-        self.variance_mu = variance_mu
-        self.covariance_v = covariance_v
-        self.eps = eps
+        check_number("invariance_weight", invariance_weight, at_least=0)
+        check_number("variance_weight", variance_weight, at_least=0)
+        check_number("covariance_weight", covariance_weight, at_least=0)
+        check_number("epsilon", epsilon, above=0)
+        self.invariance_weight = invariance_weight
+        self.variance_weight = variance_weight
+        self.covariance_weight = covariance_weight
+        self.epsilon = epsilon
 
     def tuple_parts(self, y_true, branches):
         first, second = two_views(branches)
         invariance = ops.mean(ops.square(first - second))
         spreads, redundancies = zip(
-            *(spread_and_redundancy(view, self.eps) for view in (first, second))
+            *(spread_and_redundancy(view, self.epsilon) for view in (first, second))
         )
         value = (
-            self.invariance_lambda * invariance
-            + self.variance_mu * sum(spreads)
-            + self.covariance_v * sum(redundancies)
+            self.invariance_weight * invariance
+            + self.variance_weight * sum(spreads)
+            + self.covariance_weight * sum(redundancies)
         )
         return whole_batch(value, ops.shape(first)[0])
