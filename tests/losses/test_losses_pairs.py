@@ -105,25 +105,14 @@ def nca(x, y, others=None, labels=None, scale=1.0, metric="squared_euclidean"):
 
 
 def ranked_list(
-    x,
-    y,
-    others=None,
-    labels=None,
-    margin=0.4,
-    negative_scale=10,
-    imbalance=0.5,
-    alpha=1.2,
-    positive_scale=0,
+    x, y, others=None, labels=None, margin=0.4, scales=(0, 10), imbalance=0.5, alpha=1.2
 ):
     terms = []
     for d, P, N in rows_of("euclidean", x, y, others, labels):
         both = []
-        for offences, temperature in (
-            (d[P] - (alpha - margin), positive_scale),
-            (alpha - d[N], negative_scale),
-        ):
+        for offences, scale in zip((d[P] - (alpha - margin), alpha - d[N]), scales):
             offences = offences[offences > 0]
-            weights = np.exp(temperature * offences)
+            weights = np.exp(scale * offences)
             both.append((weights * offences).sum() / (weights.sum() + 1e-5 * len(y)))
         terms.append((1 - imbalance) * both[0] + imbalance * both[1])
     return mean(terms)
@@ -236,19 +225,12 @@ CASES = {
             "alpha": 1.9,
             "positive_scale": 1.5,
         },
-        functools.partial(
-            ranked_list,
-            margin=0.3,
-            negative_scale=2.5,
-            imbalance=0.3,
-            alpha=1.9,
-            positive_scale=1.5,
-        ),
+        functools.partial(ranked_list, margin=0.3, scales=(1.5, 2.5), imbalance=0.3, alpha=1.9),
     ),
     "ranked list, another margin": (
         losses.RankedListLoss,
         {"margin": 0.8, "negative_scale": 1},
-        functools.partial(ranked_list, margin=0.8, negative_scale=1, alpha=1.4),
+        functools.partial(ranked_list, margin=0.8, scales=(0, 1), alpha=1.4),
     ),
     "margin": (losses.MarginLoss, {}, margin_triplets),
     "margin, another boundary": (

@@ -441,7 +441,7 @@ def test_recall_at_one_length(k):
         (lambda: losses.PNPLoss(exponent=8), "Only the variant 'Dq' reads `exponent`"),
         (
             lambda: losses.PNPLoss(saturation=8, variant="Dq"),
-            "Only the variant 'Ib' reads `saturation`",
+            "'Ib' reads `saturation`",
         ),
         (lambda: losses.PNPLoss(saturation=0), "`saturation` must be greater than 0"),
         (lambda: losses.RecallAtKSurrogateLoss(()), "`k` must have at least one length"),

@@ -115,7 +115,7 @@ def test_barlow_twins_equals_loops(scale):
 
 
 def test_barlow_twins_of_correlations():
-    """Without epsilon to speak of, C is NumPy's matrix of correlations (equation 2 of the paper)."""
+    """With a negligible epsilon, C is NumPy's correlation matrix (equation 2 of the paper)."""
     x = views(3, size=30)
     c = np.corrcoef(x[:, 0], x[:, 1], rowvar=False)[:4, 4:]
     expected = ((1 - np.diag(c)) ** 2).sum() + 0.5 * (c**2).sum() - 0.5 * (np.diag(c) ** 2).sum()
