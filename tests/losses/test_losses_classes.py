@@ -265,12 +265,12 @@ def test_a_classifier_has_no_margin():
 
 
 def test_psi_falls_all_the_way():
-    from keras_metric.losses.classification.large_margin_softmax_loss import falling_cosine
+    from keras_metric.losses.classification.large_margin_softmax_loss import decreasing_cosine
 
     angles = np.linspace(0.01, np.pi - 0.01, 400)
     for margin in (1, 2, 3, 4, 5):
         found = keras.ops.convert_to_numpy(
-            falling_cosine(keras.ops.convert_to_tensor(np.cos(angles)), margin)
+            decreasing_cosine(keras.ops.convert_to_tensor(np.cos(angles)), margin)
         )
         expected = [psi(angle, margin) for angle in angles]
         np.testing.assert_allclose(found, expected, rtol=1e-3, atol=2e-3)

@@ -316,7 +316,9 @@ class TestDynamicSoftMargin:
                     expected[item] += w * change / len(triplets)
             np.testing.assert_allclose(slope, expected, rtol=1e-3, atol=1e-4)
             step_by_step(put)(loss, y, x)
-            np.testing.assert_allclose(loss.histogram.shares.numpy(), shares, rtol=1e-3, atol=1e-5)
+            np.testing.assert_allclose(
+                loss.histogram.fractions.numpy(), shares, rtol=1e-3, atol=1e-5
+            )
 
     def test_tuples(self):
         loss = losses.DynamicSoftMarginLoss(num_bins=6, momentum=0.25)

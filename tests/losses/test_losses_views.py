@@ -385,7 +385,7 @@ def test_scores_may_be_integers_and_bounds_must_be_in_order():
     x, y = views(13), np.arange(9) % 6
     loss = losses.CosineRegressionLoss(y_max=5)
     assert number(loss(y, x)) == pytest.approx(number(loss(y.astype("float32"), x)))
-    with pytest.raises(ValueError, match="`y_max` must be greater than 2.0"):
+    with pytest.raises(ValueError, match="`y_max` must be greater than y_min=2.0"):
         losses.CosineRegressionLoss(y_min=2.0, y_max=2.0)
 
 
@@ -696,14 +696,16 @@ def test_manifold_equals_loops(weight):
 
 def test_manifold_deals_out_each_proxy_as_often():
     loss = losses.ManifoldLoss(embedding_dim=4, num_proxies=5, seed=3)
-    dealt = [keras.ops.convert_to_numpy(loss.proxies.dealt(12)) for _ in range(3)]
-    for meta in dealt:
+    assigned = [keras.ops.convert_to_numpy(loss.proxies.assigned(12)) for _ in range(3)]
+    for meta in assigned:
         assert sorted(np.bincount(meta, minlength=5)) == [2, 2, 2, 3, 3]
-    assert (dealt[0] != dealt[1]).any() and (dealt[1] != dealt[2]).any()
+    assert (assigned[0] != assigned[1]).any() and (assigned[1] != assigned[2]).any()
     again = losses.ManifoldLoss(embedding_dim=4, num_proxies=5, seed=3)
-    np.testing.assert_array_equal(dealt[0], keras.ops.convert_to_numpy(again.proxies.dealt(12)))
+    np.testing.assert_array_equal(
+        assigned[0], keras.ops.convert_to_numpy(again.proxies.assigned(12))
+    )
     # With fewer items than proxies some proxies have none.
-    few = keras.ops.convert_to_numpy(loss.proxies.dealt(3))
+    few = keras.ops.convert_to_numpy(loss.proxies.assigned(3))
     assert len(set(few)) == 3 and few.max() < 5
 
 

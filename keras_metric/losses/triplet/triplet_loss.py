@@ -44,18 +44,17 @@ class TripletLoss(MetricLoss):
             gives every triplet of the pairs it chooses. Ready-made triplets are all taken.
         form: "hinge" (default), "squared_hinge" or "soft_margin".
         swap: if True, the negative distance is the smaller of d(a, n) and d(p, n).
-        labels: "ids" (default), or "multi_hot" for y of 0 and 1 `(batch, classes)`, where
-            sharing a label makes a positive pair.
-        memory: a `layers.CrossBatchMemory`, to compare with past batches as well. Default None.
+        labels: "ids" (default), or "multi_hot": 0/1 rows; a shared label makes a positive pair.
+        memory: `layers.CrossBatchMemory` of past batches to compare with. Default None.
         reduction: "mean_active" (default): the mean over the terms greater than zero, so that
             solved triplets do not dilute the gradient. "mean_valid" divides by all triplets, as
             tensorflow-addons does. Keras's own act on the row means.
         name: name of the loss.
-        dtype: dtype of the result. Distances are taken in float32 at least.
+        dtype: dtype of the result; distances are computed in float32 or wider.
 
     Raises:
-        TypeError: for an argument of another type.
-        ValueError: for an unknown name, float or string labels, or another number of branches.
+        TypeError: for an argument of a wrong type.
+        ValueError: for an unknown name, float or string labels, or a wrong number of branches.
 
     Example:
     >>> import numpy as np
