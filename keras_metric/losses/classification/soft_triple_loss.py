@@ -59,7 +59,7 @@ class SoftTripleLoss(SoftmaxLoss):
     Example:
     >>> import numpy as np
     >>> from keras_metric.losses import SoftTripleLoss
-    >>> loss = SoftTripleLoss(2, centers_per_class=1, embedding_dim=2, initializer="identity")
+    >>> loss = SoftTripleLoss(2, 1, scale=4, embedding_dim=2, initializer="identity")
     >>> x, y = np.array([[1.0, 0.5], [0.8, 1.0]], "float32"), np.array([0, 1])
     >>> round(float(loss(y, x)), 3)
     0.302
