@@ -10,7 +10,6 @@ from keras_metric._export import export
 from keras_metric._validation import check_number
 from keras_metric.losses.classification.class_loss import (
     SoftmaxLoss,
-    check_scale,
     cosines,
     cross_entropy_rows,
 )
@@ -115,14 +114,10 @@ class AdaFaceLoss(SoftmaxLoss):
         dtype=None,
     ):
         super().__init__(num_classes, embedding_dim, initializer, reduction, name, dtype)
-        check_number("margin", margin, at_least=0)
-        check_number("concentration", concentration, above=0)
-        check_scale(scale)
-        check_number("momentum", momentum, above=0, at_most=1)
-        self.margin = margin
-        self.concentration = concentration
-        self.scale = scale
-        self.momentum = momentum
+        self.margin = check_number("margin", margin, at_least=0)
+        self.concentration = check_number("concentration", concentration, above=0)
+        self.scale = check_number("scale", scale, above=0)
+        self.momentum = check_number("momentum", momentum, above=0, at_most=1)
         self.running = RunningLength(name=f"{name}_lengths")
         if embedding_dim is not None:
             self.running.build((None, embedding_dim))

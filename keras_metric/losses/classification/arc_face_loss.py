@@ -6,7 +6,7 @@ from keras import ops
 
 from keras_metric._export import export
 from keras_metric._validation import check_number
-from keras_metric.losses.classification.class_loss import SoftmaxLoss, check_scale
+from keras_metric.losses.classification.class_loss import SoftmaxLoss
 
 # Squared sines below this get no gradient: the derivative of the angle is infinite at cosine 1.
 _MIN_SQUARED_SINE = 1e-7
@@ -79,10 +79,8 @@ class ArcFaceLoss(SoftmaxLoss):
         dtype=None,
     ):
         super().__init__(num_classes, embedding_dim, initializer, reduction, name, dtype)
-        check_number("margin", margin, at_least=0, at_most=180)
-        check_scale(scale)
-        self.margin = margin
-        self.scale = scale
+        self.margin = check_number("margin", margin, at_least=0, at_most=180)
+        self.scale = check_number("scale", scale, above=0)
 
     def with_margin(self, cosine):
         return cosine_of_sum(cosine, math.radians(self.margin))

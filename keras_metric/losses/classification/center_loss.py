@@ -78,8 +78,7 @@ class CenterLoss(ClassLoss):
         super().__init__(
             num_classes, embedding_dim, initializer, reduction, name, dtype, learned=False
         )
-        check_number("alpha", alpha, above=0, at_most=1)
-        self.alpha = alpha
+        self.alpha = check_number("alpha", alpha, above=0, at_most=1)
 
     def class_parts(self, embeddings, vectors, own):
         vectors = ops.stop_gradient(vectors)

@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_metric import distances, distributed
-from keras_metric._validation import as_array, as_tensor, check_count, check_matrix, check_number
+from keras_metric._validation import as_array, as_tensor, check_count, check_matrix
 from keras_metric.losses.classification.class_vectors import ClassVectors
 from keras_metric.losses.metric_loss import MetricLoss
 from keras_metric.losses.reductions import single_terms
@@ -193,8 +193,3 @@ class SoftmaxLoss(ClassLoss):
         z = ops.cast(z, distances.at_least_float32(keras.backend.standardize_dtype(z.dtype)))
         cosine, factor = self.class_logits(z, ops.cast(self.proxies.vectors, z.dtype))
         return factor * cosine
-
-
-def check_scale(scale):
-    """Raise unless `scale` is a number above 0."""
-    check_number("scale", scale, above=0)

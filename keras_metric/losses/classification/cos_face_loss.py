@@ -2,7 +2,7 @@
 
 from keras_metric._export import export
 from keras_metric._validation import check_number
-from keras_metric.losses.classification.class_loss import SoftmaxLoss, check_scale
+from keras_metric.losses.classification.class_loss import SoftmaxLoss
 
 
 @export
@@ -57,10 +57,8 @@ class CosFaceLoss(SoftmaxLoss):
         dtype=None,
     ):
         super().__init__(num_classes, embedding_dim, initializer, reduction, name, dtype)
-        check_number("margin", margin, at_least=0)
-        check_scale(scale)
-        self.margin = margin
-        self.scale = scale
+        self.margin = check_number("margin", margin, at_least=0)
+        self.scale = check_number("scale", scale, above=0)
 
     def with_margin(self, cosine):
         return cosine - self.margin

@@ -7,7 +7,7 @@ from keras import ops
 from keras_metric import distances
 from keras_metric._export import export
 from keras_metric._validation import check_count, check_number
-from keras_metric.losses.classification.class_loss import SoftmaxLoss, check_scale, cosines
+from keras_metric.losses.classification.class_loss import SoftmaxLoss, cosines
 
 
 def decreasing_cosine(cosine, factor):
@@ -88,12 +88,9 @@ class LargeMarginSoftmaxLoss(SoftmaxLoss):
         dtype=None,
     ):
         super().__init__(num_classes, embedding_dim, initializer, reduction, name, dtype)
-        check_count("margin", margin)
-        check_scale(scale)
-        check_number("blend", blend, at_least=0)
-        self.margin = margin
-        self.scale = scale
-        self.blend = blend
+        self.margin = check_count("margin", margin)
+        self.scale = check_number("scale", scale, above=0)
+        self.blend = check_number("blend", blend, at_least=0)
 
     def class_logits(self, embeddings, vectors):
         factor = norms(embeddings) * ops.transpose(norms(vectors))

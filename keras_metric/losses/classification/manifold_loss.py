@@ -123,13 +123,13 @@ class ManifoldLoss(WholeBatchLoss):
         dtype=None,
     ):
         super().__init__(name=name, dtype=dtype)
-        check_count("num_proxies", num_proxies)
-        check_number("context_weight", context_weight, at_least=0)
-        check_number("alpha", alpha, above=0)
+        self.num_proxies = check_count("num_proxies", num_proxies)
+        self.context_weight = check_number("context_weight", context_weight, at_least=0)
+        self.alpha = check_number("alpha", alpha, above=0)
         if alpha >= 1:
             raise ValueError(f"`alpha` must be less than 1. Received: alpha={alpha!r}")
-        check_number("margin", margin)
-        check_choice("meta_classes", meta_classes, META_CLASSES)
+        self.margin = check_number("margin", margin)
+        self.meta_classes = check_choice("meta_classes", meta_classes, META_CLASSES)
         check_seed("seed", seed)
         if seed is not None and meta_classes == "labels":
             raise ValueError(
@@ -137,11 +137,6 @@ class ManifoldLoss(WholeBatchLoss):
                 f"meta_classes={meta_classes!r}, seed={seed!r}"
             )
         self.embedding_dim = embedding_dim
-        self.num_proxies = num_proxies
-        self.context_weight = context_weight
-        self.alpha = alpha
-        self.margin = margin
-        self.meta_classes = meta_classes
         self.seed = seed
         self.label_free = meta_classes == "random"
         wide = distances.dtype_of_weights()

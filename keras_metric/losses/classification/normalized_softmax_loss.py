@@ -54,8 +54,7 @@ class NormalizedSoftmaxLoss(SoftmaxLoss):
         dtype=None,
     ):
         super().__init__(num_classes, embedding_dim, initializer, reduction, name, dtype)
-        check_number("temperature", temperature, above=0)
-        self.temperature = temperature
+        self.temperature = check_number("temperature", temperature, above=0)
 
     @property
     def scale(self):

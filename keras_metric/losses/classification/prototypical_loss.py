@@ -89,9 +89,8 @@ class PrototypicalLoss(MetricLoss):
         super().__init__(reduction=reduction, name=name, dtype=dtype)
         if shots is not None:
             check_count("shots", shots)
-        check_choice("distance", distance, distances.METRICS)
+        self.distance = check_choice("distance", distance, distances.METRICS)
         self.shots = shots
-        self.distance = distance
 
     def batch_parts(self, labels, embeddings, references=None, reference_labels=None):
         partners = class_pairs.from_labels(labels, reference_labels)

@@ -74,10 +74,8 @@ class ProxyAnchorLoss(WholeBatchLoss, ClassLoss):
         # The value needs no reduction.
         whole = "sum_over_batch_size"
         ClassLoss.__init__(self, num_classes, embedding_dim, initializer, whole, name, dtype)
-        check_number("margin", margin, at_least=0)
-        check_number("scale", scale, above=0)
-        self.margin = margin
-        self.scale = scale
+        self.margin = check_number("margin", margin, at_least=0)
+        self.scale = check_number("scale", scale, above=0)
 
     def class_parts(self, embeddings, vectors, own):
         cosine = cosines(embeddings, vectors)

@@ -75,10 +75,8 @@ class ProxyNCALoss(ClassLoss):
         dtype=None,
     ):
         super().__init__(num_classes, embedding_dim, initializer, reduction, name, dtype)
-        check_number("scale", scale, above=0)
-        check_choice("denominator", denominator, DENOMINATORS)
-        self.scale = scale
-        self.denominator = denominator
+        self.scale = check_number("scale", scale, above=0)
+        self.denominator = check_choice("denominator", denominator, DENOMINATORS)
 
     def class_parts(self, embeddings, vectors, own):
         unit = distances.unit(vectors)

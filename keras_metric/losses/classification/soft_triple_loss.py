@@ -85,19 +85,16 @@ class SoftTripleLoss(SoftmaxLoss):
         name="soft_triple_loss",
         dtype=None,
     ):
-        check_count("centers_per_class", centers_per_class)
+        self.centers_per_class = check_count("centers_per_class", centers_per_class)
         super().__init__(
             num_classes, embedding_dim, initializer, reduction, name, dtype, centers_per_class
         )
-        check_number("scale", scale, above=0)
-        check_number("temperature", temperature, above=0)
-        check_number("margin", margin)
-        check_number("regularization_weight", regularization_weight, at_least=0)
-        self.centers_per_class = centers_per_class
-        self.scale = scale
-        self.temperature = temperature
-        self.margin = margin
-        self.regularization_weight = regularization_weight
+        self.scale = check_number("scale", scale, above=0)
+        self.temperature = check_number("temperature", temperature, above=0)
+        self.margin = check_number("margin", margin)
+        self.regularization_weight = check_number(
+            "regularization_weight", regularization_weight, at_least=0
+        )
 
     def class_logits(self, embeddings, vectors):
         cosine = cosines(embeddings, vectors)

@@ -8,7 +8,7 @@ from keras import ops
 from keras_metric._export import export
 from keras_metric._validation import as_array, check_count, check_number
 from keras_metric.losses.classification.arc_face_loss import cosine_of_sum
-from keras_metric.losses.classification.class_loss import SoftmaxLoss, check_scale, cosines
+from keras_metric.losses.classification.class_loss import SoftmaxLoss, cosines
 
 
 @export
@@ -68,15 +68,12 @@ class SubCenterArcFaceLoss(SoftmaxLoss):
         name="sub_center_arc_face_loss",
         dtype=None,
     ):
-        check_count("sub_centers", sub_centers)
+        self.sub_centers = check_count("sub_centers", sub_centers)
         super().__init__(
             num_classes, embedding_dim, initializer, reduction, name, dtype, sub_centers
         )
-        check_number("margin", margin, at_least=0, at_most=180)
-        check_scale(scale)
-        self.margin = margin
-        self.scale = scale
-        self.sub_centers = sub_centers
+        self.margin = check_number("margin", margin, at_least=0, at_most=180)
+        self.scale = check_number("scale", scale, above=0)
 
     def class_logits(self, embeddings, vectors):
         cosine = cosines(embeddings, vectors)

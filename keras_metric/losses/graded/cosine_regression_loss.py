@@ -58,12 +58,10 @@ class CosineRegressionLoss(MetricLoss):
         dtype=None,
     ):
         super().__init__(reduction=reduction, name=name, dtype=dtype)
-        check_number("y_min", y_min)
-        check_number("y_max", y_max)
+        self.y_min = check_number("y_min", y_min)
+        self.y_max = check_number("y_max", y_max)
         if y_max <= y_min:
             raise ValueError(f"`y_max` must be greater than y_min={y_min}. Received: y_max={y_max}")
-        self.y_min = y_min
-        self.y_max = y_max
 
     def tuple_parts(self, y_true, branches):
         check_branches(branches, 2, "first, second")

@@ -84,10 +84,8 @@ class CircleLoss(PairLoss):
         dtype=None,
     ):
         super().__init__("cosine", mining, labels, reduction, name, dtype, memory)
-        check_number("margin", margin)
-        check_number("gamma", gamma, above=0)
-        self.margin = margin
-        self.gamma = gamma
+        self.margin = check_number("margin", margin)
+        self.gamma = check_number("gamma", gamma, above=0)
 
     def pair_parts(self, distance, partners):
         return [circle_rows(similarity(distance, "cosine"), partners, self.margin, self.gamma)]

@@ -88,8 +88,8 @@ class ContrastiveLoss(PairLoss):
         dtype=None,
     ):
         super().__init__(distance, mining, labels, reduction, name, dtype, memory)
-        check_number("margin", margin)
-        check_number("positive_margin", positive_margin)
+        self.margin = check_number("margin", margin)
+        self.positive_margin = check_number("positive_margin", positive_margin)
         for argument, value, allowed in (
             ("power", power, (1, 2)),
             ("positive_label", positive_label, (0, 1)),
@@ -99,8 +99,6 @@ class ContrastiveLoss(PairLoss):
                 raise ValueError(
                     f"`{argument}` must be one of {allowed}. Received: {argument}={value!r}"
                 )
-        self.margin = margin
-        self.positive_margin = positive_margin
         self.power = power
         self.positive_label = positive_label
 

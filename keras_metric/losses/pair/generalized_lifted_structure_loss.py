@@ -77,10 +77,8 @@ class GeneralizedLiftedStructureLoss(PairLoss):
         dtype=None,
     ):
         super().__init__(distance, mining, labels, reduction, name, dtype, memory)
-        check_number("margin", margin)
-        check_number("positive_margin", positive_margin)
-        self.margin = margin
-        self.positive_margin = positive_margin
+        self.margin = check_number("margin", margin)
+        self.positive_margin = check_number("positive_margin", positive_margin)
 
     def pair_parts(self, distance, partners):
         return [

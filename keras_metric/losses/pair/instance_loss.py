@@ -80,8 +80,7 @@ class InstanceLoss(PairLoss):
         dtype=None,
     ):
         super().__init__("cosine", "all", labels, reduction, name, dtype, memory)
-        check_number("scale", scale, above=0)
-        self.scale = scale
+        self.scale = check_number("scale", scale, above=0)
 
     def batch_parts(self, labels, embeddings, references=None, reference_labels=None):
         given = (references, reference_labels) if references is not None else ()

@@ -82,10 +82,8 @@ class IntraPairVarianceLoss(PairLoss):
         dtype=None,
     ):
         super().__init__("cosine", mining, labels, reduction, name, dtype, memory)
-        check_number("positive_epsilon", positive_epsilon)
-        check_number("negative_epsilon", negative_epsilon)
-        self.positive_epsilon = positive_epsilon
-        self.negative_epsilon = negative_epsilon
+        self.positive_epsilon = check_number("positive_epsilon", positive_epsilon)
+        self.negative_epsilon = check_number("negative_epsilon", negative_epsilon)
 
     def pair_parts(self, distance, partners):
         return intra_pair_variance_rows(

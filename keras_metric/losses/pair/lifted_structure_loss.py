@@ -97,12 +97,9 @@ class LiftedStructureLoss(PairLoss):
         dtype=None,
     ):
         super().__init__(distance, mining, labels, reduction, name, dtype, memory)
-        check_number("margin", margin)
-        check_number("positive_margin", positive_margin)
-        check_flag("smooth", smooth)
-        self.margin = margin
-        self.positive_margin = positive_margin
-        self.smooth = bool(smooth)
+        self.margin = check_number("margin", margin)
+        self.positive_margin = check_number("positive_margin", positive_margin)
+        self.smooth = check_flag("smooth", smooth)
 
     def batch_parts(self, labels, embeddings, *references):
         distance, partners = self.chosen(labels, embeddings, *references)

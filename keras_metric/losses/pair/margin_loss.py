@@ -112,10 +112,10 @@ class MarginLoss(PairLoss):
         dtype=None,
     ):
         super().__init__(distance, _miner(mining), labels, reduction, name, dtype, memory)
-        check_number("margin", margin)
-        check_number("beta", beta)
-        check_flag("learn_beta", learn_beta)
-        check_number("nu", nu, at_least=0)
+        self.margin = check_number("margin", margin)
+        self.beta = check_number("beta", beta)
+        self.learn_beta = check_flag("learn_beta", learn_beta)
+        self.nu = check_number("nu", nu, at_least=0)
         if num_classes is not None:
             check_count("num_classes", num_classes, at_least=2)
         if not learn_beta and (num_classes is not None or nu):
@@ -123,17 +123,12 @@ class MarginLoss(PairLoss):
                 "`num_classes` and `nu` require learned boundaries, learn_beta=True. "
                 f"Received: num_classes={num_classes!r}, nu={nu!r}"
             )
-        check_choice("count", count, COUNTS)
+        self.count = check_choice("count", count, COUNTS)
         if labels != "ids" and num_classes is not None:
             raise ValueError(
                 f'A boundary for each class needs labels="ids". Received: labels={labels!r}'
             )
-        self.margin = margin
-        self.beta = beta
-        self.learn_beta = bool(learn_beta)
         self.num_classes = num_classes
-        self.nu = nu
-        self.count = count
         self.mining = mining
         self.boundaries = None
         if learn_beta:

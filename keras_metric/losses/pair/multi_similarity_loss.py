@@ -81,12 +81,9 @@ class MultiSimilarityLoss(PairLoss):
         dtype=None,
     ):
         super().__init__(distance, mining, labels, reduction, name, dtype, memory)
-        check_number("alpha", alpha, above=0)
-        check_number("beta", beta, above=0)
-        check_number("base", base)
-        self.alpha = alpha
-        self.beta = beta
-        self.base = base
+        self.alpha = check_number("alpha", alpha, above=0)
+        self.beta = check_number("beta", beta, above=0)
+        self.base = check_number("base", base)
 
     def pair_parts(self, distance, partners):
         similar = similarity(distance, self.distance)

@@ -77,10 +77,8 @@ class NPairsLoss(MetricLoss):
         self, l2=0.0, distance="dot", reduction="mean_valid", name="n_pairs_loss", dtype=None
     ):
         super().__init__(reduction=reduction, name=name, dtype=dtype)
-        check_number("l2", l2, at_least=0)
-        check_choice("distance", distance, distances.METRICS)
-        self.l2 = l2
-        self.distance = distance
+        self.l2 = check_number("l2", l2, at_least=0)
+        self.distance = check_choice("distance", distance, distances.METRICS)
 
     def batch_parts(self, labels, embeddings, references=None, reference_labels=None):
         if references is not None:

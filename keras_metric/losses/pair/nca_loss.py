@@ -75,8 +75,7 @@ class NCALoss(PairLoss):
         dtype=None,
     ):
         super().__init__(distance, mining, labels, reduction, name, dtype, memory)
-        check_number("scale", scale, above=0)
-        self.scale = scale
+        self.scale = check_number("scale", scale, above=0)
 
     def pair_parts(self, distance, partners):
         return [nca_rows(distance, partners, self.scale)]

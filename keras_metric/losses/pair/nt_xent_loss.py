@@ -69,8 +69,7 @@ class NTXentLoss(PairLoss):
         dtype=None,
     ):
         super().__init__(distance, mining, labels, reduction, name, dtype, memory)
-        check_number("temperature", temperature, above=0)
-        self.temperature = temperature
+        self.temperature = check_number("temperature", temperature, above=0)
 
     def pair_parts(self, distance, partners):
         return [nt_xent_rows(distance, partners, self.temperature)]

@@ -82,8 +82,7 @@ class SignalToNoiseRatioLoss(ContrastiveLoss):
         settings = {"positive_label": positive_label, "mining": mining, "labels": labels}
         settings |= {"memory": memory, "reduction": reduction, "name": name, "dtype": dtype}
         super().__init__(margin, positive_margin, distance="snr", **settings)
-        check_number("zero_mean_weight", zero_mean_weight, at_least=0)
-        self.zero_mean_weight = zero_mean_weight
+        self.zero_mean_weight = check_number("zero_mean_weight", zero_mean_weight, at_least=0)
 
     def batch_parts(self, labels, embeddings, *references):
         parts = super().batch_parts(labels, embeddings, *references)

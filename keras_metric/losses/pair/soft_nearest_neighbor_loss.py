@@ -59,8 +59,7 @@ class SoftNearestNeighborLoss(PairLoss):
         dtype=None,
     ):
         super().__init__(distance, mining, labels, reduction, name, dtype, memory)
-        check_number("temperature", temperature, above=0)
-        self.temperature = temperature
+        self.temperature = check_number("temperature", temperature, above=0)
 
     def pair_parts(self, distance, partners):
         return [nca_rows(distance, partners, 1 / self.temperature)]

@@ -74,14 +74,10 @@ class ThresholdConsistentMarginLoss(PairLoss):
         dtype=None,
     ):
         super().__init__("cosine", mining, labels, reduction, name, dtype, memory)
-        check_number("positive_weight", positive_weight, at_least=0)
-        check_number("negative_weight", negative_weight, at_least=0)
-        check_number("positive_margin", positive_margin)
-        check_number("negative_margin", negative_margin)
-        self.positive_weight = positive_weight
-        self.negative_weight = negative_weight
-        self.positive_margin = positive_margin
-        self.negative_margin = negative_margin
+        self.positive_weight = check_number("positive_weight", positive_weight, at_least=0)
+        self.negative_weight = check_number("negative_weight", negative_weight, at_least=0)
+        self.positive_margin = check_number("positive_margin", positive_margin)
+        self.negative_margin = check_number("negative_margin", negative_margin)
 
     def pair_parts(self, distance, partners):
         cosine = 1 - distance

@@ -76,10 +76,8 @@ class TupletMarginLoss(PairLoss):
         dtype=None,
     ):
         super().__init__("cosine", mining, labels, reduction, name, dtype, memory)
-        check_number("margin", margin)
-        check_number("scale", scale, above=0)
-        self.margin = margin
-        self.scale = scale
+        self.margin = check_number("margin", margin)
+        self.scale = check_number("scale", scale, above=0)
 
     def pair_parts(self, distance, partners):
         margin = math.radians(self.margin)

@@ -110,8 +110,7 @@ class FastAPLoss(ListwiseLoss):
     ):
         check_choice("distance", distance, MAX_DISTANCE)
         super().__init__(distance, mining, labels, reduction, name, dtype, memory)
-        check_count("num_bins", num_bins)
-        self.num_bins = num_bins
+        self.num_bins = check_count("num_bins", num_bins)
 
     def block_terms(self, distance, partners):
         return fast_ap_terms(distance, partners, self.num_bins, MAX_DISTANCE[self.distance])

@@ -125,8 +125,8 @@ class PNPLoss(ListwiseLoss):
         dtype=None,
     ):
         super().__init__(distance, mining, labels, reduction, name, dtype, memory)
-        check_number("temperature", temperature, above=0)
-        check_choice("variant", variant, VARIANTS)
+        self.temperature = check_number("temperature", temperature, above=0)
+        self.variant = check_choice("variant", variant, VARIANTS)
         for setting, value, default, reader in (
             ("saturation", saturation, 2, "Ib"),
             ("exponent", exponent, 1, "Dq"),
@@ -139,8 +139,6 @@ class PNPLoss(ListwiseLoss):
                 )
         self.saturation = saturation
         self.exponent = exponent
-        self.temperature = temperature
-        self.variant = variant
 
     def block_terms(self, distance, partners):
         cost = penalty(self.variant, self.saturation, self.exponent)

@@ -103,17 +103,13 @@ class RankedListLoss(PairLoss):
         dtype=None,
     ):
         super().__init__(distance, mining, labels, reduction, name, dtype, memory)
-        check_number("margin", margin)
-        check_number("negative_scale", negative_scale, at_least=0)
-        check_number("imbalance", imbalance, at_least=0, at_most=1)
+        self.margin = check_number("margin", margin)
+        self.negative_scale = check_number("negative_scale", negative_scale, at_least=0)
+        self.imbalance = check_number("imbalance", imbalance, at_least=0, at_most=1)
         if alpha is not None:
             check_number("alpha", alpha, above=0)
-        check_number("positive_scale", positive_scale, at_least=0)
-        self.margin = margin
-        self.negative_scale = negative_scale
-        self.imbalance = imbalance
+        self.positive_scale = check_number("positive_scale", positive_scale, at_least=0)
         self.alpha = alpha
-        self.positive_scale = positive_scale
 
     def pair_parts(self, distance, partners):
         alpha = 1 + self.margin / 2 if self.alpha is None else self.alpha

@@ -107,7 +107,7 @@ class RecallAtKSurrogateLoss(ListwiseLoss):
             check_count("k", length)
         if not self.k:
             raise ValueError(f"`k` must have at least one length. Received: k={k!r}")
-        check_number("temperature", temperature, above=0)
+        self.temperature = check_number("temperature", temperature, above=0)
         several = isinstance(k_temperature, (list, tuple))
         self.k_temperature = tuple(k_temperature) if several else k_temperature
         for width in self.k_temperature if several else (k_temperature,):
@@ -117,7 +117,6 @@ class RecallAtKSurrogateLoss(ListwiseLoss):
                 "`k_temperature` must have one number, or one for each k. Received: "
                 f"k={self.k}, k_temperature={self.k_temperature}"
             )
-        self.temperature = temperature
 
     def block_terms(self, distance, partners):
         widths = (

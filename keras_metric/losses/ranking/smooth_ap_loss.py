@@ -83,8 +83,7 @@ class SmoothAPLoss(ListwiseLoss):
         dtype=None,
     ):
         super().__init__(distance, mining, labels, reduction, name, dtype, memory)
-        check_number("temperature", temperature, above=0)
-        self.temperature = temperature
+        self.temperature = check_number("temperature", temperature, above=0)
 
     def block_terms(self, distance, partners):
         return smooth_ap_terms(distance, partners, self.temperature)

@@ -116,8 +116,7 @@ class AngularLoss(PairLoss):
         dtype=None,
     ):
         super().__init__("cosine", mining, labels, reduction, name, dtype, memory)
-        check_number("alpha", alpha, above=0, at_most=89)
-        self.alpha = alpha
+        self.alpha = check_number("alpha", alpha, above=0, at_most=89)
 
     def batch_parts(self, labels, embeddings, *references):
         distance, partners = self.chosen(labels, embeddings, *references)

@@ -149,18 +149,14 @@ class DynamicSoftMarginLoss(MetricLoss):
         dtype=None,
     ):
         super().__init__(reduction=reduction, name=name, dtype=dtype)
-        check_number("min_value", min_value)
+        self.min_value = check_number("min_value", min_value)
         if min_value >= 0:
             raise ValueError(f"`min_value` must be less than 0. Received: min_value={min_value!r}")
-        check_count("num_bins", num_bins, at_least=2)
-        check_number("momentum", momentum, above=0, at_most=1)
+        self.num_bins = check_count("num_bins", num_bins, at_least=2)
+        self.momentum = check_number("momentum", momentum, above=0, at_most=1)
         distances.check_metric("distance", distance)
-        check_choice("labels", labels, LABELS)
-        self.min_value = min_value
-        self.num_bins = num_bins
-        self.momentum = momentum
+        self.labels = check_choice("labels", labels, LABELS)
         self.distance = distance
-        self.labels = labels
         self.bins = Bins(min_value, num_bins)
         self.histogram = RunningHistogram(num_bins, name=name)
 

@@ -93,22 +93,18 @@ class QuadrupletLoss(MetricLoss):
         dtype=None,
     ):
         super().__init__(reduction=reduction, name=name, dtype=dtype)
-        check_number("margin", margin)
-        check_number("second_margin", second_margin)
+        self.margin = check_number("margin", margin)
+        self.second_margin = check_number("second_margin", second_margin)
         distances.check_metric("distance", distance)
-        check_choice("form", form, QUADRUPLETS)
-        check_choice("second_pair", second_pair, SECOND_PAIRS)
+        self.form = check_choice("form", form, QUADRUPLETS)
+        self.second_pair = check_choice("second_pair", second_pair, SECOND_PAIRS)
         if form == "two_anchors" and second_pair != "hardest":
             raise ValueError(
                 '`second_pair` requires form="second_negative": two anchors have no second pair. '
                 f"Received: form={form!r}, second_pair={second_pair!r}"
             )
-        self.margin = margin
-        self.second_margin = second_margin
         self.distance = distance
-        self.form = form
         self.mining = mining
-        self.second_pair = second_pair
         self.pair_miner = mining if isinstance(mining, PairMiner) else None
         self.miner = as_miner(mining, margin)
 

@@ -63,10 +63,8 @@ class BarlowTwinsLoss(WholeBatchLoss):
         self, redundancy_weight=0.0051, epsilon=1e-5, name="barlow_twins_loss", dtype=None
     ):
         super().__init__(name=name, dtype=dtype)
-        check_number("redundancy_weight", redundancy_weight, at_least=0)
-        check_number("epsilon", epsilon, above=0)
-        self.redundancy_weight = redundancy_weight
-        self.epsilon = epsilon
+        self.redundancy_weight = check_number("redundancy_weight", redundancy_weight, at_least=0)
+        self.epsilon = check_number("epsilon", epsilon, above=0)
 
     def tuple_parts(self, y_true, branches):
         first, second = two_views(branches)

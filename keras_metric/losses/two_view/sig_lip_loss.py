@@ -76,14 +76,10 @@ class SigLipLoss(MetricLoss):
         dtype=None,
     ):
         super().__init__(reduction=reduction, name=name, dtype=dtype)
-        check_number("temperature", temperature, above=0)
-        check_number("bias", bias)
-        check_flag("learn_temperature", learn_temperature)
-        check_choice("labels", labels, LABELS)
-        self.temperature = temperature
-        self.bias = bias
-        self.learn_temperature = bool(learn_temperature)
-        self.labels = labels
+        self.temperature = check_number("temperature", temperature, above=0)
+        self.bias = check_number("bias", bias)
+        self.learn_temperature = check_flag("learn_temperature", learn_temperature)
+        self.labels = check_choice("labels", labels, LABELS)
         self.logit_scale = None
         if learn_temperature:
             self.logit_scale = LogitScale(1 / temperature, bias, name=name)

@@ -79,14 +79,10 @@ class VICRegLoss(WholeBatchLoss):
         dtype=None,
     ):
         super().__init__(name=name, dtype=dtype)
-        check_number("invariance_weight", invariance_weight, at_least=0)
-        check_number("variance_weight", variance_weight, at_least=0)
-        check_number("covariance_weight", covariance_weight, at_least=0)
-        check_number("epsilon", epsilon, above=0)
-        self.invariance_weight = invariance_weight
-        self.variance_weight = variance_weight
-        self.covariance_weight = covariance_weight
-        self.epsilon = epsilon
+        self.invariance_weight = check_number("invariance_weight", invariance_weight, at_least=0)
+        self.variance_weight = check_number("variance_weight", variance_weight, at_least=0)
+        self.covariance_weight = check_number("covariance_weight", covariance_weight, at_least=0)
+        self.epsilon = check_number("epsilon", epsilon, above=0)
 
     def tuple_parts(self, y_true, branches):
         first, second = two_views(branches)
