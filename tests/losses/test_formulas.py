@@ -160,11 +160,7 @@ FORMULAS = {
         None,
         lambda x: lifted(x, smooth=False),
     ),
-    "Quadruplet with two margins (Chen et al. 2017)": (
-        ZEROS,
-        4,
-        lambda r: mean(r, two_negatives),
-    ),
+    "Quadruplet with two margins (Chen et al. 2017)": (ZEROS, 4, lambda r: mean(r, two_negatives)),
     "Quadruplet with two anchors": (ZEROS, 4, lambda r: mean(r, two_anchors)),
 }
 
@@ -179,10 +175,10 @@ def test_the_constructor_gives_the_formula(title):
     shape = (8, 4) if branches is None else (8, branches, 4)
     x = 0.4 * np.random.default_rng(1).normal(size=shape)
     loss = loss_of(title)
-    value, slope = value_and_gradient(lambda z: loss(y, z), x.astype("float32"))
+    value, gradient = value_and_gradient(lambda z: loss(y, z), x.astype("float32"))
     np.testing.assert_allclose(value, formula(x), rtol=1e-4)
     directions = np.random.default_rng(2).normal(size=(3, *shape))
-    along = (directions * slope).reshape(3, -1).sum(1)
+    along = (directions * gradient).reshape(3, -1).sum(1)
     np.testing.assert_allclose(
         along, reference.slopes(formula, x, directions), rtol=1e-3, atol=1e-4
     )

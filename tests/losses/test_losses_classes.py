@@ -225,7 +225,7 @@ def double():
 def test_value_and_gradients_equal_those_of_a_loop(case):
     make, loop = CASES[case]
     loss, vectors = with_vectors(make)
-    value, slope = value_and_gradient(lambda z: loss(LABELS, z), X.astype(DTYPE))
+    value, gradient = value_and_gradient(lambda z: loss(LABELS, z), X.astype(DTYPE))
     assert float(value) == pytest.approx(loop(X, LABELS, vectors), rel=TIGHT)
     if case in HELD_STILL:
         return
@@ -234,7 +234,7 @@ def test_value_and_gradients_equal_those_of_a_loop(case):
     rng = np.random.default_rng(2)
     for along in rng.normal(size=(3, *X.shape)):
         up, down = (loop(X + sign * step * along, LABELS, vectors) for sign in (1, -1))
-        assert (slope * along).sum() == pytest.approx(
+        assert (gradient * along).sum() == pytest.approx(
             (up - down) / (2 * step), rel=tolerance, abs=tolerance
         )
 
@@ -248,12 +248,12 @@ def test_the_class_vectors_get_their_gradient(case):
         with keras.StatelessScope([(loss.proxies.vectors, w)]):
             return loss(LABELS, X.astype(DTYPE))
 
-    _, slope = value_and_gradient(of_vectors, vectors.astype(DTYPE))
+    _, gradient = value_and_gradient(of_vectors, vectors.astype(DTYPE))
     step = 1e-6
     tolerance = 1e-5 if DTYPE == "float64" else 1e-3
     for along in np.random.default_rng(3).normal(size=(3, *vectors.shape)):
         up, down = (loop(X, LABELS, vectors + sign * step * along) for sign in (1, -1))
-        assert (slope * along).sum() == pytest.approx(
+        assert (gradient * along).sum() == pytest.approx(
             (up - down) / (2 * step), rel=tolerance, abs=tolerance
         )
 
@@ -418,9 +418,9 @@ class TestWrongIds:
     def test_inside_a_step_it_is_nan_and_teaches_nothing(self, make):
         loss, _ = with_vectors(lambda: make(CLASSES))
         labels = keras.ops.convert_to_tensor(np.where(LABELS == 4, 9, LABELS), "int32")
-        value, slope = value_and_gradient(lambda z: loss(labels, z), X.astype(DTYPE))
-        assert np.isnan(value) and np.isfinite(slope).all()
-        assert not slope[LABELS == 4].any()
+        value, gradient = value_and_gradient(lambda z: loss(labels, z), X.astype(DTYPE))
+        assert np.isnan(value) and np.isfinite(gradient).all()
+        assert not gradient[LABELS == 4].any()
 
     @pytest.mark.touches_keras
     def test_in_arrays_and_batches_before_training(self):

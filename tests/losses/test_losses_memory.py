@@ -119,14 +119,14 @@ class TestQueue:
         for layer in (*plain.layers, *loss.layers):
             if not layer.built:
                 layer.build((None, DIM))
-        found, slope = value_and_gradient(lambda z: loss(y, z), x, jit=BACKEND == "jax")
+        found, gradient = value_and_gradient(lambda z: loss(y, z), x, jit=BACKEND == "jax")
         if name in ("HistogramLoss", "LiftedStructureLoss"):
             # In a batch a pair turned round is the same pair.
-            assert np.isfinite(found) and np.isfinite(slope).all()
+            assert np.isfinite(found) and np.isfinite(gradient).all()
             return
         expected, wanted = value_and_gradient(lambda z: plain(y, z), x, jit=BACKEND == "jax")
         assert found == pytest.approx(expected, rel=1e-4)
-        np.testing.assert_allclose(slope, wanted, rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(gradient, wanted, rtol=1e-3, atol=1e-5)
 
     @pytest.mark.skipif(BACKEND == "jax", reason="JAX has no integers of 64 bits")
     def test_ids_of_64_bits(self):
@@ -159,11 +159,11 @@ class TestQueue:
         loss, memory = with_memory(lambda memory: losses.SupConLoss(0.5, memory=memory))
         (first, second), (y, z) = batches(2)
         put(loss, y, first)
-        value, slope = value_and_gradient(lambda x: loss(z, x), second)
+        value, gradient = value_and_gradient(lambda x: loss(z, x), second)
         h = 1e-2
         along = np.random.default_rng(1).normal(size=second.shape).astype("float32")
         both = [number(loss(z, second + sign * h * along)) for sign in (1, -1)]
-        assert (slope * along).sum() == pytest.approx((both[0] - both[1]) / (2 * h), rel=2e-2)
+        assert (gradient * along).sum() == pytest.approx((both[0] - both[1]) / (2 * h), rel=2e-2)
         np.testing.assert_array_equal(memory.embeddings.numpy()[:BATCH], first)
 
     def test_warmup_waits(self):
@@ -260,7 +260,7 @@ def test_a_long_queue():
         variable.assign(value)
     loss = losses.MultiSimilarityLoss(memory=memory)
     x, y = rng.normal(size=(256, 32)).astype("float32"), rng.integers(0, 5_000, 256)
-    value, slope = value_and_gradient(lambda z: loss(y, z), x, jit=BACKEND == "jax")
+    value, gradient = value_and_gradient(lambda z: loss(y, z), x, jit=BACKEND == "jax")
     # The batch goes over the end of the queue: what it overwrites no longer counts.
     slots = (65_400 + np.arange(256)) % 65_536
     past[slots], past_labels[slots] = x, y
@@ -272,7 +272,7 @@ def test_a_long_queue():
     far = np.where(apart, np.exp(50 * (cosine.astype("float64") - 0.5)), 0).sum(1)
     expected = (np.log1p(near) / 2 + np.log1p(far) / 50).mean()
     assert number(value) == pytest.approx(expected, rel=1e-4)
-    assert np.isfinite(slope).all() and slope.any()
+    assert np.isfinite(gradient).all() and gradient.any()
 
 
 class TestDynamicSoftMargin:
@@ -306,7 +306,7 @@ class TestDynamicSoftMargin:
             ]
             weight, shares = self.ranks(gaps, shares)
             of_batch = functools.partial(loss, y)
-            value, slope = value_and_gradient(of_batch, x, jit=BACKEND == "jax")
+            value, gradient = value_and_gradient(of_batch, x, jit=BACKEND == "jax")
             assert number(value) == pytest.approx(np.mean(weight * gaps), rel=1e-3, abs=1e-5)
             expected = np.zeros_like(x)
             for (a, p, n), w in zip(triplets, weight):
@@ -314,7 +314,7 @@ class TestDynamicSoftMargin:
                 near, far = near / np.linalg.norm(near), far / np.linalg.norm(far)
                 for item, change in ((a, near - far), (p, -near), (n, far)):
                     expected[item] += w * change / len(triplets)
-            np.testing.assert_allclose(slope, expected, rtol=1e-3, atol=1e-4)
+            np.testing.assert_allclose(gradient, expected, rtol=1e-3, atol=1e-4)
             step_by_step(put)(loss, y, x)
             np.testing.assert_allclose(
                 loss.histogram.fractions.numpy(), shares, rtol=1e-3, atol=1e-5

@@ -502,9 +502,9 @@ class TestCircle:
         angles = np.radians(np.arange(180))
         x = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype("float32")
         y = np.random.default_rng(0).integers(0, 10, 180)
-        value, slope = value_and_gradient(lambda z: losses.CircleLoss(0.4, 300)(y, z), x)
+        value, gradient = value_and_gradient(lambda z: losses.CircleLoss(0.4, 300)(y, z), x)
         assert np.isfinite(value) and value > 0
-        assert np.isfinite(slope).all() and slope.any()
+        assert np.isfinite(gradient).all() and gradient.any()
 
 
 class TestRankedList:
@@ -525,9 +525,9 @@ class TestRankedList:
         x = np.array([[0.0], [1.0], [1.1], [3.0]], "float32")
         loss = losses.RankedListLoss(negative_scale=1e5, positive_scale=1e5, reduction="none")
         y = np.array([0, 1, 1, 0])
-        value, slope = value_and_gradient(lambda z: keras.ops.sum(loss(y, z)), x)
+        value, gradient = value_and_gradient(lambda z: keras.ops.sum(loss(y, z)), x)
         np.testing.assert_allclose(loss(y, x)[0], (3 - 0.8) / 2 + (1.2 - 1) / 2, rtol=1e-5)
-        assert np.isfinite(value) and np.isfinite(slope).all()
+        assert np.isfinite(value) and np.isfinite(gradient).all()
 
 
 class TestMargin:
@@ -555,7 +555,7 @@ class TestMargin:
             return mean([term for term in terms if term > 0])
 
         by_triplets = functools.partial(margin_triplets, y=LABELS, beta=0.9, chosen=chosen)
-        # A miner that draws is called once: the value and its slope are of one draw.
+        # A miner that draws is called once: the value and its gradient are of one draw.
         oracle = by_triplets if count == "triplets" else by_pairs
         agrees(lambda z: loss(LABELS, z), oracle, x)
 
@@ -657,16 +657,16 @@ class TestNPairs:
 
     # tensorflow-addons 0.23 on RandomState(s).rand(16, 6), randint(0, 4, 16): loss, gradient norm.
     @pytest.mark.parametrize(
-        ("seed", "value", "slope"),
+        ("seed", "value", "norm"),
         [(0, 2.791870, 0.197320), (1, 2.735346, 0.153485), (2, 2.772005, 0.111524)],
     )
-    def test_numbers_of_tensorflow_addons(self, seed, value, slope):
+    def test_numbers_of_tensorflow_addons(self, seed, value, norm):
         random = np.random.RandomState(seed)
         x, y = random.rand(16, 6).astype("float32"), random.randint(0, 4, 16)
         loss = losses.NPairsLoss()
         ours, gradient = value_and_gradient(lambda z: loss(y, keras.ops.stack([z, z], axis=1)), x)
         np.testing.assert_allclose(ours, value, rtol=2e-6)
-        np.testing.assert_allclose(np.linalg.norm(gradient), slope, rtol=2e-5)
+        np.testing.assert_allclose(np.linalg.norm(gradient), norm, rtol=2e-5)
 
     def test_targets_of_several_labels(self):
         """The number of tensorflow-addons' own test of its loss for several labels."""
@@ -680,8 +680,8 @@ class TestNPairs:
         x[2] *= 1e20
         for l2 in (0.0, 0.1):
             loss = losses.NPairsLoss(l2)
-            value, slope = value_and_gradient(lambda z, loss=loss: loss(np.arange(6), z), x)
-            assert np.isfinite(value) and np.isfinite(slope).all()
+            value, gradient = value_and_gradient(lambda z, loss=loss: loss(np.arange(6), z), x)
+            assert np.isfinite(value) and np.isfinite(gradient).all()
 
     def test_wrong_input_says_the_way_out(self):
         x = np.ones((4, 2), "float32")

@@ -324,10 +324,7 @@ def test_recall_at_one_length(k):
         (lambda: losses.HistogramLoss(10, 0.1), "`delta` must be 2 / num_bins"),
         (lambda: losses.PNPLoss(variant="X"), "`variant` must be one of"),
         (lambda: losses.PNPLoss(exponent=8), "Only the variant 'Dq' reads `exponent`"),
-        (
-            lambda: losses.PNPLoss(saturation=8, variant="Dq"),
-            "'Ib' reads `saturation`",
-        ),
+        (lambda: losses.PNPLoss(saturation=8, variant="Dq"), "'Ib' reads `saturation`"),
         (lambda: losses.PNPLoss(saturation=0), "`saturation` must be greater than 0"),
         (lambda: losses.RecallAtKSurrogateLoss(()), "`k` must have at least one length"),
         (lambda: losses.RecallAtKSurrogateLoss((1, 0)), "`k` must be at least 1"),

@@ -246,8 +246,8 @@ def run_of(name):
 def test_odd_views_are_finite(batch):
     x = ODD_VIEWS[batch](views(7)).astype("float32")
     for name in TWO_VIEWS:
-        value, slope = run_of(name)(x)
-        assert np.isfinite(value) and np.isfinite(slope).all(), name
+        value, gradient = run_of(name)(x)
+        assert np.isfinite(value) and np.isfinite(gradient).all(), name
         broken = np.where(np.arange(len(x)) == 0, np.nan, x.T).T
         assert np.isnan(run_of(name)(broken.astype("float32"))[0]), name
 
@@ -471,8 +471,8 @@ def test_prototypical_without_queries():
     """Where all items are support, there is nothing to learn."""
     loss = losses.PrototypicalLoss(shots=6)
     run = differentiated(lambda z: loss(LABELS, z), jit=BACKEND == "jax")
-    value, slope = run(rows(33).astype("float32"))
-    assert value == 0 and not slope.any()
+    value, gradient = run(rows(33).astype("float32"))
+    assert value == 0 and not gradient.any()
 
 
 def test_shots_are_counted():
@@ -518,9 +518,7 @@ def test_manifold_equals_loops(weight):
     proxies = loss.proxies.get_weights()[0]
     meta = LABELS % 5
     agrees(
-        lambda z: loss(LABELS, z),
-        lambda z: manifold(z, proxies, meta, weight, 0.7, 0.02),
-        rows(40),
+        lambda z: loss(LABELS, z), lambda z: manifold(z, proxies, meta, weight, 0.7, 0.02), rows(40)
     )
 
 
