@@ -218,8 +218,8 @@ def quadruplet_loss(
         further = [k for k in range(len(labels)) if labels[k] != y[a]]
         between = [d[j, k] for j in items for k in further if labels[k] != y[j]]
         if between:
-            mates = positives(y, a, None if others is None else labels)
-            second += [(a, max(d[a, p] - min(between) + second_margin, 0)) for p in mates]
+            members = positives(y, a, None if others is None else labels)
+            second += [(a, max(d[a, p] - min(between) + second_margin, 0)) for p in members]
     return reduce([first, second], reduction, len(y), weights)
 
 

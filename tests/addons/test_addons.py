@@ -77,9 +77,9 @@ def hard(d, y, margin, soft):
 
 def n_pairs(logits, shared):
     terms = []
-    for row, shares in zip(np.asarray(logits, "float64"), shared):
-        if sum(shares):
-            terms.append(np.logaddexp.reduce(row) - (row * shares).sum() / sum(shares))
+    for row, weights in zip(np.asarray(logits, "float64"), shared):
+        if sum(weights):
+            terms.append(np.logaddexp.reduce(row) - (row * weights).sum() / sum(weights))
     return np.mean(terms) if terms else 0.0
 
 
@@ -158,7 +158,7 @@ class TestValues:
         arrays.arrays("int32", (9,), elements=st.integers(0, 3)),
     )
     def test_ties(self, x, y):
-        """On a grid many distances are equal; a negative as far as the positive is not semi-hard."""
+        """On a grid many distances are equal, so the strict comparison matters."""
         for metric, loss in self.ON_GRIDS.items():
             expected = semi_hard(reference.matrix(x, METRICS[metric]), y, 1.0)
             assert float(loss(x, y)[0]) == pytest.approx(expected, rel=1e-4, abs=1e-6)

@@ -1,4 +1,4 @@
-"""Every row of docs/formulas.md gives exactly the formula beside it: a loop for each."""
+"""Each constructor in docs/formulas.md equals its formula, computed by a loop."""
 
 import re
 from pathlib import Path
@@ -54,7 +54,7 @@ def plain_pairs(rows):
     return np.mean(near) + np.mean(far)
 
 
-def squared_gap(row):
+def squared_hinge(row):
     return plus(d(row, 0, 1) ** 2 - d(row, 0, 2) ** 2 + 0.2)
 
 
@@ -110,12 +110,12 @@ FORMULAS = {
     "Triplet of squared distances (FaceNet, Schroff et al. 2015)": (
         ZEROS,
         3,
-        lambda r: sum(squared_gap(t) for t in r),
+        lambda r: sum(squared_hinge(t) for t in r),
     ),
     "Triplet of squared distances, batch mean 3/(2m) (Song et al. 2016, equation 2)": (
         ZEROS,
         3,
-        lambda r: 3 / (2 * 3 * len(r)) * sum(squared_gap(t) for t in r),
+        lambda r: 3 / (2 * 3 * len(r)) * sum(squared_hinge(t) for t in r),
     ),
     "Triplet of plain distances": (
         ZEROS,

@@ -54,13 +54,13 @@ def multi_similarity(x, y, others=None, labels=None, alpha=2, beta=50, base=0.5,
     return mean(terms)
 
 
-def circle(x, y, others=None, labels=None, margin=0.4, gamma=80, still=None):
-    """`still`: the vectors whose cosines weigh the pairs, by default `x` and `others`."""
-    weighing = still or (x, others)
+def circle(x, y, others=None, labels=None, margin=0.4, gamma=80, weighting=None):
+    """`weighting`: the vectors whose cosines weight the pairs, by default `x` and `others`."""
+    weighting = weighting or (x, others)
     terms = []
     for (d, P, N), (fixed, _, _) in zip(
         rows_of("cosine", x, y, others, labels),
-        rows_of("cosine", weighing[0], y, weighing[1], labels),
+        rows_of("cosine", weighting[0], y, weighting[1], labels),
     ):
         if not P or not N:
             continue
@@ -86,10 +86,10 @@ def ranked_list(
     terms = []
     for d, P, N in rows_of("euclidean", x, y, others, labels):
         both = []
-        for offences, scale in zip((d[P] - (alpha - margin), alpha - d[N]), scales):
-            offences = offences[offences > 0]
-            weights = np.exp(scale * offences)
-            both.append((weights * offences).sum() / (weights.sum() + 1e-5 * len(y)))
+        for violations, scale in zip((d[P] - (alpha - margin), alpha - d[N]), scales):
+            violations = violations[violations > 0]
+            weights = np.exp(scale * violations)
+            both.append((weights * violations).sum() / (weights.sum() + 1e-5 * len(y)))
         terms.append((1 - imbalance) * both[0] + imbalance * both[1])
     return mean(terms)
 
@@ -155,7 +155,7 @@ def margin_pairs(x, y, others=None, labels=None, margin=0.2, beta=1.2):
 
 def instance(x, y, others=None, labels=None, scale=64):
     cosines = 1 - reference.matrix(x, "cosine", others)
-    # Among the batch itself an anchor is of its own class.
+    # In the batch an anchor is of its own class.
     columns = y if labels is None else labels
     terms = []
     for i, s in enumerate(scale * cosines):
@@ -167,8 +167,8 @@ def instance(x, y, others=None, labels=None, scale=64):
 
 def first_two(y):
     """The first two items of each class that has two."""
-    mates = [[i for i in range(len(y)) if y[i] == label] for label in np.unique(y)]
-    return [m[:2] for m in mates if len(m) > 1]
+    members = [[i for i in range(len(y)) if y[i] == label] for label in np.unique(y)]
+    return [m[:2] for m in members if len(m) > 1]
 
 
 def n_pairs(x, y, l2=0.0, metric="dot"):
@@ -313,9 +313,9 @@ def made(case):
 
 
 def with_fixed_weights(oracle, *vectors):
-    """The loop of the circle loss, whose weights its slopes are to take as constants."""
+    """The loop; that of the circle loss with constant weights, which get no gradient."""
     if getattr(oracle, "func", oracle) is circle:
-        return functools.partial(oracle, still=vectors)
+        return functools.partial(oracle, weighting=vectors)
     return oracle
 
 
@@ -444,7 +444,7 @@ def test_published_number_of_a_sum():
 
 
 def test_generalized_lifted_structure_has_inactive_anchors():
-    """The case above tests what it says: some sums are below 0, of parts of either sign."""
+    """In the case above some sums are below 0."""
     loss, _ = made("generalized lifted, some inactive")
     loss.reduction = "none"
     each = np.asarray(loss(LABELS, rows(1, len(LABELS)).astype(DTYPE)))
@@ -453,7 +453,7 @@ def test_generalized_lifted_structure_has_inactive_anchors():
 
 class TestMultiSimilarity:
     def test_the_miner_of_the_paper(self):
-        """Equations 7 and 8 choose the pairs; anchors that lose all of them stay in the mean."""
+        """Equations 7 and 8 choose the pairs; anchors without pairs stay in the mean."""
         x = rows(3, len(LABELS))
         s = 1 - reference.matrix(x, "cosine")
         kept = []
@@ -477,7 +477,7 @@ class TestMultiSimilarity:
                 ]
             )
 
-        # A number of anchors is left with nothing, or the mean over the rest would do as well.
+        # Some anchors have no pairs, so the two means differ.
         assert 0 < sum(not P and not N for P, N in kept) < len(LABELS) - 5
         loss = losses.MultiSimilarityLoss(mining="multi-similarity", dtype=DTYPE)
         agrees(lambda z: loss(LABELS, z), oracle, x)
@@ -489,7 +489,7 @@ class TestCircle:
         theirs = float(keras.losses.Circle(gamma=7, margin=0.3)(LABELS, x))
         np.testing.assert_allclose(losses.CircleLoss(0.3, 7)(LABELS, x), theirs, rtol=1e-5)
 
-    def test_anchors_without_both_kinds_do_not_count(self):
+    def test_anchors_without_a_positive_or_negative_have_no_term(self):
         x = rows(16, len(LABELS))
         loss = losses.CircleLoss(0.3, 4, reduction="none", dtype=DTYPE)
         each = np.asarray(loss(LABELS, x.astype(DTYPE)))
@@ -509,19 +509,19 @@ class TestCircle:
 
 class TestRankedList:
     def test_a_negative_at_no_distance_counts(self):
-        """pytorch-metric-learning leaves it out: there a distance of 0 stands for "no pair"."""
+        """pytorch-metric-learning leaves it out: there a distance of 0 means "no pair"."""
         x = np.array([[0.0], [0.0], [5.0], [9.0]], "float32")
         loss = losses.RankedListLoss(imbalance=1, reduction="none")
-        offence = loss(np.array([0, 1, 2, 2]), x)
-        np.testing.assert_allclose(offence, [1.2, 1.2, 0, 0], rtol=1e-4)
+        values = loss(np.array([0, 1, 2, 2]), x)
+        np.testing.assert_allclose(values, [1.2, 1.2, 0, 0], rtol=1e-4)
 
-    def test_one_partner_is_enough(self):
+    def test_one_positive_is_enough(self):
         loss = losses.RankedListLoss(imbalance=0, reduction="mean_valid")
         x = np.array([[0.0], [3.0]], "float32")
         assert float(loss(np.array([0, 0]), x)) == pytest.approx(3 - (1.2 - 0.4), rel=1e-4)
 
     def test_high_temperatures_do_not_overflow(self):
-        # The hardest pair takes all: 1.2 - 1 of anchor 0, 3 - 0.8.
+        # The hardest pairs of anchor 0 have all the weight: 1.2 - 1 and 3 - 0.8.
         x = np.array([[0.0], [1.0], [1.1], [3.0]], "float32")
         loss = losses.RankedListLoss(negative_scale=1e5, positive_scale=1e5, reduction="none")
         y = np.array([0, 1, 1, 0])
@@ -534,17 +534,17 @@ class TestMargin:
     @pytest.mark.parametrize("strategy", ["distance-weighted", "random", "soft-hard", "all"])
     @pytest.mark.parametrize("count", ["triplets", "pairs"])
     def test_the_triplets_of_a_miner(self, strategy, count):
-        """A twin of the miner, with the same seed, says what triplets are meant."""
+        """A second miner with the same seed gives the expected triplets."""
         x = unit(rows(5, len(LABELS)))
         if strategy == "all":
             chosen = reference.triplets(reference.matrix(x), LABELS, "all")
         else:
-            twin = TripletMiner(strategy, seed=3)
-            negative, weight = (np.asarray(m) for m in twin(x.astype("float32"), LABELS))
+            second_miner = TripletMiner(strategy, seed=3)
+            negative, weight = (np.asarray(m) for m in second_miner(x.astype("float32"), LABELS))
             chosen = [(i, j, int(negative[i, j])) for i, j in np.argwhere(weight)]
-            # Some negative is drawn twice by one anchor, or both ways of counting would agree.
-            drawn = [(a, n) for a, _, n in chosen]
-            assert strategy == "soft-hard" or len(set(drawn)) < len(drawn)
+            # One anchor samples a negative repeatedly, so the two ways of counting differ.
+            sampled = [(a, n) for a, _, n in chosen]
+            assert strategy == "soft-hard" or len(set(sampled)) < len(sampled)
         miner = TripletMiner(strategy, seed=3)
         loss = losses.MarginLoss(beta=0.9, count=count, mining=miner, dtype=DTYPE)
 
@@ -555,7 +555,7 @@ class TestMargin:
             return mean([term for term in terms if term > 0])
 
         by_triplets = functools.partial(margin_triplets, y=LABELS, beta=0.9, chosen=chosen)
-        # A miner that draws is called once: the value and its gradient are of one draw.
+        # Random miners are called once, so value and gradient have the same samples.
         oracle = by_triplets if count == "triplets" else by_pairs
         agrees(lambda z: loss(LABELS, z), oracle, x)
 
@@ -563,8 +563,8 @@ class TestMargin:
         x = rows(6, len(LABELS))
         miner = PairMiner("multi-similarity", epsilon=0.05)
         d = distances.pairwise(x.astype("float32"))
-        twin = PairMiner("multi-similarity", epsilon=0.05, distance="euclidean")
-        positive, negative = (np.asarray(m) > 0 for m in twin(x.astype("float32"), LABELS))
+        second_miner = PairMiner("multi-similarity", epsilon=0.05, distance="euclidean")
+        positive, negative = (np.asarray(m) > 0 for m in second_miner(x.astype("float32"), LABELS))
         chosen = [
             (a, p, n)
             for a in range(len(LABELS))
@@ -596,7 +596,7 @@ class TestMargin:
     @pytest.mark.parametrize("reduction", ["mean_active", "mean_valid", "sum"])
     @pytest.mark.parametrize("solved", [True, False])
     def test_a_learned_boundary_is_added_once(self, reduction, solved):
-        """Also where nothing is left to learn; to a sum, once for each anchor."""
+        """Also where all pairs are solved; for "sum", once for each anchor."""
         x = np.array([[0, 0], [0, 0.1], [50, 0], [50, 0.1]] if solved else rows(10, 4))
         y = np.array([0, 0, 1, 1])
         values = []
@@ -612,22 +612,22 @@ class TestMargin:
     def test_mean_over_all_terms(self, count):
         x = rows(9, len(LABELS))
         d = reference.matrix(x)
-        pulls = np.maximum(d - 1, 0)
-        pushes = np.maximum(1.4 - d, 0)
+        positive_terms = np.maximum(d - 1, 0)
+        negative_terms = np.maximum(1.4 - d, 0)
         if count == "triplets":
             terms = [
                 term
                 for a, p, n in reference.triplets(d, LABELS, "all")
-                for term in (pulls[a, p], pushes[a, n])
+                for term in (positive_terms[a, p], negative_terms[a, n])
             ]
         else:
             batch = range(len(LABELS))
-            terms = [pulls[i, j] for i in batch for j in reference.positives(LABELS, i)]
-            terms += [pushes[i, j] for i in batch for j in reference.negatives(LABELS, i)]
+            terms = [positive_terms[i, j] for i in batch for j in reference.positives(LABELS, i)]
+            terms += [negative_terms[i, j] for i in batch for j in reference.negatives(LABELS, i)]
         loss = losses.MarginLoss(count=count, reduction="mean_valid", dtype=DTYPE)
         np.testing.assert_allclose(loss(LABELS, x.astype(DTYPE)), mean(terms), **CLOSE)
 
-    def test_wrong_mining_says_what_is_right(self):
+    def test_wrong_mining_raises(self):
         with pytest.raises(ValueError, match="must be one of.*distance-weighted.*multi-similarity"):
             losses.MarginLoss(mining="hardest")
         with pytest.raises(ValueError, match="TripletMiner"):
@@ -669,7 +669,7 @@ class TestNPairs:
         np.testing.assert_allclose(np.linalg.norm(gradient), norm, rtol=2e-5)
 
     def test_targets_of_several_labels(self):
-        """The number of tensorflow-addons' own test of its loss for several labels."""
+        """The value in the test of tensorflow-addons for several labels."""
         x = np.array([[1, 1], [1, -1], [-1, 1], [-1, -1]], "float32")
         y = np.array([[1, 1, 0, 0], [0, 1, 1, 0], [0, 0, 1, 1], [0, 0, 0, 1]], "float32")
         terms = n_pairs_rows(*map(keras.ops.convert_to_tensor, (x @ x.T, y @ y.T)))
@@ -683,7 +683,7 @@ class TestNPairs:
             value, gradient = value_and_gradient(lambda z, loss=loss: loss(np.arange(6), z), x)
             assert np.isfinite(value) and np.isfinite(gradient).all()
 
-    def test_wrong_input_says_the_way_out(self):
+    def test_wrong_input_raises(self):
         x = np.ones((4, 2), "float32")
         with pytest.raises(ValueError, match="no reference set.*NTXentLoss"):
             losses.NPairsLoss().against(np.arange(4), x, np.arange(4), x)
@@ -714,7 +714,7 @@ class TestInstance:
         loss = losses.InstanceLoss(scale=6, labels="multi_hot", dtype=DTYPE)
         np.testing.assert_allclose(loss(y, x.astype(DTYPE)), expected, **CLOSE)
 
-    def test_labels_that_all_differ_warn_of_nothing(self):
+    def test_no_warning_if_all_labels_differ(self):
         x = rows(15, 6).astype("float32")
         loss = losses.InstanceLoss(scale=4)
         np.testing.assert_allclose(
@@ -722,7 +722,7 @@ class TestInstance:
         )
 
     def test_where_the_peer_differs(self):
-        """pytorch-metric-learning's number: there the right column is the class's own number."""
+        """In pytorch-metric-learning the target column is the index of the class."""
         x = unit(ELLIPSE)
         s = 64 * (1 - reference.matrix(x, "cosine"))
         theirs = mean([lse(row) - row[label] for row, label in zip(s, ELLIPSE_LABELS)])

@@ -121,7 +121,7 @@ def test_sim_siam_equals_loops():
     loss.network.set_weights(weights)
     down, scale, shift, up, bias = loss.network.get_weights()
     x = views(4, dim=8)
-    still = x.copy()
+    constant = x.copy()
 
     def predicted(z):
         h = z @ down
@@ -129,10 +129,11 @@ def test_sim_siam_equals_loops():
         return np.maximum(h * scale + shift, 0) @ up + bias
 
     def oracle(z):
-        # What is predicted stands still: only the predictions see a changed `z`.
+        # The targets have no gradient: only the predictions depend on `z`.
         first, second = predicted(z[:, 0]), predicted(z[:, 1])
         terms = [
-            (1 - cosine(p, w[1]) + 1 - cosine(q, w[0])) / 2 for p, q, w in zip(first, second, still)
+            (1 - cosine(p, w[1]) + 1 - cosine(q, w[0])) / 2
+            for p, q, w in zip(first, second, constant)
         ]
         return np.mean(terms)
 
@@ -150,7 +151,7 @@ def test_sim_siam_weighs_items():
     assert found == pytest.approx((weights * each).sum() / weights.sum(), rel=1e-5)
 
 
-def test_an_unbuilt_predictor_says_the_way_out():
+def test_an_unbuilt_predictor_raises():
     with pytest.raises(ValueError, match="(?s)predictor.*EmbeddingModel.*build"):
         losses.SimSiamLoss()(None, views(0))
     with pytest.raises(TypeError, match="`predictor` must be a Keras layer"):
@@ -168,14 +169,14 @@ def own_predictor():
     )
 
 
-# Keras's own words about a model that is saved before its optimizer has made a step.
+# Keras warns about a model that is saved before the first step of its optimizer.
 @pytest.mark.filterwarnings("ignore:Skipping variable loading for optimizer")
 @pytest.mark.parametrize("predictor", [None, own_predictor], ids=["default", "own"])
-def test_the_predictor_is_trained_and_comes_back_with_the_file(predictor):
+def test_the_predictor_is_trained_and_saved(predictor):
     keras.config.set_floatx("float32")
     model = EmbeddingModel(keras.layers.Dense(6), embedding_dim=4)
     loss = losses.SimSiamLoss(predictor and predictor())
-    # A graph for one of them; compiling it takes ten times as long as these few steps.
+    # Compile one of them only: it takes ten times as long as these steps.
     eager = {"run_eagerly": predictor is None and BACKEND != "jax"}
     model.compile(keras.optimizers.SGD(0.1, momentum=0.9), loss, **eager)
     x = views(6, size=16, dim=5).astype("float32")
@@ -185,7 +186,7 @@ def test_the_predictor_is_trained_and_comes_back_with_the_file(predictor):
     assert len(before) == (5 if predictor is None else 8)
     model.fit(pairs, batch_size=8, epochs=2, shuffle=False, verbose=0)
     after = model.loss_layers.get_weights()
-    # Moving averages of the batch normalisation move as well.
+    # This includes the moving averages of the batch normalization.
     assert all((a != b).any() for a, b in zip(before, after))
 
     model.save("model.keras")
@@ -209,7 +210,7 @@ TWO_VIEWS = {
     "SigLIP": losses.SigLipLoss,
     "cosine regression": losses.CosineRegressionLoss,
 }
-# What a model hands over where there is no y: each item is a class of its own.
+# Labels that a model passes without y: each item is a class of its own.
 NO_Y = np.arange(9, dtype="int32")
 
 
@@ -231,7 +232,7 @@ ODD_VIEWS = {
     "one view zero": lambda x: x * np.array([0, 1]).reshape(1, 2, 1),
     "a huge item": lambda x: x * np.where(np.arange(9) == 1, 1e20, 1).reshape(9, 1, 1),
     "all tiny": lambda x: 1e-20 * x,
-    "a dead dimension": lambda x: x * np.array([1, 0, 1, 1]),
+    "a constant dimension": lambda x: x * np.array([1, 0, 1, 1]),
 }
 
 
@@ -262,7 +263,7 @@ def test_views_of_half_precision(name):
     assert number(value) == pytest.approx(number(expected), rel=1e-6)
 
 
-@pytest.mark.skipif(BACKEND == "torch", reason="Keras compiles nothing there")
+@pytest.mark.skipif(BACKEND == "torch", reason="no compilation on torch")
 @pytest.mark.parametrize("name", TWO_VIEWS)
 def test_views_compiled(name):
     x, loss = views(9).astype("float32"), TWO_VIEWS[name]()
@@ -286,19 +287,19 @@ def test_wrong_weights_of_terms_raise():
 # Pairs of two sides -----------------------------------------------------------------------------
 
 
-def belongs(y, i, j):
-    """Whether items i and j belong together: ids, or rows of 0 and 1."""
+def same_label(y, i, j):
+    """Whether items i and j are a positive pair: ids, or rows of 0 and 1."""
     return i == j or (y[i] @ y[j] > 0 if y.ndim == 2 else y[i] == y[j])
 
 
 def clip(x, y, temperature):
-    """Cross-entropy of both directions; several positives share the target."""
+    """Cross-entropy of both directions; several positives have equal targets."""
     n, value = len(x), 0.0
-    for ahead, back in ((0, 1), (1, 0)):
+    for first, second in ((0, 1), (1, 0)):
         for i in range(n):
-            s = [cosine(x[i, ahead], x[j, back]) / temperature for j in range(n)]
+            s = [cosine(x[i, first], x[j, second]) / temperature for j in range(n)]
             p = np.exp(s) / np.exp(s).sum()
-            mine = [j for j in range(n) if belongs(y, i, j)]
+            mine = [j for j in range(n) if same_label(y, i, j)]
             value -= sum(np.log(p[j]) for j in mine) / len(mine) / n / 2
     return value
 
@@ -307,7 +308,7 @@ def sig_lip(x, y, temperature, bias):
     n, value = len(x), 0.0
     for i in range(n):
         for j in range(n):
-            z = 1 if belongs(y, i, j) else -1
+            z = 1 if same_label(y, i, j) else -1
             value += np.log(1 + np.exp(-z * (cosine(x[i, 0], x[j, 1]) / temperature + bias))) / n
     return value
 
@@ -327,7 +328,7 @@ def test_clip_and_sig_lip_equal_loops(case):
     y, x = SIDES[case].astype("int32"), views(10)
     settings = {"labels": "multi_hot"} if y.ndim == 2 else {}
     if y.ndim == 2:
-        # An item without any label belongs to itself all the same.
+        # The two branches of an item without a label are still a positive pair.
         y[4] = 0
     loss = double(losses.ClipLoss, temperature=0.3, **settings)
     agrees(lambda z: loss(y, z), lambda z: clip(z, y, 0.3), x)
@@ -336,7 +337,7 @@ def test_clip_and_sig_lip_equal_loops(case):
 
 
 def test_clip_of_itself_is_nt_xent_over_half_the_positives():
-    """Of distinct items, one direction is InfoNCE: log-softmax of the diagonal."""
+    """For distinct items one direction is InfoNCE: log-softmax of the diagonal."""
     x = views(11)
     a, b = (z / np.linalg.norm(z, axis=1, keepdims=True) for z in (x[:, 0], x[:, 1]))
     s = a @ b.T / 0.5
@@ -408,7 +409,7 @@ def test_golden_value_of_vicreg():
 
 
 def test_golden_value_of_nt_xent_on_views():
-    """The peer's SelfSupervisedLoss: symmetric, and one direction alone."""
+    """SelfSupervisedLoss of the peer: symmetric, and one direction."""
     first, second = (
         np.stack([np.cos(a), np.sin(a)], axis=1).astype(DTYPE)
         for a in (ANGLES, ANGLES + np.deg2rad(5))
@@ -457,7 +458,7 @@ def test_prototypical_equals_loops(shots, metric):
 @pytest.mark.parametrize("shots", [None, 2])
 def test_prototypical_against_references_equals_loops(shots):
     x, others = rows(31, 8), rows(32)
-    # 5 and 11 have no reference, before, between and beyond the others.
+    # -2, 5 and 11 have no reference: before, between and after the others.
     y = np.array([3, 0, 1, 9, 5, 3, 11, -2])
     loss = double(losses.PrototypicalLoss, shots=shots)
     agrees(
@@ -468,7 +469,7 @@ def test_prototypical_against_references_equals_loops(shots):
 
 
 def test_prototypical_without_queries():
-    """Where all items are support, there is nothing to learn."""
+    """The loss is 0 if all items are support."""
     loss = losses.PrototypicalLoss(shots=6)
     run = differentiated(lambda z: loss(LABELS, z), jit=BACKEND == "jax")
     value, gradient = run(rows(33).astype("float32"))
@@ -484,7 +485,7 @@ def test_shots_are_counted():
 
 
 def manifold(x, proxies, meta, weight, alpha, margin):
-    """The paper's formulas; the walks step by step, where the loss inverts a matrix."""
+    """The formulas of the paper, with explicit walks instead of the inverse matrix."""
     nodes, n = np.concatenate([x, proxies]), len(x)
     count = len(nodes)
     s = np.zeros((count, count))
@@ -522,7 +523,7 @@ def test_manifold_equals_loops(weight):
     )
 
 
-def test_manifold_deals_out_each_proxy_as_often():
+def test_manifold_assigns_proxies_equally_often():
     loss = losses.ManifoldLoss(embedding_dim=4, num_proxies=5, seed=3)
     assigned = [keras.ops.convert_to_numpy(loss.proxies.assigned(12)) for _ in range(3)]
     for meta in assigned:
@@ -562,7 +563,7 @@ def test_manifold_of_nan_is_nan(broken):
     assert np.isnan(number(loss(LABELS, x)))
 
 
-def test_manifold_says_the_way_out():
+def test_manifold_raises():
     x = rows(42).astype("float32")
     with pytest.raises(ValueError, match="manifold_proxies.*EmbeddingModel"):
         losses.ManifoldLoss()(LABELS, x)

@@ -40,7 +40,7 @@ def oracle(script, question=""):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def asked(questions):
+def answers_to(questions):
     """Value and gradient for each request, see addons_oracle.py."""
     plain = [
         {key: v.tolist() if isinstance(v, np.ndarray) else v for key, v in question.items()}
@@ -89,7 +89,7 @@ def own_answers(request):
     """A batch, and the results of tensorflow-addons for each case of OURS."""
     x, y = pairs_batch(request.param)
     calls = [{"loss": loss, "arguments": settings} for _, loss, settings in OURS.values()]
-    return x, y, dict(zip(OURS, asked([{**call, "x": x, "y": y} for call in calls])))
+    return x, y, dict(zip(OURS, answers_to([{**call, "x": x, "y": y} for call in calls])))
 
 
 @pytest.mark.parametrize("case", OURS)
@@ -227,22 +227,22 @@ def compare(question, answer, gradients=True, rounding=ROUNDED):
     value, gradient = ours(**question)
     assert np.isfinite(value).all() and np.isfinite(gradient).all(), named(question)
     expected, theirs = answer
-    told = f"{named(question)}; {SEED_HINT}"
+    message = f"{named(question)}; {SEED_HINT}"
     tolerance = rounding.get(question["dtype"], 1e-4)
     if np.isfinite(expected).all():
         np.testing.assert_allclose(
-            value, expected, rtol=tolerance, atol=tolerance / 10, err_msg=told
+            value, expected, rtol=tolerance, atol=tolerance / 10, err_msg=message
         )
     if gradients and np.isfinite(theirs).all():
         atol = max(1e-5, 3 * tolerance * abs(theirs).max())
-        np.testing.assert_allclose(gradient, theirs, rtol=0, atol=atol, err_msg=told)
+        np.testing.assert_allclose(gradient, theirs, rtol=0, atol=atol, err_msg=message)
     return np.isfinite(expected).all()
 
 
 @pytest.fixture(scope="module")
 def batch_answers():
     questions = list(batch_questions())
-    return list(zip(questions, asked([question for _, question in questions])))
+    return list(zip(questions, answers_to([question for _, question in questions])))
 
 
 @pytest.mark.filterwarnings("ignore:.*no two items:UserWarning")
@@ -256,7 +256,7 @@ def test_batches(name, batch_answers):
 
 def test_pairs():
     questions = list(pairs_questions())
-    for question, answer in zip(questions, asked(questions)):
+    for question, answer in zip(questions, answers_to(questions)):
         assert compare(question, answer, rounding=ADDED_UP)
 
 

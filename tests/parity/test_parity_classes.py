@@ -131,14 +131,17 @@ def test_value_and_both_gradients(name, extra):
     expected.backward()
     weights = getattr(theirs, case.weights).grad.numpy()
     weights = weights.T if case.columns else weights
-    wanted = tensor.grad.numpy()
+    expected_gradient = tensor.grad.numpy()
     if case.unit:
-        gradient, wanted = along_the_sphere(gradient, x), along_the_sphere(wanted, x)
+        gradient, expected_gradient = (
+            along_the_sphere(gradient, x),
+            along_the_sphere(expected_gradient, x),
+        )
     if case.weights == "weight":
         # The gradient of the peer is not tangential to the sphere of its normalised vectors.
         weights = along_the_sphere(weights, vectors)
     np.testing.assert_allclose(value, expected.item(), rtol=1e-4, err_msg=SEED_HINT)
-    for found, other in ((gradient, wanted), (vector_gradient, weights)):
+    for found, other in ((gradient, expected_gradient), (vector_gradient, weights)):
         limit = 2e-5 * np.abs(other).max()
         np.testing.assert_allclose(found, other, rtol=2e-3, atol=limit, err_msg=SEED_HINT)
 
@@ -276,9 +279,9 @@ def test_a_queue_over_many_batches(name):
     peer = pml_losses.CrossBatchMemory(make_peer(), DIM, 50)
     for step in range(7):
         x, y = batch(50 + step, size=20, dim=DIM, classes=CLASSES)
-        with listening() as told:
+        with listening() as updates:
             value = ours(y, x)
-        for variable, new in told.kept:
+        for variable, new in updates.kept:
             variable.assign(new)
         expected = peer(torch.tensor(x), torch.tensor(y)).item()
         np.testing.assert_allclose(

@@ -41,10 +41,10 @@ def test_both_constructors_agree(ours, theirs):
     expected = peer(tensor, torch.tensor(y))
     expected.backward()
     np.testing.assert_allclose(value, expected.item(), rtol=1e-4, err_msg=SEED_HINT)
-    wanted = along_the_sphere(tensor.grad.numpy(), x)
-    limit = 1e-4 * np.abs(wanted).max()
+    expected_gradient = along_the_sphere(tensor.grad.numpy(), x)
+    limit = 1e-4 * np.abs(expected_gradient).max()
     np.testing.assert_allclose(
-        along_the_sphere(gradient, x), wanted, rtol=1e-3, atol=limit, err_msg=SEED_HINT
+        along_the_sphere(gradient, x), expected_gradient, rtol=1e-3, atol=limit, err_msg=SEED_HINT
     )
 
 

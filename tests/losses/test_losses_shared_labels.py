@@ -51,34 +51,34 @@ class TestSeveralLabels:
 
     def test_masks(self):
         found = class_pairs.from_labels(keras.ops.convert_to_tensor(self.Y))
-        share = [
+        common = [
             [i != j and bool(set(np.flatnonzero(a)) & set(np.flatnonzero(b)))
              for j, b in enumerate(self.Y)]
             for i, a in enumerate(self.Y)
         ]  # fmt: skip
         positive, negative = map(keras.ops.convert_to_numpy, (found.positive, found.negative))
-        np.testing.assert_array_equal(positive, share)
-        # An item without a label is a negative of all others, and no partner of itself.
-        np.testing.assert_array_equal(negative, ~np.array(share) & ~np.eye(6, dtype=bool))
-        np.testing.assert_array_equal(found.num_positives, np.sum(share, 1))
+        np.testing.assert_array_equal(positive, common)
+        # An item without a label is a negative of all others, but not of itself.
+        np.testing.assert_array_equal(negative, ~np.array(common) & ~np.eye(6, dtype=bool))
+        np.testing.assert_array_equal(found.num_positives, np.sum(common, 1))
 
-    def test_each_positive_is_met_once(self):
+    def test_each_positive_occurs_once(self):
         found = class_pairs.from_labels(keras.ops.convert_to_tensor(self.Y))
-        met = np.zeros((6, 6), int)
+        counts = np.zeros((6, 6), int)
         for rank in range(4):
             column, exists = (np.asarray(a) for a in found.column(rank))
             for row in range(6):
-                met[row, column[row]] += exists[row]
-        np.testing.assert_array_equal(met, keras.ops.convert_to_numpy(found.positive))
+                counts[row, column[row]] += exists[row]
+        np.testing.assert_array_equal(counts, keras.ops.convert_to_numpy(found.positive))
 
     def test_triplets(self):
         x, gaps = vectors(0, 6), []
         d = reference.matrix(x)
         for i, a in enumerate(self.Y):
-            share = [(a & b).any() for b in self.Y]
+            common = [(a & b).any() for b in self.Y]
             for p in range(6):
                 for n in range(6):
-                    if share[p] and p != i and n != i and not share[n]:
+                    if common[p] and p != i and n != i and not common[n]:
                         gaps.append(max(d[i, p] - d[i, n] + 0.3, 0))
         value = losses.TripletLoss(0.3, mining="all", labels="multi_hot")(self.Y, x)
         assert float(value) == pytest.approx(np.mean([gap for gap in gaps if gap > 0]), rel=1e-4)
@@ -106,8 +106,8 @@ class TestViews:
     def test_views_are_positives(self):
         """Three views of five items are a batch of fifteen with five classes."""
         x = np.random.default_rng(0).normal(size=(5, 3, 4)).astype("float32")
-        alone = float(losses.SupConLoss()(np.arange(5), x))
-        assert float(losses.SupConLoss()(None, x)) == pytest.approx(alone)
+        value = float(losses.SupConLoss()(np.arange(5), x))
+        assert float(losses.SupConLoss()(None, x)) == pytest.approx(value)
         flat, labels = x.transpose(1, 0, 2).reshape(15, 4), np.tile(np.arange(5), 3)
         for name in ("NTXentLoss", "SupConLoss", "LiftedStructureLoss"):
             loss = getattr(losses, name)()
