@@ -12,8 +12,6 @@ from autodiff import step_by_step, value_and_gradient
 
 from keras_metric import losses
 from keras_metric.layers import CrossBatchMemory
-from keras_metric.losses.running_state import listening
-from keras_metric.losses.train_reports import watch
 from keras_metric.models import EmbeddingModel
 
 BACKEND = keras.backend.backend()
@@ -39,9 +37,9 @@ def batches(count, seed=0, size=BATCH):
 
 def put(loss, labels, embeddings):
     """One training step of a model, as far as the memory of its loss is concerned."""
-    with listening() as told:
-        value = loss(labels, embeddings)
-    for variable, new in told.kept:
+    reports = losses.StepReports()
+    value = loss(reports.attach(labels), embeddings)
+    for variable, new in reports.updates:
         variable.assign(new)
     return value
 
@@ -331,8 +329,9 @@ class TestDynamicSoftMargin:
         np.fill_diagonal(apart, np.inf)
         far = np.minimum(apart.min(0), apart.min(1))
         weight, _ = self.ranks(near - far, np.zeros(6))
-        with watch() as seen:
-            value = number(loss(np.arange(7), x[:, :2]))
+        reports = losses.StepReports()
+        value = number(loss(reports.attach(np.arange(7)), x[:, :2]))
+        seen = reports.statistics
         assert value == pytest.approx(np.mean(weight * (near - far)), rel=1e-3)
         assert number(seen["positive_distance"]) == pytest.approx(near.mean(), rel=1e-4)
         assert number(seen["negative_distance"]) == pytest.approx(far.mean(), rel=1e-4)

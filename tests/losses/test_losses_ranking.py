@@ -3,6 +3,7 @@
 import functools
 import math
 
+import engine
 import keras
 import numpy as np
 import pytest
@@ -10,8 +11,6 @@ import reference
 from autodiff import value_and_gradient
 
 from keras_metric import distances, losses
-from keras_metric.losses.train_reports import watch
-from keras_metric.pairwise import blockwise
 
 # float64 stays float64 on TensorFlow alone: JAX truncates it, and keras.ops on torch do too.
 DOUBLE = keras.backend.backend() == "tensorflow"
@@ -297,12 +296,11 @@ def test_multi_hot_labels_equal_loops(case):
 @pytest.mark.parametrize("rows", [4, 5])
 @pytest.mark.parametrize("labels", ["ids", "multi_hot"])
 @pytest.mark.parametrize("case", ["SmoothAP", "Recall@k", "PNP Ds", "FastAP"])
-def test_blocks_of_rows_change_nothing(case, labels, rows, monkeypatch):
+def test_blocks_of_rows_change_nothing(case, labels, rows):
     # 15 anchors fill blocks of 4 with one row to spare, blocks of 5 exactly.
-    monkeypatch.setattr(blockwise, "_rows_of_a_block", lambda *_: rows)
     x, y = unequal_batch(16) if labels == "ids" else multi_hot_batch(5)
     loss, oracle = built(case, labels=labels)
-    agrees(lambda z: loss(y, z), lambda z: oracle(Lists(z, y)), x)
+    agrees(lambda z: engine.lists(loss, rows)(y, z), lambda z: oracle(Lists(z, y)), x)
 
 
 @not_on_jax
@@ -326,15 +324,15 @@ def test_fast_ap_ends_at_the_largest_distance(metric, largest):
 
 
 @pytest.mark.parametrize("case", ["SmoothAP", "Recall@k", "PNP O"])
-def test_what_is_told_while_somebody_watches(case):
+def test_statistics_of_a_step(case):
     """The anchor is in its own list in some of them, and no pair of its batch in any."""
     x, y = unequal_batch(8)
     loss, _ = built(case, distance="dot")
-    with watch() as seen:
-        loss(y, x.astype("float32"))
+    reports = losses.StepReports()
+    loss(reports.attach(y), x.astype("float32"))
     d = -x.astype("float64") @ x.T
     same = y[:, None] == y[None, :]
-    found = {name: float(value) for name, value in seen.items()}
+    found = {name: float(value) for name, value in reports.statistics.items()}
     other = same & ~np.eye(len(y), dtype=bool)
     assert found["positive_distance"] == pytest.approx(d[other].mean(), rel=1e-4)
     assert found["negative_distance"] == pytest.approx(d[~same].mean(), rel=1e-4)

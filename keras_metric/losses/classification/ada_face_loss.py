@@ -9,13 +9,13 @@ from keras_metric import distances
 from keras_metric._export import export
 from keras_metric._validation import check_number
 from keras_metric.losses.classification.class_loss import (
-    SoftmaxLoss,
+    ClassLoss,
     check_scale,
     cosines,
     cross_entropy_rows,
+    report_cosines,
 )
 from keras_metric.losses.classification.large_margin_softmax_loss import lengths
-from keras_metric.losses.running_state import keep
 
 # The authors' bounds: of a length, and of how near an angle may come to 0 and 180 degrees.
 _SHORTEST, _LONGEST, _EDGE = 1e-3, 100.0, 1e-3
@@ -45,7 +45,7 @@ class RunningLength(keras.layers.Layer):
 
 
 @export
-class AdaFaceLoss(SoftmaxLoss):
+class AdaFaceLoss(ClassLoss):
     """ArcFace and CosFace at once, with a margin that adapts to the quality of each picture.
 
     A good picture has a long embedding, a blurred one a short one. Long ones get a margin that asks
@@ -96,7 +96,7 @@ class AdaFaceLoss(SoftmaxLoss):
 
     renamed_arguments = {"h": "concentration", "t_alpha": "momentum"}
     # Its running mean is of the lengths of the whole batch.
-    rows_see = "batch"
+    rows_depend_on = "batch"
     keeps_state = True
 
     def __init__(
@@ -122,20 +122,17 @@ class AdaFaceLoss(SoftmaxLoss):
         self.scale = scale
         self.momentum = momentum
         self.running = RunningLength(name=f"{name}_lengths")
+        self.layers += (self.running,)
         if embedding_dim is not None:
             self.running.build((None, embedding_dim))
 
-    @property
-    def layers(self):
-        return (self.proxies, self.running)
-
-    def class_parts(self, embeddings, vectors, own):
+    def class_parts(self, reports, embeddings, vectors, own):
         cosine = ops.clip(cosines(embeddings, vectors), _EDGE - 1, 1 - _EDGE)
-        self.report_cosines(cosine, own)
+        report_cosines(reports, cosine, own)
         length = ops.clip(ops.stop_gradient(lengths(embeddings)), _SHORTEST, _LONGEST)
         mean, deviation = self.running.moved(length, self.momentum)
-        keep(self.running.mean, mean)
-        keep(self.running.deviation, deviation)
+        reports.update(self.running.mean, mean)
+        reports.update(self.running.deviation, deviation)
         quality = ops.clip(self.concentration * (length - mean) / (deviation + _EDGE), -1, 1)
         # An angle takes long: only that with the own class is asked for.
         mine = ops.sum(ops.where(own, cosine, 0), axis=1, keepdims=True)

@@ -6,7 +6,7 @@ from keras import ops
 
 from keras_metric._export import export
 from keras_metric._validation import check_number
-from keras_metric.losses.classification.class_loss import SoftmaxLoss, check_scale
+from keras_metric.losses.classification.class_loss import ClassLoss, check_scale
 
 # Sines below this have no slope: that of the angle is infinite where the cosine is 1.
 _TINY = 1e-7
@@ -25,7 +25,7 @@ def cosine_of_sum(cosine, margin):
 
 
 @export
-class ArcFaceLoss(SoftmaxLoss):
+class ArcFaceLoss(ClassLoss):
     """Additive angular margin: an item has to be nearer to its class by an angle.
 
     The standard of face recognition. Reach for it with many classes and clean labels; with noisy

@@ -2,11 +2,11 @@
 
 from keras_metric._export import export
 from keras_metric._validation import check_number
-from keras_metric.losses.classification.class_loss import SoftmaxLoss, check_scale
+from keras_metric.losses.classification.class_loss import ClassLoss, check_scale
 
 
 @export
-class CosFaceLoss(SoftmaxLoss):
+class CosFaceLoss(ClassLoss):
     """Large margin cosine loss: an item's cosine with its class has to be larger by a margin.
 
     Easier to train than `ArcFaceLoss`, and nearly as sharp. Batches need no two items of a class.

@@ -7,7 +7,7 @@ from keras import ops
 from keras_metric import distances
 from keras_metric._export import export
 from keras_metric._validation import check_count, check_number
-from keras_metric.losses.classification.class_loss import SoftmaxLoss, check_scale, cosines
+from keras_metric.losses.classification.class_loss import ClassLoss, check_scale, cosines
 
 
 def falling_cosine(cosine, factor):
@@ -24,13 +24,18 @@ def falling_cosine(cosine, factor):
     return (1 - 2 * ops.mod(turns, 2)) * multiple - 2 * turns
 
 
+def blended(cosine, factor, blend):
+    """Weighted mean of a cosine and its `falling_cosine`: (blend cos + falling) / (blend + 1)."""
+    return (blend * cosine + falling_cosine(cosine, factor)) / (blend + 1)
+
+
 def lengths(x):
     """Length of each row, (rows, 1), with a gradient of 0 for a row of zeros."""
     return distances.elementwise(x, ops.zeros_like(x))[:, None]
 
 
 @export
-class LargeMarginSoftmaxLoss(SoftmaxLoss):
+class LargeMarginSoftmaxLoss(ClassLoss):
     """L-Softmax: the angle to the own class has to be smaller by a factor.
 
     Reads the length of embeddings and of class vectors: give the model `normalize=False`. It is
@@ -102,5 +107,4 @@ class LargeMarginSoftmaxLoss(SoftmaxLoss):
         return cosines(embeddings, vectors), self.scale * factor
 
     def with_margin(self, cosine):
-        psi = falling_cosine(cosine, self.margin)
-        return (self.blend * cosine + psi) / (self.blend + 1)
+        return blended(cosine, self.margin, self.blend)

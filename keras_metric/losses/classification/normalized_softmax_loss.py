@@ -2,11 +2,11 @@
 
 from keras_metric._export import export
 from keras_metric._validation import check_number
-from keras_metric.losses.classification.class_loss import SoftmaxLoss
+from keras_metric.losses.classification.class_loss import ClassLoss
 
 
 @export
-class NormalizedSoftmaxLoss(SoftmaxLoss):
+class NormalizedSoftmaxLoss(ClassLoss):
     """Classifies by the direction of an embedding: a softmax over cosines with class vectors.
 
     The plainest loss with a vector for each class, and a hard one to beat: no batch has to hold

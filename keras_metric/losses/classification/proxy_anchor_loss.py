@@ -4,19 +4,19 @@ from keras import ops
 
 from keras_metric._export import export
 from keras_metric._validation import check_number
-from keras_metric.losses.classification.class_loss import ClassLoss, cosines
-from keras_metric.losses.whole_batch_loss import WholeBatchLoss, whole_batch
-from keras_metric.pairwise.class_pairs import FAR
+from keras_metric.losses.classification.class_loss import ClassLoss, cosines, report_cosines
+from keras_metric.pairwise.anchor_rows import whole_batch
+from keras_metric.pairwise.class_pairs import MASKED_DISTANCE
 
 
 def log_one_plus_sum(logits, mask):
     """log(1 + sum of exp(logits)) over the items (rows) of each class (column) where `mask`."""
-    logits = ops.where(mask, logits, -FAR)
+    logits = ops.where(mask, logits, -MASKED_DISTANCE)
     return ops.logsumexp(ops.pad(logits, ((1, 0), (0, 0))), axis=0)
 
 
 @export
-class ProxyAnchorLoss(WholeBatchLoss, ClassLoss):
+class ProxyAnchorLoss(ClassLoss):
     """Takes each class's proxy as an anchor and weighs the items of the batch by how hard they are.
 
     Fast to converge as `ProxyNCALoss`, with gradients that look at how items relate, as those of
@@ -60,8 +60,10 @@ class ProxyAnchorLoss(WholeBatchLoss, ClassLoss):
     """
 
     renamed_arguments = {"alpha": "scale"}
-    # Its anchors are the proxies, which look at all items.
-    rows_see = "batch"
+    # Its anchors are the proxies, which are compared with all items.
+    rows_depend_on = "batch"
+    is_one_number = True
+    is_softmax = False
 
     def __init__(
         self,
@@ -73,17 +75,16 @@ class ProxyAnchorLoss(WholeBatchLoss, ClassLoss):
         name="proxy_anchor_loss",
         dtype=None,
     ):
-        # One number has nothing to be reduced.
         whole = "sum_over_batch_size"
-        ClassLoss.__init__(self, num_classes, embedding_dim, initializer, whole, name, dtype)
+        super().__init__(num_classes, embedding_dim, initializer, whole, name, dtype)
         check_number("margin", margin, at_least=0)
         check_number("scale", scale, above=0)
         self.margin = margin
         self.scale = scale
 
-    def class_parts(self, embeddings, vectors, own):
+    def class_parts(self, reports, embeddings, vectors, own):
         cosine = cosines(embeddings, vectors)
-        self.report_cosines(cosine, own)
+        report_cosines(reports, cosine, own)
         strange = ops.logical_not(ops.any(own, axis=1, keepdims=True))
         others = ops.logical_not(ops.logical_or(own, strange))
         pull = log_one_plus_sum(-self.scale * (cosine - self.margin), own)

@@ -1,15 +1,16 @@
 """SphereFaceLoss: the large margin softmax with class vectors of length 1."""
 
 from keras_metric._export import export
-from keras_metric.losses.classification.class_loss import cosines
+from keras_metric._validation import check_count, check_number
+from keras_metric.losses.classification.class_loss import ClassLoss, check_scale, cosines
 from keras_metric.losses.classification.large_margin_softmax_loss import (
-    LargeMarginSoftmaxLoss,
+    blended,
     lengths,
 )
 
 
 @export
-class SphereFaceLoss(LargeMarginSoftmaxLoss):
+class SphereFaceLoss(ClassLoss):
     """A-Softmax: as `LargeMarginSoftmaxLoss`, but the length of class vectors does not count.
 
     The first of the angular margins for faces; `ArcFaceLoss` and `CosFaceLoss` are easier to train.
@@ -67,17 +68,16 @@ class SphereFaceLoss(LargeMarginSoftmaxLoss):
         name="sphere_face_loss",
         dtype=None,
     ):
-        super().__init__(
-            num_classes,
-            margin,
-            scale,
-            blend,
-            embedding_dim,
-            initializer,
-            reduction,
-            name,
-            dtype,
-        )
+        super().__init__(num_classes, embedding_dim, initializer, reduction, name, dtype)
+        check_count("margin", margin)
+        check_scale(scale)
+        check_number("blend", blend, at_least=0)
+        self.margin = margin
+        self.scale = scale
+        self.blend = blend
 
     def class_logits(self, embeddings, vectors):
         return cosines(embeddings, vectors), self.scale * lengths(embeddings)
+
+    def with_margin(self, cosine):
+        return blended(cosine, self.margin, self.blend)

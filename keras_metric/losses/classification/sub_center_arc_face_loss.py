@@ -8,11 +8,11 @@ from keras import ops
 from keras_metric._export import export
 from keras_metric._validation import as_array, check_count, check_number
 from keras_metric.losses.classification.arc_face_loss import cosine_of_sum
-from keras_metric.losses.classification.class_loss import SoftmaxLoss, check_scale, cosines
+from keras_metric.losses.classification.class_loss import ClassLoss, check_scale, cosines
 
 
 @export
-class SubCenterArcFaceLoss(SoftmaxLoss):
+class SubCenterArcFaceLoss(ClassLoss):
     """ArcFace for noisy labels: a class has several vectors, and an item needs to be near one.
 
     Most clean items gather around one vector of their class, the dominant one; mislabelled and odd

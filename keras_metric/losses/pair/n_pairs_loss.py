@@ -6,27 +6,13 @@ from keras_metric import distances
 from keras_metric._export import export
 from keras_metric._validation import check_choice, check_number, check_one_each
 from keras_metric.losses.metric_loss import MetricLoss, check_branches
-from keras_metric.losses.reductions import Rows, single_terms
-from keras_metric.losses.train_reports import report
 from keras_metric.pairwise import class_pairs
-from keras_metric.pairwise.class_pairs import FAR
+from keras_metric.pairwise.anchor_rows import Rows, single_terms
+from keras_metric.pairwise.class_pairs import MASKED_DISTANCE
+from keras_metric.pairwise.pair_terms import n_pairs_rows
 
 # Products of larger components leave float32: one huge vector is no infinite loss.
 _LARGEST = 1e14
-
-
-def n_pairs_rows(logits, targets):
-    """One term a row: the cross-entropy of a softmax over `logits` with `targets` (rows, columns).
-
-    `targets` weigh the right columns of a row, in proportion; a row of zeros has no term. Where a
-    column is to be left out, its logit is -FAR.
-    """
-    mass = ops.sum(targets, axis=1)
-    # The logarithm of a softmax in two sums: a matrix of logarithms would be one pass more.
-    shifted = logits - ops.stop_gradient(ops.max(logits, axis=1, keepdims=True))
-    of_all = ops.log(ops.sum(ops.exp(shifted), axis=1))
-    of_right = ops.sum(targets * shifted, axis=1) / ops.where(mass > 0, mass, 1)
-    return single_terms(of_all - of_right, mass > 0)
 
 
 @export
@@ -84,7 +70,7 @@ class NPairsLoss(MetricLoss):
         self.l2 = l2
         self.distance = distance
 
-    def batch_parts(self, labels, embeddings, references=None, reference_labels=None):
+    def batch_parts(self, reports, labels, embeddings, references=None, reference_labels=None):
         if references is not None:
             raise ValueError(
                 "NPairsLoss takes its pairs from one batch: no reference set. "
@@ -106,8 +92,10 @@ class NPairsLoss(MetricLoss):
         mates = ops.equal(places[:, None], places[None, :])
         right = ops.logical_and(mates, exists[:, None])
         both = ops.logical_and(exists[:, None], exists[None, :])
-        report(distance, distance, right, ops.logical_and(both, ops.logical_not(mates)))
-        logits = ops.where(exists[None, :], -distance, -FAR)
+        reports.add_distances(
+            distance, distance, right, ops.logical_and(both, ops.logical_not(mates))
+        )
+        logits = ops.where(exists[None, :], -distance, -MASKED_DISTANCE)
         rows = n_pairs_rows(logits, ops.cast(right, distance.dtype))
         lengths = (ops.sum(ops.square(x), axis=1) for x in (anchors, positives))
         rows = self._shortened(rows, *lengths)
@@ -118,14 +106,14 @@ class NPairsLoss(MetricLoss):
     def reads_ids(self, num_branches):
         return True
 
-    def tuple_parts(self, y_true, branches):
+    def tuple_parts(self, reports, y_true, branches):
         check_branches(branches, 2, "anchor, positive")
         anchors, positives = (_bounded(branch) for branch in branches)
         labels = self._checked_labels(y_true, "y_true")
         check_one_each(labels, anchors, "y_true", "y_pred")
         distance = distances.pairwise(anchors, positives, metric=self.distance)
         partners = class_pairs.from_labels(labels, labels)
-        report(distance, distance, partners.positive, partners.negative)
+        reports.add_distances(distance, distance, partners.positive, partners.negative)
         rows = n_pairs_rows(-distance, ops.cast(partners.positive, distance.dtype))
         lengths = (ops.sum(ops.square(x), axis=1) for x in (anchors, positives))
         return [self._shortened(rows, *lengths)]

@@ -4,8 +4,9 @@ from keras import ops
 
 from keras_metric._export import export
 from keras_metric._validation import check_choice, check_count
-from keras_metric.losses.ranking.listwise_loss import ListwiseLoss
-from keras_metric.pairwise.class_pairs import FAR
+from keras_metric.losses.pair.pair_loss import PairLoss
+from keras_metric.losses.ranking.list_rows import list_rows
+from keras_metric.pairwise.class_pairs import MASKED_DISTANCE
 
 # The largest distance of two unit vectors: where the histogram ends.
 LARGEST = {"cosine": 2.0, "euclidean": 2.0, "pearson": 2.0, "squared_euclidean": 4.0}
@@ -19,7 +20,7 @@ def fast_ap_terms(distance, partners, num_bins, largest):
     """
     width = largest / num_bins
     either = ops.logical_or(partners.positive, partners.negative)
-    place = ops.where(either, distance / width, FAR)
+    place = ops.where(either, distance / width, MASKED_DISTANCE)
 
     # A product with ones is the quickest sum of a row.
     ones = ops.transpose(ops.ones_like(place[:1]))
@@ -53,7 +54,7 @@ def fast_ap_terms(distance, partners, num_bins, largest):
 
 
 @export
-class FastAPLoss(ListwiseLoss):
+class FastAPLoss(PairLoss):
     """Trains the average precision of each anchor's list, through a histogram of distances.
 
     Reach for it where the order of a whole result list counts. It is quicker than SmoothAPLoss for
@@ -115,5 +116,9 @@ class FastAPLoss(ListwiseLoss):
         check_count("num_bins", num_bins)
         self.num_bins = num_bins
 
-    def block_terms(self, distance, partners):
+    def batch_parts(self, reports, labels, embeddings, *references, size=None):
+        batch = (reports, labels, embeddings, *references)
+        return [list_rows(self, self._list_terms, *batch, size=size)]
+
+    def _list_terms(self, distance, partners):
         return fast_ap_terms(distance, partners, self.num_bins, LARGEST[self.distance])

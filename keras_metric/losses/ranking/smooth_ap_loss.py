@@ -4,7 +4,8 @@ from keras import ops
 
 from keras_metric._export import export
 from keras_metric._validation import check_number
-from keras_metric.losses.ranking.listwise_loss import ListwiseLoss, smooth_steps, with_anchor
+from keras_metric.losses.pair.pair_loss import PairLoss
+from keras_metric.losses.ranking.list_rows import list_rows, smooth_steps
 
 
 def smooth_ap_terms(distance, partners, temperature):
@@ -30,7 +31,7 @@ def smooth_ap_terms(distance, partners, temperature):
 
 
 @export
-class SmoothAPLoss(ListwiseLoss):
+class SmoothAPLoss(PairLoss):
     """Trains the average precision of each anchor's list, the number retrieval is judged by.
 
     Reach for it when the whole order of a result list counts, and batches are large: the batch
@@ -88,8 +89,9 @@ class SmoothAPLoss(ListwiseLoss):
         check_number("temperature", temperature, above=0)
         self.temperature = temperature
 
-    def block_terms(self, distance, partners):
-        return smooth_ap_terms(distance, partners, self.temperature)
+    def batch_parts(self, reports, labels, embeddings, *references, size=None):
+        batch = (reports, labels, embeddings, *references)
+        return [list_rows(self, self._list_terms, *batch, with_own=True, size=size)]
 
-    def list_of(self, partners, own=None):
-        return with_anchor(partners, own)
+    def _list_terms(self, distance, partners):
+        return smooth_ap_terms(distance, partners, self.temperature)

@@ -8,11 +8,9 @@ from keras_metric._export import export
 from keras_metric._validation import check_choice, check_count, check_number, check_one_each
 from keras_metric.losses.metric_loss import MetricLoss, measured_pairs
 from keras_metric.losses.pair.pair_loss import LABELS
-from keras_metric.losses.reductions import Rows
-from keras_metric.losses.running_state import keep
-from keras_metric.losses.train_reports import report
 from keras_metric.pairwise import class_pairs
-from keras_metric.pairwise.class_pairs import FAR
+from keras_metric.pairwise.anchor_rows import Rows
+from keras_metric.pairwise.class_pairs import MASKED_DISTANCE
 
 
 class RunningHistogram(keras.layers.Layer):
@@ -162,16 +160,13 @@ class DynamicSoftMarginLoss(MetricLoss):
         self.labels = labels
         self.bins = Bins(min_value, num_bins)
         self.histogram = RunningHistogram(num_bins, name=name)
+        self.layers = (self.histogram, *distances.layers_of(distance))
 
-    @property
-    def layers(self):
-        return (self.histogram, *distances.layers_of(self.distance))
-
-    def batch_parts(self, labels, embeddings, *references):
-        distance, partners = measured_pairs(labels, embeddings, self.distance, *references)
+    def batch_parts(self, reports, labels, embeddings, *references):
+        distance, partners = measured_pairs(reports, labels, embeddings, self.distance, *references)
         # The loss is linear in the distances once the ranks are known.
         still = ops.stop_gradient(distance)
-        shares = self._moved(histogram_of_triplets(still, partners, self.bins))
+        shares = self._moved(reports, histogram_of_triplets(still, partners, self.bins))
         slope = ops.stop_gradient(triplet_slopes(still, partners, self.bins, shares))
         number = ops.cast(partners.num_positives * partners.num_negatives, distance.dtype)
         total = ops.sum(slope * distance, axis=1)
@@ -181,7 +176,7 @@ class DynamicSoftMarginLoss(MetricLoss):
     def reads_ids(self, num_branches):
         return num_branches == 2
 
-    def tuple_parts(self, y_true, branches):
+    def tuple_parts(self, reports, y_true, branches):
         if len(branches) == 3:
             near, far = (
                 distances.elementwise(branches[0], other, self.distance) for other in branches[1:]
@@ -194,10 +189,10 @@ class DynamicSoftMarginLoss(MetricLoss):
                 "Expected embeddings of shape (batch, 3, dim), triplets, or (batch, 2, dim), "
                 f"pairs. Received {len(branches)} branches."
             )
-        report(near, far, exists > 0, exists > 0)
+        reports.add_distances(near, far, exists > 0, exists > 0)
         gap = near - far
         still = ops.stop_gradient(gap)
-        shares = self._moved(self.bins.counts(still, exists))
+        shares = self._moved(reports, self.bins.counts(still, exists))
         weight = exists * ops.stop_gradient(self.bins.rank(still, shares))
         return [Rows(weight * gap, exists, exists)]
 
@@ -207,13 +202,13 @@ class DynamicSoftMarginLoss(MetricLoss):
         labels = self._checked_labels(y_true, "y_true")
         check_one_each(labels, branches[0], "y_true", "y_pred")
         others = class_pairs.from_labels(labels).negative
-        apart = ops.where(others, matrix, FAR)
+        apart = ops.where(others, matrix, MASKED_DISTANCE)
         far = ops.minimum(ops.min(apart, axis=1), ops.min(apart, axis=0))
         exists = ops.cast(ops.any(others, axis=1), matrix.dtype)
         near = distances.elementwise(*branches, self.distance)
         return near, ops.where(exists > 0, far, near), exists
 
-    def _moved(self, counts):
+    def _moved(self, reports, counts):
         shares = ops.stop_gradient(self.histogram.moved(counts, self.momentum))
-        keep(self.histogram.shares, shares)
+        reports.update(self.histogram.shares, shares)
         return shares

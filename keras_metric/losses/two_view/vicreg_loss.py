@@ -4,8 +4,9 @@ from keras import ops
 
 from keras_metric._export import export
 from keras_metric._validation import check_number
+from keras_metric.losses.metric_loss import MetricLoss
 from keras_metric.losses.two_view.two_views import centred, off_diagonal_squares, two_views
-from keras_metric.losses.whole_batch_loss import WholeBatchLoss, whole_batch
+from keras_metric.pairwise.anchor_rows import whole_batch
 
 
 def spread_and_redundancy(view, epsilon):
@@ -19,7 +20,7 @@ def spread_and_redundancy(view, epsilon):
 
 
 @export
-class VICRegLoss(WholeBatchLoss):
+class VICRegLoss(MetricLoss):
     """Learns from two views of each item without labels and without negatives.
 
     Reach for it where there are no labels and batches are too small for `NTXentLoss`. Nothing
@@ -67,6 +68,7 @@ class VICRegLoss(WholeBatchLoss):
         "eps": "epsilon",
     }
     num_branches = (2,)
+    is_one_number = True
 
     def __init__(
         self,
@@ -77,7 +79,7 @@ class VICRegLoss(WholeBatchLoss):
         name="vicreg_loss",
         dtype=None,
     ):
-        super().__init__(name=name, dtype=dtype)
+        super().__init__("sum_over_batch_size", name, dtype)
         check_number("invariance_weight", invariance_weight, at_least=0)
         check_number("variance_weight", variance_weight, at_least=0)
         check_number("covariance_weight", covariance_weight, at_least=0)
@@ -87,7 +89,7 @@ class VICRegLoss(WholeBatchLoss):
         self.covariance_weight = covariance_weight
         self.epsilon = epsilon
 
-    def tuple_parts(self, y_true, branches):
+    def tuple_parts(self, reports, y_true, branches):
         first, second = two_views(branches)
         invariance = ops.mean(ops.square(first - second))
         spreads, redundancies = zip(
