@@ -167,6 +167,11 @@ def as_tensor(name, value):
     return ops.convert_to_tensor(value if listed and array.size else array)
 
 
+def at_least_float32(dtype):
+    """The dtype in which distances of `dtype` are computed: float64 for float64, else float32."""
+    return "float64" if dtype == "float64" else "float32"
+
+
 def check_matrix(name, value):
     """Raise unless `value` has the rank and the dtype of `(batch, dim)` embeddings."""
     if len(value.shape) != 2 or value.shape[1] == 0:
@@ -270,10 +275,10 @@ def class_ids(labels, name="labels", takes_multi_hot=False):
 
     `takes_multi_hot`: whether the caller has the argument labels="multi_hot".
     """
-    if not ops.is_tensor(labels):
-        labels = checked_ids(labels, name, takes_multi_hot)
-    labels = ops.convert_to_tensor(labels)
-    _check_one_id_each(name, labels, takes_multi_hot)
+    if ops.is_tensor(labels):
+        _check_one_id_each(name, labels, takes_multi_hot)
+    else:
+        labels = ops.convert_to_tensor(checked_ids(labels, name, takes_multi_hot))
     dtype = keras.backend.standardize_dtype(labels.dtype)
     if not (keras.backend.is_int_dtype(dtype) or dtype in _WHOLE_BELOW):
         raise _bad_ids(name, dtype)

@@ -17,9 +17,9 @@ EXAMPLES = PACKAGE.parent / "examples"
 # Lowest first. A unit (a module, or a folder) may import only units on lower floors, so the
 # neighbours on one floor never import each other.
 FLOORS = [
-    {"_export", "_text", "_validation", "custom_gradients", "version"},
-    {"distances", "distributed"},
-    {"pairwise"},
+    {"_export", "_text", "_validation", "version"},
+    {"distributed", "pairwise"},
+    {"distances"},
     {"mining"},
     {"data", "evaluation", "layers"},
     {"datasets", "losses", "metrics", "search", "viz"},
@@ -115,6 +115,7 @@ PUBLIC = {
         "LiftedStructureLoss",
         "ManifoldLoss",
         "MarginLoss",
+        "MetricLoss",
         "MultiSimilarityLoss",
         "NCALoss",
         "NPairsLoss",
@@ -135,6 +136,7 @@ PUBLIC = {
         "SoftNearestNeighborLoss",
         "SoftTripleLoss",
         "SphereFaceLoss",
+        "StepReports",
         "SubCenterArcFaceLoss",
         "SupConLoss",
         "ThresholdConsistentMarginLoss",
@@ -234,6 +236,23 @@ def floor_faults(path, root=PACKAGE):
                 "as an argument."
             )
     return faults
+
+
+def losses_faults(path, root=PACKAGE):
+    """Imports of internal modules of `losses` from outside of it."""
+    if path.relative_to(root).parts[0] == "losses":
+        return []
+    names = [
+        name
+        for name in imported_modules(path, root)
+        if name.startswith("keras_metric.losses.")
+        and (name.count(".") > 2 or name.split(".")[2] not in PUBLIC["keras_metric.losses"])
+    ]
+    return [
+        f"it imports {name}, which is internal to losses. Use a public name of keras_metric.losses, "
+        "or move the shared piece to pairwise."
+        for name in names
+    ]
 
 
 def source_faults(text, unit):
@@ -354,6 +373,12 @@ def test_imports_point_down(path):
 
 
 @pytest.mark.parametrize("path", FILES, ids=by_path)
+def test_internals_of_losses_stay_inside(path):
+    faults = losses_faults(path)
+    assert not faults, f"{by_path(path)}: " + "\n".join(faults)
+
+
+@pytest.mark.parametrize("path", FILES, ids=by_path)
 def test_source_keeps_the_rules(path):
     faults = source_faults(path.read_text("utf-8"), unit_of(path))
     assert not faults, f"{by_path(path)}: " + "\n".join(faults)
@@ -450,6 +475,21 @@ class TestTheRulesCatchFaults:
     )
     def test_floors_let_good_imports_pass(self, tmp_path, name, text):
         assert not floor_faults(self.plant(tmp_path, name, text), root=tmp_path)
+
+    @pytest.mark.parametrize(
+        ("text", "is_fault"),
+        [
+            ("from keras_metric.losses.reductions import reduce_rows", True),
+            ("from keras_metric.losses import reductions", True),
+            ("import keras_metric.losses.metric_loss", True),
+            ("from keras_metric.losses import MetricLoss", False),
+            ("from keras_metric import losses", False),
+        ],
+    )
+    def test_internals_of_losses(self, tmp_path, text, is_fault):
+        path = self.plant(tmp_path, "models/metric_model.py", text)
+        assert bool(losses_faults(path, root=tmp_path)) == is_fault
+        assert not losses_faults(self.plant(tmp_path, "losses/a.py", text), root=tmp_path)
 
     @pytest.mark.parametrize(
         "text",

@@ -22,10 +22,12 @@ import reference
 from autodiff import differentiated, step_by_step
 from keras import ops
 
-from keras_metric import losses, mining
+from keras_metric import losses
 from keras_metric.layers import CrossBatchMemory, PairMiner, TripletMiner
 from keras_metric.losses.pair.pair_loss import PairLoss
-from keras_metric.losses.whole_batch_loss import WholeBatchLoss
+from keras_metric.losses.step_reports import IGNORED
+from keras_metric.mining import pair_rules, triplet_rules
+from keras_metric.mining.miner import RANDOM
 from keras_metric.models import EmbeddingModel
 from keras_metric.pairwise import class_pairs
 
@@ -162,7 +164,7 @@ NEED_BOTH = (
 PUBLIC = {
     name: thing
     for name, thing in ((name, getattr(losses, name)) for name in losses.__all__)
-    if inspect.isclass(thing) and issubclass(thing, keras.losses.Loss)
+    if issubclass(thing, losses.MetricLoss) and thing is not losses.MetricLoss
 }
 
 
@@ -229,7 +231,7 @@ def described(case):
 
 def draws(case):
     name, settings = case
-    drawn = (*mining.RANDOM, *mining.pair_rules.RANDOM)
+    drawn = RANDOM
     return "seed" in defaults(name) or settings.get("mining", defaults(name).get("mining")) in drawn
 
 
@@ -240,7 +242,7 @@ def needs_both(case):
 
 def whole(case):
     """Whether the loss is one number for a batch, without rows that could be weighed."""
-    return issubclass(PUBLIC[case[0]], WholeBatchLoss)
+    return PUBLIC[case[0]].is_one_number
 
 
 def each(cases):
@@ -338,7 +340,7 @@ def test_can_be_built(name):
 def test_the_settings_are_found():
     """Looking finds what is known to be there, so an empty list is not taken for none."""
     found = {described(case) for case in CASES}
-    for name, every in zip(EVERY_STRATEGY, (mining.pair_rules.STRATEGIES, mining.STRATEGIES)):
+    for name, every in zip(EVERY_STRATEGY, (pair_rules.STRATEGIES, triplet_rules.STRATEGIES)):
         strategies = set(every) - {defaults(name)["mining"], *NOTHING_LEFT}
         assert found >= {f"{name}(mining={strategy})" for strategy in strategies}
     assert found >= {
@@ -663,23 +665,23 @@ def test_the_gradient_is_the_slope_of_the_loss(case):
         assert np.median(wrong) < 1e-2, (along, expected)
 
 
-SHARED = [c for c in STEADY if getattr(PUBLIC[c[0]], "rows_see", "batch") != "batch"]
+SHARED = [c for c in STEADY if PUBLIC[c[0]].rows_depend_on != "batch"]
 
 
 @each(SHARED)
 def test_rows_do_not_depend_on_which_replica_works_them_out(case):
     """Four anchors and five, each group against the whole batch, give the rows of the batch."""
     loss = build(case)
-    if case[0] in OF_TWO or loss._sees_batch() or loss.memory is not None:
+    if case[0] in OF_TWO or loss._depends_on_batch() or loss.memory is not None:
         pytest.skip("every replica works out all rows")
     y, z = ops.convert_to_tensor(LABELS), ops.convert_to_tensor(rows(case))
-    expected = loss.batch_parts(y, z)
+    expected = loss.batch_parts(IGNORED, y, z)
     found = []
     for places in (np.arange(4, dtype="int32"), np.arange(4, 9, dtype="int32")):
         mine = [ops.take(y, places, axis=0), ops.take(z, places, axis=0)]
-        if loss.rows_see == "references":
+        if loss.rows_depend_on == "references":
             mine += [z, class_pairs.Placed(y, ops.convert_to_tensor(places))]
-        found.append(loss.batch_parts(*mine))
+        found.append(loss.batch_parts(IGNORED, *mine))
     assert len(expected) == len(found[0]) == len(found[1])
     for number, part in enumerate(expected):
         for field, values in zip(part._fields, part):

@@ -7,7 +7,7 @@ from keras_metric import distances
 from keras_metric._export import export
 from keras_metric._validation import check_choice, check_number, check_one_input
 from keras_metric.layers.position_masks import position_mask
-from keras_metric.pairwise.class_pairs import FAR
+from keras_metric.pairwise.class_pairs import MASKED_DISTANCE
 
 _SMALLEST_POWER = 1e-3
 
@@ -102,7 +102,7 @@ class GeneralizedMeanPooling(keras.layers.Layer):
         # What stands behind the mask may be infinite or NaN.
         x = ops.maximum(ops.where(keep, x, 1), self.epsilon)
         # In logarithms, so that no power leaves the range of a float.
-        logs = ops.where(keep, power * ops.log(x), -FAR)
+        logs = ops.where(keep, power * ops.log(x), -MASKED_DISTANCE)
         count = ops.sum(ops.cast(keep, wide), axis=axes)
         mean = ops.logsumexp(logs, axis=axes) - ops.log(ops.maximum(count, 1))
         mean = ops.where(count > 0, mean, 0)

@@ -11,7 +11,7 @@ began the first time, so that dropout drops the same.
 import keras
 from keras import ops
 
-from keras_metric.custom_gradients import incoming_gradient
+from keras_metric.pairwise.blockwise import incoming_gradient
 
 
 def embed(network, inputs, size, training):

@@ -12,8 +12,6 @@ from autodiff import step_by_step, value_and_gradient
 
 from keras_metric import losses
 from keras_metric.layers import CrossBatchMemory
-from keras_metric.losses.running_state import listening
-from keras_metric.losses.train_reports import watch
 from keras_metric.models import EmbeddingModel
 
 BACKEND = keras.backend.backend()
@@ -39,9 +37,9 @@ def batches(count, seed=0, size=BATCH):
 
 def put(loss, labels, embeddings):
     """Update the state of a loss as a training step of a model does."""
-    with listening() as updates:
-        value = loss(labels, embeddings)
-    for variable, new in updates.kept:
+    reports = losses.StepReports()
+    value = loss(reports.attach(labels), embeddings)
+    for variable, new in reports.updates:
         variable.assign(new)
     return value
 
@@ -335,8 +333,9 @@ class TestDynamicSoftMargin:
         np.fill_diagonal(apart, np.inf)
         far = np.minimum(apart.min(0), apart.min(1))
         weight, _ = self.ranks(near - far, np.zeros(6))
-        with watch() as reported:
-            value = number(loss(np.arange(7), x[:, :2]))
+        reports = losses.StepReports()
+        value = number(loss(reports.attach(np.arange(7)), x[:, :2]))
+        reported = reports.statistics
         assert value == pytest.approx(np.mean(weight * (near - far)), rel=1e-3)
         assert number(reported["positive_distance"]) == pytest.approx(near.mean(), rel=1e-4)
         assert number(reported["negative_distance"]) == pytest.approx(far.mean(), rel=1e-4)

@@ -11,8 +11,9 @@ from reference import rows_of
 
 from keras_metric import distances, losses
 from keras_metric.layers import PairMiner, TripletMiner
-from keras_metric.losses.pair.n_pairs_loss import n_pairs_rows
-from keras_metric.pairwise import triplets_by_sorting
+from keras_metric.losses.triplet.triplet_loss import triplet_counts
+from keras_metric.pairwise import class_pairs
+from keras_metric.pairwise.pair_terms import n_pairs_rows
 
 # Unsorted classes of 1 to 6 items.
 LABELS = np.array([3, 0, 3, 7, 1, 1, 3, 0, 3, 9, 1, 3, 0, 3, 7])
@@ -576,12 +577,17 @@ class TestMargin:
         agrees(lambda z: loss(LABELS, z), lambda z: margin_triplets(z, LABELS, chosen=chosen), x)
 
     @pytest.mark.parametrize("mining", ["semi-hard", "semi-hard-all"])
-    def test_sorted_rows_count_alike(self, mining, monkeypatch):
-        # From no positive on, so that every anchor goes the way of those with many.
-        monkeypatch.setattr(triplets_by_sorting, "MANY", 0)
-        x = rows(7, len(LABELS))
-        loss = losses.MarginLoss(mining=mining, dtype=DTYPE)
-        agrees(lambda z: loss(LABELS, z), lambda z: margin_triplets(z, LABELS, mining=mining), x)
+    def test_sorted_rows_count_alike(self, mining):
+        x = rows(7, len(LABELS)).astype("float32")
+        expected = np.zeros((2, len(x), len(x)))
+        for a, p, n in reference.triplets(reference.matrix(x), LABELS, mining):
+            expected[0, a, p] += 1
+            expected[1, a, n] += 1
+        pairs = class_pairs.from_labels(keras.ops.convert_to_tensor(LABELS))
+        distance = distances.pairwise(x)
+        for sort_above in (0, 64):
+            found = triplet_counts(distance, pairs, TripletMiner(mining), sort_above=sort_above)
+            np.testing.assert_array_equal([np.asarray(counts) for counts in found], expected)
 
     def test_a_schedule_of_strategies(self):
         x = rows(8, len(LABELS)).astype("float32")

@@ -3,14 +3,13 @@
 import functools
 import math
 
+import engine
 import numpy as np
 import pytest
 from autodiff import BACKEND, CLOSE, DTYPE, agrees, value_and_gradient
 from reference import rows_of
 
 from keras_metric import losses
-from keras_metric.losses.train_reports import watch
-from keras_metric.pairwise import blockwise
 
 JIT = BACKEND == "jax"
 # These cases vary code that all losses share, and the contract tests run it on JAX too.
@@ -233,12 +232,11 @@ def test_multi_hot_labels_equal_loops(case):
 @pytest.mark.parametrize("rows", [4, 5])
 @pytest.mark.parametrize("labels", ["ids", "multi_hot"])
 @pytest.mark.parametrize("case", ["SmoothAP", "Recall@k", "PNP Ds", "FastAP"])
-def test_blocks_of_rows_change_nothing(case, labels, rows, monkeypatch):
+def test_blocks_of_rows_change_nothing(case, labels, rows):
     # 15 anchors fill blocks of 4 with one row to spare, blocks of 5 exactly.
-    monkeypatch.setattr(blockwise, "_rows_of_a_block", lambda *_: rows)
     x, y = unequal_batch(16) if labels == "ids" else multi_hot_batch(5)
     loss, oracle = built(case, labels=labels)
-    agrees(lambda z: loss(y, z), lambda z: oracle(z, y), x)
+    agrees(lambda z: engine.lists(loss, rows)(y, z), lambda z: oracle(z, y), x)
 
 
 @not_on_jax
@@ -266,11 +264,11 @@ def test_reported_distances(case):
     """The anchor is in its own list in some losses, but it is never a reported pair."""
     x, y = unequal_batch(8)
     loss, _ = built(case, distance="dot")
-    with watch() as reported:
-        loss(y, x.astype("float32"))
+    reports = losses.StepReports()
+    loss(reports.attach(y), x.astype("float32"))
     d = -x.astype("float64") @ x.T
     same = y[:, None] == y[None, :]
-    found = {name: float(value) for name, value in reported.items()}
+    found = {name: float(value) for name, value in reports.statistics.items()}
     other = same & ~np.eye(len(y), dtype=bool)
     assert found["positive_distance"] == pytest.approx(d[other].mean(), rel=1e-4)
     assert found["negative_distance"] == pytest.approx(d[~same].mean(), rel=1e-4)

@@ -1,5 +1,6 @@
 """Shared labels and several views, with NT-Xent and SupCon."""
 
+import engine
 import keras
 import numpy as np
 import pytest
@@ -9,10 +10,16 @@ from autodiff import value_and_gradient
 from keras_metric import losses
 from keras_metric.layers import PairMiner
 from keras_metric.models import EmbeddingModel
-from keras_metric.pairwise import blockwise, class_pairs
+from keras_metric.pairwise import class_pairs
 
 # Unequal classes in no order, one of a single item.
 Y = np.array([2, 0, 2, 5, 1, 2, 0, 1, 2, 0, 0])
+
+
+# The fourth row has no label.
+SEVERAL = np.array(
+    [[1, 0, 0, 1], [0, 1, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 1, 0], [0, 1, 1, 0]]
+)
 
 
 def vectors(seed=0, rows=11):
@@ -20,12 +27,22 @@ def vectors(seed=0, rows=11):
 
 
 @pytest.mark.parametrize("rows", [2, 3, 4])
-def test_blocks_of_rows_change_nothing(rows, monkeypatch):
-    loss, x = losses.SupConLoss(0.4), vectors()
-    expected = value_and_gradient(lambda z: loss(Y, z), x)
-    monkeypatch.setattr(blockwise, "_rows_of_a_block", lambda *_: rows)
-    for found, whole in zip(value_and_gradient(lambda z: loss(Y, z), x), expected):
-        np.testing.assert_allclose(found, whole, rtol=1e-5, atol=1e-6)
+@pytest.mark.parametrize("labels", ["ids", "multi_hot", "references"])
+def test_blocks_of_rows_change_nothing(labels, rows):
+    batch = (SEVERAL, vectors(0, 6)) if labels == "multi_hot" else (Y, vectors())
+    sets = (Y[:6], vectors(1, 6)) if labels == "references" else ()
+    loss = losses.SupConLoss(0.4, labels="multi_hot" if labels == "multi_hot" else "ids")
+
+    def whole(y, z):
+        return loss.against(y, z, *sets) if sets else loss(y, z)
+
+    def in_blocks(y, z):
+        return engine.lists(loss, rows)(y, z, *sets)
+
+    y, x = batch
+    found, expected = (value_and_gradient(lambda z, f=f: f(y, z), x) for f in (in_blocks, whole))
+    for one, other in zip(found, expected):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -45,16 +62,12 @@ def test_published_numbers(loss, value):
 
 
 class TestSeveralLabels:
-    Y = np.array(
-        [[1, 0, 0, 1], [0, 1, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 1, 0], [0, 1, 1, 0]]
-    )
-
     def test_masks(self):
-        found = class_pairs.from_labels(keras.ops.convert_to_tensor(self.Y))
+        found = class_pairs.from_labels(keras.ops.convert_to_tensor(SEVERAL))
         common = [
             [i != j and bool(set(np.flatnonzero(a)) & set(np.flatnonzero(b)))
-             for j, b in enumerate(self.Y)]
-            for i, a in enumerate(self.Y)
+             for j, b in enumerate(SEVERAL)]
+            for i, a in enumerate(SEVERAL)
         ]  # fmt: skip
         positive, negative = map(keras.ops.convert_to_numpy, (found.positive, found.negative))
         np.testing.assert_array_equal(positive, common)
@@ -63,7 +76,7 @@ class TestSeveralLabels:
         np.testing.assert_array_equal(found.num_positives, np.sum(common, 1))
 
     def test_each_positive_occurs_once(self):
-        found = class_pairs.from_labels(keras.ops.convert_to_tensor(self.Y))
+        found = class_pairs.from_labels(keras.ops.convert_to_tensor(SEVERAL))
         counts = np.zeros((6, 6), int)
         for rank in range(4):
             column, exists = (np.asarray(a) for a in found.column(rank))
@@ -74,13 +87,13 @@ class TestSeveralLabels:
     def test_triplets(self):
         x, gaps = vectors(0, 6), []
         d = reference.matrix(x)
-        for i, a in enumerate(self.Y):
-            common = [(a & b).any() for b in self.Y]
+        for i, a in enumerate(SEVERAL):
+            common = [(a & b).any() for b in SEVERAL]
             for p in range(6):
                 for n in range(6):
                     if common[p] and p != i and n != i and not common[n]:
                         gaps.append(max(d[i, p] - d[i, n] + 0.3, 0))
-        value = losses.TripletLoss(0.3, mining="all", labels="multi_hot")(self.Y, x)
+        value = losses.TripletLoss(0.3, mining="all", labels="multi_hot")(SEVERAL, x)
         assert float(value) == pytest.approx(np.mean([gap for gap in gaps if gap > 0]), rel=1e-4)
 
     def test_one_negative_is_enough(self):
@@ -91,13 +104,13 @@ class TestSeveralLabels:
     def test_bad_labels(self):
         loss = losses.SupConLoss(labels="multi_hot")
         with pytest.raises(ValueError, match="0 or 1"):
-            loss(2 * self.Y, vectors(0, 6))
+            loss(2 * SEVERAL, vectors(0, 6))
         with pytest.raises(ValueError, match=r"\(batch, classes\)"):
-            loss(self.Y[:, 0], vectors(0, 6))
+            loss(SEVERAL[:, 0], vectors(0, 6))
         with pytest.raises(ValueError, match="one label"):
-            loss(self.Y[:4], vectors(0, 6))
+            loss(SEVERAL[:4], vectors(0, 6))
         with pytest.raises(ValueError, match="several labels"):
-            losses.SupConLoss()(self.Y, vectors(0, 6))
+            losses.SupConLoss()(SEVERAL, vectors(0, 6))
         with pytest.raises(ValueError, match="must be one of"):
             losses.SupConLoss(labels="one_hot")
 

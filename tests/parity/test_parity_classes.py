@@ -13,7 +13,6 @@ from pytorch_metric_learning import losses as pml_losses
 
 from keras_metric import losses
 from keras_metric.layers import CrossBatchMemory
-from keras_metric.losses.running_state import listening
 
 pytestmark = [
     pytest.mark.parity,
@@ -279,9 +278,9 @@ def test_a_queue_over_many_batches(name):
     peer = pml_losses.CrossBatchMemory(make_peer(), DIM, 50)
     for step in range(7):
         x, y = batch(50 + step, size=20, dim=DIM, classes=CLASSES)
-        with listening() as updates:
-            value = ours(y, x)
-        for variable, new in updates.kept:
+        reports = losses.StepReports()
+        value = ours(reports.attach(y), x)
+        for variable, new in reports.updates:
             variable.assign(new)
         expected = peer(torch.tensor(x), torch.tensor(y)).item()
         np.testing.assert_allclose(

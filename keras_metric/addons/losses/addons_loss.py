@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_metric._validation import as_array, as_tensor, check_choice, check_number, class_ids
-from keras_metric.losses.metric_loss import MetricLoss
+from keras_metric.losses import MetricLoss
 
 # tensorflow-addons registers its losses under this package name; saved configurations contain it.
 drop_in = keras.saving.register_keras_serializable(package="Addons")

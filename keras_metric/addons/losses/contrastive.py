@@ -5,11 +5,12 @@ from keras import ops
 
 from keras_metric._validation import as_tensor, check_choice
 from keras_metric.addons.losses.addons_loss import REDUCTIONS, as_margin, drop_in
-from keras_metric.losses.reductions import bounded_square, reduce_rows, single_terms
+from keras_metric.losses import MetricLoss
+from keras_metric.pairwise.anchor_rows import bounded_square, single_terms
 
 
 @drop_in
-class ContrastiveLoss(keras.losses.Loss):
+class ContrastiveLoss(MetricLoss):
     """Contrastive loss of the distances of pairs.
 
     `y_pred` is the distance of each pair, not an embedding. `y_true` is 1 for pairs of one class.
@@ -53,8 +54,8 @@ class ContrastiveLoss(keras.losses.Loss):
     def __call__(self, y_true, y_pred, sample_weight=None):
         y_pred = as_tensor("y_pred", y_pred)
         with keras.name_scope(self.name):
-            rows = single_terms(_terms(y_true, y_pred, self.margin))
-            value = reduce_rows([rows], self.reduction, sample_weight, self.name, rows.total.dtype)
+            terms = _terms(y_true, y_pred, self.margin)
+            value = self._reduced([single_terms(terms)], sample_weight, terms.dtype)
         return ops.cast(value, y_pred.dtype)
 
     @classmethod

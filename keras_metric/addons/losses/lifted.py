@@ -2,9 +2,8 @@
 
 from keras_metric.addons.losses.addons_loss import AddonsLoss, as_margin, drop_in
 from keras_metric.addons.losses.metric_learning import pairwise_distance
-from keras_metric.losses.pair.lifted_structure_loss import lifted_structure_rows
-from keras_metric.losses.train_reports import report
 from keras_metric.pairwise import class_pairs
+from keras_metric.pairwise.pair_terms import lifted_structure_rows
 
 
 @drop_in
@@ -45,10 +44,10 @@ class LiftedStructLoss(AddonsLoss):
         super().__init__(name=name, **kwargs)
         self.margin = as_margin(margin)
 
-    def batch_parts(self, labels, embeddings):
+    def batch_parts(self, reports, labels, embeddings):
         distance = pairwise_distance(embeddings)
         partners = class_pairs.from_labels(labels)
-        report(distance, distance, partners.positive, partners.negative)
+        reports.add_distances(distance, distance, partners.positive, partners.negative)
         return [lifted_structure_rows(distance, partners, self.margin, 0.0, smooth=True)]
 
 

@@ -4,7 +4,7 @@ from keras import ops
 
 from keras_metric._validation import as_tensor
 from keras_metric.addons.losses.addons_loss import AddonsLoss, drop_in
-from keras_metric.losses.pair.n_pairs_loss import n_pairs_rows
+from keras_metric.pairwise.pair_terms import n_pairs_rows
 
 
 class _NPairsLoss(AddonsLoss):
@@ -17,7 +17,7 @@ class _NPairsLoss(AddonsLoss):
     def reads_branches(cls, number):
         return False  # It takes similarities, not embeddings.
 
-    def batch_parts(self, labels, similarities):
+    def batch_parts(self, reports, labels, similarities):
         batch = {*similarities.shape, labels.shape[0]} - {None}
         if len(batch) > 1:
             raise ValueError(

@@ -2,15 +2,13 @@
 
 from keras import ops
 
-from keras_metric import distances
 from keras_metric._validation import check_choice, check_flag
 from keras_metric.addons.losses.addons_loss import AddonsLoss, as_margin, drop_in
 from keras_metric.addons.losses.metric_learning import METRICS
-from keras_metric.losses.reductions import Rows, single_terms
-from keras_metric.losses.train_reports import report
 from keras_metric.pairwise import class_pairs
-from keras_metric.pairwise.blockwise import rows_in_blocks
-from keras_metric.pairwise.class_pairs import FAR
+from keras_metric.pairwise.anchor_rows import Rows, single_terms
+from keras_metric.pairwise.blockwise import of_matrix, rows_in_blocks
+from keras_metric.pairwise.class_pairs import MASKED_DISTANCE
 
 
 class _TripletLoss(AddonsLoss):
@@ -23,10 +21,10 @@ class _TripletLoss(AddonsLoss):
         self.margin = as_margin(margin)
         self.distance_metric = distance_metric
 
-    def batch_parts(self, labels, embeddings):
+    def batch_parts(self, reports, labels, embeddings):
         distance = _measured(embeddings, self.distance_metric)
         partners = class_pairs.from_labels(labels)
-        report(distance, distance, partners.positive, partners.negative)
+        reports.add_distances(distance, distance, partners.positive, partners.negative)
         return [self.triplet_rows(distance, partners)]
 
 
@@ -54,16 +52,16 @@ def _semi_hard_rows(distance, partners, margin):
     def compute(distance, partners, noise):
         columns, negative = partners.columns, partners.negative
         no_negative = (partners.num_negatives == 0)[:, None]
-        others = ops.where(negative, distance, FAR)
+        others = ops.where(negative, distance, MASKED_DISTANCE)
         # In a batch of one class the nearest of all items, usually the anchor, is the negative.
-        last = ops.max(ops.where(negative, distance, -FAR), -1, keepdims=True)
+        last = ops.max(ops.where(negative, distance, -MASKED_DISTANCE), -1, keepdims=True)
         last = ops.where(no_negative, ops.min(distance, -1, keepdims=True), last)
         candidates = ops.where(no_negative, distance, others)
 
         def step(rank, column, exists, total, active, gradient):
             near = ops.take_along_axis(distance, column[:, None], axis=1)
-            beyond = ops.min(ops.where(others > near, others, FAR), -1, keepdims=True)
-            far = ops.where(beyond < FAR, beyond, last)
+            beyond = ops.min(ops.where(others > near, others, MASKED_DISTANCE), -1, keepdims=True)
+            far = ops.where(beyond < MASKED_DISTANCE, beyond, last)
             gap = near - far + margin
             push = ops.cast(ops.logical_and(exists[:, None], gap >= 0), distance.dtype)
             chosen = ops.cast(ops.equal(candidates, far), distance.dtype)
@@ -76,9 +74,9 @@ def _semi_hard_rows(distance, partners, margin):
         zero = ops.zeros_like(distance[:, 0])
         start = (zero, zero, ops.zeros_like(distance))
         total, active, gradient = partners.for_each_positive(step, start)
-        return [total, active, ops.cast(partners.num_positives, distance.dtype)], gradient
+        return total, active, ops.cast(partners.num_positives, distance.dtype), gradient
 
-    return Rows(*rows_in_blocks(compute, distances.finished(distance), partners))
+    return Rows(*rows_in_blocks(compute, of_matrix(distance), partners))
 
 
 def _hard_rows(distance, partners, margin, soft):
@@ -87,8 +85,8 @@ def _hard_rows(distance, partners, margin, soft):
     Without a positive the nearest of all items, usually the anchor, is used instead; without a
     negative the farthest.
     """
-    positive = ops.max(ops.where(partners.positive, distance, -FAR), axis=1)
-    negative = ops.min(ops.where(partners.negative, distance, FAR), axis=1)
+    positive = ops.max(ops.where(partners.positive, distance, -MASKED_DISTANCE), axis=1)
+    negative = ops.min(ops.where(partners.negative, distance, MASKED_DISTANCE), axis=1)
     positive = ops.where(partners.num_positives > 0, positive, ops.min(distance, axis=1))
     negative = ops.where(partners.num_negatives > 0, negative, ops.max(distance, axis=1))
     if soft:

@@ -9,12 +9,12 @@ from keras_metric import distances
 from keras_metric._export import export
 from keras_metric._validation import check_number
 from keras_metric.losses.classification.class_loss import (
-    SoftmaxLoss,
+    ClassLoss,
     cosines,
     cross_entropy_rows,
+    report_cosines,
 )
 from keras_metric.losses.classification.large_margin_softmax_loss import norms
-from keras_metric.losses.running_state import keep
 
 # Bounds of the authors' code: norms, and the distance of an angle from 0 and 180 degrees (radians).
 _MIN_NORM, _MAX_NORM, _EPSILON = 1e-3, 100.0, 1e-3
@@ -47,7 +47,7 @@ class RunningLength(keras.layers.Layer):
 
 
 @export
-class AdaFaceLoss(SoftmaxLoss):
+class AdaFaceLoss(ClassLoss):
     """AdaFace: an angular margin adapted to image quality, estimated from the embedding norm.
 
     Use it for images of uneven quality. A high norm indicates a good image: the margin then
@@ -97,7 +97,7 @@ class AdaFaceLoss(SoftmaxLoss):
 
     renamed_arguments = {"h": "concentration", "t_alpha": "momentum"}
     # The running statistics are over the norms of the whole batch.
-    rows_see = "batch"
+    rows_depend_on = "batch"
     keeps_state = True
 
     def __init__(
@@ -119,20 +119,17 @@ class AdaFaceLoss(SoftmaxLoss):
         self.scale = check_number("scale", scale, above=0)
         self.momentum = check_number("momentum", momentum, above=0, at_most=1)
         self.running = RunningLength(name=f"{name}_lengths")
+        self.layers += (self.running,)
         if embedding_dim is not None:
             self.running.build((None, embedding_dim))
 
-    @property
-    def layers(self):
-        return (self.proxies, self.running)
-
-    def class_parts(self, embeddings, vectors, own):
+    def class_parts(self, reports, embeddings, vectors, own):
         cosine = ops.clip(cosines(embeddings, vectors), _EPSILON - 1, 1 - _EPSILON)
-        self.report_cosines(cosine, own)
+        report_cosines(reports, cosine, own)
         norm = ops.clip(ops.stop_gradient(norms(embeddings)), _MIN_NORM, _MAX_NORM)
         mean, deviation = self.running.updated(norm, self.momentum)
-        keep(self.running.mean, mean)
-        keep(self.running.deviation, deviation)
+        reports.update(self.running.mean, mean)
+        reports.update(self.running.deviation, deviation)
         quality = ops.clip(self.concentration * (norm - mean) / (deviation + _EPSILON), -1, 1)
         # arccos is slow: compute it for the item's own class only.
         mine = ops.sum(ops.where(own, cosine, 0), axis=1, keepdims=True)

@@ -6,7 +6,7 @@ from keras import ops
 
 from keras_metric._export import export
 from keras_metric._validation import check_number
-from keras_metric.losses.classification.class_loss import SoftmaxLoss
+from keras_metric.losses.classification.class_loss import ClassLoss
 
 # Squared sines below this get no gradient: the derivative of the angle is infinite at cosine 1.
 _MIN_SQUARED_SINE = 1e-7
@@ -25,7 +25,7 @@ def cosine_of_sum(cosine, margin):
 
 
 @export
-class ArcFaceLoss(SoftmaxLoss):
+class ArcFaceLoss(ClassLoss):
     """ArcFace: softmax over cosines with an additive angular margin for the item's own class.
 
     The standard loss of face recognition. Use it for many classes with clean labels; for noisy

@@ -6,8 +6,6 @@ from keras_metric import distances
 from keras_metric._export import export
 from keras_metric._validation import check_number
 from keras_metric.losses.classification.class_loss import ClassLoss, class_terms
-from keras_metric.losses.running_state import keep
-from keras_metric.losses.train_reports import report
 
 
 def updated_centers(centers, embeddings, own, alpha):
@@ -61,8 +59,10 @@ class CenterLoss(ClassLoss):
         Recognition", 2016, https://doi.org/10.1007/978-3-319-46478-7_31
     """
 
+    is_softmax = False
+
     # The centers are updated by the items of the whole batch.
-    rows_see = "batch"
+    rows_depend_on = "batch"
     keeps_state = True
 
     def __init__(
@@ -80,10 +80,10 @@ class CenterLoss(ClassLoss):
         )
         self.alpha = check_number("alpha", alpha, above=0, at_most=1)
 
-    def class_parts(self, embeddings, vectors, own):
+    def class_parts(self, reports, embeddings, vectors, own):
         vectors = ops.stop_gradient(vectors)
         centers = ops.matmul(ops.cast(own, vectors.dtype), vectors)
         distance = distances.elementwise(embeddings, centers, "squared_euclidean")
-        report(distance, None, ops.any(own, axis=1))
-        keep(self.proxies.vectors, updated_centers(vectors, embeddings, own, self.alpha))
+        reports.add_distances(distance, None, ops.any(own, axis=1))
+        reports.update(self.proxies.vectors, updated_centers(vectors, embeddings, own, self.alpha))
         return [class_terms(distance / 2, own)]

@@ -2,11 +2,11 @@
 
 from keras_metric._export import export
 from keras_metric._validation import check_number
-from keras_metric.losses.classification.class_loss import SoftmaxLoss
+from keras_metric.losses.classification.class_loss import ClassLoss
 
 
 @export
-class CosFaceLoss(SoftmaxLoss):
+class CosFaceLoss(ClassLoss):
     """CosFace: softmax over cosines, minus a margin for the item's own class.
 
     Easier to train than `ArcFaceLoss`, with similar accuracy. A batch may hold one item of a class.

@@ -7,7 +7,7 @@ from keras import ops
 from keras_metric import distances
 from keras_metric._export import export
 from keras_metric._validation import check_count, check_number
-from keras_metric.losses.classification.class_loss import SoftmaxLoss, cosines
+from keras_metric.losses.classification.class_loss import ClassLoss, cosines
 
 
 def decreasing_cosine(cosine, factor):
@@ -24,13 +24,18 @@ def decreasing_cosine(cosine, factor):
     return (1 - 2 * ops.mod(turns, 2)) * multiple - 2 * turns
 
 
+def blended(cosine, factor, blend):
+    """Weighted mean of a cosine and its `falling_cosine`: (blend cos + falling) / (blend + 1)."""
+    return (blend * cosine + decreasing_cosine(cosine, factor)) / (blend + 1)
+
+
 def norms(x):
     """Euclidean norm of each row, (rows, 1), with a gradient of 0 for a row of zeros."""
     return distances.elementwise(x, ops.zeros_like(x))[:, None]
 
 
 @export
-class LargeMarginSoftmaxLoss(SoftmaxLoss):
+class LargeMarginSoftmaxLoss(ClassLoss):
     """L-Softmax: softmax with the angle to the item's own class multiplied by an integer margin.
 
     It reads the norms of embeddings and class vectors: set `normalize=False` in the model. Training
@@ -97,5 +102,4 @@ class LargeMarginSoftmaxLoss(SoftmaxLoss):
         return cosines(embeddings, vectors), self.scale * factor
 
     def with_margin(self, cosine):
-        psi = decreasing_cosine(cosine, self.margin)
-        return (self.blend * cosine + psi) / (self.blend + 1)
+        return blended(cosine, self.margin, self.blend)

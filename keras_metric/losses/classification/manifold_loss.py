@@ -6,7 +6,8 @@ from keras import ops
 from keras_metric import distances
 from keras_metric._export import export
 from keras_metric._validation import check_choice, check_count, check_number, check_seed
-from keras_metric.losses.whole_batch_loss import WholeBatchLoss, whole_batch
+from keras_metric.losses.metric_loss import MetricLoss
+from keras_metric.pairwise.anchor_rows import whole_batch
 
 META_CLASSES = ("random", "labels")
 
@@ -57,7 +58,7 @@ def margin_rows(similarity, own, margin):
 
 
 @export
-class ManifoldLoss(WholeBatchLoss):
+class ManifoldLoss(MetricLoss):
     """Manifold similarity: assigns items to learned proxies, with similarities from random walks.
 
     Use it with few or no labels. Similarity is computed on the graph of the batch. By default each
@@ -108,6 +109,8 @@ class ManifoldLoss(WholeBatchLoss):
         2019, https://doi.org/10.1109/CVPR.2019.00747
     """
 
+    is_one_number = True
+
     renamed_arguments = {"l": "embedding_dim", "K": "num_proxies", "lambdaC": "context_weight"}
 
     def __init__(
@@ -122,7 +125,7 @@ class ManifoldLoss(WholeBatchLoss):
         name="manifold_loss",
         dtype=None,
     ):
-        super().__init__(name=name, dtype=dtype)
+        super().__init__("sum_over_batch_size", name, dtype)
         self.num_proxies = check_count("num_proxies", num_proxies)
         self.context_weight = check_number("context_weight", context_weight, at_least=0)
         self.alpha = check_number("alpha", alpha, above=0)
@@ -141,15 +144,12 @@ class ManifoldLoss(WholeBatchLoss):
         self.label_free = meta_classes == "random"
         wide = distances.dtype_of_weights()
         self.proxies = ManifoldProxies(num_proxies, seed, dtype=wide, name="manifold_proxies")
+        self.layers = (self.proxies,)
         if embedding_dim is not None:
             check_count("embedding_dim", embedding_dim)
             self.proxies.build((None, embedding_dim))
 
-    @property
-    def layers(self):
-        return (self.proxies,)
-
-    def batch_parts(self, labels, embeddings, references=None, reference_labels=None):
+    def batch_parts(self, reports, labels, embeddings, references=None, reference_labels=None):
         if references is not None:
             raise ValueError(
                 "ManifoldLoss takes no reference set: it compares the items of a batch with its "

@@ -2,11 +2,11 @@
 
 from keras_metric._export import export
 from keras_metric._validation import check_number
-from keras_metric.losses.classification.class_loss import SoftmaxLoss
+from keras_metric.losses.classification.class_loss import ClassLoss
 
 
 @export
-class NormalizedSoftmaxLoss(SoftmaxLoss):
+class NormalizedSoftmaxLoss(ClassLoss):
     """Normalized softmax: cross-entropy over the cosines of an item with all class vectors.
 
     The simplest loss with class vectors, and a strong baseline: it needs no mining, and a batch may

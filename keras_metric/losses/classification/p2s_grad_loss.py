@@ -3,7 +3,12 @@
 from keras import ops
 
 from keras_metric._export import export
-from keras_metric.losses.classification.class_loss import ClassLoss, class_terms, cosines
+from keras_metric.losses.classification.class_loss import (
+    ClassLoss,
+    class_terms,
+    cosines,
+    report_cosines,
+)
 
 
 @export
@@ -47,6 +52,8 @@ class P2SGradLoss(ClassLoss):
         2021, https://arxiv.org/abs/2103.11326
     """
 
+    is_softmax = False
+
     def __init__(
         self,
         num_classes,
@@ -58,8 +65,8 @@ class P2SGradLoss(ClassLoss):
     ):
         super().__init__(num_classes, embedding_dim, initializer, reduction, name, dtype)
 
-    def class_parts(self, embeddings, vectors, own):
+    def class_parts(self, reports, embeddings, vectors, own):
         cosine = cosines(embeddings, vectors)
-        self.report_cosines(cosine, own)
+        report_cosines(reports, cosine, own)
         error = ops.square(cosine - ops.cast(own, cosine.dtype))
         return [class_terms(ops.mean(error, axis=1), own)]

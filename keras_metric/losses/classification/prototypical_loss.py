@@ -6,10 +6,9 @@ from keras_metric import distances
 from keras_metric._export import export
 from keras_metric._validation import check_choice, check_count
 from keras_metric.losses.metric_loss import MetricLoss
-from keras_metric.losses.reductions import single_terms
-from keras_metric.losses.train_reports import report
 from keras_metric.pairwise import class_pairs
-from keras_metric.pairwise.class_pairs import FAR
+from keras_metric.pairwise.anchor_rows import single_terms
+from keras_metric.pairwise.class_pairs import MASKED_DISTANCE
 
 
 def class_sums(vectors, column, support):
@@ -23,7 +22,7 @@ def class_sums(vectors, column, support):
     return sums, ops.segment_sum(counted, column, num_segments=size)
 
 
-def prototypical_rows(queries, column, own, prototypes, exists, valid, metric):
+def prototypical_rows(reports, queries, column, own, prototypes, exists, valid, metric):
     """One term per query: -log softmax of its class over all prototypes.
 
     `own` (queries, dim) replaces the prototype in the `column` of each query.
@@ -32,8 +31,8 @@ def prototypical_rows(queries, column, own, prototypes, exists, valid, metric):
     distance = distances.pairwise(queries, prototypes, metric)
     columns = ops.arange(ops.shape(prototypes)[0], dtype="int32")
     others = ops.logical_and(exists[None, :], ops.not_equal(columns[None, :], column[:, None]))
-    report(near, distance, valid, ops.logical_and(others, valid[:, None]))
-    far = ops.logsumexp(ops.where(others, -distance, -FAR), axis=1)
+    reports.add_distances(near, distance, valid, ops.logical_and(others, valid[:, None]))
+    far = ops.logsumexp(ops.where(others, -distance, -MASKED_DISTANCE), axis=1)
     return single_terms(ops.softplus(far + near), valid)
 
 
@@ -92,7 +91,7 @@ class PrototypicalLoss(MetricLoss):
         self.distance = check_choice("distance", distance, distances.METRICS)
         self.shots = shots
 
-    def batch_parts(self, labels, embeddings, references=None, reference_labels=None):
+    def batch_parts(self, reports, labels, embeddings, references=None, reference_labels=None):
         partners = class_pairs.from_labels(labels, reference_labels)
         # The start of a class in the sorted labels is the index of the class.
         column = partners.start
@@ -112,6 +111,6 @@ class PrototypicalLoss(MetricLoss):
             own = (ops.take(sums, column, axis=0) - embeddings) / ops.maximum(others, 1)
             valid = others[:, 0] > 0
         rows = prototypical_rows(
-            embeddings, column, own, means, sizes[:, 0] > 0, valid, self.distance
+            reports, embeddings, column, own, means, sizes[:, 0] > 0, valid, self.distance
         )
         return [rows]

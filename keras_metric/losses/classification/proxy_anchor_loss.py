@@ -4,19 +4,19 @@ from keras import ops
 
 from keras_metric._export import export
 from keras_metric._validation import check_number
-from keras_metric.losses.classification.class_loss import ClassLoss, cosines
-from keras_metric.losses.whole_batch_loss import WholeBatchLoss, whole_batch
-from keras_metric.pairwise.class_pairs import FAR
+from keras_metric.losses.classification.class_loss import ClassLoss, cosines, report_cosines
+from keras_metric.pairwise.anchor_rows import whole_batch
+from keras_metric.pairwise.class_pairs import MASKED_DISTANCE
 
 
 def log_one_plus_sum(logits, mask):
     """log(1 + sum of exp(logits)) over the rows where `mask`, for each class (column)."""
-    logits = ops.where(mask, logits, -FAR)
+    logits = ops.where(mask, logits, -MASKED_DISTANCE)
     return ops.logsumexp(ops.pad(logits, ((1, 0), (0, 0))), axis=0)
 
 
 @export
-class ProxyAnchorLoss(WholeBatchLoss, ClassLoss):
+class ProxyAnchorLoss(ClassLoss):
     """Proxy anchor: each class proxy is an anchor that weights the items of the batch by hardness.
 
     It converges as fast as `ProxyNCALoss`, and its gradients depend on the relations between items,
@@ -58,8 +58,10 @@ class ProxyAnchorLoss(WholeBatchLoss, ClassLoss):
     """
 
     renamed_arguments = {"alpha": "scale"}
-    # The anchors are the proxies; each depends on all items of the batch.
-    rows_see = "batch"
+    # Its anchors are the proxies, which are compared with all items.
+    rows_depend_on = "batch"
+    is_one_number = True
+    is_softmax = False
 
     def __init__(
         self,
@@ -71,15 +73,14 @@ class ProxyAnchorLoss(WholeBatchLoss, ClassLoss):
         name="proxy_anchor_loss",
         dtype=None,
     ):
-        # The value needs no reduction.
         whole = "sum_over_batch_size"
-        ClassLoss.__init__(self, num_classes, embedding_dim, initializer, whole, name, dtype)
+        super().__init__(num_classes, embedding_dim, initializer, whole, name, dtype)
         self.margin = check_number("margin", margin, at_least=0)
         self.scale = check_number("scale", scale, above=0)
 
-    def class_parts(self, embeddings, vectors, own):
+    def class_parts(self, reports, embeddings, vectors, own):
         cosine = cosines(embeddings, vectors)
-        self.report_cosines(cosine, own)
+        report_cosines(reports, cosine, own)
         invalid = ops.logical_not(ops.any(own, axis=1, keepdims=True))
         others = ops.logical_not(ops.logical_or(own, invalid))
         pull = log_one_plus_sum(-self.scale * (cosine - self.margin), own)

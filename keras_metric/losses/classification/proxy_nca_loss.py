@@ -11,8 +11,7 @@ from keras_metric.losses.classification.class_loss import (
     class_terms,
     cross_entropy_rows,
 )
-from keras_metric.losses.train_reports import report
-from keras_metric.pairwise.class_pairs import FAR
+from keras_metric.pairwise.class_pairs import MASKED_DISTANCE
 
 DENOMINATORS = ("all", "others")
 
@@ -61,6 +60,8 @@ class ProxyNCALoss(ClassLoss):
         https://arxiv.org/abs/2004.01113
     """
 
+    is_softmax = False
+
     renamed_arguments = {"softmax_scale": "scale"}
 
     def __init__(
@@ -78,15 +79,15 @@ class ProxyNCALoss(ClassLoss):
         self.scale = check_number("scale", scale, above=0)
         self.denominator = check_choice("denominator", denominator, DENOMINATORS)
 
-    def class_parts(self, embeddings, vectors, own):
+    def class_parts(self, reports, embeddings, vectors, own):
         unit = distances.unit(vectors)
         distance = distances.pairwise(embeddings, unit, "squared_euclidean")
-        report(distance, distance, own, ops.logical_not(own))
+        reports.add_distances(distance, distance, own, ops.logical_not(own))
         logits = -self.scale * distance
         if self.denominator == "all":
             return [cross_entropy_rows(logits, own)]
         logits = bounded(logits)
-        others = ops.logsumexp(ops.where(own, -FAR, logits), axis=1)
+        others = ops.logsumexp(ops.where(own, -MASKED_DISTANCE, logits), axis=1)
         mine = ops.sum(ops.where(own, logits, 0), axis=1)
         rows = class_terms(others - mine, own)
         # These terms can be negative, so all of them count as active.

@@ -5,7 +5,7 @@ from keras import ops
 from keras_metric import distances
 from keras_metric._export import export
 from keras_metric._validation import check_count, check_number
-from keras_metric.losses.classification.class_loss import SoftmaxLoss, cosines
+from keras_metric.losses.classification.class_loss import ClassLoss, cosines
 
 
 def center_regularizer(vectors, num_classes, each):
@@ -21,7 +21,7 @@ def center_regularizer(vectors, num_classes, each):
 
 
 @export
-class SoftTripleLoss(SoftmaxLoss):
+class SoftTripleLoss(ClassLoss):
     """SoftTriple: softmax over classes with several centers each, mixed by similarity.
 
     It is equivalent to a smoothed triplet loss without sampling. Use it where a class has several
@@ -106,8 +106,8 @@ class SoftTripleLoss(SoftmaxLoss):
     def with_margin(self, cosine):
         return cosine - self.margin
 
-    def class_parts(self, embeddings, vectors, own):
-        (rows,) = super().class_parts(embeddings, vectors, own)
+    def class_parts(self, reports, embeddings, vectors, own):
+        (rows,) = super().class_parts(reports, embeddings, vectors, own)
         if self.regularization_weight == 0:
             return [rows]
         regularizer = center_regularizer(vectors, self.num_classes, self.centers_per_class)

@@ -1,15 +1,16 @@
 """SphereFace loss (A-Softmax)."""
 
 from keras_metric._export import export
-from keras_metric.losses.classification.class_loss import cosines
+from keras_metric._validation import check_count, check_number
+from keras_metric.losses.classification.class_loss import ClassLoss, cosines
 from keras_metric.losses.classification.large_margin_softmax_loss import (
-    LargeMarginSoftmaxLoss,
+    blended,
     norms,
 )
 
 
 @export
-class SphereFaceLoss(LargeMarginSoftmaxLoss):
+class SphereFaceLoss(ClassLoss):
     """SphereFace (A-Softmax): `LargeMarginSoftmaxLoss` with class vectors normalised to norm 1.
 
     The first angular margin loss for faces; `ArcFaceLoss` and `CosFaceLoss` are easier to train. It
@@ -65,9 +66,13 @@ class SphereFaceLoss(LargeMarginSoftmaxLoss):
         name="sphere_face_loss",
         dtype=None,
     ):
-        super().__init__(
-            num_classes, margin, scale, blend, embedding_dim, initializer, reduction, name, dtype
-        )
+        super().__init__(num_classes, embedding_dim, initializer, reduction, name, dtype)
+        self.margin = check_count("margin", margin)
+        self.scale = check_number("scale", scale, above=0)
+        self.blend = check_number("blend", blend, at_least=0)
 
     def class_logits(self, embeddings, vectors):
         return cosines(embeddings, vectors), self.scale * norms(embeddings)
+
+    def with_margin(self, cosine):
+        return blended(cosine, self.margin, self.blend)

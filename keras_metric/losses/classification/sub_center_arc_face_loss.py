@@ -8,11 +8,11 @@ from keras import ops
 from keras_metric._export import export
 from keras_metric._validation import as_array, check_count, check_number
 from keras_metric.losses.classification.arc_face_loss import cosine_of_sum
-from keras_metric.losses.classification.class_loss import SoftmaxLoss, cosines
+from keras_metric.losses.classification.class_loss import ClassLoss, cosines
 
 
 @export
-class SubCenterArcFaceLoss(SoftmaxLoss):
+class SubCenterArcFaceLoss(ClassLoss):
     """Sub-center ArcFace: ArcFace with several vectors per class, for noisy labels.
 
     An item must be close to one of the vectors of its class. Most clean items gather around one

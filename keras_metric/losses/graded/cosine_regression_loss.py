@@ -6,7 +6,7 @@ from keras_metric import distances
 from keras_metric._export import export
 from keras_metric._validation import check_number
 from keras_metric.losses.metric_loss import MetricLoss, check_branches, scores_of_pairs
-from keras_metric.losses.reductions import single_terms
+from keras_metric.pairwise.anchor_rows import single_terms
 
 
 @export
@@ -63,7 +63,7 @@ class CosineRegressionLoss(MetricLoss):
         if y_max <= y_min:
             raise ValueError(f"`y_max` must be greater than y_min={y_min}. Received: y_max={y_max}")
 
-    def tuple_parts(self, y_true, branches):
+    def tuple_parts(self, reports, y_true, branches):
         check_branches(branches, 2, "first, second")
         cosine = 1 - distances.elementwise(*branches, "cosine")
         score = scores_of_pairs(y_true, branches[0])

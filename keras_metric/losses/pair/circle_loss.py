@@ -5,8 +5,8 @@ from keras import ops
 from keras_metric._export import export
 from keras_metric._validation import check_number
 from keras_metric.losses.pair.pair_loss import PairLoss, similarity
-from keras_metric.losses.reductions import single_terms
-from keras_metric.pairwise.class_pairs import FAR
+from keras_metric.pairwise.anchor_rows import single_terms
+from keras_metric.pairwise.class_pairs import MASKED_DISTANCE
 
 
 def circle_rows(cosine, partners, margin, gamma):
@@ -15,8 +15,8 @@ def circle_rows(cosine, partners, margin, gamma):
     constant = ops.stop_gradient(cosine)
     pull = -gamma * ops.relu(1 + margin - constant) * (cosine - (1 - margin))
     push = gamma * ops.relu(constant + margin) * (cosine - margin)
-    positives = ops.logsumexp(ops.where(partners.positive, pull, -FAR), axis=1)
-    negatives = ops.logsumexp(ops.where(partners.negative, push, -FAR), axis=1)
+    positives = ops.logsumexp(ops.where(partners.positive, pull, -MASKED_DISTANCE), axis=1)
+    negatives = ops.logsumexp(ops.where(partners.negative, push, -MASKED_DISTANCE), axis=1)
     return single_terms(ops.softplus(positives + negatives), partners.has_both)
 
 

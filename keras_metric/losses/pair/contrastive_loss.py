@@ -9,14 +9,57 @@ from keras_metric._export import export
 from keras_metric._validation import as_array, check_number
 from keras_metric.losses.metric_loss import check_branches, scores_of_pairs
 from keras_metric.losses.pair.pair_loss import PairLoss
-from keras_metric.losses.reductions import bounded_square, masked_terms, single_terms
-from keras_metric.losses.train_reports import report
+from keras_metric.pairwise.anchor_rows import bounded_square, masked_terms, single_terms
+
+MEANING_OF_Y = "1 where the two items are the same, 0 where they differ"
 
 
 def pull_and_push(distance, margin, positive_margin, power):
     """Terms of pairs at `distance`: as positive pairs, and as negative pairs."""
     pull, push = ops.relu(distance - positive_margin), ops.relu(margin - distance)
     return (bounded_square(pull), bounded_square(push)) if power == 2 else (pull, push)
+
+
+def contrastive_pairs(distance, pairs, margin, positive_margin, power=1):
+    """Parts of a labelled batch: positive and negative terms."""
+    pull, push = pull_and_push(distance, margin, positive_margin, power)
+    return [masked_terms(pull, pairs.positive), masked_terms(push, pairs.negative)]
+
+
+def contrastive_tuples(
+    reports, y_true, branches, metric, margin, positive_margin, power=1, positive_label=1
+):
+    """Parts of ready-made pairs: positive and negative terms."""
+    check_branches(branches, 2, "first, second")
+    distance = distances.elementwise(*branches, metric)
+    check_same(y_true)
+    same = scores_of_pairs(y_true, branches[0])
+    if positive_label == 0:
+        same = 1 - same
+    reports.add_distances(distance, distance, same, 1 - same)
+    pull, push = pull_and_push(distance, margin, positive_margin, power)
+    # Graded targets between 0 and 1 count as a part of each kind.
+    return [single_terms(same * pull, same > 0), single_terms((1 - same) * push, same < 1)]
+
+
+def check_one_of(argument, value, allowed):
+    """Raise unless `value` is one of the integers `allowed`."""
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not whole or value not in allowed:
+        raise ValueError(f"`{argument}` must be one of {allowed}. Received: {argument}={value!r}")
+
+
+def check_same(y):
+    """Raise unless all NumPy `y` of ready-made pairs are in [0, 1]."""
+    if ops.is_tensor(y):
+        return
+    y = as_array("y_true", y)
+    if y.dtype.kind in "iuf" and y.size and not (y.min() >= 0 and y.max() <= 1):
+        raise ValueError(
+            f"`y_true` of pairs must lie between 0 and 1. Received: from {y.min()} to "
+            f"{y.max()}. Of -1 and 1 make (y + 1) / 2; of two class ids a pair, "
+            "np.equal(first, second).astype('float32')."
+        )
 
 
 @export
@@ -71,7 +114,7 @@ class ContrastiveLoss(PairLoss):
     """
 
     num_branches = (2,)
-    y_of_pairs = "1 where the two items are the same, 0 where they differ"
+    y_of_pairs = MEANING_OF_Y
 
     def __init__(
         self,
@@ -90,48 +133,20 @@ class ContrastiveLoss(PairLoss):
         super().__init__(distance, mining, labels, reduction, name, dtype, memory)
         self.margin = check_number("margin", margin)
         self.positive_margin = check_number("positive_margin", positive_margin)
-        for argument, value, allowed in (
-            ("power", power, (1, 2)),
-            ("positive_label", positive_label, (0, 1)),
-        ):
-            whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-            if not whole or value not in allowed:
-                raise ValueError(
-                    f"`{argument}` must be one of {allowed}. Received: {argument}={value!r}"
-                )
+        check_one_of("power", power, (1, 2))
+        check_one_of("positive_label", positive_label, (0, 1))
         self.power = power
         self.positive_label = positive_label
 
     def pair_parts(self, distance, partners):
-        pull, push = pull_and_push(distance, self.margin, self.positive_margin, self.power)
-        return [masked_terms(pull, partners.positive), masked_terms(push, partners.negative)]
+        return contrastive_pairs(distance, partners, self.margin, self.positive_margin, self.power)
 
     def check_pairs(self, y):
-        """Raise unless all NumPy `y` of ready-made pairs are in [0, 1]."""
-        if ops.is_tensor(y):
-            return
-        y = as_array("y_true", y)
-        if y.dtype.kind in "iuf" and y.size and not (y.min() >= 0 and y.max() <= 1):
-            raise ValueError(
-                f"`y_true` of pairs must lie between 0 and 1. Received: from {y.min()} to "
-                f"{y.max()}. For -1 and 1 use (y + 1) / 2; for two class ids per pair use "
-                "np.equal(first, second).astype('float32')."
-            )
+        check_same(y)
 
     def reads_ids(self, num_branches):
         return False
 
-    def tuple_parts(self, y_true, branches):
-        check_branches(branches, 2, "first, second")
-        distance = distances.elementwise(*branches, self.distance)
-        self.check_pairs(y_true)
-        same = scores_of_pairs(y_true, branches[0])
-        if self.positive_label == 0:
-            same = 1 - same
-        report(distance, distance, same, 1 - same)
-        pull, push = pull_and_push(distance, self.margin, self.positive_margin, self.power)
-        # A graded target between 0 and 1 weights both kinds.
-        return [
-            single_terms(same * pull, same > 0),
-            single_terms((1 - same) * push, same < 1),
-        ]
+    def tuple_parts(self, reports, y_true, branches):
+        settings = (self.margin, self.positive_margin, self.power, self.positive_label)
+        return contrastive_tuples(reports, y_true, branches, self.distance, *settings)

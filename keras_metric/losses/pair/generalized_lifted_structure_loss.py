@@ -5,15 +5,15 @@ from keras import ops
 from keras_metric._export import export
 from keras_metric._validation import check_number
 from keras_metric.losses.pair.pair_loss import PairLoss
-from keras_metric.losses.reductions import single_terms
-from keras_metric.pairwise.class_pairs import FAR
+from keras_metric.pairwise.anchor_rows import single_terms
+from keras_metric.pairwise.class_pairs import MASKED_DISTANCE
 
 
 def generalized_lifted_structure_rows(distance, partners, margin, positive_margin):
     """One term per anchor, from its smooth farthest positive and smooth nearest negative."""
 
     def reach(values, mask, number):
-        most = ops.logsumexp(ops.where(mask, values, -FAR), axis=1)
+        most = ops.logsumexp(ops.where(mask, values, -MASKED_DISTANCE), axis=1)
         return ops.where(number > 0, most, 0)
 
     pull = reach(distance - positive_margin, partners.positive, partners.num_positives)

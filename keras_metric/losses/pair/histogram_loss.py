@@ -4,9 +4,9 @@ from keras import ops
 
 from keras_metric._export import export
 from keras_metric._validation import check_count, check_number
-from keras_metric.custom_gradients import incoming_gradient, unwatched
 from keras_metric.losses.pair.pair_loss import PairLoss
-from keras_metric.losses.whole_batch_loss import WholeBatchLoss, whole_batch
+from keras_metric.pairwise.anchor_rows import whole_batch
+from keras_metric.pairwise.blockwise import incoming_gradient, untraced
 
 
 def histogram_value(cosine, positive, negative, num_bins):
@@ -15,7 +15,7 @@ def histogram_value(cosine, positive, negative, num_bins):
 
     @ops.custom_gradient
     def run(cosine):
-        (cosine,) = unwatched((cosine,))
+        (cosine,) = untraced((cosine,))
         place = (cosine + 1) / width
         bin_of = ops.cast(ops.where(place > 0, ops.minimum(place, num_bins - 1), 0), "int32")
         beyond = place - ops.cast(bin_of, place.dtype)
@@ -58,7 +58,7 @@ def _histogram(number, shift):
 
 
 @export
-class HistogramLoss(WholeBatchLoss, PairLoss):
+class HistogramLoss(PairLoss):
     """Histogram loss: probability that a negative pair is more similar than a positive pair.
 
     It has no margin to tune, but needs large batches to estimate the two histograms of
@@ -100,9 +100,11 @@ class HistogramLoss(WholeBatchLoss, PairLoss):
         https://arxiv.org/abs/1611.00822
     """
 
+    is_one_number = True
+
     renamed_arguments = {"n_bins": "num_bins"}
     # The histograms are over the pairs of the whole batch.
-    rows_see = "batch"
+    rows_depend_on = "batch"
 
     def __init__(
         self,
@@ -115,7 +117,7 @@ class HistogramLoss(WholeBatchLoss, PairLoss):
         dtype=None,
     ):
         whole = "sum_over_batch_size"
-        PairLoss.__init__(self, "cosine", mining, labels, whole, name, dtype, memory)
+        super().__init__("cosine", mining, labels, whole, name, dtype, memory)
         if num_bins is not None:
             check_count("num_bins", num_bins)
         if delta is not None:
@@ -124,8 +126,8 @@ class HistogramLoss(WholeBatchLoss, PairLoss):
         self.delta = delta
         self.bins = _number_of_bins(num_bins, delta)
 
-    def batch_parts(self, labels, embeddings, *references):
-        distance, partners = self.chosen(labels, embeddings, *references)
+    def batch_parts(self, reports, labels, embeddings, *references):
+        distance, partners = self.chosen(reports, labels, embeddings, *references)
         both = partners.has_both[:, None]
         masks = [ops.logical_and(mask, both) for mask in (partners.positive, partners.negative)]
         if not references:

@@ -6,12 +6,11 @@ from keras_metric import distances
 from keras_metric._export import export
 from keras_metric._validation import check_number, check_one_each
 from keras_metric.losses.metric_loss import check_branches
-from keras_metric.losses.pair.n_pairs_loss import n_pairs_rows
 from keras_metric.losses.pair.pair_loss import PairLoss, similarity
-from keras_metric.losses.ranking.listwise_loss import with_anchor
-from keras_metric.losses.reductions import Rows
-from keras_metric.losses.train_reports import report
+from keras_metric.losses.ranking.list_rows import with_anchor
 from keras_metric.pairwise import class_pairs
+from keras_metric.pairwise.anchor_rows import Rows
+from keras_metric.pairwise.pair_terms import n_pairs_rows
 
 
 def instance_rows(cosine, partners, scale):
@@ -82,25 +81,27 @@ class InstanceLoss(PairLoss):
         super().__init__("cosine", "all", labels, reduction, name, dtype, memory)
         self.scale = check_number("scale", scale, above=0)
 
-    def batch_parts(self, labels, embeddings, references=None, reference_labels=None):
+    def batch_parts(self, reports, labels, embeddings, references=None, reference_labels=None):
         given = (references, reference_labels) if references is not None else ()
-        distance, partners = self.chosen(labels, embeddings, *given)
+        distance, partners = self.chosen(reports, labels, embeddings, *given)
         cosine = similarity(distance, "cosine")
         if not isinstance(reference_labels, class_pairs.Remembered):
             return [instance_rows(cosine, partners, self.scale)]
         # Empty positions of the queue are neither positives nor negatives.
         listed = with_anchor(partners, reference_labels.own)
         held = ops.logical_or(listed.positive, listed.negative)
-        logits = ops.where(held, self.scale * cosine, -class_pairs.FAR)
+        logits = ops.where(held, self.scale * cosine, -class_pairs.MASKED_DISTANCE)
         return [n_pairs_rows(logits, ops.cast(listed.positive, cosine.dtype))]
 
-    def tuple_parts(self, y_true, branches):
+    def tuple_parts(self, reports, y_true, branches):
         check_branches(branches, 2, "first, second")
         labels = self._checked_labels(y_true, "y_true")
         check_one_each(labels, branches[0], "y_true", "y_pred")
         partners = class_pairs.from_labels(labels)
         distance = distances.pairwise(*branches, metric="cosine")
-        report(distance, distance, ops.logical_not(partners.negative), partners.negative)
+        reports.add_distances(
+            distance, distance, ops.logical_not(partners.negative), partners.negative
+        )
         cosine = similarity(distance, "cosine")
         both = (instance_rows(s, partners, self.scale) for s in (cosine, ops.transpose(cosine)))
         return [Rows(*(there + back for there, back in zip(*both)))]

@@ -5,7 +5,7 @@ from keras import ops
 from keras_metric._export import export
 from keras_metric._validation import check_number
 from keras_metric.losses.pair.pair_loss import PairLoss
-from keras_metric.losses.reductions import masked_terms
+from keras_metric.pairwise.anchor_rows import masked_terms
 
 
 def intra_pair_variance_rows(distance, partners, positive_epsilon, negative_epsilon):
@@ -68,7 +68,7 @@ class IntraPairVarianceLoss(PairLoss):
 
     renamed_arguments = {"pos_eps": "positive_epsilon", "neg_eps": "negative_epsilon"}
     # The means are over all pairs of the batch.
-    rows_see = "batch"
+    rows_depend_on = "batch"
 
     def __init__(
         self,

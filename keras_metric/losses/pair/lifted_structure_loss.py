@@ -1,38 +1,9 @@
 """Lifted structure loss."""
 
-from keras import ops
-
 from keras_metric._export import export
 from keras_metric._validation import check_flag, check_number
 from keras_metric.losses.pair.pair_loss import PairLoss
-from keras_metric.losses.reductions import bounded_square, masked_terms
-from keras_metric.pairwise.class_pairs import FAR
-
-
-def _log_of_sum(a, b):
-    """log(exp(a) + exp(b)) of finite numbers; ops.logaddexp also checks for infinities."""
-    return ops.maximum(a, b) + ops.log1p(ops.exp(-ops.abs(a - b)))
-
-
-def lifted_structure_rows(distance, partners, margin, positive_margin, smooth, alone=True):
-    """Rows over the positive pairs of `distance` (batch, references).
-
-    The negatives of an anchor are references, those of a reference are anchors. Both are the same
-    for a batch `alone`, without a reference set.
-    """
-    push = ops.where(partners.negative, margin - distance, -FAR)
-
-    def reach(axis):
-        most = ops.logsumexp if smooth else ops.max
-        return most(push, axis=axis, keepdims=True)
-
-    of_anchor = reach(1)
-    of_positive = ops.transpose(of_anchor) if alone else reach(0)
-    either = (_log_of_sum if smooth else ops.maximum)(of_anchor, of_positive)
-    # An empty sum is -FAR; pairs that do not count are put there before they are squared.
-    positive = partners.positive
-    lifted = ops.where(positive, either + distance - positive_margin, -FAR)
-    return masked_terms(bounded_square(ops.relu(lifted)) / 2, positive)
+from keras_metric.pairwise.pair_terms import lifted_structure_rows
 
 
 @export
@@ -81,7 +52,7 @@ class LiftedStructureLoss(PairLoss):
     """
 
     # A pair uses the negatives of both its items, from the whole batch.
-    rows_see = "batch"
+    rows_depend_on = "batch"
 
     def __init__(
         self,
@@ -101,8 +72,8 @@ class LiftedStructureLoss(PairLoss):
         self.positive_margin = check_number("positive_margin", positive_margin)
         self.smooth = check_flag("smooth", smooth)
 
-    def batch_parts(self, labels, embeddings, *references):
-        distance, partners = self.chosen(labels, embeddings, *references)
+    def batch_parts(self, reports, labels, embeddings, *references):
+        distance, partners = self.chosen(reports, labels, embeddings, *references)
         return [
             lifted_structure_rows(
                 distance, partners, self.margin, self.positive_margin, self.smooth, not references

@@ -4,16 +4,16 @@ import keras
 from keras import ops
 
 from keras_metric import distances
-from keras_metric import mining as rules
 from keras_metric._export import export
 from keras_metric._validation import check_choice, check_count, check_flag, check_number
 from keras_metric.losses.classification.class_loss import check_class_ids, members
 from keras_metric.losses.metric_loss import measured_pairs
 from keras_metric.losses.pair.pair_loss import PairLoss, chosen_pairs
-from keras_metric.losses.reductions import Rows, often_enough
-from keras_metric.losses.triplet_rows import triplet_counts
-from keras_metric.mining import pair_rules
+from keras_metric.losses.reductions import count_once
+from keras_metric.losses.triplet.triplet_loss import triplet_counts
+from keras_metric.mining import pair_rules, triplet_rules
 from keras_metric.mining.triplet_miner import TripletMiner
+from keras_metric.pairwise.anchor_rows import Rows
 
 COUNTS = ("pairs", "triplets")
 
@@ -133,10 +133,7 @@ class MarginLoss(PairLoss):
         self.boundaries = None
         if learn_beta:
             self.boundaries = Boundaries(num_classes or 1, beta, name=name)
-
-    @property
-    def layers(self):
-        return (*super().layers, *(() if self.boundaries is None else (self.boundaries,)))
+            self.layers += (self.boundaries,)
 
     def check_ids(self, labels):
         """Raise unless each of the NumPy `labels` has a boundary."""
@@ -150,27 +147,27 @@ class MarginLoss(PairLoss):
             check_class_ids(self.name, labels, self.num_classes)
         return ids
 
-    def batch_parts(self, labels, embeddings, *references):
-        distance, partners = measured_pairs(labels, embeddings, self.distance, *references)
+    def batch_parts(self, reports, labels, embeddings, *references):
+        distance, partners = measured_pairs(reports, labels, embeddings, self.distance, *references)
         context = self.context(distance, embeddings, *references)
         counts = self._counts(distance, partners, context)
         if self.boundaries is None:
             return [margin_rows(distance, *counts, self.margin, self.beta)]
-        beta = self._learned(labels, distance.dtype)
+        beta = self._learned(reports, labels, distance.dtype)
         rows = margin_rows(distance, *counts, self.margin, beta)
         if not self.nu:
             return [rows]
         # A class boundary counts once for each of its positive pairs, a single boundary once.
         once = self.num_classes is None
-        number = often_enough(rows, self.reduction) if once else ops.sum(counts[0], axis=1)
+        number = count_once(rows, self.reduction) if once else ops.sum(counts[0], axis=1)
         return [rows._replace(total=rows.total + self.nu * beta[:, 0] * number)]
 
-    def _learned(self, labels, dtype):
+    def _learned(self, reports, labels, dtype):
         """The boundary of each anchor, (batch, 1), or (1, 1)."""
         beta = ops.cast(self.boundaries.beta, dtype)
         if self.num_classes is None:
             return beta[:, None]
-        own = members(labels, self.num_classes, self)
+        own = members(reports, labels, self.num_classes, self)
         mine = ops.sum(ops.where(own, beta[None, :], 0), axis=1, keepdims=True)
         return ops.where(ops.any(own, axis=1, keepdims=True), mine, float("nan"))
 
@@ -191,7 +188,7 @@ class MarginLoss(PairLoss):
 def _miner(mining):
     """`mining`, or a `TripletMiner` if it is the name of a triplet strategy."""
     if isinstance(mining, str):
-        check_choice("mining", mining, (*rules.STRATEGIES, *pair_rules.STRATEGIES))
-        if mining in rules.STRATEGIES and mining != "all":
+        check_choice("mining", mining, (*triplet_rules.STRATEGIES, *pair_rules.STRATEGIES))
+        if mining in triplet_rules.STRATEGIES and mining != "all":
             return TripletMiner(mining)
     return mining

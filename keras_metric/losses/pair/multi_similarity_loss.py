@@ -5,15 +5,15 @@ from keras import ops
 from keras_metric._export import export
 from keras_metric._validation import check_number
 from keras_metric.losses.pair.pair_loss import PairLoss, similarity
-from keras_metric.losses.reductions import single_terms
-from keras_metric.pairwise.class_pairs import FAR
+from keras_metric.pairwise.anchor_rows import single_terms
+from keras_metric.pairwise.class_pairs import MASKED_DISTANCE
 
 
 def multi_similarity_rows(similarity, partners, alpha, beta, base):
     """One term per anchor: soft hinges of its positives below `base` and its negatives above."""
 
     def hinge(scale, mask):
-        logits = ops.where(mask, scale * (similarity - base), -FAR)
+        logits = ops.where(mask, scale * (similarity - base), -MASKED_DISTANCE)
         return ops.softplus(ops.logsumexp(logits, axis=1))
 
     pull = hinge(-alpha, partners.positive) / alpha

@@ -6,27 +6,13 @@ from keras_metric import distances
 from keras_metric._export import export
 from keras_metric._validation import check_choice, check_number, check_one_each
 from keras_metric.losses.metric_loss import MetricLoss, check_branches
-from keras_metric.losses.reductions import Rows, single_terms
-from keras_metric.losses.train_reports import report
 from keras_metric.pairwise import class_pairs
-from keras_metric.pairwise.class_pairs import FAR
+from keras_metric.pairwise.anchor_rows import Rows, single_terms
+from keras_metric.pairwise.class_pairs import MASKED_DISTANCE
+from keras_metric.pairwise.pair_terms import n_pairs_rows
 
 # Products of larger components overflow float32; clipping keeps the loss finite.
 _LARGEST = 1e14
-
-
-def n_pairs_rows(logits, targets):
-    """One term per row: softmax cross-entropy of `logits` with `targets` (rows, columns).
-
-    `targets` weight the correct columns of a row and need not sum to 1; a row of zeros has no term.
-    A column with the logit -FAR is left out.
-    """
-    mass = ops.sum(targets, axis=1)
-    # Two sums instead of a matrix of log-probabilities, which would need another pass.
-    shifted = logits - ops.stop_gradient(ops.max(logits, axis=1, keepdims=True))
-    of_all = ops.log(ops.sum(ops.exp(shifted), axis=1))
-    of_correct = ops.sum(targets * shifted, axis=1) / ops.where(mass > 0, mass, 1)
-    return single_terms(of_all - of_correct, mass > 0)
 
 
 @export
@@ -80,7 +66,7 @@ class NPairsLoss(MetricLoss):
         self.l2 = check_number("l2", l2, at_least=0)
         self.distance = check_choice("distance", distance, distances.METRICS)
 
-    def batch_parts(self, labels, embeddings, references=None, reference_labels=None):
+    def batch_parts(self, reports, labels, embeddings, references=None, reference_labels=None):
         if references is not None:
             raise ValueError(
                 "NPairsLoss takes its pairs from one batch: no reference set. "
@@ -102,8 +88,10 @@ class NPairsLoss(MetricLoss):
         mates = ops.equal(places[:, None], places[None, :])
         correct = ops.logical_and(mates, exists[:, None])
         both = ops.logical_and(exists[:, None], exists[None, :])
-        report(distance, distance, correct, ops.logical_and(both, ops.logical_not(mates)))
-        logits = ops.where(exists[None, :], -distance, -FAR)
+        reports.add_distances(
+            distance, distance, correct, ops.logical_and(both, ops.logical_not(mates))
+        )
+        logits = ops.where(exists[None, :], -distance, -MASKED_DISTANCE)
         rows = n_pairs_rows(logits, ops.cast(correct, distance.dtype))
         norms = (ops.sum(ops.square(x), axis=1) for x in (anchors, positives))
         rows = self._with_norms(rows, *norms)
@@ -114,14 +102,14 @@ class NPairsLoss(MetricLoss):
     def reads_ids(self, num_branches):
         return True
 
-    def tuple_parts(self, y_true, branches):
+    def tuple_parts(self, reports, y_true, branches):
         check_branches(branches, 2, "anchor, positive")
         anchors, positives = (_bounded(branch) for branch in branches)
         labels = self._checked_labels(y_true, "y_true")
         check_one_each(labels, anchors, "y_true", "y_pred")
         distance = distances.pairwise(anchors, positives, metric=self.distance)
         partners = class_pairs.from_labels(labels, labels)
-        report(distance, distance, partners.positive, partners.negative)
+        reports.add_distances(distance, distance, partners.positive, partners.negative)
         rows = n_pairs_rows(-distance, ops.cast(partners.positive, distance.dtype))
         norms = (ops.sum(ops.square(x), axis=1) for x in (anchors, positives))
         return [self._with_norms(rows, *norms)]

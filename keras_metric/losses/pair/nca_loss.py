@@ -5,15 +5,15 @@ from keras import ops
 from keras_metric._export import export
 from keras_metric._validation import check_number
 from keras_metric.losses.pair.pair_loss import PairLoss
-from keras_metric.losses.reductions import single_terms
-from keras_metric.pairwise.class_pairs import FAR
+from keras_metric.pairwise.anchor_rows import single_terms
+from keras_metric.pairwise.class_pairs import MASKED_DISTANCE
 
 
 def nca_rows(distance, partners, scale):
     """One term per anchor: -log of the total softmax probability of its positives."""
 
     def weight(mask):
-        return ops.logsumexp(ops.where(mask, -scale * distance, -FAR), axis=1)
+        return ops.logsumexp(ops.where(mask, -scale * distance, -MASKED_DISTANCE), axis=1)
 
     near, others = weight(partners.positive), weight(partners.negative)
     return single_terms(ops.softplus(others - near), partners.num_positives > 0)

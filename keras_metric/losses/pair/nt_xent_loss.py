@@ -5,14 +5,16 @@ from keras import ops
 from keras_metric._export import export
 from keras_metric._validation import check_number
 from keras_metric.losses.pair.pair_loss import PairLoss
-from keras_metric.losses.reductions import masked_terms
-from keras_metric.pairwise.class_pairs import FAR
+from keras_metric.pairwise.anchor_rows import masked_terms
+from keras_metric.pairwise.class_pairs import MASKED_DISTANCE
 
 
 def nt_xent_rows(distance, partners, temperature):
     """Rows over the positive pairs: -log of the softmax of a positive among the negatives."""
     logits = -distance / temperature
-    others = ops.logsumexp(ops.where(partners.negative, logits, -FAR), axis=1, keepdims=True)
+    others = ops.logsumexp(
+        ops.where(partners.negative, logits, -MASKED_DISTANCE), axis=1, keepdims=True
+    )
     return masked_terms(ops.softplus(others - logits), partners.positive)
 
 

@@ -4,8 +4,15 @@ from keras import ops
 
 from keras_metric._export import export
 from keras_metric._validation import check_number
-from keras_metric.losses.pair.contrastive_loss import ContrastiveLoss
-from keras_metric.losses.reductions import masked_terms
+from keras_metric.losses.pair.contrastive_loss import (
+    MEANING_OF_Y,
+    check_one_of,
+    check_same,
+    contrastive_pairs,
+    contrastive_tuples,
+)
+from keras_metric.losses.pair.pair_loss import PairLoss
+from keras_metric.pairwise.anchor_rows import masked_terms
 
 
 def zero_mean_rows(vectors, weight):
@@ -15,7 +22,7 @@ def zero_mean_rows(vectors, weight):
 
 
 @export
-class SignalToNoiseRatioLoss(ContrastiveLoss):
+class SignalToNoiseRatioLoss(PairLoss):
     """Signal-to-noise ratio: the contrastive loss with distances relative to the anchor's variance.
 
     Use it where the norms of embeddings carry information: the distance is the variance of a
@@ -66,6 +73,9 @@ class SignalToNoiseRatioLoss(ContrastiveLoss):
         Metric Learning", 2019, https://arxiv.org/abs/1904.02616
     """
 
+    num_branches = (2,)
+    y_of_pairs = MEANING_OF_Y
+
     def __init__(
         self,
         margin=1.0,
@@ -79,17 +89,30 @@ class SignalToNoiseRatioLoss(ContrastiveLoss):
         name="signal_to_noise_ratio_loss",
         dtype=None,
     ):
-        settings = {"positive_label": positive_label, "mining": mining, "labels": labels}
-        settings |= {"memory": memory, "reduction": reduction, "name": name, "dtype": dtype}
-        super().__init__(margin, positive_margin, distance="snr", **settings)
+        super().__init__("snr", mining, labels, reduction, name, dtype, memory)
+        self.margin = check_number("margin", margin)
+        self.positive_margin = check_number("positive_margin", positive_margin)
+        check_one_of("positive_label", positive_label, (0, 1))
         self.zero_mean_weight = check_number("zero_mean_weight", zero_mean_weight, at_least=0)
+        self.positive_label = positive_label
 
-    def batch_parts(self, labels, embeddings, *references):
-        parts = super().batch_parts(labels, embeddings, *references)
+    def batch_parts(self, reports, labels, embeddings, *references):
+        distance, pairs = self.chosen(reports, labels, embeddings, *references)
+        parts = contrastive_pairs(distance, pairs, self.margin, self.positive_margin)
         return parts + self._zero_mean_parts(embeddings[:, None])
 
-    def tuple_parts(self, y_true, branches):
-        parts = super().tuple_parts(y_true, branches)
+    def check_pairs(self, y):
+        check_same(y)
+
+    def reads_ids(self, num_branches):
+        return False
+
+    def tuple_parts(self, reports, y_true, branches):
+        settings = {"margin": self.margin, "positive_margin": self.positive_margin}
+        label = self.positive_label
+        parts = contrastive_tuples(
+            reports, y_true, branches, "snr", **settings, positive_label=label
+        )
         return parts + self._zero_mean_parts(ops.stack(branches, axis=1))
 
     def _zero_mean_parts(self, vectors):

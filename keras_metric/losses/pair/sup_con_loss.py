@@ -4,8 +4,9 @@ from keras import ops
 
 from keras_metric._export import export
 from keras_metric._validation import check_number
-from keras_metric.losses.ranking.listwise_loss import ListwiseLoss
-from keras_metric.pairwise.class_pairs import FAR
+from keras_metric.losses.pair.pair_loss import PairLoss
+from keras_metric.losses.ranking.list_rows import list_rows
+from keras_metric.pairwise.class_pairs import MASKED_DISTANCE
 
 
 def sup_con_terms(distance, partners, temperature):
@@ -15,7 +16,7 @@ def sup_con_terms(distance, partners, temperature):
     """
     positive, logits = partners.positive, -distance / temperature
     wanted = 1 / ops.cast(ops.maximum(partners.num_positives, 1), logits.dtype)
-    logits = ops.where(ops.logical_or(positive, partners.negative), logits, -FAR)
+    logits = ops.where(ops.logical_or(positive, partners.negative), logits, -MASKED_DISTANCE)
     highest = ops.max(logits, axis=1)
     weights = ops.exp(logits - highest[:, None])
     total = ops.sum(weights, axis=1)
@@ -26,7 +27,7 @@ def sup_con_terms(distance, partners, temperature):
 
 
 @export
-class SupConLoss(ListwiseLoss):
+class SupConLoss(PairLoss):
     """Supervised contrastive loss: mean cross-entropy of an anchor's positives.
 
     Use it with labels and large batches, or with several views of labelled items: embeddings
@@ -64,9 +65,6 @@ class SupConLoss(ListwiseLoss):
         Khosla et al., "Supervised Contrastive Learning", 2020, https://arxiv.org/abs/2004.11362
     """
 
-    # It makes few, cheap passes over a block, so larger blocks are faster than for rankings.
-    block = 2**20
-
     def __init__(
         self,
         temperature=0.1,
@@ -81,5 +79,10 @@ class SupConLoss(ListwiseLoss):
         super().__init__(distance, mining, labels, reduction, name, dtype, memory)
         self.temperature = check_number("temperature", temperature, above=0)
 
-    def block_terms(self, distance, partners):
+    def batch_parts(self, reports, labels, embeddings, *references, size=None):
+        # Few and cheap passes over a block: larger blocks are faster than for rankings.
+        batch = (reports, labels, embeddings, *references)
+        return [list_rows(self, self._list_terms, *batch, block=2**20, size=size)]
+
+    def _list_terms(self, distance, partners):
         return sup_con_terms(distance, partners, self.temperature)

@@ -5,7 +5,7 @@ from keras import ops
 from keras_metric._export import export
 from keras_metric._validation import check_number
 from keras_metric.losses.pair.pair_loss import PairLoss
-from keras_metric.losses.reductions import masked_terms
+from keras_metric.pairwise.anchor_rows import masked_terms
 
 
 @export

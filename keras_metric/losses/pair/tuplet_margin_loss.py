@@ -7,8 +7,8 @@ from keras import ops
 from keras_metric._export import export
 from keras_metric._validation import check_number
 from keras_metric.losses.pair.pair_loss import PairLoss
-from keras_metric.losses.reductions import masked_terms
-from keras_metric.pairwise.class_pairs import FAR
+from keras_metric.pairwise.anchor_rows import masked_terms
+from keras_metric.pairwise.class_pairs import MASKED_DISTANCE
 
 # Cosines beyond this get no gradient: the derivative of the angle is infinite at 1.
 _MAX_COSINE = 1 - 1e-7
@@ -16,7 +16,7 @@ _MAX_COSINE = 1 - 1e-7
 
 def tuplet_margin_rows(distance, partners, margin, scale):
     """Rows over the positive pairs; `distance` is 1 - cosine, `margin` in radians."""
-    negative = ops.where(partners.negative, scale * (1 - distance), -FAR)
+    negative = ops.where(partners.negative, scale * (1 - distance), -MASKED_DISTANCE)
     others = ops.logsumexp(negative, axis=1, keepdims=True)
     cosine = ops.clip(1 - distance, -_MAX_COSINE, _MAX_COSINE)
     sine = ops.sqrt(1 - ops.square(cosine))

@@ -4,8 +4,9 @@ from keras import ops
 
 from keras_metric._export import export
 from keras_metric._validation import check_choice, check_count
-from keras_metric.losses.ranking.listwise_loss import ListwiseLoss
-from keras_metric.pairwise.class_pairs import FAR
+from keras_metric.losses.pair.pair_loss import PairLoss
+from keras_metric.losses.ranking.list_rows import list_rows
+from keras_metric.pairwise.class_pairs import MASKED_DISTANCE
 
 # Upper end of the histogram: the largest distance of two unit vectors.
 MAX_DISTANCE = {"cosine": 2.0, "euclidean": 2.0, "pearson": 2.0, "squared_euclidean": 4.0}
@@ -19,7 +20,7 @@ def fast_ap_terms(distance, partners, num_bins, largest):
     """
     width = largest / num_bins
     either = ops.logical_or(partners.positive, partners.negative)
-    place = ops.where(either, distance / width, FAR)
+    place = ops.where(either, distance / width, MASKED_DISTANCE)
 
     # A matrix product with ones is the fastest row sum.
     ones = ops.transpose(ops.ones_like(place[:1]))
@@ -53,7 +54,7 @@ def fast_ap_terms(distance, partners, num_bins, largest):
 
 
 @export
-class FastAPLoss(ListwiseLoss):
+class FastAPLoss(PairLoss):
     """FastAP: average precision of each anchor's ranked list, from a histogram of distances.
 
     Use it where the order of the whole result list matters. It is faster than `SmoothAPLoss` for
@@ -112,5 +113,9 @@ class FastAPLoss(ListwiseLoss):
         super().__init__(distance, mining, labels, reduction, name, dtype, memory)
         self.num_bins = check_count("num_bins", num_bins)
 
-    def block_terms(self, distance, partners):
+    def batch_parts(self, reports, labels, embeddings, *references, size=None):
+        batch = (reports, labels, embeddings, *references)
+        return [list_rows(self, self._list_terms, *batch, size=size)]
+
+    def _list_terms(self, distance, partners):
         return fast_ap_terms(distance, partners, self.num_bins, MAX_DISTANCE[self.distance])

@@ -6,7 +6,8 @@ from keras import ops
 
 from keras_metric._export import export
 from keras_metric._validation import check_choice, check_number
-from keras_metric.losses.ranking.listwise_loss import ListwiseLoss, smooth_steps, with_anchor
+from keras_metric.losses.pair.pair_loss import PairLoss
+from keras_metric.losses.ranking.list_rows import list_rows, smooth_steps
 
 VARIANTS = ("Ds", "Dq", "Iu", "Ib", "O")
 
@@ -53,7 +54,7 @@ def pnp_terms(distance, partners, cost, temperature):
 
 
 @export
-class PNPLoss(ListwiseLoss):
+class PNPLoss(PairLoss):
     """PNP: penalizes only the negatives ranked before each positive in an anchor's list.
 
     Use it instead of `SmoothAPLoss` where the positives of a list should not compete with each
@@ -140,9 +141,10 @@ class PNPLoss(ListwiseLoss):
         self.saturation = saturation
         self.exponent = exponent
 
-    def block_terms(self, distance, partners):
+    def batch_parts(self, reports, labels, embeddings, *references, size=None):
+        batch = (reports, labels, embeddings, *references)
+        return [list_rows(self, self._list_terms, *batch, with_own=True, size=size)]
+
+    def _list_terms(self, distance, partners):
         cost = penalty(self.variant, self.saturation, self.exponent)
         return pnp_terms(distance, partners, cost, self.temperature)
-
-    def list_of(self, partners, own=None):
-        return with_anchor(partners, own)

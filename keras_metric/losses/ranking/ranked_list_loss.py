@@ -5,7 +5,7 @@ from keras import ops
 from keras_metric._export import export
 from keras_metric._validation import check_number
 from keras_metric.losses.pair.pair_loss import PairLoss
-from keras_metric.losses.reductions import single_terms
+from keras_metric.pairwise.anchor_rows import single_terms
 
 # pytorch-metric-learning adds this to the sums of weights, for each item of a batch.
 _EPSILON = 1e-5

@@ -4,7 +4,8 @@ from keras import ops
 
 from keras_metric._export import export
 from keras_metric._validation import check_count, check_number
-from keras_metric.losses.ranking.listwise_loss import ListwiseLoss, smooth_steps
+from keras_metric.losses.pair.pair_loss import PairLoss
+from keras_metric.losses.ranking.list_rows import list_rows, smooth_steps
 
 
 def recall_at_k_terms(distance, partners, k, temperature, k_temperature):
@@ -42,7 +43,7 @@ def recall_at_k_terms(distance, partners, k, temperature, k_temperature):
 
 
 @export
-class RecallAtKSurrogateLoss(ListwiseLoss):
+class RecallAtKSurrogateLoss(PairLoss):
     """Recall@k surrogate: a smooth recall@k, averaged over several k.
 
     Use it with very large batches (the paper: thousands, with the batch as the gallery) when the
@@ -118,7 +119,11 @@ class RecallAtKSurrogateLoss(ListwiseLoss):
                 f"k={self.k}, k_temperature={self.k_temperature}"
             )
 
-    def block_terms(self, distance, partners):
+    def batch_parts(self, reports, labels, embeddings, *references, size=None):
+        batch = (reports, labels, embeddings, *references)
+        return [list_rows(self, self._list_terms, *batch, size=size)]
+
+    def _list_terms(self, distance, partners):
         widths = (
             self.k_temperature if isinstance(self.k_temperature, tuple) else [self.k_temperature]
         )

@@ -4,7 +4,8 @@ from keras import ops
 
 from keras_metric._export import export
 from keras_metric._validation import check_number
-from keras_metric.losses.ranking.listwise_loss import ListwiseLoss, smooth_steps, with_anchor
+from keras_metric.losses.pair.pair_loss import PairLoss
+from keras_metric.losses.ranking.list_rows import list_rows, smooth_steps
 
 
 def smooth_ap_terms(distance, partners, temperature):
@@ -30,7 +31,7 @@ def smooth_ap_terms(distance, partners, temperature):
 
 
 @export
-class SmoothAPLoss(ListwiseLoss):
+class SmoothAPLoss(PairLoss):
     """Smooth-AP: average precision of each anchor's ranked list, with ranks as sums of sigmoids.
 
     Use it where the order of the whole result list matters and batches are large: the batch is the
@@ -85,8 +86,9 @@ class SmoothAPLoss(ListwiseLoss):
         super().__init__(distance, mining, labels, reduction, name, dtype, memory)
         self.temperature = check_number("temperature", temperature, above=0)
 
-    def block_terms(self, distance, partners):
-        return smooth_ap_terms(distance, partners, self.temperature)
+    def batch_parts(self, reports, labels, embeddings, *references, size=None):
+        batch = (reports, labels, embeddings, *references)
+        return [list_rows(self, self._list_terms, *batch, with_own=True, size=size)]
 
-    def list_of(self, partners, own=None):
-        return with_anchor(partners, own)
+    def _list_terms(self, distance, partners):
+        return smooth_ap_terms(distance, partners, self.temperature)

@@ -6,10 +6,10 @@ from keras import ops
 
 from keras_metric._export import export
 from keras_metric._validation import check_number
-from keras_metric.custom_gradients import incoming_gradient, unwatched
 from keras_metric.losses.pair.pair_loss import PairLoss, among_references
-from keras_metric.losses.reductions import Rows
-from keras_metric.pairwise.class_pairs import FAR
+from keras_metric.pairwise.anchor_rows import Rows
+from keras_metric.pairwise.blockwise import incoming_gradient, untraced
+from keras_metric.pairwise.class_pairs import MASKED_DISTANCE
 
 
 def angular_rows(cosine, among, partners, alpha):
@@ -24,8 +24,8 @@ def angular_rows(cosine, among, partners, alpha):
 
     @ops.custom_gradient
     def run(cosine, among):
-        cosine, among = unwatched((cosine, among))
-        of_anchor = ops.where(partners.negative, spread * cosine, -FAR)
+        cosine, among = untraced((cosine, among))
+        of_anchor = ops.where(partners.negative, spread * cosine, -MASKED_DISTANCE)
 
         def exponent(column):
             """Exponent x of the term log(1 + exp(x)), and the softmax weights of the negatives."""
@@ -118,7 +118,7 @@ class AngularLoss(PairLoss):
         super().__init__("cosine", mining, labels, reduction, name, dtype, memory)
         self.alpha = check_number("alpha", alpha, above=0, at_most=89)
 
-    def batch_parts(self, labels, embeddings, *references):
-        distance, partners = self.chosen(labels, embeddings, *references)
+    def batch_parts(self, reports, labels, embeddings, *references):
+        distance, partners = self.chosen(reports, labels, embeddings, *references)
         among = among_references(distance, "cosine", *references)
         return [angular_rows(1 - distance, 1 - among, partners, math.radians(self.alpha))]

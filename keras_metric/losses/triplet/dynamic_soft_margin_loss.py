@@ -8,11 +8,9 @@ from keras_metric._export import export
 from keras_metric._validation import check_choice, check_count, check_number, check_one_each
 from keras_metric.losses.metric_loss import MetricLoss, measured_pairs
 from keras_metric.losses.pair.pair_loss import LABELS
-from keras_metric.losses.reductions import Rows
-from keras_metric.losses.running_state import keep
-from keras_metric.losses.train_reports import report
 from keras_metric.pairwise import class_pairs
-from keras_metric.pairwise.class_pairs import FAR
+from keras_metric.pairwise.anchor_rows import Rows
+from keras_metric.pairwise.class_pairs import MASKED_DISTANCE
 
 
 class RunningHistogram(keras.layers.Layer):
@@ -159,16 +157,15 @@ class DynamicSoftMarginLoss(MetricLoss):
         self.distance = distance
         self.bins = Bins(min_value, num_bins)
         self.histogram = RunningHistogram(num_bins, name=name)
+        self.layers = (self.histogram, *distances.layers_of(distance))
 
-    @property
-    def layers(self):
-        return (self.histogram, *distances.layers_of(self.distance))
-
-    def batch_parts(self, labels, embeddings, *references):
-        distance, partners = measured_pairs(labels, embeddings, self.distance, *references)
+    def batch_parts(self, reports, labels, embeddings, *references):
+        distance, partners = measured_pairs(reports, labels, embeddings, self.distance, *references)
         # The loss is linear in the distances, since the ranks get no gradient.
         constant = ops.stop_gradient(distance)
-        fractions = self._updated_fractions(histogram_of_triplets(constant, partners, self.bins))
+        fractions = self._updated_fractions(
+            reports, histogram_of_triplets(constant, partners, self.bins)
+        )
         gradient = ops.stop_gradient(triplet_gradient(constant, partners, self.bins, fractions))
         number = ops.cast(partners.num_positives * partners.num_negatives, distance.dtype)
         total = ops.sum(gradient * distance, axis=1)
@@ -178,7 +175,7 @@ class DynamicSoftMarginLoss(MetricLoss):
     def reads_ids(self, num_branches):
         return num_branches == 2
 
-    def tuple_parts(self, y_true, branches):
+    def tuple_parts(self, reports, y_true, branches):
         if len(branches) == 3:
             near, far = (
                 distances.elementwise(branches[0], other, self.distance) for other in branches[1:]
@@ -191,10 +188,10 @@ class DynamicSoftMarginLoss(MetricLoss):
                 "Expected embeddings of shape (batch, 3, dim), triplets, or (batch, 2, dim), "
                 f"pairs. Received {len(branches)} branches."
             )
-        report(near, far, exists > 0, exists > 0)
+        reports.add_distances(near, far, exists > 0, exists > 0)
         difference = near - far
         constant = ops.stop_gradient(difference)
-        fractions = self._updated_fractions(self.bins.counts(constant, exists))
+        fractions = self._updated_fractions(reports, self.bins.counts(constant, exists))
         weight = exists * ops.stop_gradient(self.bins.rank(constant, fractions))
         return [Rows(weight * difference, exists, exists)]
 
@@ -204,13 +201,13 @@ class DynamicSoftMarginLoss(MetricLoss):
         labels = self._checked_labels(y_true, "y_true")
         check_one_each(labels, branches[0], "y_true", "y_pred")
         others = class_pairs.from_labels(labels).negative
-        apart = ops.where(others, matrix, FAR)
+        apart = ops.where(others, matrix, MASKED_DISTANCE)
         far = ops.minimum(ops.min(apart, axis=1), ops.min(apart, axis=0))
         exists = ops.cast(ops.any(others, axis=1), matrix.dtype)
         near = distances.elementwise(*branches, self.distance)
         return near, ops.where(exists > 0, far, near), exists
 
-    def _updated_fractions(self, counts):
+    def _updated_fractions(self, reports, counts):
         fractions = ops.stop_gradient(self.histogram.updated(counts, self.momentum))
-        keep(self.histogram.fractions, fractions)
+        reports.update(self.histogram.fractions, fractions)
         return fractions

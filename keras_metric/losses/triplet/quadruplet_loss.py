@@ -7,13 +7,11 @@ from keras_metric._export import export
 from keras_metric._validation import check_choice, check_number
 from keras_metric.losses.metric_loss import MetricLoss, check_branches, measured_pairs
 from keras_metric.losses.pair.pair_loss import among_references, chosen_pairs
-from keras_metric.losses.reductions import Rows, masked_terms, single_terms
-from keras_metric.losses.train_reports import report
-from keras_metric.losses.triplet.triplet_loss import as_miner
-from keras_metric.losses.triplet_rows import triplet_rows
-from keras_metric.mining import argmin
+from keras_metric.losses.triplet.triplet_loss import as_miner, triplet_rows
 from keras_metric.mining.pair_miner import PairMiner
-from keras_metric.pairwise.class_pairs import FAR
+from keras_metric.pairwise.anchor_rows import Rows, masked_terms, single_terms
+from keras_metric.pairwise.blockwise import of_matrix
+from keras_metric.pairwise.class_pairs import MASKED_DISTANCE, argmin
 
 QUADRUPLETS = ("second_negative", "two_anchors")
 SECOND_PAIRS = ("hardest", "nearest")
@@ -107,19 +105,16 @@ class QuadrupletLoss(MetricLoss):
         self.mining = mining
         self.pair_miner = mining if isinstance(mining, PairMiner) else None
         self.miner = as_miner(mining, margin)
+        self.layers = (self.pair_miner or self.miner, *distances.layers_of(distance))
 
-    @property
-    def layers(self):
-        return (self.pair_miner or self.miner, *distances.layers_of(self.distance))
-
-    def batch_parts(self, labels, embeddings, references=None, reference_labels=None):
+    def batch_parts(self, reports, labels, embeddings, references=None, reference_labels=None):
         if references is not None and self.form == "two_anchors":
             raise ValueError(
                 'form="two_anchors" compares the items of a batch with each other: it takes no '
                 'reference set. Use form="second_negative", or put the references into the batch.'
             )
         distance, partners = measured_pairs(
-            labels, embeddings, self.distance, references, reference_labels
+            reports, labels, embeddings, self.distance, references, reference_labels
         )
 
         chosen = chosen_pairs(self.pair_miner, distance, partners)
@@ -129,7 +124,8 @@ class QuadrupletLoss(MetricLoss):
 
         def triplets(margin):
             return triplet_rows(
-                distances.finished(distance),
+                reports,
+                of_matrix(distance),
                 chosen,
                 self.miner,
                 margin,
@@ -157,7 +153,7 @@ class QuadrupletLoss(MetricLoss):
         mask = ops.logical_and(partners.positive, exists[:, None])
         return [triplets(self.margin), masked_terms(ops.relu(gap), mask)]
 
-    def tuple_parts(self, y_true, branches):
+    def tuple_parts(self, reports, y_true, branches):
         def measure(i, j):
             return distances.elementwise(branches[i], branches[j], self.distance)
 
@@ -175,7 +171,7 @@ class QuadrupletLoss(MetricLoss):
             check_branches(branches, 4, "anchor, positive, negative, second_negative")
             near, far, others = measure(0, 1), measure(0, 2), measure(2, 3)
             gaps = [near - far + self.margin, near - others + self.second_margin]
-        report(near, far)
+        reports.add_distances(near, far)
         return [single_terms(ops.relu(gap)) for gap in gaps]
 
 
@@ -189,11 +185,11 @@ def second_pair_distance(distance, partners, among, second_pair):
     """
     labels, columns = partners.labels, partners.columns
     constant, among = (ops.stop_gradient(matrix) for matrix in (distance, among))
-    others = ops.where(partners.negative, constant, FAR)
+    others = ops.where(partners.negative, constant, MASKED_DISTANCE)
     nearest, nearest_distance = argmin(others, columns)
     their_class = ops.take(partners.reference_labels, nearest)
     same = ops.equal(partners.reference_labels[None, :], their_class[:, None])
-    nearest_third, third_distance = argmin(ops.where(same, FAR, others), columns)
+    nearest_third, third_distance = argmin(ops.where(same, MASKED_DISTANCE, others), columns)
 
     foreign = ops.not_equal(labels[:, None], labels[None, :])
     if second_pair == "nearest":
@@ -203,7 +199,7 @@ def second_pair_distance(distance, partners, among, second_pair):
         clash = ops.equal(their_class[None, :], labels[:, None])
         reach = ops.where(clash, third_distance[None, :], nearest_distance[None, :])
     items = ops.arange(ops.shape(labels)[0], dtype="int32")[None, :]
-    row, _ = argmin(ops.where(foreign, reach, FAR), items)
+    row, _ = argmin(ops.where(foreign, reach, MASKED_DISTANCE), items)
     clash = ops.equal(ops.take(their_class, row), labels)
     column = ops.where(clash, ops.take(nearest_third, row), ops.take(nearest, row))
     values = ops.take_along_axis(ops.take(distance, row, axis=0), column[:, None], axis=1)[:, 0]

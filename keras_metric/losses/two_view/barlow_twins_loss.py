@@ -4,8 +4,9 @@ from keras import ops
 
 from keras_metric._export import export
 from keras_metric._validation import check_number
+from keras_metric.losses.metric_loss import MetricLoss
 from keras_metric.losses.two_view.two_views import off_diagonal_squares, standardised, two_views
-from keras_metric.losses.whole_batch_loss import WholeBatchLoss, whole_batch
+from keras_metric.pairwise.anchor_rows import whole_batch
 
 
 def barlow_twins(first, second, redundancy_weight, epsilon):
@@ -19,7 +20,7 @@ def barlow_twins(first, second, redundancy_weight, epsilon):
 
 
 @export
-class BarlowTwinsLoss(WholeBatchLoss):
+class BarlowTwinsLoss(MetricLoss):
     """Barlow Twins: makes the cross-correlation matrix of two views the identity.
 
     Use it without labels; it works with small batches and needs many dimensions, 1,000 and more.
@@ -58,15 +59,16 @@ class BarlowTwinsLoss(WholeBatchLoss):
 
     renamed_arguments = {"eps": "epsilon"}
     num_branches = (2,)
+    is_one_number = True
 
     def __init__(
         self, redundancy_weight=0.0051, epsilon=1e-5, name="barlow_twins_loss", dtype=None
     ):
-        super().__init__(name=name, dtype=dtype)
+        super().__init__("sum_over_batch_size", name, dtype)
         self.redundancy_weight = check_number("redundancy_weight", redundancy_weight, at_least=0)
         self.epsilon = check_number("epsilon", epsilon, above=0)
 
-    def tuple_parts(self, y_true, branches):
+    def tuple_parts(self, reports, y_true, branches):
         first, second = two_views(branches)
         value = barlow_twins(first, second, self.redundancy_weight, self.epsilon)
         return whole_batch(value, ops.shape(first)[0])

@@ -7,13 +7,12 @@ from keras_metric._export import export
 from keras_metric._validation import check_choice, check_flag, check_number, check_one_each
 from keras_metric.losses.metric_loss import MetricLoss, check_branches
 from keras_metric.losses.pair.pair_loss import LABELS
-from keras_metric.losses.reductions import Rows, single_terms
-from keras_metric.losses.train_reports import report
 from keras_metric.losses.two_view.logit_scale import LogitScale
 from keras_metric.pairwise import class_pairs
+from keras_metric.pairwise.anchor_rows import Rows, single_terms
 
 
-def measured_branches(labels, branches):
+def measured_branches(reports, labels, branches):
     """Cosine distances of all first to all second branches, and the mask of positive pairs.
 
     The two branches of an item are a positive pair, and so are those of items that share a label.
@@ -23,7 +22,7 @@ def measured_branches(labels, branches):
     distance = distances.pairwise(*branches, "cosine")
     same = class_pairs.from_labels(labels, labels).positive
     same = ops.logical_or(same, ops.cast(ops.eye(ops.shape(labels)[0]), "bool"))
-    report(distance, distance, same, ops.logical_not(same))
+    reports.add_distances(distance, distance, same, ops.logical_not(same))
     return distance, same
 
 
@@ -106,16 +105,14 @@ class ClipLoss(MetricLoss):
         self.logit_scale = None
         if learn_temperature:
             self.logit_scale = LogitScale(1 / temperature, name=name)
-
-    @property
-    def layers(self):
-        return () if self.logit_scale is None else (self.logit_scale,)
+            self.layers = (self.logit_scale,)
 
     def reads_ids(self, num_branches):
         return True
 
-    def tuple_parts(self, y_true, branches):
-        distance, same = measured_branches(self._checked_labels(y_true, "y_true"), branches)
+    def tuple_parts(self, reports, y_true, branches):
+        labels = self._checked_labels(y_true, "y_true")
+        distance, same = measured_branches(reports, labels, branches)
         if self.logit_scale is None:
             return [clip_rows(distance, same, 1 / self.temperature)]
         return [clip_rows(distance, same, ops.cast(self.logit_scale.factor, distance.dtype))]

@@ -6,9 +6,9 @@ from keras_metric._export import export
 from keras_metric._validation import check_choice, check_flag, check_number
 from keras_metric.losses.metric_loss import MetricLoss
 from keras_metric.losses.pair.pair_loss import LABELS
-from keras_metric.losses.reductions import single_terms
 from keras_metric.losses.two_view.clip_loss import measured_branches
 from keras_metric.losses.two_view.logit_scale import LogitScale
+from keras_metric.pairwise.anchor_rows import single_terms
 
 
 def sig_lip_rows(distance, same, factor, bias):
@@ -83,16 +83,14 @@ class SigLipLoss(MetricLoss):
         self.logit_scale = None
         if learn_temperature:
             self.logit_scale = LogitScale(1 / temperature, bias, name=name)
-
-    @property
-    def layers(self):
-        return () if self.logit_scale is None else (self.logit_scale,)
+            self.layers = (self.logit_scale,)
 
     def reads_ids(self, num_branches):
         return True
 
-    def tuple_parts(self, y_true, branches):
-        distance, same = measured_branches(self._checked_labels(y_true, "y_true"), branches)
+    def tuple_parts(self, reports, y_true, branches):
+        labels = self._checked_labels(y_true, "y_true")
+        distance, same = measured_branches(reports, labels, branches)
         if self.logit_scale is None:
             return [sig_lip_rows(distance, same, 1 / self.temperature, self.bias)]
         learned = (self.logit_scale.factor, self.logit_scale.bias)

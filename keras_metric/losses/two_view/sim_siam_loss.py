@@ -8,8 +8,8 @@ from keras import ops
 from keras_metric import distances
 from keras_metric._export import export
 from keras_metric.losses.metric_loss import MetricLoss, check_branches
-from keras_metric.losses.reductions import single_terms
 from keras_metric.losses.two_view.two_views import standardised
+from keras_metric.pairwise.anchor_rows import single_terms
 
 
 class Predictor(keras.layers.Layer):
@@ -103,15 +103,12 @@ class SimSiamLoss(MetricLoss):
         self.predictor = predictor
         wide = distances.dtype_of_weights()
         self.network = predictor or Predictor(dtype=wide, name="predictor")
+        self.layers = (self.network,)
         # Keras sets `training` only inside the call of a model, so pass it to the predictor.
         takes_training = "training" in inspect.signature(self.network.call).parameters
         self._training_argument = {"training": True} if takes_training else {}
 
-    @property
-    def layers(self):
-        return (self.network,)
-
-    def tuple_parts(self, y_true, branches):
+    def tuple_parts(self, reports, y_true, branches):
         check_branches(branches, 2, "first view, second view")
         predictions = [
             ops.cast(self.network(view, **self._training_argument), view.dtype) for view in branches

@@ -4,8 +4,9 @@ from keras import ops
 
 from keras_metric._export import export
 from keras_metric._validation import check_number
+from keras_metric.losses.metric_loss import MetricLoss
 from keras_metric.losses.two_view.two_views import centred, off_diagonal_squares, two_views
-from keras_metric.losses.whole_batch_loss import WholeBatchLoss, whole_batch
+from keras_metric.pairwise.anchor_rows import whole_batch
 
 
 def variance_and_covariance(view, epsilon):
@@ -19,7 +20,7 @@ def variance_and_covariance(view, epsilon):
 
 
 @export
-class VICRegLoss(WholeBatchLoss):
+class VICRegLoss(MetricLoss):
     """VICReg: variance, invariance and covariance regularization of two views, without labels.
 
     Use it without labels where batches are too small for `NTXentLoss`. It has no negatives: every
@@ -68,6 +69,7 @@ class VICRegLoss(WholeBatchLoss):
         "eps": "epsilon",
     }
     num_branches = (2,)
+    is_one_number = True
 
     def __init__(
         self,
@@ -78,13 +80,13 @@ class VICRegLoss(WholeBatchLoss):
         name="vicreg_loss",
         dtype=None,
     ):
-        super().__init__(name=name, dtype=dtype)
+        super().__init__("sum_over_batch_size", name, dtype)
         self.invariance_weight = check_number("invariance_weight", invariance_weight, at_least=0)
         self.variance_weight = check_number("variance_weight", variance_weight, at_least=0)
         self.covariance_weight = check_number("covariance_weight", covariance_weight, at_least=0)
         self.epsilon = check_number("epsilon", epsilon, above=0)
 
-    def tuple_parts(self, y_true, branches):
+    def tuple_parts(self, reports, y_true, branches):
         first, second = two_views(branches)
         invariance = ops.mean(ops.square(first - second))
         variances, covariances = zip(
