@@ -10,10 +10,9 @@ import io
 import re
 from pathlib import Path
 
+import keras
 import pytest
 from test_architecture import PUBLIC
-
-import keras
 
 import keras_metric
 
