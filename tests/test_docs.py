@@ -189,7 +189,7 @@ def test_the_page_of_losses_is_up_to_date():
 def test_the_table_names_every_loss():
     page = (ROOT / "docs" / "losses.md").read_text("utf-8")
     named = set(re.findall(r"^\| `(\w+)\(", page, re.M))
-    assert named == set(keras_metric.losses.__all__)
+    assert named == set(keras_metric.losses.__all__) - {"MetricLoss", "StepReports"}
 
 
 @pytest.mark.parametrize("name", PUBLIC)
