@@ -132,7 +132,7 @@ def ours(name, num_classes=None, beside=False):
     if name in OF_CLASSES:
         settings["num_classes"] = num_classes
     if name == "ManifoldLoss" and num_classes:
-        settings["K"] = num_classes
+        settings["num_proxies"] = num_classes
     loss = getattr(losses, name.split(" ")[0])(**settings)
     if not beside or name not in BESIDE:
         return loss

@@ -38,15 +38,16 @@ _BARE_TUPLE = (
 
 
 def check_choice(name, value, choices):
-    """Raise unless `value` is one of the strings `choices`."""
+    """Return `value`; raise unless it is one of the strings `choices`."""
     if not isinstance(value, str) or value not in choices:
         raise ValueError(
             f"`{name}` must be one of {sorted(choices)}. Received: {name}={shown(value)}"
         )
+    return value
 
 
 def check_number(name, value, *, above=None, at_least=None, at_most=None):
-    """Raise unless `value` is a finite real number inside the given bounds."""
+    """Return `value`; raise unless it is a finite real number inside the given bounds."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"`{name}` must be a number. Received: {name}={shown(value)}")
     bounds = []
@@ -59,6 +60,7 @@ def check_number(name, value, *, above=None, at_least=None, at_most=None):
     if not _is_finite(value) or not all(holds for holds, _ in bounds):
         wanted = " and ".join(text for _, text in bounds) or "finite"
         raise ValueError(f"`{name}` must be {wanted}. Received: {name}={shown(value)}")
+    return value
 
 
 def _is_finite(value):
@@ -70,17 +72,19 @@ def _is_finite(value):
 
 
 def check_count(name, value, *, at_least=1):
-    """Raise unless `value` is an integer of at least `at_least`."""
+    """Return `value`; raise unless it is an integer of at least `at_least`."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(f"`{name}` must be an integer. Received: {name}={shown(value)}")
     if value < at_least:
         raise ValueError(f"`{name}` must be at least {at_least}. Received: {name}={shown(value)}")
+    return value
 
 
 def check_flag(name, value):
-    """Raise unless `value` is True or False."""
+    """Return `value` as a bool; raise unless it is True or False."""
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"`{name}` must be True or False. Received: {name}={shown(value)}")
+    return bool(value)
 
 
 def check_seed(name, value, *, at_least=-math.inf):

@@ -133,6 +133,25 @@ OF_TWO = (
     "VICRegLoss",
 )
 TARGETS = {"CosineRegressionLoss": lambda labels: (labels / 5).astype("float32")}
+# Default reductions other than "mean_valid": hinges, which are 0 for solved pairs, and the losses
+# for which pytorch-metric-learning averages non-zero terms; means over the batch size.
+REDUCTIONS = {
+    "mean_active": (
+        "CircleLoss",
+        "ContrastiveLoss",
+        "MarginLoss",
+        "QuadrupletLoss",
+        "SignalToNoiseRatioLoss",
+        "SupConLoss",
+        "ThresholdConsistentMarginLoss",
+        "TripletLoss",
+    ),
+    "sum_over_batch_size": (
+        "GeneralizedLiftedStructureLoss",
+        "MultiSimilarityLoss",
+        "RankedListLoss",
+    ),
+}
 # Losses that say nothing of a batch without a positive and a negative of one anchor: it is 0.
 NEED_BOTH = (
     "LiftedStructureLoss",
@@ -297,6 +316,14 @@ def run_of(case):
         return _runs[key](x, targets(case, y), weights_of(case, weights))
 
     return run
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_default_reduction(name):
+    """The mean of all terms, unless the paper or its reference code divides by another number."""
+    declared = (key for key, names in REDUCTIONS.items() if name in names)
+    expected = None if whole((name, {})) or name == "WeightedSum" else next(declared, "mean_valid")
+    assert defaults(name).get("reduction") == expected
 
 
 @pytest.mark.parametrize("name", PUBLIC)

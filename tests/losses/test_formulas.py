@@ -1,4 +1,4 @@
-"""Every row of docs/formulas.md gives exactly the formula beside it: a loop for each."""
+"""Each constructor in docs/formulas.md equals its formula, computed by a loop."""
 
 import re
 from pathlib import Path
@@ -54,7 +54,7 @@ def plain_pairs(rows):
     return np.mean(near) + np.mean(far)
 
 
-def squared_gap(row):
+def squared_hinge(row):
     return plus(d(row, 0, 1) ** 2 - d(row, 0, 2) ** 2 + 0.2)
 
 
@@ -110,12 +110,12 @@ FORMULAS = {
     "Triplet of squared distances (FaceNet, Schroff et al. 2015)": (
         ZEROS,
         3,
-        lambda r: sum(squared_gap(t) for t in r),
+        lambda r: sum(squared_hinge(t) for t in r),
     ),
     "Triplet of squared distances, batch mean 3/(2m) (Song et al. 2016, equation 2)": (
         ZEROS,
         3,
-        lambda r: 3 / (2 * 3 * len(r)) * sum(squared_gap(t) for t in r),
+        lambda r: 3 / (2 * 3 * len(r)) * sum(squared_hinge(t) for t in r),
     ),
     "Triplet of plain distances": (
         ZEROS,
@@ -160,11 +160,7 @@ FORMULAS = {
         None,
         lambda x: lifted(x, smooth=False),
     ),
-    "Quadruplet with two margins (Chen et al. 2017)": (
-        ZEROS,
-        4,
-        lambda r: mean(r, two_negatives),
-    ),
+    "Quadruplet with two margins (Chen et al. 2017)": (ZEROS, 4, lambda r: mean(r, two_negatives)),
     "Quadruplet with two anchors": (ZEROS, 4, lambda r: mean(r, two_anchors)),
 }
 
@@ -179,10 +175,10 @@ def test_the_constructor_gives_the_formula(title):
     shape = (8, 4) if branches is None else (8, branches, 4)
     x = 0.4 * np.random.default_rng(1).normal(size=shape)
     loss = loss_of(title)
-    value, slope = value_and_gradient(lambda z: loss(y, z), x.astype("float32"))
+    value, gradient = value_and_gradient(lambda z: loss(y, z), x.astype("float32"))
     np.testing.assert_allclose(value, formula(x), rtol=1e-4)
     directions = np.random.default_rng(2).normal(size=(3, *shape))
-    along = (directions * slope).reshape(3, -1).sum(1)
+    along = (directions * gradient).reshape(3, -1).sum(1)
     np.testing.assert_allclose(
         along, reference.slopes(formula, x, directions), rtol=1e-3, atol=1e-4
     )

@@ -1,7 +1,8 @@
-"""The table of docs/migrate-tensorflow-similarity.md: numbers of version 0.17.1.
+"""Table of docs/migrate-tensorflow-similarity.md, compared with values of version 0.17.1.
 
-It ran once, under TensorFlow 2.15.1, on unit vectors of RandomState(seed).normal(size=(24, 6)), six
-classes of four: its hardest negatives and the swap of `PNLoss` differ with these seeds.
+The values were computed under TensorFlow 2.15.1 on unit vectors of
+RandomState(seed).normal(size=(24, 6)), six classes of four. With these seeds the hardest negatives
+and the swap of `PNLoss` differ.
 """
 
 import re
@@ -30,16 +31,16 @@ ROWS = {
 }
 
 
-@pytest.mark.parametrize("place", range(len(SEEDS)))
+@pytest.mark.parametrize("index", range(len(SEEDS)))
 @pytest.mark.parametrize("was", NUMBERS)
-def test_the_constructor_of_the_table_gives_the_number(was, place):
-    x = np.random.RandomState(SEEDS[place]).normal(size=(24, 6))
+def test_the_constructor_of_the_table_gives_the_number(was, index):
+    x = np.random.RandomState(SEEDS[index]).normal(size=(24, 6))
     x = (x / np.linalg.norm(x, axis=1, keepdims=True)).astype("float32")
     y = np.repeat(np.arange(6), 4)
     # The margin of the run: 0.3 of cosines, 1 of distances.
     margin = 0.3 if "cosine" in was else 1.0
     loss = eval(ROWS[was][1], {**vars(losses), "m": margin})
-    expected = NUMBERS[was][place]
+    expected = NUMBERS[was][index]
     if was.startswith("SimCLR"):
         # Two views of twelve items, and the sum over both where ours is the mean.
         x, y, expected = np.stack([x[:12], x[12:]], axis=1), np.arange(12), expected / 2

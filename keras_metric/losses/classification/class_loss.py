@@ -10,7 +10,6 @@ from keras_metric._validation import (
     at_least_float32,
     check_count,
     check_matrix,
-    check_number,
 )
 from keras_metric.losses.metric_loss import MetricLoss
 from keras_metric.pairwise.anchor_rows import single_terms
@@ -229,8 +228,3 @@ def report_cosines(reports, cosine, own):
     """Report the distances 1 - cosine of items to their class, and to the other classes."""
     if reports.wants_distances:
         reports.add_distances(1 - cosine, 1 - cosine, own, ops.logical_not(own))
-
-
-def check_scale(scale):
-    """Raise unless `scale` is a number above 0."""
-    check_number("scale", scale, above=0)

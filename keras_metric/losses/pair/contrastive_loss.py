@@ -1,4 +1,4 @@
-"""ContrastiveLoss: positives together, negatives at least a margin apart."""
+"""Contrastive loss."""
 
 import numbers
 
@@ -15,7 +15,7 @@ MEANING_OF_Y = "1 where the two items are the same, 0 where they differ"
 
 
 def pull_and_push(distance, margin, positive_margin, power):
-    """Terms of a pair at `distance` if it is a positive, and if it is a negative."""
+    """Terms of pairs at `distance`: as positive pairs, and as negative pairs."""
     pull, push = ops.relu(distance - positive_margin), ops.relu(margin - distance)
     return (bounded_square(pull), bounded_square(push)) if power == 2 else (pull, push)
 
@@ -50,7 +50,7 @@ def check_one_of(argument, value, allowed):
 
 
 def check_same(y):
-    """Raise unless each of the NumPy `y` of ready-made pairs is 0, 1 or between them."""
+    """Raise unless all NumPy `y` of ready-made pairs are in [0, 1]."""
     if ops.is_tensor(y):
         return
     y = as_array("y_true", y)
@@ -64,40 +64,40 @@ def check_same(y):
 
 @export
 class ContrastiveLoss(PairLoss):
-    """Pulls the two items of a positive pair together, pushes those of a negative pair apart.
+    """Contrastive loss: positive pairs close together, negative pairs beyond a margin.
 
-    For pairs: y_true says whether the two are the same, embeddings have shape (batch, 2, dim).
-    A labelled batch (integer labels, embeddings (batch, dim)) gives all its ordered pairs.
+    For ready-made pairs y_true is 1 for a positive pair and 0 for a negative one, and embeddings
+    have shape (batch, 2, dim). From a labelled batch (integer labels, embeddings (batch, dim)) it
+    takes all ordered pairs.
 
         positive pair: max(d - positive_margin, 0)**power
         negative pair: max(margin - d, 0)**power
 
-    The mean over the positive terms and the mean over the negative terms are added, so that the
-    many negatives of a batch do not outweigh its few positives.
+    The loss is the mean over the positive terms plus the mean over the negative terms, so that the
+    many negatives of a batch do not dominate its few positives.
 
     Args:
-        margin: distance beyond which a negative pair is left alone, in units of `distance`.
-            Default 1, the middle of the range 0 to 2 of unit vectors.
-        positive_margin: distance up to which a positive pair is left alone. Default 0.
-        power: 1 (default, as in pytorch-metric-learning) or 2 (the literature).
+        margin: distance above which a negative pair has no loss, in units of `distance`. Default 1,
+            the middle of the range 0 to 2 of unit vectors.
+        positive_margin: distance up to which a positive pair has no loss. Default 0.
+        power: 1 (default, as in pytorch-metric-learning) or 2 (as in the paper).
         distance: metric name, see `keras_metric.distances`. Default "euclidean".
-        positive_label: value of y_true that means "same" in ready-made pairs: 1 (default), or 0
-            for the convention of Hadsell et al.
-        mining: which pairs of a labelled batch count: "all" (default), the name of a strategy of
-            `layers.PairMiner`, or a miner. Ready-made pairs are all taken.
-        labels: "ids" (default), or "multi_hot" for y of 0 and 1 `(batch, classes)`, where
-            sharing a label makes a positive pair.
-        memory: a `layers.CrossBatchMemory`, to compare with past batches as well. Default None.
-        reduction: "mean_active" (default): positive and negative terms each averaged over those
-            greater than zero. "mean_valid": each over all pairs of its kind.
-            "sum_over_batch_size" on ready-made pairs: sum of all terms over the batch, the
-            formula of the literature.
+        positive_label: value of y_true of a positive ready-made pair: 1 (default), or 0 as in
+            Hadsell et al.
+        mining: pairs to use of a labelled batch: "all" (default), a strategy of `layers.PairMiner`,
+            or a miner. All ready-made pairs are used.
+        labels: "ids" (default), or "multi_hot": 0/1 rows; a shared label makes a positive pair.
+        memory: `layers.CrossBatchMemory` of past batches to compare with. Default None.
+        reduction: default "mean_active": positive and negative terms are each averaged over those
+            greater than zero, so that solved pairs do not shrink the gradient. "mean_valid": each
+            over all pairs of its kind. "sum_over_batch_size" on ready-made pairs is the paper's sum
+            of all terms over the batch size.
         name: name of the loss.
-        dtype: dtype of the result. Distances are taken in float32 at least.
+        dtype: dtype of the result; distances are computed in float32 or wider.
 
     Raises:
-        TypeError: for an argument of another type.
-        ValueError: for an unknown name, labels of a batch that are no class ids, another number
+        TypeError: for an argument of a wrong type.
+        ValueError: for an unknown name, labels that are not class ids, a wrong number
             of branches, or y of pairs outside 0 to 1.
 
     Example:
@@ -131,12 +131,10 @@ class ContrastiveLoss(PairLoss):
         dtype=None,
     ):
         super().__init__(distance, mining, labels, reduction, name, dtype, memory)
-        check_number("margin", margin)
-        check_number("positive_margin", positive_margin)
+        self.margin = check_number("margin", margin)
+        self.positive_margin = check_number("positive_margin", positive_margin)
         check_one_of("power", power, (1, 2))
         check_one_of("positive_label", positive_label, (0, 1))
-        self.margin = margin
-        self.positive_margin = positive_margin
         self.power = power
         self.positive_label = positive_label
 

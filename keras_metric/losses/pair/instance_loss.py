@@ -1,4 +1,4 @@
-"""InstanceLoss: every item, or group of items, is a class of its own."""
+"""Instance loss."""
 
 from keras import ops
 
@@ -14,42 +14,41 @@ from keras_metric.pairwise.pair_terms import n_pairs_rows
 
 
 def instance_rows(cosine, partners, scale):
-    """One term a row: cross-entropy over all columns, those of its own class equally right."""
+    """One term per row: cross-entropy over all columns; all columns of its class are correct."""
     own = ops.cast(ops.logical_not(partners.negative), cosine.dtype)
     return n_pairs_rows(scale * cosine, own)
 
 
 @export
 class InstanceLoss(PairLoss):
-    """Classifies each item among the items of its batch: each instance is a class of its own.
+    """Instance loss: cross-entropy with each item of the batch as a class of its own.
 
-    Reach for it to learn from pairs of two kinds, as images and their captions: embeddings
-    (batch, 2, dim), where the first view of an item is to find its second among the second
-    views of the batch, and the other way round. A labelled batch (integer labels, embeddings
-    (batch, dim)) works too; the items of a class, the anchor included, are then equally right.
+    Use it for pairs of two kinds, such as images and captions: embeddings (batch, 2, dim). The
+    first view of an item is classified among all second views of the batch, and vice versa. In a
+    labelled batch (integer labels, embeddings (batch, dim)) all items of the anchor's class, the
+    anchor included, are equally correct.
 
         loss = mean over a of -1/|C(a)| sum over c of log( exp(scale * s_ac)
                                                            / sum_j exp(scale * s_aj) )
 
-    with s the cosine, j over the batch, and C(a) the items with the label of a. The paper learns
-    a vector for each class; here the embeddings of the batch stand for them.
+    with s the cosine, j over the batch, and C(a) the items with the label of a. The paper learns a
+    vector for each class; here the embeddings of the batch are used instead.
 
-    pytorch-metric-learning takes the place of the anchor's label among the sorted labels as the
-    number of the right column, which is an item of another class in general. Both agree where
-    y counts the items: 0, 1, 2 and so on.
+    pytorch-metric-learning takes the position of the anchor's label among the sorted labels as the
+    target column, which is an item of another class in general. Both agree for y of 0, 1, 2, ...
 
     Args:
-        scale: scale of the cosines, above 0. Default 64.
-        labels: "ids" (default), or "multi_hot" for y of 0 and 1 `(batch, classes)`, where
-            items that share a label are of one class.
-        memory: a `layers.CrossBatchMemory`, to compare with past batches as well. Default None.
+        scale: factor of the cosines, above 0. Default 64.
+        labels: "ids" (default), or "multi_hot": 0/1 rows; items that share a label are of one
+            class.
+        memory: `layers.CrossBatchMemory` of past batches to compare with. Default None.
         reduction: default "mean_valid", the mean over all anchors.
         name: name of the loss.
-        dtype: dtype of the result. Cosines are taken in float32 at least.
+        dtype: dtype of the result; cosines are computed in float32 or wider.
 
     Raises:
-        TypeError: for an argument of another type.
-        ValueError: for an unknown name, a scale of 0 or less, labels of another kind, or another
+        TypeError: for an argument of a wrong type.
+        ValueError: for an unknown name, a scale of 0 or less, labels of a wrong kind, or a wrong
             number of branches.
 
     Example:
@@ -67,7 +66,7 @@ class InstanceLoss(PairLoss):
 
     renamed_arguments = {"gamma": "scale"}
     num_branches = (2,)
-    # An item is its own positive: labels that all differ are fine.
+    # An item is its own positive, so all labels may differ.
     needs_positives = False
 
     def __init__(
@@ -80,8 +79,7 @@ class InstanceLoss(PairLoss):
         dtype=None,
     ):
         super().__init__("cosine", "all", labels, reduction, name, dtype, memory)
-        check_number("scale", scale, above=0)
-        self.scale = scale
+        self.scale = check_number("scale", scale, above=0)
 
     def batch_parts(self, reports, labels, embeddings, references=None, reference_labels=None):
         given = (references, reference_labels) if references is not None else ()
@@ -89,7 +87,7 @@ class InstanceLoss(PairLoss):
         cosine = similarity(distance, "cosine")
         if not isinstance(reference_labels, class_pairs.Remembered):
             return [instance_rows(cosine, partners, self.scale)]
-        # What a queue holds no item in yet is neither right nor wrong.
+        # Empty positions of the queue are neither positives nor negatives.
         listed = with_anchor(partners, reference_labels.own)
         held = ops.logical_or(listed.positive, listed.negative)
         logits = ops.where(held, self.scale * cosine, -class_pairs.MASKED_DISTANCE)

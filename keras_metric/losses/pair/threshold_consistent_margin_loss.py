@@ -1,4 +1,4 @@
-"""ThresholdConsistentMarginLoss: one threshold for all classes tells same from different."""
+"""Threshold-consistent margin loss."""
 
 from keras import ops
 
@@ -10,11 +10,12 @@ from keras_metric.pairwise.anchor_rows import masked_terms
 
 @export
 class ThresholdConsistentMarginLoss(PairLoss):
-    """Holds the cosines of positive pairs above one number, those of negative pairs below another.
+    """Threshold-consistent margin: one cosine threshold for all classes, for verification.
 
-    An addition to another loss, by `WeightedSum`, where the encoder will be used with one
-    threshold for all classes (same person or not): only the pairs on the wrong side of the two
-    numbers count. For a labelled batch, or several views of each item.
+    Add it to another loss with `WeightedSum`, where one threshold will be applied to all classes
+    (same person or not). Only pairs on the wrong side of a margin have a loss: positive pairs with
+    cosines below `positive_margin` and negative pairs above `negative_margin`. For a labelled
+    batch, or several views of each item.
 
         positive pair: positive_weight * max(positive_margin - cos, 0)
         negative pair: negative_weight * max(cos - negative_margin, 0)
@@ -24,21 +25,19 @@ class ThresholdConsistentMarginLoss(PairLoss):
     Args:
         positive_weight: weight of the positive pairs, at least 0. Default 1.
         negative_weight: weight of the negative pairs, at least 0. Default 1.
-        positive_margin: cosine beyond which a positive pair is left alone. Default 0.9.
-        negative_margin: cosine below which a negative pair is left alone. Default 0.5.
-        mining: which pairs count: "all" (default), the name of a strategy of
-            `layers.PairMiner`, or a miner.
-        labels: "ids" (default), or "multi_hot" for y of 0 and 1 `(batch, classes)`, where
-            sharing a label makes a positive pair.
-        memory: a `layers.CrossBatchMemory`, to compare with past batches as well. Default None.
-        reduction: default "mean_active": the mean over the terms of a kind that are greater
-            than zero.
+        positive_margin: cosine above which a positive pair has no loss. Default 0.9.
+        negative_margin: cosine below which a negative pair has no loss. Default 0.5.
+        mining: pairs to use: "all" (default), a strategy of `layers.PairMiner`, or a miner.
+        labels: "ids" (default), or "multi_hot": 0/1 rows; a shared label makes a positive pair.
+        memory: `layers.CrossBatchMemory` of past batches to compare with. Default None.
+        reduction: default "mean_active", the mean over the terms of a kind that are greater than
+            zero, as in the paper.
         name: name of the loss.
-        dtype: dtype of the result. Distances are taken in float32 at least.
+        dtype: dtype of the result; distances are computed in float32 or wider.
 
     Raises:
-        TypeError: for an argument of another type.
-        ValueError: for an unknown name, a negative weight, or labels of another kind.
+        TypeError: for an argument of a wrong type.
+        ValueError: for an unknown name, a negative weight, or labels of a wrong kind.
 
     Example:
     >>> import numpy as np
@@ -75,14 +74,10 @@ class ThresholdConsistentMarginLoss(PairLoss):
         dtype=None,
     ):
         super().__init__("cosine", mining, labels, reduction, name, dtype, memory)
-        check_number("positive_weight", positive_weight, at_least=0)
-        check_number("negative_weight", negative_weight, at_least=0)
-        check_number("positive_margin", positive_margin)
-        check_number("negative_margin", negative_margin)
-        self.positive_weight = positive_weight
-        self.negative_weight = negative_weight
-        self.positive_margin = positive_margin
-        self.negative_margin = negative_margin
+        self.positive_weight = check_number("positive_weight", positive_weight, at_least=0)
+        self.negative_weight = check_number("negative_weight", negative_weight, at_least=0)
+        self.positive_margin = check_number("positive_margin", positive_margin)
+        self.negative_margin = check_number("negative_margin", negative_margin)
 
     def pair_parts(self, distance, partners):
         cosine = 1 - distance

@@ -1,4 +1,4 @@
-"""QuadrupletLoss: a triplet, and a second negative or a second anchor."""
+"""Quadruplet loss."""
 
 from keras import ops
 
@@ -19,28 +19,27 @@ SECOND_PAIRS = ("hardest", "nearest")
 
 @export
 class QuadrupletLoss(MetricLoss):
-    """A triplet loss with a fourth item: positive pairs also against pairs of other classes.
+    """Quadruplet loss: a triplet loss with a second negative, or with a second anchor.
 
-    Reach for it where triplets order well around each anchor but classes overlap across the
-    data set: its second term asks every positive pair to be closer than negative pairs that
-    the anchor has no part in, which shrinks classes absolutely.
+    Use it where triplets are satisfied around each anchor but classes overlap across the data set:
+    the second term requires every positive pair to be closer than negative pairs without the
+    anchor, which bounds the size of classes absolutely.
 
     `form="second_negative"` (Chen et al.), quadruplets (anchor, positive, negative,
-    second_negative), the two negatives of two further classes:
+    second_negative), with the two negatives from two further classes:
 
         max(d(a, p) - d(a, n) + margin, 0) + max(d(a, p) - d(n, n2) + second_margin, 0)
 
-    `form="two_anchors"`, quadruplets (anchor, second_anchor, positive, negative): both anchors
-    are pulled to the positive and to each other, and pushed from the negative; five distances
-    in four hinges:
+    `form="two_anchors"`, quadruplets (anchor, second_anchor, positive, negative), five distances in
+    four hinges:
 
         max(d(a, p) - d(a, n) + margin, 0)         + max(d(a2, p) - d(a2, n) + margin, 0)
       + max(d(a, a2) - d(a, n) + second_margin, 0) + max(d(a, a2) - d(a2, n) + second_margin, 0)
 
-    A labelled batch (integer labels, embeddings (batch, dim)) gives its quadruplets without a
-    list of them. Two anchors: all of them, exactly; a class needs three items. Second negative:
-    the first term over the triplets of `mining`, the second over every positive pair against
-    one pair (n, n2) of classes other than the anchor's, chosen by `second_pair`.
+    From a labelled batch (integer labels, embeddings (batch, dim)) it computes quadruplets without
+    listing them. Two anchors: all quadruplets, exactly; a class needs three items. Second negative:
+    the first term over the triplets of `mining`, the second over every positive pair and one pair
+    (n, n2) of two other classes, chosen by `second_pair`.
 
     Args:
         margin: of the first term, in units of `distance`. Default 1, as in the paper.
@@ -48,20 +47,21 @@ class QuadrupletLoss(MetricLoss):
         distance: metric name or a `layers.Mahalanobis`; default "squared_euclidean", as in the
             paper.
         form: "second_negative" (default) or "two_anchors".
-        mining: triplets of a labelled batch: a name or a `layers.TripletMiner`; default "all". A
-            `layers.PairMiner` gives every triplet of the pairs it chooses.
-        second_pair: "hardest" (default): the closest pair of two other classes in the batch.
-            "nearest": the anchor's nearest negative and the item of a third class nearest to
-            that, which spreads the gradient over more pairs. For "second_negative" only.
-        reduction: default "mean_active": each hinge is averaged over its terms greater than
-            zero, then the averages are added. "sum_over_batch_size" on ready-made quadruplets
-            is the formula above, averaged over the batch.
+        mining: triplets of a labelled batch: a strategy of `layers.TripletMiner` or a miner;
+            default "all". With a `layers.PairMiner`, all triplets of its pairs.
+        second_pair: for form="second_negative". "hardest" (default): the closest pair of two other
+            classes in the batch. "nearest": the anchor's nearest negative and the nearest item of a
+            third class to it, which distributes the gradient over more pairs.
+        reduction: default "mean_active": each hinge is averaged over its terms greater than zero,
+            then the averages are added, so that solved terms do not shrink the gradient.
+            "sum_over_batch_size" on ready-made quadruplets is the formula above, averaged over the
+            batch.
         name: name of the loss.
-        dtype: dtype of the result. Distances are taken in float32 at least.
+        dtype: dtype of the result; distances are computed in float32 or wider.
 
     Raises:
-        TypeError: for an argument of another type.
-        ValueError: for an unknown name, float labels, or another number of branches.
+        TypeError: for an argument of a wrong type.
+        ValueError: for an unknown name, float labels, or a wrong number of branches.
 
     Example:
     >>> import numpy as np
@@ -91,22 +91,18 @@ class QuadrupletLoss(MetricLoss):
         dtype=None,
     ):
         super().__init__(reduction=reduction, name=name, dtype=dtype)
-        check_number("margin", margin)
-        check_number("second_margin", second_margin)
+        self.margin = check_number("margin", margin)
+        self.second_margin = check_number("second_margin", second_margin)
         distances.check_metric("distance", distance)
-        check_choice("form", form, QUADRUPLETS)
-        check_choice("second_pair", second_pair, SECOND_PAIRS)
+        self.form = check_choice("form", form, QUADRUPLETS)
+        self.second_pair = check_choice("second_pair", second_pair, SECOND_PAIRS)
         if form == "two_anchors" and second_pair != "hardest":
             raise ValueError(
-                '`second_pair` is for form="second_negative": two anchors have no second pair. '
+                '`second_pair` requires form="second_negative": two anchors have no second pair. '
                 f"Received: form={form!r}, second_pair={second_pair!r}"
             )
-        self.margin = margin
-        self.second_margin = second_margin
         self.distance = distance
-        self.form = form
         self.mining = mining
-        self.second_pair = second_pair
         self.pair_miner = mining if isinstance(mining, PairMiner) else None
         self.miner = as_miner(mining, margin)
         self.layers = (self.pair_miner or self.miner, *distances.layers_of(distance))
@@ -114,7 +110,7 @@ class QuadrupletLoss(MetricLoss):
     def batch_parts(self, reports, labels, embeddings, references=None, reference_labels=None):
         if references is not None and self.form == "two_anchors":
             raise ValueError(
-                'form="two_anchors" compares the items of a batch with each other: it has no '
+                'form="two_anchors" compares the items of a batch with each other: it takes no '
                 'reference set. Use form="second_negative", or put the references into the batch.'
             )
         distance, partners = measured_pairs(
@@ -140,8 +136,8 @@ class QuadrupletLoss(MetricLoss):
             )
 
         if self.form == "two_anchors":
-            # In all quadruplets of a batch each triplet occurs once for every further item of
-            # the class, and either anchor stands in either place.
+            # Each triplet occurs in one quadruplet for every further item of the class, and the
+            # two anchors are interchangeable.
             further = ops.maximum(partners.num_positives - 1, 0)
             times = ops.cast(further, distance.dtype)
             first, second = (
@@ -180,17 +176,16 @@ class QuadrupletLoss(MetricLoss):
 
 
 def second_pair_distance(distance, partners, among, second_pair):
-    """Distance of one pair of two further classes for each anchor, and whether there is one.
+    """Distance of one pair of two other classes for each anchor, and whether such a pair exists.
 
-    The first of the pair is an item of the batch, the second a reference (of a batch alone, an
-    item as well). `distance` (batch, references); `among` (batch, batch) ranks the batch around
-    an anchor for "nearest". No class is looped over: for each item its nearest reference of
-    another class, and the nearest of a class other than those two, are enough to leave any
-    anchor's class out.
+    The first of the pair is an item of the batch, the second a reference (without a reference set,
+    an item of the batch). `distance` (batch, references); `among` (batch, batch) ranks the batch
+    around an anchor for "nearest". There is no loop over classes: the nearest reference of another
+    class for each item, and the nearest of a third class, suffice to exclude any anchor's class.
     """
     labels, columns = partners.labels, partners.columns
-    still, among = (ops.stop_gradient(matrix) for matrix in (distance, among))
-    others = ops.where(partners.negative, still, MASKED_DISTANCE)
+    constant, among = (ops.stop_gradient(matrix) for matrix in (distance, among))
+    others = ops.where(partners.negative, constant, MASKED_DISTANCE)
     nearest, nearest_distance = argmin(others, columns)
     their_class = ops.take(partners.reference_labels, nearest)
     same = ops.equal(partners.reference_labels[None, :], their_class[:, None])
@@ -200,7 +195,7 @@ def second_pair_distance(distance, partners, among, second_pair):
     if second_pair == "nearest":
         reach = among
     else:
-        # For anchor i and item j: how near j is to any class that is neither i's nor its own.
+        # For anchor i and item j: distance of j to the nearest class other than those of i and j.
         clash = ops.equal(their_class[None, :], labels[:, None])
         reach = ops.where(clash, third_distance[None, :], nearest_distance[None, :])
     items = ops.arange(ops.shape(labels)[0], dtype="int32")[None, :]

@@ -46,18 +46,17 @@ class TripletLoss(MetricLoss):
             ready-made triplets all count.
         form: "hinge" (default), "squared_hinge" or "soft_margin".
         swap: if True, the negative distance is the smaller of d(a, n) and d(p, n).
-        labels: "ids" (default), or "multi_hot" for y of 0 and 1 `(batch, classes)`, where two
-            items with a common label are a positive pair.
-        memory: a `layers.CrossBatchMemory`, to compare with past batches as well. Default None.
+        labels: "ids" (default), or "multi_hot": 0/1 rows; a shared label makes a positive pair.
+        memory: `layers.CrossBatchMemory` of past batches to compare with. Default None.
         reduction: "mean_active" (default): the mean over the terms greater than zero, so that
             solved triplets do not reduce the gradient. "mean_valid" divides by all triplets, as in
             tensorflow-addons. Keras's own reductions act on the row means.
         name: name of the loss.
-        dtype: dtype of the result. Distances are computed in float32 at least.
+        dtype: dtype of the result; distances are computed in float32 or wider.
 
     Raises:
-        TypeError: for an argument of another type.
-        ValueError: for an unknown name, float or string labels, or another number of branches.
+        TypeError: for an argument of a wrong type.
+        ValueError: for an unknown name, float or string labels, or a wrong number of branches.
 
     Example:
     >>> import numpy as np

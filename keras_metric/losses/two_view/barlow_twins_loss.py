@@ -1,4 +1,4 @@
-"""BarlowTwinsLoss: the correlations between the dimensions of two views are the identity."""
+"""Barlow Twins loss."""
 
 from keras import ops
 
@@ -12,7 +12,7 @@ from keras_metric.pairwise.anchor_rows import whole_batch
 def barlow_twins(first, second, redundancy_weight, epsilon):
     """The loss of two views (batch, dim)."""
     first, second = standardised(first, epsilon), standardised(second, epsilon)
-    # A correlation of a dimension with itself: no need to look for it in the matrix.
+    # The diagonal of the correlation matrix, without indexing the matrix.
     same = ops.mean(first * second, axis=0)
     size = ops.cast(ops.shape(first)[0], first.dtype)
     correlation = ops.matmul(ops.transpose(first), second) / size
@@ -21,12 +21,12 @@ def barlow_twins(first, second, redundancy_weight, epsilon):
 
 @export
 class BarlowTwinsLoss(MetricLoss):
-    """Learns from two views of each item without labels and without negatives.
+    """Barlow Twins: makes the cross-correlation matrix of two views the identity.
 
-    Reach for it where there are no labels and batches are small; it wants many dimensions, a
-    thousand and more. The same dimension of the two views has to agree over the batch, two
-    different dimensions must have nothing in common. Embeddings have shape (batch, 2, dim); y is
-    not looked at. Each dimension is scaled by itself, so take `EmbeddingModel(normalize=False)`.
+    Use it without labels; it works with small batches and needs many dimensions, 1,000 and more.
+    The same dimension of the two views should be equal over the batch, different dimensions
+    uncorrelated. Embeddings have shape (batch, 2, dim); y is ignored. Each dimension is
+    standardized, so set `EmbeddingModel(normalize=False)`.
 
         loss = sum_i (1 - C_ii)**2 + redundancy_weight * sum over i != j of C_ij**2
 
@@ -34,15 +34,15 @@ class BarlowTwinsLoss(MetricLoss):
     the second.
 
     Args:
-        redundancy_weight: lambda of the paper, at least 0. Default 0.0051, the paper's best.
-        epsilon: added to each variance, above 0. Default 1e-5, as in the authors' code: a dead
+        redundancy_weight: lambda of the paper, at least 0. Default 0.0051, the paper's best value.
+        epsilon: added to each variance, above 0. Default 1e-5, as in the authors' code. A constant
             dimension has correlation 0.
         name: name of the loss.
-        dtype: dtype of the result. It is computed in float32 at least.
+        dtype: dtype of the result; computed in float32 or wider.
 
     Raises:
-        TypeError: for an argument of another type.
-        ValueError: for a number out of range, or another number of views than two.
+        TypeError: for an argument of a wrong type.
+        ValueError: for a number out of range, or a number of views other than two.
 
     Example:
     >>> import numpy as np
@@ -65,10 +65,8 @@ class BarlowTwinsLoss(MetricLoss):
         self, redundancy_weight=0.0051, epsilon=1e-5, name="barlow_twins_loss", dtype=None
     ):
         super().__init__("sum_over_batch_size", name, dtype)
-        check_number("redundancy_weight", redundancy_weight, at_least=0)
-        check_number("epsilon", epsilon, above=0)
-        self.redundancy_weight = redundancy_weight
-        self.epsilon = epsilon
+        self.redundancy_weight = check_number("redundancy_weight", redundancy_weight, at_least=0)
+        self.epsilon = check_number("epsilon", epsilon, above=0)
 
     def tuple_parts(self, reports, y_true, branches):
         first, second = two_views(branches)

@@ -1,4 +1,4 @@
-"""ClipLoss: each item finds its own partner among those of the batch, in both directions."""
+"""CLIP loss."""
 
 from keras import ops
 
@@ -13,9 +13,9 @@ from keras_metric.pairwise.anchor_rows import Rows, single_terms
 
 
 def measured_branches(reports, labels, branches):
-    """Cosine distances of all first to all second branches, and which of them belong together.
+    """Cosine distances of all first to all second branches, and the mask of positive pairs.
 
-    An item belongs to itself, and to those that it shares a label with.
+    The two branches of an item are a positive pair, and so are those of items that share a label.
     """
     check_branches(branches, 2, "first, second")
     check_one_each(labels, branches[0], "y_true", "y_pred")
@@ -27,10 +27,9 @@ def measured_branches(reports, labels, branches):
 
 
 def clip_rows(distance, same, factor):
-    """Two terms an item: the first branch among all second ones, and the other way round.
+    """Two terms per item: its first branch among all second ones, and vice versa.
 
-    `same`: boolean (batch, batch) and symmetric, which pairs belong together. `factor` of the
-    cosines: 1 / temperature.
+    `same`: symmetric boolean mask (batch, batch) of positive pairs. `factor`: 1 / temperature.
     """
     logits = -distance * factor
     near = ops.where(same, logits, 0)
@@ -44,36 +43,34 @@ def clip_rows(distance, same, factor):
 
 @export
 class ClipLoss(MetricLoss):
-    """Brings the two sides of each pair together: pictures and captions, questions and answers.
+    """CLIP: symmetric cross-entropy between the two sides of pairs, such as images and captions.
 
-    Reach for it where pairs belong together and there is nothing else to go by; the other pairs
-    of the batch are the negatives, so take batches as large as fit. Embeddings have shape
-    (batch, 2, dim), and no y is needed.
+    The other pairs of the batch are the negatives, so use large batches. Embeddings have shape
+    (batch, 2, dim); no y is needed.
 
         loss = -1 / (2 * batch) * sum_i log( exp(s_ii / t) / sum_j exp(s_ij / t) )
                                       + log( exp(s_ii / t) / sum_j exp(s_ji / t) )
 
     with s_ij the cosine of the first item of pair i and the second of pair j, t the temperature.
 
-    Where several pairs of a batch show the same thing (one picture, five captions), hand over a
-    number for each as y: pairs of one number are positives of each other, and the logarithm is
-    averaged over an item's positives. Without that they would be pushed apart.
+    Where several pairs of a batch belong together (one image, five captions), pass a class id for
+    each pair as y: pairs of one id are positives of each other, and the logarithm is averaged over
+    an item's positives. Without y they would be negatives.
 
     Args:
-        temperature: t, above 0. Default 0.07, where the authors begin; they learn it, and it
-            ends at 0.01.
-        learn_temperature: True learns t, from `temperature` on and never below 0.01;
+        temperature: t, above 0. Default 0.07, the authors' initial value; they train it, down to
+            0.01.
+        learn_temperature: True trains t, from `temperature` on and never below 0.01;
             `EmbeddingModel` and `TwoTowerModel` train and save it. Default False.
-        labels: "ids" (default), or "multi_hot" for y of 0 and 1 `(batch, classes)`, where
-            pairs that share a label are positives of each other.
+        labels: "ids" (default), or "multi_hot": 0/1 rows; pairs that share a label are positives.
         reduction: default "mean_valid", the mean over items and both directions.
         name: name of the loss.
-        dtype: dtype of the result. Distances are taken in float32 at least.
+        dtype: dtype of the result; distances are computed in float32 or wider.
 
     Raises:
-        TypeError: for an argument of another type.
-        ValueError: for a temperature of 0 or less, an unknown name, labels of another kind, or
-            another number of branches.
+        TypeError: for an argument of a wrong type.
+        ValueError: for a temperature of 0 or less, an unknown name, labels of a wrong kind, or
+            a wrong number of branches.
 
     Example:
     >>> import numpy as np
@@ -102,12 +99,9 @@ class ClipLoss(MetricLoss):
         dtype=None,
     ):
         super().__init__(reduction=reduction, name=name, dtype=dtype)
-        check_number("temperature", temperature, above=0)
-        check_flag("learn_temperature", learn_temperature)
-        check_choice("labels", labels, LABELS)
-        self.temperature = temperature
-        self.learn_temperature = bool(learn_temperature)
-        self.labels = labels
+        self.temperature = check_number("temperature", temperature, above=0)
+        self.learn_temperature = check_flag("learn_temperature", learn_temperature)
+        self.labels = check_choice("labels", labels, LABELS)
         self.logit_scale = None
         if learn_temperature:
             self.logit_scale = LogitScale(1 / temperature, name=name)

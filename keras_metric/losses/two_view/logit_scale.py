@@ -1,4 +1,4 @@
-"""LogitScale: a factor of logits, and what is added to them, that are learned."""
+"""Trainable scale and bias of logits."""
 
 import math
 
@@ -9,15 +9,15 @@ from keras_metric import distances
 
 
 class LogitScale(keras.layers.Layer):
-    """Learned factor exp(w) of logits, at most 100 as in CLIP, and with `bias` a learned bias."""
+    """Trainable factor exp(w) of logits, at most 100 as in CLIP, and an optional bias."""
 
-    LARGEST = 100.0
+    MAX_FACTOR = 100.0
 
     def __init__(self, factor, bias=None, **kwargs):
         super().__init__(**{"dtype": distances.dtype_of_weights(), **kwargs})
-        if factor > self.LARGEST:
+        if factor > self.MAX_FACTOR:
             raise ValueError(
-                "A temperature that is learned must begin at 0.01 or above, where it is held. "
+                "A learned temperature must start at 0.01 or above, its lower bound. "
                 f"Received: temperature={1 / factor:g}"
             )
         self.first_factor, self.first_bias = factor, bias
@@ -27,8 +27,8 @@ class LogitScale(keras.layers.Layer):
         self.log_factor = self.add_weight(
             (),
             constant(math.log(self.first_factor)),
-            # Brought back after each step: a minimum alone would have no gradient beyond it.
-            constraint=lambda w: ops.minimum(w, math.log(self.LARGEST)),
+            # Clip the weight after each step: a minimum in `factor` has no gradient beyond it.
+            constraint=lambda w: ops.minimum(w, math.log(self.MAX_FACTOR)),
             name="log_factor",
         )
         if self.first_bias is not None:
@@ -36,5 +36,5 @@ class LogitScale(keras.layers.Layer):
 
     @property
     def factor(self):
-        """What logits are multiplied by."""
-        return ops.exp(ops.minimum(self.log_factor + 0, math.log(self.LARGEST)))
+        """Factor of the logits."""
+        return ops.exp(ops.minimum(self.log_factor + 0, math.log(self.MAX_FACTOR)))
