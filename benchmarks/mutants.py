@@ -70,7 +70,7 @@ EXPLAINED = {
     "losses/listwise_loss.py:with_anchor: 1 to one more (3)": "-2 is nobody's column either, and a "
     "place beyond the last one becomes the last one",
     "losses/row_blocks.py:grad: len(gradients) > 1 to >=": "a list of one gradient in place of it",
-    "losses/triplet_rows.py:step: -1 to plus": "the last axis of a matrix is its axis 1",
+    "pairwise/triplets_by_rank.py:step: -1 to plus": "the last axis of a matrix is its axis 1",
     "mining/columns.py:draw_noise: 2221713035 - 2 ** 32 to Add": "the same but for multiples of "
     "2 ** 32",
     "mining/triplet_rules.py:_turn: 2 to one more": "a turn by another irrational number",

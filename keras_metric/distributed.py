@@ -32,7 +32,7 @@ class Replicas:
         import tensorflow as tf
 
         rows = tf.identity(ops.convert_to_tensor(rows))
-        known = rows.shape[1:]
+        shape = rows.shape[1:]
         if not rows.device:
             # `all_gather` requires a device. In a graph of several workers with one device each,
             # tensors have none by default.
@@ -41,7 +41,7 @@ class Replicas:
         gathered = self._context.all_gather(rows, axis=0)
         # `all_gather` drops the static shape, which has the number of branches and the embedding
         # length.
-        gathered.set_shape([None, *known])
+        gathered.set_shape([None, *shape])
         return gathered
 
     def total(self, value):

@@ -110,14 +110,14 @@ class MetricLoss(keras.losses.Loss):
 
     def __init__(self, reduction="mean_active", name=None, dtype=None):
         check_choice("reduction", "none" if reduction is None else reduction, REDUCTIONS)
-        known = "sum" if reduction in OVER_COUNTS else reduction
-        super().__init__(name=name, reduction=known, dtype=dtype)
+        of_keras = "sum" if reduction in OVER_COUNTS else reduction
+        super().__init__(name=name, reduction=of_keras, dtype=dtype)
         self.reduction = reduction
         self._warned_no_positives = False
         # Whether the constructor has the argument labels="multi_hot".
         self._takes_multi_hot = "labels" in inspect.signature(type(self).__init__).parameters
 
-    @property
+    # A method: Keras saves what properties return.
     def all_losses(self):
         """List of the losses that this one is a sum of: itself, except for a `WeightedSum`."""
         return [self]

@@ -43,39 +43,41 @@ class WeightedSum(MetricLoss):
         if not terms:
             raise ValueError("`terms` must hold at least one (weight, loss). Received: terms=[]")
         self.terms = [_checked(term) for term in terms]
-        self.metric_losses = [loss for _, loss in self.terms if isinstance(loss, MetricLoss)]
+        metric_losses = self._metric_losses()
         layers = [layer for _, loss in self.terms for layer in MetricLoss.layers_of(loss)]
         self.layers = tuple(dict.fromkeys(layers))
-        meanings = [loss.y_of_pairs for loss in self.metric_losses if loss.y_of_pairs]
+        meanings = [loss.y_of_pairs for loss in metric_losses if loss.y_of_pairs]
         self.y_of_pairs = meanings[0] if meanings else None
-        are_label_free = [loss.label_free for loss in self.metric_losses]
+        are_label_free = [loss.label_free for loss in metric_losses]
         self.label_free = all(are_label_free) and len(are_label_free) == len(self.terms)
 
-    @property
     def all_losses(self):
         """List of the losses of the sum and of sums in it, without weights."""
         return [
             one
             for _, loss in self.terms
-            for one in (loss.all_losses if isinstance(loss, MetricLoss) else [loss])
+            for one in (loss.all_losses() if isinstance(loss, MetricLoss) else [loss])
         ]
+
+    def _metric_losses(self):
+        return [loss for _, loss in self.terms if isinstance(loss, MetricLoss)]
 
     def check_ids(self, labels):
         """Raise unless the NumPy `labels` are of the kind that every term reads."""
-        for loss in self.metric_losses:
+        for loss in self._metric_losses():
             loss.check_ids(labels)
 
     def check_pairs(self, y):
         """Raise unless the NumPy `y` of ready-made pairs is of the kind that every term reads."""
-        for loss in self.metric_losses:
+        for loss in self._metric_losses():
             loss.check_pairs(y)
 
     def __call__(self, y_true, y_pred, sample_weight=None):
         plain = y_true.labels if isinstance(y_true, ReportedLabels) else y_true
-        total = sum(
-            weight * loss(y_true if loss in self.metric_losses else plain, y_pred, sample_weight)
-            for weight, loss in self.terms
-        )
+        total = 0
+        for weight, loss in self.terms:
+            labels = y_true if isinstance(loss, MetricLoss) else plain
+            total = total + weight * loss(labels, y_pred, sample_weight)
         return keras.ops.cast(total, self.dtype)
 
     def call(self, y_true, y_pred):
@@ -84,7 +86,7 @@ class WeightedSum(MetricLoss):
     def against(self, y_true, y_pred, reference_labels, reference_embeddings, sample_weight=None):
         """The sum against a reference set; see `MetricLoss.against`."""
         for _, loss in self.terms:
-            if loss not in self.metric_losses:
+            if not isinstance(loss, MetricLoss):
                 raise ValueError(
                     "A reference set needs losses of keras_metric in every term. "
                     f"Received: {type(loss).__name__}"

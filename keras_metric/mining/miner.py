@@ -19,7 +19,7 @@ class Miner(keras.layers.Layer):
     """
 
     # By strategy: the settings that it reads, with their defaults.
-    known: dict[str, dict[str, object]] = {}
+    strategy_settings: dict[str, dict[str, object]] = {}
     # Whether a strategy reads the distances of the references to each other.
     needs_among = False
 
@@ -32,7 +32,7 @@ class Miner(keras.layers.Layer):
             )
         self.strategies = (strategy,) if isinstance(strategy, str) else tuple(strategy)
         for name in self.strategies:
-            check_choice("strategy", name, self.known)
+            check_choice("strategy", name, self.strategy_settings)
         if not self.strategies:
             raise ValueError(f"`strategy` must name at least one rule. Received: {strategy!r}")
         check_choice("distance", distance, distances.METRICS)
@@ -55,7 +55,7 @@ class Miner(keras.layers.Layer):
         self.built = True
 
     def _check_read(self, setting, value):
-        readers = [name for name, settings in self.known.items() if setting in settings]
+        readers = [name for name, settings in self.strategy_settings.items() if setting in settings]
         if not set(readers) & set(self.strategies):
             raise ValueError(
                 f"`{setting}` is a setting of {readers}, which none of the strategies "
@@ -66,7 +66,7 @@ class Miner(keras.layers.Layer):
         """The settings that the strategy `name` reads: those given, and defaults for the others."""
         return {
             key: default if getattr(self, key) is None else getattr(self, key)
-            for key, default in self.known[name].items()
+            for key, default in self.strategy_settings[name].items()
         }
 
     def use(self, name):
@@ -105,7 +105,7 @@ class Miner(keras.layers.Layer):
         return ((embeddings_shape[0],) * 2,) * 2
 
     def get_config(self):
-        settings = dict.fromkeys(key for reads in self.known.values() for key in reads)
+        settings = dict.fromkeys(key for reads in self.strategy_settings.values() for key in reads)
         names = ("strategy", *settings, "distance", "seed")
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 

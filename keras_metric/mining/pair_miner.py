@@ -96,7 +96,7 @@ class PairMiner(Miner):
         and Zhang, 2017, https://arxiv.org/abs/1611.05720. N-pairs: Sohn, 2016.
     """
 
-    known = pair_rules.SETTINGS
+    strategy_settings = pair_rules.SETTINGS
 
     def __init__(
         self,

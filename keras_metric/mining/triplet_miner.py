@@ -103,7 +103,7 @@ class TripletMiner(Miner):
         Schroff, Kalenichenko and Philbin, "FaceNet", 2015, https://arxiv.org/abs/1503.03832
     """
 
-    known = triplet_rules.SETTINGS
+    strategy_settings = triplet_rules.SETTINGS
 
     def __init__(
         self,

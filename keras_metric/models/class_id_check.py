@@ -62,18 +62,18 @@ class IdGuard(keras.layers.Layer):
         number = int(self.number.total.numpy())
         self.number.reset_state()
         any_ids = [name for name, classes in self.num_classes.items() if classes is None]
-        known = [
+        requirements = [
             f"{name}, which has num_classes={classes}: ids are the integers from 0 to {classes - 1}"
             for name, classes in self.num_classes.items()
             if classes is not None
         ]
         if any_ids:
-            known.append(
+            requirements.append(
                 f"{' and '.join(any_ids)}, which need integers, or floats that are whole numbers "
                 "below 2**24 (2048 in float16, 256 in bfloat16)"
             )
         raise ValueError(
-            f"{number} labels were no class of {' or '.join(known)}. Their batches had a loss of "
+            f"{number} labels were no class of {' or '.join(requirements)}. Their batches had a loss of "
             "NaN and no gradient. Count the classes again, or number them: "
             "classes, ids = np.unique(labels, return_inverse=True)."
         )

@@ -27,7 +27,7 @@ def losses_in(loss):
     return [
         one
         for part in keras.tree.flatten(loss)
-        for one in (part.all_losses if isinstance(part, MetricLoss) else [part])
+        for one in (part.all_losses() if isinstance(part, MetricLoss) else [part])
     ]
 
 

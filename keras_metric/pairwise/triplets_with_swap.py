@@ -1,7 +1,7 @@
 """Triplets whose negative distance is the smaller of d(a, n) and d(p, n).
 
-The derivative of a term may then belong to the row of its positive. The weight of that row is known
-only when the gradient arrives, so the backward pass runs the loop again.
+The derivative of a term may then belong to the row of its positive. The forward pass does not have
+the weight of that row, the incoming gradient, so the backward pass runs the loop again.
 """
 
 from keras import ops

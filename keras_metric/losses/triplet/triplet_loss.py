@@ -22,34 +22,35 @@ from keras_metric.pairwise.triplets_by_sorting import SORT_ABOVE
 
 @export
 class TripletLoss(MetricLoss):
-    """Pulls an anchor to its positive and pushes it from its negative.
+    """Triplet loss: the negative must be farther from the anchor than the positive, by a margin.
 
-    The first loss to try for embeddings of labelled data. Feed it a labelled batch (integer
-    labels, embeddings of shape (batch, dim)) and it mines triplets of the whole batch, exactly,
-    in O(batch**2) memory; or ready-made triplets (embeddings of shape (batch, 3, dim)).
+    The first loss to try for embeddings of labelled data. A labelled batch (integer labels,
+    embeddings of shape (batch, dim)) is mined for triplets of the whole batch, exactly, in
+    O(batch**2) memory. Ready-made triplets have embeddings of shape (batch, 3, dim).
 
     With gap = d(a, p) - d(a, n) + margin, a triplet's term is
 
     - `form="hinge"`: max(gap, 0)
     - `form="squared_hinge"`: max(gap, 0)**2
-    - `form="soft_margin"`: log(1 + exp(gap)), to be used with `margin=0` as in the paper
+    - `form="soft_margin"`: log(1 + exp(gap)), with `margin=0` as in the paper
 
     Args:
         margin: how much nearer the positive must be, in units of `distance`. Default 0.2, for
-            unit vectors, whose Euclidean distances run from 0 to 2.
+            unit vectors, whose Euclidean distances are between 0 and 2.
         distance: metric name, see `keras_metric.distances`, or a `layers.Mahalanobis`. Default
             "euclidean", not squared.
-        mining: which triplets of a labelled batch count: a name or a `layers.TripletMiner`,
-            which has the table of names. Default "semi-hard": neither the hardest, which
-            collapse a young network, nor the easy, which teach nothing. A `layers.PairMiner`
-            gives every triplet of the pairs it chooses. Ready-made triplets are all taken.
+        mining: which triplets of a labelled batch count: a name of the table of
+            `layers.TripletMiner`, or a miner. Default "semi-hard", which excludes the hardest
+            triplets, with which an untrained network may collapse, and the easy ones, which have
+            no gradient. A `layers.PairMiner` gives every triplet of the pairs it chooses. Of
+            ready-made triplets all count.
         form: "hinge" (default), "squared_hinge" or "soft_margin".
         swap: if True, the negative distance is the smaller of d(a, n) and d(p, n).
         labels: "ids" (default), or "multi_hot": 0/1 rows; a shared label makes a positive pair.
         memory: `layers.CrossBatchMemory` of past batches to compare with. Default None.
         reduction: "mean_active" (default): the mean over the terms greater than zero, so that
-            solved triplets do not dilute the gradient. "mean_valid" divides by all triplets, as
-            tensorflow-addons does. Keras's own act on the row means.
+            solved triplets do not reduce the gradient. "mean_valid" divides by all triplets, as in
+            tensorflow-addons. Keras's own reductions act on the row means.
         name: name of the loss.
         dtype: dtype of the result; distances are computed in float32 or wider.
 
