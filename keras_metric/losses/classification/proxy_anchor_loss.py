@@ -58,7 +58,7 @@ class ProxyAnchorLoss(ClassLoss):
     """
 
     renamed_arguments = {"alpha": "scale"}
-    # Its anchors are the proxies, which are compared with all items.
+    # The anchors are the proxies, which are compared with all items.
     rows_depend_on = "batch"
     is_one_number = True
     is_softmax = False

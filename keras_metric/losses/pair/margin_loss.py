@@ -148,9 +148,9 @@ class MarginLoss(PairLoss):
         return ids
 
     def batch_parts(self, reports, labels, embeddings, *references):
-        distance, partners = measured_pairs(reports, labels, embeddings, self.distance, *references)
+        distance, pairs = measured_pairs(reports, labels, embeddings, self.distance, *references)
         context = self.context(distance, embeddings, *references)
-        counts = self._counts(distance, partners, context)
+        counts = self._counts(distance, pairs, context)
         if self.boundaries is None:
             return [margin_rows(distance, *counts, self.margin, self.beta)]
         beta = self._learned(reports, labels, distance.dtype)
@@ -171,12 +171,12 @@ class MarginLoss(PairLoss):
         mine = ops.sum(ops.where(own, beta[None, :], 0), axis=1, keepdims=True)
         return ops.where(ops.any(own, axis=1, keepdims=True), mine, float("nan"))
 
-    def _counts(self, distance, partners, context):
+    def _counts(self, distance, pairs, context):
         """Number of times that each positive and each negative pair counts."""
         if isinstance(self.miner, TripletMiner):
-            counts = triplet_counts(distance, partners, self.miner, **context)
+            counts = triplet_counts(distance, pairs, self.miner, **context)
             return counts if self.count == "triplets" else [ops.minimum(c, 1) for c in counts]
-        chosen = chosen_pairs(self.miner, distance, partners)
+        chosen = chosen_pairs(self.miner, distance, pairs)
         masks = chosen.positive, chosen.negative
         counts = [ops.cast(mask, distance.dtype) for mask in masks]
         if self.count == "pairs":
