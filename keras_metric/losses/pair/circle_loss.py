@@ -13,10 +13,10 @@ def circle_rows(cosine, pairs, margin, gamma):
     """One term per anchor, from its weighted positive and negative cosines."""
     # As in the paper, the weights of the similarities are constants.
     constant = ops.stop_gradient(cosine)
-    pull = -gamma * ops.relu(1 + margin - constant) * (cosine - (1 - margin))
-    push = gamma * ops.relu(constant + margin) * (cosine - margin)
-    positives = ops.logsumexp(ops.where(pairs.positive, pull, -MASKED_DISTANCE), axis=1)
-    negatives = ops.logsumexp(ops.where(pairs.negative, push, -MASKED_DISTANCE), axis=1)
+    near = -gamma * ops.relu(1 + margin - constant) * (cosine - (1 - margin))
+    far = gamma * ops.relu(constant + margin) * (cosine - margin)
+    positives = ops.logsumexp(ops.where(pairs.positive, near, -MASKED_DISTANCE), axis=1)
+    negatives = ops.logsumexp(ops.where(pairs.negative, far, -MASKED_DISTANCE), axis=1)
     return single_terms(ops.softplus(positives + negatives), pairs.has_both)
 
 

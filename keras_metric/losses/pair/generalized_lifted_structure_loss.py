@@ -16,9 +16,9 @@ def generalized_lifted_structure_rows(distance, pairs, margin, positive_margin):
         most = ops.logsumexp(ops.where(mask, values, -MASKED_DISTANCE), axis=1)
         return ops.where(number > 0, most, 0)
 
-    pull = reach(distance - positive_margin, pairs.positive, pairs.num_positives)
-    push = reach(margin - distance, pairs.negative, pairs.num_negatives)
-    return single_terms(ops.relu(pull + push), pairs.num_positives + pairs.num_negatives > 0)
+    near = reach(distance - positive_margin, pairs.positive, pairs.num_positives)
+    far = reach(margin - distance, pairs.negative, pairs.num_negatives)
+    return single_terms(ops.relu(near + far), pairs.num_positives + pairs.num_negatives > 0)
 
 
 @export

@@ -30,8 +30,8 @@ def histogram_value(cosine, positive, negative, num_bins):
 
         def grad(*args, upstream=None):
             # A larger cosine moves weight from the lower edge of the bin to the upper one.
-            pull, push = -far[:-1] / near_pairs, near[1:] / far_pairs
-            gradient = ops.concatenate([pull, push, ops.zeros_like(pull[:1])]) / width
+            by_near, by_far = -far[:-1] / near_pairs, near[1:] / far_pairs
+            gradient = ops.concatenate([by_near, by_far, ops.zeros_like(by_near[:1])]) / width
             return incoming_gradient(args, upstream) * ops.take(gradient, bin_of)
 
         return ops.sum(far * ops.cumsum(near)), grad

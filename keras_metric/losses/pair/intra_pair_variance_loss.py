@@ -11,11 +11,11 @@ from keras_metric.pairwise.anchor_rows import masked_terms
 def intra_pair_variance_rows(distance, pairs, positive_epsilon, negative_epsilon):
     """Rows over the positive pairs, and rows over the negative ones."""
     cosine = 1 - distance
-    pull = (1 - positive_epsilon) * _mean(cosine, pairs.positive) - cosine
-    push = cosine - (1 + negative_epsilon) * _mean(cosine, pairs.negative)
+    near = (1 - positive_epsilon) * _mean(cosine, pairs.positive) - cosine
+    far = cosine - (1 + negative_epsilon) * _mean(cosine, pairs.negative)
     return [
-        masked_terms(ops.square(ops.relu(pull)), pairs.positive),
-        masked_terms(ops.square(ops.relu(push)), pairs.negative),
+        masked_terms(ops.square(ops.relu(near)), pairs.positive),
+        masked_terms(ops.square(ops.relu(far)), pairs.negative),
     ]
 
 

@@ -20,10 +20,10 @@ COUNTS = ("pairs", "triplets")
 
 def margin_rows(distance, positive, negative, margin, beta):
     """Rows over pairs; `positive` and `negative` (batch, references) hold how often each counts."""
-    pull = ops.where(positive > 0, ops.relu(distance - beta + margin), 0)
-    push = ops.where(negative > 0, ops.relu(beta - distance + margin), 0)
-    active = ops.where(pull > 0, positive, 0) + ops.where(push > 0, negative, 0)
-    total = ops.sum(pull * positive + push * negative, axis=1)
+    near = ops.where(positive > 0, ops.relu(distance - beta + margin), 0)
+    far = ops.where(negative > 0, ops.relu(beta - distance + margin), 0)
+    active = ops.where(near > 0, positive, 0) + ops.where(far > 0, negative, 0)
+    total = ops.sum(near * positive + far * negative, axis=1)
     return Rows(total, ops.sum(active, axis=1), ops.sum(positive + negative, axis=1))
 
 
@@ -43,7 +43,7 @@ class Boundaries(keras.layers.Layer):
 class MarginLoss(PairLoss):
     """Margin loss: positive distances below a boundary, negative distances above it.
 
-    It is computed as simply as the contrastive loss, but like the triplet loss it does not pull the
+    It is computed as simply as the contrastive loss, but like the triplet loss it does not move the
     positives to one point. Use it with `mining="distance-weighted"`, the sampling of the paper, on
     unit vectors.
 

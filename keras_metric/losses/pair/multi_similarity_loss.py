@@ -16,9 +16,9 @@ def multi_similarity_rows(similarity, pairs, alpha, beta, base):
         logits = ops.where(mask, scale * (similarity - base), -MASKED_DISTANCE)
         return ops.softplus(ops.logsumexp(logits, axis=1))
 
-    pull = hinge(-alpha, pairs.positive) / alpha
-    push = hinge(beta, pairs.negative) / beta
-    return single_terms(pull + push, pairs.num_positives + pairs.num_negatives > 0)
+    near = hinge(-alpha, pairs.positive) / alpha
+    far = hinge(beta, pairs.negative) / beta
+    return single_terms(near + far, pairs.num_positives + pairs.num_negatives > 0)
 
 
 @export

@@ -81,6 +81,6 @@ class ThresholdConsistentMarginLoss(PairLoss):
 
     def pair_parts(self, distance, pairs):
         cosine = 1 - distance
-        pull = self.positive_weight * ops.relu(self.positive_margin - cosine)
-        push = self.negative_weight * ops.relu(cosine - self.negative_margin)
-        return [masked_terms(pull, pairs.positive), masked_terms(push, pairs.negative)]
+        near = self.positive_weight * ops.relu(self.positive_margin - cosine)
+        far = self.negative_weight * ops.relu(cosine - self.negative_margin)
+        return [masked_terms(near, pairs.positive), masked_terms(far, pairs.negative)]

@@ -14,10 +14,10 @@ _EPSILON = 1e-5
 def ranked_list_rows(distance, pairs, margin, negative_scale, imbalance, alpha, positive_scale):
     """One term per anchor: weighted mean violations of its positives and its negatives."""
     epsilon = _EPSILON * ops.cast(ops.shape(distance)[0], distance.dtype)
-    pull = _mean_violation(distance - (alpha - margin), pairs.positive, positive_scale, epsilon)
-    push = _mean_violation(alpha - distance, pairs.negative, negative_scale, epsilon)
+    near = _mean_violation(distance - (alpha - margin), pairs.positive, positive_scale, epsilon)
+    far = _mean_violation(alpha - distance, pairs.negative, negative_scale, epsilon)
     either = pairs.num_positives + pairs.num_negatives > 0
-    return single_terms((1 - imbalance) * pull + imbalance * push, either)
+    return single_terms((1 - imbalance) * near + imbalance * far, either)
 
 
 def _mean_violation(violation, mask, scale, epsilon):
