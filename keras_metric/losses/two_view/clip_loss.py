@@ -1,5 +1,8 @@
 """CLIP loss."""
 
+import math
+
+import keras
 from keras import ops
 
 from keras_metric import distances
@@ -7,9 +10,40 @@ from keras_metric._export import export
 from keras_metric._validation import check_choice, check_flag, check_number, check_one_each
 from keras_metric.losses.metric_loss import MetricLoss, check_branches
 from keras_metric.losses.pair.pair_loss import LABELS
-from keras_metric.losses.two_view.logit_scale import LogitScale
 from keras_metric.pairwise import class_pairs
 from keras_metric.pairwise.anchor_rows import Rows, single_terms
+
+
+class LogitScale(keras.layers.Layer):
+    """Trainable factor exp(w) of logits, at most 100 as in CLIP, and an optional bias."""
+
+    MAX_FACTOR = 100.0
+
+    def __init__(self, factor, bias=None, **kwargs):
+        super().__init__(**{"dtype": distances.dtype_of_weights(), **kwargs})
+        if factor > self.MAX_FACTOR:
+            raise ValueError(
+                "A learned temperature must start at 0.01 or above, its lower bound. "
+                f"Received: temperature={1 / factor:g}"
+            )
+        self.first_factor, self.first_bias = factor, bias
+
+    def build(self, input_shape):
+        constant = keras.initializers.Constant
+        self.log_factor = self.add_weight(
+            (),
+            constant(math.log(self.first_factor)),
+            # Clip the weight after each step: a minimum in `factor` has no gradient beyond it.
+            constraint=lambda w: ops.minimum(w, math.log(self.MAX_FACTOR)),
+            name="log_factor",
+        )
+        if self.first_bias is not None:
+            self.bias = self.add_weight((), constant(self.first_bias), name="bias")
+
+    @property
+    def factor(self):
+        """Factor of the logits."""
+        return ops.exp(ops.minimum(self.log_factor + 0, math.log(self.MAX_FACTOR)))
 
 
 def measured_branches(reports, labels, branches):

@@ -6,8 +6,7 @@ from keras_metric._export import export
 from keras_metric._validation import check_choice, check_flag, check_number
 from keras_metric.losses.metric_loss import MetricLoss
 from keras_metric.losses.pair.pair_loss import LABELS
-from keras_metric.losses.two_view.clip_loss import measured_branches
-from keras_metric.losses.two_view.logit_scale import LogitScale
+from keras_metric.losses.two_view.clip_loss import LogitScale, measured_branches
 from keras_metric.pairwise.anchor_rows import single_terms
 
 
