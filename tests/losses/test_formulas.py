@@ -186,8 +186,8 @@ def test_the_constructor_gives_the_formula(title):
 
 
 # Values of TensorFlow Similarity 0.17.1 under TensorFlow 2.15.1, on unit vectors of
-# RandomState(seed).normal(size=(24, 6)), six classes of four. With these seeds the hardest negatives
-# and the swap of `PNLoss` differ.
+# RandomState(seed).normal(size=(24, 6)), six classes of four. With these seeds the hardest
+# negatives and the swap of `PNLoss` differ.
 MIGRATION = (DOCS / "migrate-tensorflow-similarity.md").read_text("utf-8")
 SEEDS = (3, 14)
 NUMBERS = {
