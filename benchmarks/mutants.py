@@ -64,7 +64,7 @@ EXPLAINED = {
     "listwise_loss.py:with_anchor: 1 to one more (3)": "-2 is no column either, and a position "
     "beyond the last one becomes the last one",
     "blockwise.py:grad: len(gradients) > 1 to >=": "a list of one gradient instead of the gradient",
-    "triplet_rows.py:step: -1 to plus": "the last axis of a matrix is its axis 1",
+    "triplets_by_rank.py:step: -1 to plus": "the last axis of a matrix is its axis 1",
     "columns.py:draw_noise: 2221713035 - 2 ** 32 to Add": "equal modulo 2 ** 32",
     "triplet_rules.py:_turn: 2 to one more": "a rotation by another irrational number",
     "distances.py:_elementwise_euclidean: squared > _TINY ** 2 to >=": "a distance of exactly 1e-7",

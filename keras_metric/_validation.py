@@ -38,14 +38,15 @@ _BARE_TUPLE = (
 
 
 def check_choice(name, value, choices):
-    """Raise unless `value` is one of the strings `choices`."""
+    """Return `value`; raise unless it is one of the strings `choices`."""
     if not isinstance(value, str) or value not in choices:
         choices = sorted(choices)
         raise ValueError(f"`{name}` must be one of {choices}. Received: {name}={shown(value)}")
+    return value
 
 
 def check_number(name, value, *, above=None, at_least=None, at_most=None):
-    """Raise unless `value` is a finite real number inside the given bounds."""
+    """Return `value`; raise unless it is a finite real number inside the given bounds."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"`{name}` must be a number. Received: {name}={shown(value)}")
     bounds = {
@@ -56,6 +57,7 @@ def check_number(name, value, *, above=None, at_least=None, at_most=None):
     if not _is_finite(value) or not all(bounds.values()):
         expected = " and ".join(text for text in bounds if "None" not in text) or "finite"
         raise ValueError(f"`{name}` must be {expected}. Received: {name}={shown(value)}")
+    return value
 
 
 def _is_finite(value):
@@ -66,17 +68,19 @@ def _is_finite(value):
 
 
 def check_count(name, value, *, at_least=1):
-    """Raise unless `value` is an integer of at least `at_least`."""
+    """Return `value`; raise unless it is an integer of at least `at_least`."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(f"`{name}` must be an integer. Received: {name}={shown(value)}")
     if value < at_least:
         raise ValueError(f"`{name}` must be at least {at_least}. Received: {name}={shown(value)}")
+    return value
 
 
 def check_flag(name, value):
-    """Raise unless `value` is True or False."""
+    """Return `value` as a bool; raise unless it is True or False."""
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"`{name}` must be True or False. Received: {name}={shown(value)}")
+    return bool(value)
 
 
 def check_seed(name, value, *, at_least=-math.inf):
@@ -157,6 +161,11 @@ def as_tensor(name, value):
         array = array.astype(array.dtype.newbyteorder("="))
     # Keras converts Python numbers, which have no dtype, to floatx.
     return ops.convert_to_tensor(value if listed and array.size else array)
+
+
+def at_least_float32(dtype):
+    """The dtype in which distances of `dtype` are computed: float64 for float64, else float32."""
+    return "float64" if dtype == "float64" else "float32"
 
 
 def check_matrix(name, value):
@@ -261,10 +270,10 @@ def class_ids(labels, name="labels", takes_multi_hot=False):
 
     `takes_multi_hot`: whether the caller has the argument labels="multi_hot".
     """
-    if not ops.is_tensor(labels):
-        labels = checked_ids(labels, name, takes_multi_hot)
-    labels = ops.convert_to_tensor(labels)
-    _check_one_id_each(name, labels, takes_multi_hot)
+    if ops.is_tensor(labels):
+        _check_one_id_each(name, labels, takes_multi_hot)
+    else:
+        labels = ops.convert_to_tensor(checked_ids(labels, name, takes_multi_hot))
     dtype = keras.backend.standardize_dtype(labels.dtype)
     if not (keras.backend.is_int_dtype(dtype) or dtype in _WHOLE_BELOW):
         raise _bad_ids(name, dtype)

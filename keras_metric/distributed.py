@@ -1,8 +1,8 @@
-"""Replicas: one batch on several devices, and what a loss on one of them has to know of the rest.
+"""Gathering a batch over the replicas of `tf.distribute`, and several processes.
 
-Under `tf.distribute` every replica sees its own share of the batch and nothing else, while the loss
-of an item depends on all the others. Under `keras.distribution` (JAX) there is one batch, which the
-compiler spreads, and nothing to do here.
+Under `tf.distribute` each replica gets a part of the batch, while the loss of an item depends on
+the items of all replicas. Under `keras.distribution` (JAX) losses get the whole batch, and the
+compiler distributes it.
 """
 
 import keras
@@ -10,10 +10,10 @@ from keras import ops
 
 
 class Replicas:
-    """The replica that runs now, among those it shares a batch with.
+    """The running replica, and its communication with the other replicas of the batch.
 
-    Replicas may have unequal shares, as in the last batch of an epoch, also none at all. All of
-    them must ask for the same things in the same order, or they wait for each other for ever.
+    Replicas may have unequal parts of a batch, as in the last batch of an epoch, or none. All of
+    them must call the same methods in the same order; otherwise they wait for each other forever.
     """
 
     def __init__(self, context):
@@ -27,30 +27,29 @@ class Replicas:
     def gather(self, rows):
         """The rows of all replicas, one replica after the other: `(batch of all, ...)`.
 
-        Differentiable: what a replica put in gets the sum of the gradients that all replicas have
-        for it.
+        Differentiable: the rows of a replica get the sum of their gradients on all replicas.
         """
         import tensorflow as tf
 
         rows = tf.identity(ops.convert_to_tensor(rows))
-        known = rows.shape[1:]
+        shape = rows.shape[1:]
         if not rows.device:
-            # In a graph of several workers with one device each no tensor has one until it is
-            # given it, and the gathering asks for it.
+            # `all_gather` requires a device. In a graph of several workers with one device each,
+            # tensors have none by default.
             with tf.device(self._context.strategy.extended.worker_devices[0]):
                 rows = tf.identity(rows)
         gathered = self._context.all_gather(rows, axis=0)
-        # `all_gather` drops the static shape; the losses read the number of branches and the
-        # embedding length from it.
-        gathered.set_shape([None, *known])
+        # `all_gather` drops the static shape, which has the number of branches and the embedding
+        # length.
+        gathered.set_shape([None, *shape])
         return gathered
 
     def total(self, value):
         """Sum of `value` over all replicas, the same shape on each."""
         return self._context.all_reduce("SUM", ops.convert_to_tensor(value))
 
-    def places(self, rows):
-        """Where this replica's `rows` stand among those of all: numbers `(rows,)`."""
+    def positions(self, rows):
+        """Positions of this replica's `rows` among those of all replicas, `(rows,)`."""
         mine = ops.shape(rows)[0]
         sizes = self.gather(ops.reshape(ops.cast(mine, "int32"), (1,)))
         before = ops.cast(ops.arange(self.number), "int32") < self._context.replica_id_in_sync_group
@@ -59,7 +58,7 @@ class Replicas:
 
 
 def current():
-    """The `Replicas` around a computation, or None where it has the whole batch."""
+    """The `Replicas` of a computation, or None if it has the whole batch."""
     if keras.backend.backend() != "tensorflow":
         return None
     import tensorflow as tf
@@ -71,9 +70,9 @@ def current():
 
 
 def ids_of_trial(labels):
-    """`labels`; as integers where Keras tries a model before it distributes it.
+    """`labels`; as integers while Keras builds a distributed model.
 
-    Keras averages a batch over the replicas for that, the labels too, which makes them floats.
+    For that Keras averages a batch over the replicas, also the labels, which makes them floats.
     """
     if keras.backend.backend() != "tensorflow" or not ops.is_tensor(labels):
         return labels
@@ -99,7 +98,7 @@ def several_workers(model):
 
 
 def is_chief(model):
-    """Whether this process speaks for all that train `model` together; the first of them does."""
+    """Whether this process is the chief, the first of those that train `model` together."""
     strategy = _workers(model)
     if strategy is None:
         return True
@@ -108,9 +107,9 @@ def is_chief(model):
 
 
 def predict(model, x, batch_size):
-    """`model.predict` as a NumPy array; where several workers train, by this one alone.
+    """`model.predict` as a NumPy array, by this process only.
 
-    There `predict` itself waits until all of them take part.
+    If several workers train the model, Keras's `predict` waits until all of them call it.
     """
     if not several_workers(model):
         return model.predict(x, batch_size=batch_size, verbose=0)

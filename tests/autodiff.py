@@ -1,7 +1,26 @@
-"""Value and gradient of a function of one tensor, on whichever backend runs."""
+"""Value and gradient of a function of one tensor on any backend; comparison with a loop."""
 
 import keras
 import numpy as np
+import reference
+
+BACKEND = keras.backend.backend()
+# float64 stays float64 on TensorFlow only: JAX and keras.ops on torch convert it to float32.
+DOUBLE = BACKEND == "tensorflow"
+DTYPE = "float64" if DOUBLE else "float32"
+CLOSE = {"rtol": 1e-9, "atol": 1e-9} if DOUBLE else {"rtol": 1e-4, "atol": 1e-4}
+# Central differences of a float64 loop are accurate to about 1e-8.
+CLOSE_GRADIENT = {"rtol": 1e-5, "atol": 1e-6} if DOUBLE else {"rtol": 2e-3, "atol": 2e-3}
+
+
+def agrees(run, loop, x, jit=BACKEND == "jax"):
+    """Assert that value and gradient of `run(tensor)` equal those of the NumPy function `loop`."""
+    value, gradient = value_and_gradient(run, x.astype(DTYPE), jit)
+    np.testing.assert_allclose(value, loop(x), **CLOSE)
+    # Random directions: a wrong element of the gradient changes the derivative along each of them.
+    directions = np.random.default_rng(0).normal(size=(3, *x.shape))
+    along = (directions * gradient).reshape(3, -1).sum(1)
+    np.testing.assert_allclose(along, reference.slopes(loop, x, directions), **CLOSE_GRADIENT)
 
 
 def value_and_gradient(function, x, jit=False):
@@ -10,12 +29,11 @@ def value_and_gradient(function, x, jit=False):
 
 
 def differentiated(function, jit=False):
-    """`run(x, *rest)` gives `(value, d value / d x)` of `function(x, *rest)` as NumPy.
+    """Return `run(x, *rest)`: `(value, d value / d x)` of `function(x, *rest)` as NumPy.
 
-    With `jit` the function is compiled, once for each shape that `run` meets.
+    With `jit` the function is compiled, once for each shape of inputs.
     """
-    backend = keras.backend.backend()
-    if backend == "tensorflow":
+    if BACKEND == "tensorflow":
         import tensorflow as tf
 
         def both(x, *rest):
@@ -24,14 +42,14 @@ def differentiated(function, jit=False):
                 value = function(x, *rest)
             return value, tape.gradient(value, x)
 
-        # Eager unless asked for: tracing a graph takes longer than running it once.
+        # Eager by default: tracing a graph takes longer than running it once.
         both = tf.function(both, jit_compile=True) if jit else both
         tensor = tf.constant
-    elif backend == "jax":
+    elif BACKEND == "jax":
         import jax
 
-        slope_of = jax.value_and_grad(function)
-        both = jax.jit(slope_of) if jit else step_by_step(slope_of)
+        gradient_of = jax.value_and_grad(function)
+        both = jax.jit(gradient_of) if jit else step_by_step(gradient_of)
         tensor = jax.numpy.asarray
     else:
         import torch
@@ -46,15 +64,15 @@ def differentiated(function, jit=False):
             return torch.tensor(np.asarray(x))
 
     def run(*inputs):
-        value, slope = both(*(None if array is None else tensor(array) for array in inputs))
-        return tuple(np.asarray(keras.ops.convert_to_numpy(v)) for v in (value, slope))
+        value, gradient = both(*(None if array is None else tensor(array) for array in inputs))
+        return tuple(np.asarray(keras.ops.convert_to_numpy(v)) for v in (value, gradient))
 
     return run
 
 
 def step_by_step(function):
-    """`function` as it stands; on JAX a loop would else be compiled anew at every call."""
-    if keras.backend.backend() != "jax":
+    """`function` without compilation; JAX otherwise compiles a loop again at every call."""
+    if BACKEND != "jax":
         return function
     import jax
 

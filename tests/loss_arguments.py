@@ -37,7 +37,7 @@ def arguments_of(name, num_classes):
     return {
         **{name: {"num_classes": num_classes} for name in CLASSIFICATION},
         # Proxies assigned at random would differ from call to call.
-        "ManifoldLoss": {"meta_classes": "labels", "K": 3},
+        "ManifoldLoss": {"meta_classes": "labels", "num_proxies": 3},
         "WeightedSum": {"terms": [(0.5, losses.TripletLoss()), (2.0, losses.ContrastiveLoss())]},
     }.get(name, {})
 

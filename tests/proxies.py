@@ -1,4 +1,4 @@
-"""A small loss with weights of its own, to see what a model does with them."""
+"""A small loss with trainable weights, for the tests of models."""
 
 import keras
 from keras import ops

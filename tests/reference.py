@@ -1,4 +1,4 @@
-"""Slow loops in NumPy, float64: what the formulas say, importing nothing of the package."""
+"""Formulas as slow float64 loops in NumPy; imports nothing of the package."""
 
 import itertools
 
@@ -29,20 +29,33 @@ def matrix(x, metric="euclidean", references=None):
     return np.array([[distance(a, b, metric) for b in references] for a in x])
 
 
+def same(a, b):
+    """Whether two labels are of one class: ids, or rows of 0 and 1 with a common label."""
+    return bool(np.any(np.multiply(a, b))) if np.ndim(a) else a == b
+
+
 def positives(y, i, others=None):
     """Items of the class of item i; with the labels of `others`, among those."""
     if others is None:
-        return [j for j in range(len(y)) if y[j] == y[i] and j != i]
-    return [j for j in range(len(others)) if others[j] == y[i]]
+        return [j for j in range(len(y)) if same(y[i], y[j]) and j != i]
+    return [j for j in range(len(others)) if same(y[i], others[j])]
 
 
 def negatives(y, i, others=None):
-    others = y if others is None else others
-    return [j for j in range(len(others)) if others[j] != y[i]]
+    if others is None:
+        return [j for j in range(len(y)) if not same(y[i], y[j]) and j != i]
+    return [j for j in range(len(others)) if not same(y[i], others[j])]
+
+
+def rows_of(metric, x, y, others=None, labels=None):
+    """(distances, positives, negatives) of each anchor, in the batch or among `others`."""
+    d = matrix(x, metric, others)
+    for i in range(len(y)):
+        yield d[i], positives(y, i, labels), negatives(y, i, labels)
 
 
 def triplets(d, y, mining, margin=0.2, others=None):
-    """The (a, p, n) that a strategy chooses; ties go to the lowest index."""
+    """The triplets (a, p, n) of a strategy; ties go to the lowest index."""
     chosen = []
     for a in range(len(y)):
         P, N = positives(y, a, others), negatives(y, a, others)
@@ -82,7 +95,7 @@ def term(gap, form):
 
 
 def reduce(terms, reduction, batch, weights=None):
-    """`terms` is a list of (anchor, value) for each part of a loss; parts add up."""
+    """`terms` is a list of (anchor, value) for each part of a loss; the parts are added."""
     weights = np.ones(batch) if weights is None else np.asarray(weights, "float64")
     result = 0.0
     rows = np.zeros(batch)
@@ -205,8 +218,8 @@ def quadruplet_loss(
         further = [k for k in range(len(labels)) if labels[k] != y[a]]
         between = [d[j, k] for j in items for k in further if labels[k] != y[j]]
         if between:
-            mates = positives(y, a, None if others is None else labels)
-            second += [(a, max(d[a, p] - min(between) + second_margin, 0)) for p in mates]
+            members = positives(y, a, None if others is None else labels)
+            second += [(a, max(d[a, p] - min(between) + second_margin, 0)) for p in members]
     return reduce([first, second], reduction, len(y), weights)
 
 

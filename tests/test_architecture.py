@@ -52,9 +52,9 @@ LAYOUT = {
 # Lowest first. A unit (a module or a folder at the top of the package) imports only units of lower
 # levels, so units of one level never import each other.
 IMPORT_LEVELS = [
-    {"_export", "_text", "_validation", "custom_gradients", "version"},
-    {"_block_loops", "distances", "distributed"},
-    {"neighbors", "pairwise"},
+    {"_export", "_text", "_validation", "version"},
+    {"_block_loops", "distributed", "pairwise"},
+    {"distances", "neighbors"},
     {"mining"},
     {"data", "evaluation", "layers"},
     {"datasets", "losses", "metrics", "search", "viz"},

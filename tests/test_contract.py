@@ -19,12 +19,14 @@ from autodiff import differentiated, step_by_step
 from keras import ops
 from loss_arguments import LOSSES, TWO_BRANCHES, arguments_of, seeded
 
-from keras_metric import distances, losses, mining
+from keras_metric import distances, losses
 from keras_metric.layers import CrossBatchMemory, PairMiner, TripletMiner
 from keras_metric.losses.metric_loss import REDUCTIONS
 from keras_metric.losses.pair.pair_loss import LABELS as LABEL_FORMS
 from keras_metric.losses.pair.pair_loss import PairLoss
-from keras_metric.losses.whole_batch_loss import WholeBatchLoss
+from keras_metric.losses.step_reports import IGNORED
+from keras_metric.mining import pair_rules, triplet_rules
+from keras_metric.mining.miner import RANDOM
 from keras_metric.models import EmbeddingModel
 from keras_metric.pairwise import class_pairs
 
@@ -41,7 +43,7 @@ TOGETHER = {
     "ClipLoss": [{"learn_temperature": True}],
     "MarginLoss": [{"learn_beta": True, "num_classes": CLASSES, "nu": 0.3}],
     "SigLipLoss": [{"learn_temperature": True}],
-    "SoftTripleLoss": [{"centers_per_class": 1}, {"tau": 0.2}],
+    "SoftTripleLoss": [{"centers_per_class": 1}, {"regularization_weight": 0.2}],
     "TripletLoss": [
         {"mining": "all", "swap": True, "form": "soft_margin"},
         {"mining": "hard", "swap": True},
@@ -66,7 +68,7 @@ CHOICES = {
     ("FastAPLoss", "distance"): "LARGEST",
     ("ManifoldLoss", "meta_classes"): "META_CLASSES",
     ("MarginLoss", "count"): "COUNTS",
-    ("MarginLoss", "mining"): (*mining.STRATEGIES, *mining.pair_rules.STRATEGIES),
+    ("MarginLoss", "mining"): (*triplet_rules.STRATEGIES, *pair_rules.STRATEGIES),
     ("PNPLoss", "variant"): "VARIANTS",
     ("ProxyNCALoss", "denominator"): "DENOMINATORS",
     ("QuadrupletLoss", "form"): "QUADRUPLETS",
@@ -77,16 +79,14 @@ CHOICES = {
 # Another value of each argument without a closed list whose default is no number.
 OTHER_VALUES = {
     "alpha": 0.6,
-    "b": 3,
     "delta": 0.5,
     "dtype": "float64",
     "embedding_dim": 7,
     "initializer": "ones",
     "k": (1, 3),
-    "l": 4,
     "memory": CrossBatchMemory(5, warmup=1),
-    "n_bins": 50,
     "name": "mine",
+    "num_bins": 50,
     "num_classes": 12,
     "predictor": keras.layers.Dense(DIM),
     "seed": 7,
@@ -99,8 +99,8 @@ NEEDED = {
     ("ManifoldLoss", "seed"): {"meta_classes": "random"},
     ("MarginLoss", "nu"): {"learn_beta": True},
     ("MarginLoss", "num_classes"): {"learn_beta": True},
-    ("PNPLoss", "alpha"): {"variant": "Dq"},
-    ("PNPLoss", "b"): {"variant": "Ib"},
+    ("PNPLoss", "exponent"): {"variant": "Dq"},
+    ("PNPLoss", "saturation"): {"variant": "Ib"},
 }
 # The same code selects the triplets, and the pairs, of every loss: these two run every strategy,
 # the others their default and "hard".
@@ -115,6 +115,17 @@ HELD_CONSTANT = ("AdaFaceLoss", "CircleLoss", "DynamicSoftMarginLoss", "SimSiamL
 MANY_EDGES = ("HistogramLoss",)
 # y_true of losses whose y_true is not class ids.
 TARGETS = {"CosineRegressionLoss": lambda labels: (labels / 5).astype("float32")}
+# Default reductions other than "mean_valid": hinges, which are 0 for solved pairs, and the losses
+# for which pytorch-metric-learning averages non-zero terms; means over the batch size.
+DEFAULT_REDUCTIONS = {
+    "mean_active": (
+        *("CircleLoss", "ContrastiveLoss", "MarginLoss", "QuadrupletLoss", "SupConLoss"),
+        *("SignalToNoiseRatioLoss", "ThresholdConsistentMarginLoss", "TripletLoss"),
+    ),
+    "sum_over_batch_size": (
+        *("GeneralizedLiftedStructureLoss", "MultiSimilarityLoss", "RankedListLoss"),
+    ),
+}
 # Losses that are 0 for a batch in which no anchor has both a positive and a negative.
 NEED_BOTH = ("LiftedStructureLoss", "MarginLoss", "NTXentLoss", "QuadrupletLoss", "TripletLoss")
 
@@ -134,9 +145,9 @@ def build(case):
 def choices(name, argument):
     """The values of an argument that takes one of a closed list; empty for other arguments."""
     values = {"reduction": REDUCTIONS, "labels": LABEL_FORMS, "distance": distances.METRICS}
-    triplets = tuple(strategy for strategy in mining.STRATEGIES if strategy not in ALL_ZERO)
+    triplets = tuple(strategy for strategy in triplet_rules.STRATEGIES if strategy not in ALL_ZERO)
     pairs = issubclass(LOSSES[name], PairLoss)
-    values["mining"] = mining.pair_rules.STRATEGIES if pairs else triplets
+    values["mining"] = pair_rules.STRATEGIES if pairs else triplets
     found = CHOICES.get((name, argument), values.get(argument, ()))
     return getattr(inspect.getmodule(LOSSES[name]), found) if isinstance(found, str) else found
 
@@ -176,7 +187,7 @@ def samples(case):
     """Whether the loss takes random samples."""
     name, settings = case
     strategy = settings.get("mining", defaults(name).get("mining"))
-    return "seed" in defaults(name) or strategy in mining.RANDOM
+    return "seed" in defaults(name) or strategy in RANDOM
 
 
 def needs_both(case):
@@ -186,7 +197,7 @@ def needs_both(case):
 
 def whole(case):
     """Whether the loss is one number for a batch, without rows that weights could apply to."""
-    return issubclass(LOSSES[case[0]], WholeBatchLoss)
+    return LOSSES[case[0]].is_one_number
 
 
 def each(cases):
@@ -261,6 +272,14 @@ def run_of(case):
 
 
 @pytest.mark.parametrize("name", LOSSES)
+def test_default_reduction(name):
+    """The mean of all terms, unless the paper or its reference code divides by another number."""
+    declared = (key for key, names in DEFAULT_REDUCTIONS.items() if name in names)
+    expected = None if whole((name, {})) or name == "WeightedSum" else next(declared, "mean_valid")
+    assert defaults(name).get("reduction") == expected
+
+
+@pytest.mark.parametrize("name", LOSSES)
 def test_can_be_built(name):
     try:
         build((name, {}))
@@ -274,7 +293,7 @@ def test_can_be_built(name):
 def test_the_settings_are_found():
     """The introspection finds settings that are known to exist."""
     found = {described(case) for case in CASES}
-    for name, every in zip(EVERY_STRATEGY, (mining.pair_rules.STRATEGIES, mining.STRATEGIES)):
+    for name, every in zip(EVERY_STRATEGY, (pair_rules.STRATEGIES, triplet_rules.STRATEGIES)):
         strategies = set(every) - {defaults(name)["mining"], *ALL_ZERO}
         assert found >= {f"{name}(mining={strategy})" for strategy in strategies}
     assert found >= {
@@ -599,23 +618,23 @@ def test_gradients_equal_central_differences(case):
         assert np.median(wrong) < 1e-2, (along, expected)
 
 
-BY_REPLICA = [c for c in STEADY if getattr(LOSSES[c[0]], "rows_see", "batch") != "batch"]
+BY_REPLICA = [c for c in STEADY if LOSSES[c[0]].rows_depend_on != "batch"]
 
 
 @each(BY_REPLICA)
 def test_rows_do_not_depend_on_the_replica_that_computes_them(case):
     """Rows of four and of five anchors, compared with the whole batch, equal those of the batch."""
     loss = build(case)
-    if case[0] in TWO_BRANCHES or loss._sees_batch() or loss.memory is not None:
+    if case[0] in TWO_BRANCHES or loss._depends_on_batch() or loss.memory is not None:
         pytest.skip("every replica computes all rows")
     y, z = ops.convert_to_tensor(LABELS), ops.convert_to_tensor(rows(case))
-    expected = loss.batch_parts(y, z)
+    expected = loss.batch_parts(IGNORED, y, z)
     found = []
     for anchors in (np.arange(4, dtype="int32"), np.arange(4, 9, dtype="int32")):
         mine = [ops.take(y, anchors, axis=0), ops.take(z, anchors, axis=0)]
-        if loss.rows_see == "references":
+        if loss.rows_depend_on == "references":
             mine += [z, class_pairs.Placed(y, ops.convert_to_tensor(anchors))]
-        found.append(loss.batch_parts(*mine))
+        found.append(loss.batch_parts(IGNORED, *mine))
     assert len(expected) == len(found[0]) == len(found[1])
     for number, part in enumerate(expected):
         for field, values in zip(part._fields, part):

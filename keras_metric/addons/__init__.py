@@ -1,48 +1,23 @@
-"""The metric losses of tensorflow-addons, by their names, arguments and numbers.
+"""The metric losses of tensorflow-addons, with its names, arguments and values.
 
-For training scripts that were written for tensorflow-addons, which ended with Keras 2. Its import
-line becomes one of these, and the rest of the script stays:
+For training scripts written for tensorflow-addons, which does not work with Keras 3. Replace the
+import line by one of these; the rest of the script does not change:
 
     import keras_metric.addons as tfa                              # tfa.losses.TripletSemiHardLoss
     from keras_metric.addons import losses  # losses.TripletSemiHardLoss
     from keras_metric.addons.losses import TripletSemiHardLoss
     from keras_metric.addons.losses.metric_learning import pairwise_distance
 
-New code takes `keras_metric.losses`, which has these formulas among its own, with every miner and
-metric, weights for anchors, and means over the terms that still teach something.
-`docs/migrate-tensorflow-addons.md` says which is which.
+New code should use `keras_metric.losses`, which has the same formulas with all miners and metrics,
+weights of anchors, and means over non-zero terms. `docs/migrate-tensorflow-addons.md` lists the
+corresponding names.
 """
 
+from keras_metric.addons import losses
 from keras_metric.addons.absent_names import attribute_error as _attribute_error
-from keras_metric.addons.losses import (
-    ContrastiveLoss,
-    LiftedStructLoss,
-    NpairsLoss,
-    NpairsMultilabelLoss,
-    TripletHardLoss,
-    TripletSemiHardLoss,
-    contrastive_loss,
-    lifted_struct_loss,
-    npairs_loss,
-    npairs_multilabel_loss,
-    triplet_hard_loss,
-    triplet_semihard_loss,
-)
+from keras_metric.addons.losses import *  # noqa: F403
 
-__all__ = [
-    "ContrastiveLoss",
-    "LiftedStructLoss",
-    "NpairsLoss",
-    "NpairsMultilabelLoss",
-    "TripletHardLoss",
-    "TripletSemiHardLoss",
-    "contrastive_loss",
-    "lifted_struct_loss",
-    "npairs_loss",
-    "npairs_multilabel_loss",
-    "triplet_hard_loss",
-    "triplet_semihard_loss",
-]
+__all__ = list(losses.__all__)
 
 
 def __getattr__(name):

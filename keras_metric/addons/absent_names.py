@@ -1,11 +1,12 @@
-"""Names of tensorflow-addons 0.23 that are not here, and what Keras 3 has instead."""
+"""Errors for missing names of tensorflow-addons 0.23, with the replacement in Keras 3."""
 
 import sys
 
-# The replacement in Keras 3, which the message names; None for no replacement.
 _FOCAL = (
     "keras.losses.BinaryFocalCrossentropy(apply_class_balancing=True), a mean where it was a sum"
 )
+# Replacements in Keras 3 by module and name; None for no replacement.
+# Replacements in Keras 3 by module and name; None for no replacement.
 _REPLACEMENTS = {
     "keras_metric.addons": {
         "activations": "gelu, hard_shrink, mish, soft_shrink, sparsemax and tanh_shrink in "
@@ -53,16 +54,16 @@ def _line(module, name):
         return None
     found = _REPLACEMENTS[module][name]
     return (
-        f"{module} has no {name!r}: keras_metric covers the metric losses of tensorflow-addons, "
-        f"nothing else of it. Keras 3 has {found or 'no replacement'}."
+        f"{module} has no {name!r}: keras_metric has only the metric losses of tensorflow-addons. "
+        f"Keras 3 has {found or 'no replacement'}."
     )
 
 
 class _AbsentModules:
-    """Raises the same line for `from keras_metric.addons import layers`.
+    """Import finder that raises the same message for `from keras_metric.addons import layers`.
 
-    Python replaces the AttributeError of a module by its own ImportError there, after it has
-    searched for a submodule of that name. This finder is the last one that it asks.
+    Python replaces the AttributeError of a module by an ImportError there, after a search for a
+    submodule of that name. This finder is the last one of the search.
     """
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""Losses on embeddings, one family a file."""
+"""Losses on embeddings."""
 
 from keras_metric.losses.classification.ada_face_loss import AdaFaceLoss
 from keras_metric.losses.classification.arc_face_loss import ArcFaceLoss
@@ -15,6 +15,7 @@ from keras_metric.losses.classification.soft_triple_loss import SoftTripleLoss
 from keras_metric.losses.classification.sphere_face_loss import SphereFaceLoss
 from keras_metric.losses.classification.sub_center_arc_face_loss import SubCenterArcFaceLoss
 from keras_metric.losses.graded.cosine_regression_loss import CosineRegressionLoss
+from keras_metric.losses.metric_loss import MetricLoss
 from keras_metric.losses.pair.circle_loss import CircleLoss
 from keras_metric.losses.pair.contrastive_loss import ContrastiveLoss
 from keras_metric.losses.pair.generalized_lifted_structure_loss import (
@@ -39,6 +40,7 @@ from keras_metric.losses.ranking.pnp_loss import PNPLoss
 from keras_metric.losses.ranking.ranked_list_loss import RankedListLoss
 from keras_metric.losses.ranking.recall_at_k_surrogate_loss import RecallAtKSurrogateLoss
 from keras_metric.losses.ranking.smooth_ap_loss import SmoothAPLoss
+from keras_metric.losses.step_reports import StepReports
 from keras_metric.losses.triplet.angular_loss import AngularLoss
 from keras_metric.losses.triplet.dynamic_soft_margin_loss import DynamicSoftMarginLoss
 from keras_metric.losses.triplet.quadruplet_loss import QuadrupletLoss
@@ -71,6 +73,7 @@ __all__ = [
     "LiftedStructureLoss",
     "ManifoldLoss",
     "MarginLoss",
+    "MetricLoss",
     "MultiSimilarityLoss",
     "NCALoss",
     "NPairsLoss",
@@ -91,6 +94,7 @@ __all__ = [
     "SoftNearestNeighborLoss",
     "SoftTripleLoss",
     "SphereFaceLoss",
+    "StepReports",
     "SubCenterArcFaceLoss",
     "SupConLoss",
     "ThresholdConsistentMarginLoss",

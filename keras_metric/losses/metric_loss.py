@@ -1,4 +1,4 @@
-"""MetricLoss: what every loss of the package shares."""
+"""MetricLoss: base class of the losses on embeddings."""
 
 import inspect
 import warnings
@@ -8,9 +8,11 @@ import numpy as np
 from keras import ops
 
 from keras_metric import distances, distributed
+from keras_metric._export import export
 from keras_metric._validation import (
     as_array,
     as_tensor,
+    at_least_float32,
     check_choice,
     check_matrix,
     check_not_swapped,
@@ -21,21 +23,25 @@ from keras_metric._validation import (
     multi_hot,
     row_weights,
 )
-from keras_metric.losses.reductions import OVER_COUNTS, Rows, reduce_rows
-from keras_metric.losses.running_state import keep, report_positives, report_strange_ids
-from keras_metric.losses.train_reports import report, report_active, summed_over_replicas
+from keras_metric.losses.reductions import OVER_COUNTS, reduce_rows
+from keras_metric.losses.step_reports import IGNORED, ReportedLabels
+from keras_metric.mining.miner import Miner
 from keras_metric.pairwise import class_pairs
+from keras_metric.pairwise.anchor_rows import Rows
 
 _KERAS_REDUCTIONS = ("mean", "mean_with_sample_weight", "none", "sum", "sum_over_batch_size")
 REDUCTIONS = (*OVER_COUNTS, *_KERAS_REDUCTIONS)
 
 
+@export
 class MetricLoss(keras.losses.Loss):
-    """Base of the losses on embeddings: labels stay integers, every anchor gives its own rows.
+    """Base class of the losses on embeddings, for losses of your own as well.
 
-    A subclass defines `batch_parts(labels, embeddings)` for labelled batches and, where ready
-    made tuples make sense, `tuple_parts(y_true, branches)`. Each returns a list of `Rows`; the
-    loss is the sum over the list.
+    Unlike in `keras.losses.Loss`, labels stay integers, `y_pred` of rank 3 holds ready-made tuples,
+    and each anchor has its own terms. A subclass defines `batch_parts` for labelled batches, and
+    `tuple_parts` if it accepts ready-made tuples. Both return a list of parts, and the loss is the
+    sum over the list. A part is a tuple of three tensors `(batch,)`: the sum of the terms of each
+    anchor, the number of its terms that are greater than zero, and the number of all its terms.
 
     Reductions:
 
@@ -44,73 +50,118 @@ class MetricLoss(keras.losses.Loss):
     - "mean_valid": sum of all terms over the number of all terms.
     - Keras's own ("sum_over_batch_size", "sum", "none", "mean", "mean_with_sample_weight") act
       on the row means: an anchor's sum over its active terms. "sum_over_batch_size" divides by
-      all rows, those without a partner included.
+      all rows, also those without terms.
 
     `sample_weight` weighs the anchors, in the sum and in the count.
 
-    A subclass keeps every argument of its constructor in an attribute of that name; from these
-    come `get_config` and `from_config`.
+    A subclass stores every argument of its constructor in an attribute of that name, from which
+    `get_config` and `from_config` work. It stores the Keras layers that it owns in `layers`.
+
+    Args:
+        reduction: name of a reduction above. Default "mean_active".
+        name: name of the loss.
+        dtype: dtype of the result. Subclasses get embeddings in float32 at least.
+
+    Raises:
+        ValueError: for an unknown reduction.
+
+    Example:
+    >>> import keras
+    >>> import numpy as np
+    >>> from keras_metric import losses
+    >>> class LengthLoss(losses.MetricLoss):
+    ...     def batch_parts(self, reports, labels, embeddings, references=None, ids=None):
+    ...         terms = keras.ops.sum(keras.ops.square(embeddings), axis=1)
+    ...         ones = keras.ops.ones_like(terms)
+    ...         return [(terms, ones, ones)]
+    >>> float(LengthLoss()(np.array([0, 1]), np.array([[1.0, 2.0], [0.0, 1.0]], "float32")))
+    3.0
     """
 
-    # What y_true of a labelled batch is: class "ids", or "multi_hot" rows, where one shared label
-    # makes two items a positive pair.
+    # What y_true of a labelled batch is: class "ids", or "multi_hot" rows of 0 and 1, where two
+    # items with a common label are a positive pair.
     labels = "ids"
-    # What y says of ready-made pairs, in words, where the loss can do nothing without it.
+    # The meaning of y for ready-made pairs, as text, if the loss requires it.
     y_of_pairs: str | None = None
     # Whether a batch (batch, dim) needs no labels.
     label_free = False
     # Numbers of branches that ready-made tuples may have; None for any.
     num_branches: tuple[int, ...] | None = None
-    # A `layers.CrossBatchMemory` of past embeddings, of losses that take one.
+    # Number of classes, if ids must lie in [0, num_classes).
+    num_classes: int | None = None
+    # The metric of the distances, if the loss has one.
+    distance: object = None
+    # A `layers.CrossBatchMemory` of past embeddings, for losses that accept one.
     memory = None
-    # Whether anchors need other items of their class: a batch without any deserves a warning.
+    # The Keras layers that the loss owns; `EmbeddingModel` tracks, trains and saves them.
+    layers: tuple = ()
+    # Whether anchors need other items of their class: a batch without any causes a warning.
     needs_positives = True
-    # What the row of an anchor in a labelled batch looks at: the "item" alone, its distances to all
-    # "references", or the whole "batch". Under tf.distribute a replica works out the rows of its
-    # own items; of a loss of the last kind, and of ready-made tuples, those of all.
-    rows_see = "batch"
-    # Whether the loss holds a state that a training step has to update: see `running_state.keep`.
+    # What the row of an anchor in a labelled batch depends on: the "item" only, its distances to
+    # all "references", or the whole "batch". Under tf.distribute a replica computes the rows of its
+    # own items; for a loss of the last kind, and for ready-made tuples, those of all items.
+    rows_depend_on = "batch"
+    # Whether a training step has to update a state of the loss: see `StepReports.update`.
     keeps_state = False
+    # Whether the loss is one number for the whole batch, without rows that could be weighed.
+    is_one_number = False
+    # Old argument names in files of earlier versions, {old: new}; read by `from_config`.
+    renamed_arguments: dict[str, str] = {}
 
-    def __init__(self, reduction, name, dtype=None):
+    def __init__(self, reduction="mean_active", name=None, dtype=None):
         check_choice("reduction", "none" if reduction is None else reduction, REDUCTIONS)
-        known = "sum" if reduction in OVER_COUNTS else reduction
-        super().__init__(name=name, reduction=known, dtype=dtype)
+        of_keras = "sum" if reduction in OVER_COUNTS else reduction
+        super().__init__(name=name, reduction=of_keras, dtype=dtype)
         self.reduction = reduction
-        self._told_no_positives = False
+        self._warned_no_positives = False
+        # Whether the constructor has the argument labels="multi_hot".
+        self._takes_multi_hot = "labels" in inspect.signature(type(self).__init__).parameters
 
-    @property
-    def layers(self):
-        """The Keras layers this loss holds; `EmbeddingModel` tracks, trains and saves them."""
-        return ()
+    # A method: Keras saves what properties return.
+    def all_losses(self):
+        """List of the losses that this one is a sum of: itself, except for a `WeightedSum`."""
+        return [self]
+
+    @staticmethod
+    def layers_of(loss):
+        """The layers that a loss owns; a user's own `keras.losses.Loss` may have `layers` too."""
+        return tuple(getattr(loss, "layers", ()))
 
     def __call__(self, y_true, y_pred, sample_weight=None):
-        y_true = distributed.ids_of_trial(y_true)
+        reports = IGNORED
+        if isinstance(y_true, ReportedLabels):
+            y_true, reports = y_true.labels, y_true.reports
+        if self.is_one_number and sample_weight is not None:
+            self._refuse(sample_weight)
         group = distributed.current()
         with keras.name_scope(self.name):
             if group is not None:
-                return self._with_others(group, y_true, y_pred, sample_weight)
-            parts = self._parts(y_true, y_pred)
-            report_active(parts)
-            return reduce_rows(parts, self.reduction, sample_weight, self.name, self.dtype)
+                return self._distributed_value(reports, group, y_true, y_pred, sample_weight)
+            if ops.is_tensor(y_true):
+                y_true = distributed.ids_of_trial(y_true)
+            parts = self._parts(reports, None, y_true, y_pred)
+            if reports.wants_active:
+                reports.add_active(parts)
+            return self._reduced(parts, sample_weight, self.dtype)
 
     def call(self, y_true, y_pred):
         """Row means `(batch,)`, before any reduction."""
-        return reduce_rows(self._parts(y_true, y_pred), "none", None, self.name, self.dtype)
+        parts = self._parts(IGNORED, distributed.current(), y_true, y_pred)
+        return reduce_rows(parts, "none", None, self.name, self.dtype)
 
     def against(self, y_true, y_pred, reference_labels, reference_embeddings, sample_weight=None):
-        """The loss of anchors whose positives and negatives are other items: a reference set.
+        """The loss of anchors whose positives and negatives are other items, a reference set.
 
-        Every anchor is compared with all references, and with nothing else. Use it in a step of
-        your own for a queue of past embeddings, the other view of a batch, or a gallery; a
-        thousand times as many references as anchors are fine: memory is O(batch * references).
+        Every anchor is compared with all references, and not with other anchors. Use it in a custom
+        training step for a queue of past embeddings, the other view of a batch, or a gallery.
+        Memory is O(batch * references), which allows thousands of references for each anchor.
 
         Args:
             y_true: integer labels of the anchors, `(batch,)`.
             y_pred: their embeddings, `(batch, dim)`.
             reference_labels: integer labels `(references,)`.
-            reference_embeddings: `(references, dim)`. They get a gradient too; wrap them in
-                `keras.ops.stop_gradient` where they are not to be trained.
+            reference_embeddings: `(references, dim)`. They get a gradient too; pass them through
+                `keras.ops.stop_gradient` if they are not to be trained.
             sample_weight: weights of the anchors, optional.
 
         Returns:
@@ -119,89 +170,194 @@ class MetricLoss(keras.losses.Loss):
         Raises:
             ValueError: for labels or embeddings of a wrong kind or shape.
         """
+        if self.is_one_number and sample_weight is not None:
+            self._refuse(sample_weight)
         references = as_tensor("reference_embeddings", reference_embeddings)
         check_matrix("reference_embeddings", references)
         with keras.name_scope(self.name):
-            parts = self._parts(y_true, y_pred, references, reference_labels)
-            report_active(parts)
-            return reduce_rows(parts, self.reduction, sample_weight, self.name, self.dtype)
+            group = distributed.current()
+            parts = self._parts(IGNORED, group, y_true, y_pred, references, reference_labels)
+            return self._reduced(parts, sample_weight, self.dtype)
 
-    def batch_parts(self, labels, embeddings, references=None, reference_labels=None):
-        """Parts of a labelled batch: `labels` (batch,), `embeddings` (batch, dim).
+    def batch_parts(self, reports, labels, embeddings, references=None, reference_labels=None):
+        """Parts of a labelled batch.
 
-        Of losses that take them, `labels` may also be of 0 and 1, (batch, classes).
-        With `references` (references, dim) and their labels, partners come from these alone.
+        Args:
+            reports: a `StepReports`, for statistics and state updates.
+            labels: `(batch,)`; with `labels="multi_hot"` rows of 0 and 1, `(batch, classes)`.
+            embeddings: `(batch, dim)`.
+            references: `(references, dim)`, the only positives and negatives if given.
+            reference_labels: labels of `references`.
         """
         raise ValueError(
             f"{type(self).__name__} needs ready-made tuples: `y_pred` of shape "
             "(batch, branches, dim). Received embeddings of shape (batch, dim)."
         )
 
-    def tuple_parts(self, y_true, branches):
-        """Parts of ready-made tuples: `branches` is a list of (batch, dim) tensors."""
+    def tuple_parts(self, reports, y_true, branches):
+        """Parts of ready-made tuples: `branches` is a list of tensors `(batch, dim)`."""
         raise ValueError(
             f"{type(self).__name__} needs a labelled batch: `y_pred` of shape (batch, dim) and "
             f"integer labels. Received {len(branches)} branches."
         )
 
-    def _with_others(self, group, y_true, y_pred, sample_weight):
-        """This replica's share of the loss of the batch of all replicas; the shares sum up to it.
+    def _distributed_value(self, reports, group, y_true, y_pred, sample_weight):
+        """This replica's part of the loss of the batch of all replicas; the parts sum to the loss.
 
-        Every replica has all rows in the end and reduces them alike, which is right for unequal
-        shares and any reduction. Through the gathering each of them gets the gradients of its own
-        items, and of what it did for others.
+        Every replica gathers all rows and reduces them in the same way, which is correct for
+        unequal parts of the batch and any reduction. The gathering returns the gradients of an
+        item from all replicas to the replica that has the item.
         """
         labels, embeddings = ops.convert_to_tensor(y_true), ops.convert_to_tensor(y_pred)
-        if self._sees_batch() or len(embeddings.shape) == 3:
-            parts = self._parts(group.gather(labels), group.gather(embeddings))
+        if self._depends_on_batch() or len(embeddings.shape) == 3:
+            labels, embeddings_of_all = group.gather(labels), group.gather(embeddings)
+            parts = self._parts(reports, group, labels, embeddings_of_all)
         else:
-            with summed_over_replicas(group, counts=ops.shape(embeddings)[0] > 0):
-                mine = self._parts(labels, embeddings)
-            parts = [_rows_of_all(group, part) for part in mine]
+            own = reports.of_replica()
+            parts = self._parts(own, group, labels, embeddings)
+            if reports.wants_distances:
+                reports.add_replica(own, group, counts=ops.shape(embeddings)[0] > 0)
+            parts = [
+                Rows(*ops.unstack(group.gather(ops.stack(part, axis=1)), 3, axis=1))
+                for part in parts
+            ]
         if sample_weight is not None:
             weight = row_weights(sample_weight)
             sample_weight = group.gather(weight) if len(weight.shape) else weight
-        report_active(parts)
-        value = reduce_rows(parts, self.reduction, sample_weight, self.name, self.dtype)
+        if reports.wants_active:
+            reports.add_active(parts)
+        value = self._reduced(parts, sample_weight, self.dtype)
         if self.reduction in ("none", None):
-            return ops.take(value, group.places(embeddings), axis=0)
-        # Keras divides a mean by the number of replicas, and leaves a sum as it is.
+            return ops.take(value, group.positions(embeddings), axis=0)
+        # Keras divides a mean by the number of replicas, but not a sum.
         return value / group.number if self.reduction == "sum" else value
 
-    def _parts(self, y_true, y_pred, *references):
+    def _parts(self, reports, group, y_true, y_pred, references=None, reference_labels=None):
+        """Parts of a batch after checks; NaN if an embedding is not finite, or an id is invalid."""
         embeddings = as_tensor("y_pred", y_pred)
-        parts = self._sound_parts(y_true, embeddings, *references)
-        # Mining compares, and a comparison with NaN is quietly false: a broken encoder must show.
-        sound = ops.all(ops.isfinite(embeddings))
-        if references:
-            sound = ops.logical_and(sound, ops.all(ops.isfinite(references[0])))
-        for number in self._numbers_of_invalid_ids(y_true, embeddings, *references[1:]):
-            sound = ops.logical_and(sound, ops.equal(number, 0))
+        shape = tuple(embeddings.shape)
+        self._check_layers(shape[-1] if len(shape) > 1 else None)
+        if y_true is not None and (len(shape) < 2 or shape[1:] == (1,)):
+            check_not_swapped(y_true, embeddings)
+        dtype = keras.backend.standardize_dtype(embeddings.dtype)
+        if not keras.backend.is_float_dtype(dtype):
+            raise ValueError(
+                "Embeddings must be floating point. "
+                f"Received: y_pred.dtype={dtype}. The call is loss(labels, embeddings)."
+            )
+        # Comparisons with NaN are false, so mining would turn NaN embeddings into a loss of 0.
+        valid = ops.all(ops.isfinite(embeddings))
+        # Half-precision vectors are cast to float32, since their squares overflow.
+        embeddings = ops.cast(embeddings, at_least_float32(dtype))
+        if references is not None:
+            distances.check_dim(embeddings, references)
+            valid = ops.logical_and(valid, ops.all(ops.isfinite(references)))
+            references = ops.cast(references, embeddings.dtype)
+        if y_true is None and (self.label_free or (len(shape) == 3 and self.y_of_pairs is None)):
+            # Each item is a class of its own, as in a model without y.
+            y_true = ops.arange(ops.shape(embeddings)[0], dtype="int32")
+        if 0 in shape and group is None:
+            raise ValueError(
+                f"`y_pred` must hold at least one embedding. Received: y_pred.shape={shape}. Leave "
+                "empty batches out: tf.data's batch(..., drop_remainder=True) makes none."
+            )
+        if len(shape) == 3 and references is None:
+            self._check_no_memory()
+            branches = [embeddings[:, i] for i in range(shape[1])]
+            parts = self.tuple_parts(reports, y_true, branches)
+        elif len(shape) != 2:
+            raise ValueError(
+                "Expected embeddings of shape (batch, dim), or (batch, branches, dim) for "
+                f"ready-made tuples. Received: y_pred.shape={shape}"
+            )
+        else:
+            batch = self._batch(y_true, embeddings, references, reference_labels)
+            if references is not None:
+                parts = self.batch_parts(reports, *batch)
+            elif group is not None and self._compares_replicas():
+                parts = self._parts_among_all(reports, group, *batch)
+            elif self.memory is not None:
+                parts = self.batch_parts(reports, *batch, *self._remembered(reports, *batch))
+            else:
+                if self.needs_positives and not self.label_free:
+                    self._note_positives(reports, batch[0], y_true)
+                parts = self.batch_parts(reports, *batch)
+        if len(shape) == 2 or self.reads_ids(shape[1]):
+            # A traced step cannot raise for invalid float ids; it counts them.
+            for labels in (y_true, reference_labels):
+                if ops.is_tensor(labels) and self.labels == "ids":
+                    valid = self._valid_ids(reports, group, labels, len(shape), valid)
         nan = float("nan")
-        return [part._replace(total=ops.where(sound, part.total, nan)) for part in parts]
+        return [Rows(ops.where(valid, total, nan), *counts) for total, *counts in parts]
 
-    def _numbers_of_invalid_ids(self, y_true, embeddings, *reference_labels):
-        """Number of invalid float ids in each of the labels that a traced step could not check."""
-        rank = len(embeddings.shape)
-        if self.labels != "ids" or (rank == 3 and not self.reads_ids(embeddings.shape[1])):
-            return []
-        numbers = [self._invalid_ids(labels) for labels in (y_true, *reference_labels)]
-        numbers = [number for number in numbers if number is not None]
-        group = distributed.current()
-        gathered = group is not None and (self._sees_batch() or rank == 3)
-        for i, number in enumerate(numbers):
-            # Losses of known classes report such an id as one that is no class.
-            if getattr(self, "num_classes", None) is None:
-                report_strange_ids(self, number / group.number if gathered else number)
-            if group is not None and not gathered:
-                numbers[i] = group.total(number)
-        return numbers
+    def _batch(self, y_true, embeddings, references, reference_labels):
+        """Arguments of `batch_parts` after checks: labels, embeddings, and references if any."""
+        labels = self._checked_labels(y_true, "y_true")
+        check_one_each(labels, embeddings, "y_true", "y_pred")
+        if references is None:
+            return labels, embeddings
+        reference_labels = self._checked_labels(reference_labels, "reference_labels")
+        check_one_each(reference_labels, references, "reference_labels", "reference_embeddings")
+        return labels, embeddings, references, reference_labels
+
+    def _parts_among_all(self, reports, group, labels, embeddings):
+        """Parts of this replica's items, compared with the items of all replicas."""
+        of_all = group.gather(labels), group.gather(embeddings)
+        positions = group.positions(labels)
+        # A loop over blocks needs at least one row. A replica without items computes the row of the
+        # first item of the whole batch, and discards it.
+        rows = ops.shape(labels)[0]
+        missing = 1 - ops.minimum(rows, 1)
+        labels = ops.concatenate([labels, of_all[0][:missing]])
+        embeddings = ops.concatenate([embeddings, ops.stop_gradient(of_all[1][:missing])])
+        positions = ops.concatenate([positions, ops.zeros((missing,), dtype="int32")])
+        if self.memory is not None:
+            queue, held = self._remembered(reports, *of_all)
+            held = held._replace(own=ops.take(held.own, positions))
+            parts = self.batch_parts(reports, labels, embeddings, queue, held)
+        else:
+            if self.needs_positives and not self.label_free:
+                self._note_positives(reports, of_all[0])
+            placed = class_pairs.Placed(of_all[0], positions)
+            parts = self.batch_parts(reports, labels, embeddings, of_all[1], placed)
+        return [Rows(*(number[:rows] for number in part)) for part in parts]
+
+    def _reduced(self, parts, sample_weight, dtype):
+        return reduce_rows(parts, self.reduction, sample_weight, self.name, dtype)
+
+    def _valid_ids(self, reports, group, labels, rank, valid):
+        """`valid` and no invalid float among `labels`, whose number is reported."""
+        number = self._invalid_ids(labels)
+        if number is None:
+            return valid
+        gathered = group is not None and (self._depends_on_batch() or rank == 3)
+        # A loss with num_classes reports such an id as one that is no class.
+        if self.num_classes is None:
+            reports.add_invalid_ids(self, number / group.number if gathered else number)
+        if group is not None and not gathered:
+            number = group.total(number)
+        return ops.logical_and(valid, ops.equal(number, 0))
 
     def _invalid_ids(self, labels):
         return invalid_ids(labels)
 
+    def _compares_replicas(self):
+        """Whether a replica computes the rows of its items, which depend on other replicas."""
+        return self.rows_depend_on == "references" and not self._depends_on_batch()
+
+    def _depends_on_batch(self):
+        miners = (layer for layer in self.layers if isinstance(layer, Miner))
+        return self.rows_depend_on == "batch" or any(miner.sees_batch for miner in miners)
+
+    def _remembered(self, reports, labels, embeddings):
+        """Embeddings and labels of the memory with the batch in it; reports the new state."""
+        queue, state = self.memory.extended(labels, embeddings)
+        for variable, value in state:
+            reports.update(variable, value)
+        return queue
+
     def _check_layers(self, dim=None):
-        """Raise unless the layers are built; `dim` is the length of an embedding, if known."""
+        """Raise unless the layers are built; `dim` is the length of an embedding, or None."""
         for layer in self.layers:
             if not layer.built:
                 raise ValueError(
@@ -224,90 +380,20 @@ class MetricLoss(keras.losses.Loss):
             "docs/own-model.md has complete examples."
         )
 
-    def _sound_parts(self, y_true, embeddings, references=None, reference_labels=None):
-        self._check_layers(embeddings.shape[-1] if len(embeddings.shape) > 1 else None)
-        if y_true is not None:
-            check_not_swapped(y_true, embeddings)
-        dtype = keras.backend.standardize_dtype(embeddings.dtype)
-        if not keras.backend.is_float_dtype(dtype):
-            raise ValueError(
-                "Embeddings must be floating point. "
-                f"Received: y_pred.dtype={dtype}. The call is loss(labels, embeddings)."
-            )
-        # Distances of half-precision vectors are taken in float32: their squares overflow.
-        dtype = distances.at_least_float32(dtype)
-        embeddings = ops.cast(embeddings, dtype)
-        shape = tuple(embeddings.shape)
-        if y_true is None and (self.label_free or (len(shape) == 3 and self.y_of_pairs is None)):
-            # Each item is a class of its own, as a model has it that is given no y.
-            y_true = ops.arange(ops.shape(embeddings)[0], dtype="int32")
-        if 0 in shape and distributed.current() is None:
-            raise ValueError(
-                f"`y_pred` must hold at least one embedding. Received: y_pred.shape={shape}. Leave "
-                "empty batches out: tf.data's batch(..., drop_remainder=True) makes none."
-            )
-        if len(shape) == 3 and references is None:
-            self._check_no_memory()
-            return self.tuple_parts(y_true, [embeddings[:, i] for i in range(shape[1])])
-        if len(shape) != 2:
-            raise ValueError(
-                "Expected embeddings of shape (batch, dim), or (batch, branches, dim) for "
-                f"ready-made tuples. Received: y_pred.shape={shape}"
-            )
-        labels = self._checked_labels(y_true, "y_true")
-        check_one_each(labels, embeddings, "y_true", "y_pred")
-        if references is not None:
-            reference_labels = self._checked_labels(reference_labels, "reference_labels")
-            check_one_each(reference_labels, references, "reference_labels", "reference_embeddings")
-            return self.batch_parts(
-                labels, embeddings, ops.cast(references, dtype), reference_labels
-            )
-        group = distributed.current()
-        group = None if self.rows_see == "item" or self._sees_batch() else group
-        if group is not None:
-            return self._parts_among_all(group, labels, embeddings)
-        if self.memory is not None:
-            return self.batch_parts(labels, embeddings, *self._remembered(labels, embeddings))
-        self._note_positives(labels, y_true)
-        return self.batch_parts(labels, embeddings)
-
-    def _parts_among_all(self, group, labels, embeddings):
-        """Parts of this replica's items, compared with the items of all replicas."""
-        everyone = group.gather(labels), group.gather(embeddings)
-        places = group.places(labels)
-        # A loop over blocks of rows needs at least one row. A replica without items computes the
-        # row of the first item of the whole batch, and drops it again.
-        rows = ops.shape(labels)[0]
-        missing = 1 - ops.minimum(rows, 1)
-        labels = ops.concatenate([labels, everyone[0][:missing]])
-        embeddings = ops.concatenate([embeddings, ops.stop_gradient(everyone[1][:missing])])
-        places = ops.concatenate([places, ops.zeros((missing,), dtype="int32")])
-        if self.memory is not None:
-            queue, held = self._remembered(*everyone)
-            held = held._replace(own=ops.take(held.own, places))
-            parts = self.batch_parts(labels, embeddings, queue, held)
-        else:
-            self._note_positives(everyone[0])
-            placed = class_pairs.Placed(everyone[0], places)
-            parts = self.batch_parts(labels, embeddings, everyone[1], placed)
-        return [Rows(*(number[:rows] for number in part)) for part in parts]
-
-    def _sees_batch(self):
-        return self.rows_see == "batch" or any(getattr(m, "sees_batch", False) for m in self.layers)
-
-    def _remembered(self, labels, embeddings):
-        """The batch and what the memory holds, as references; the model keeps the new state."""
-        queue, state = self.memory.extended(labels, embeddings)
-        for variable, value in state:
-            keep(variable, value)
-        return queue
-
     def _check_no_memory(self):
         if self.memory is not None:
             raise ValueError(
                 f"{self.name} has a memory, which keeps class ids from batch to batch: it needs "
                 "labelled batches, embeddings (batch, dim). Received ready-made tuples or views."
             )
+
+    def _refuse(self, sample_weight):
+        row_weights(sample_weight)
+        raise ValueError(
+            f"{type(self).__name__} is one number for the whole batch: it has no rows that "
+            "`sample_weight` or `class_weight` could weigh. Leave them out, or use a loss "
+            "with a term for each anchor."
+        )
 
     @classmethod
     def reads_branches(cls, number):
@@ -327,34 +413,33 @@ class MetricLoss(keras.losses.Loss):
         The model calls this before training, since a compiled step cannot read values.
         """
         if self.labels == "ids":
-            checked_ids(labels, "y", self._takes_multi_hot())
+            checked_ids(labels, "y", self._takes_multi_hot)
 
-    def _takes_multi_hot(self):
-        return "labels" in inspect.signature(type(self).__init__).parameters
+    def check_pairs(self, y):
+        """Raise unless the NumPy `y` of ready-made pairs is of the kind that the loss reads."""
 
     def _checked_labels(self, labels, name):
         if self.labels == "multi_hot":
             return multi_hot(labels, name)
-        return class_ids(labels, name, self._takes_multi_hot())
+        return class_ids(labels, name, self._takes_multi_hot)
 
-    def _note_positives(self, labels, y_true=None):
-        """Report whether the batch has a positive pair; warn where `y_true` is a NumPy array."""
-        if not self.needs_positives or self.label_free:
-            return
-        report_positives(self, labels)
-        # Only labels that are still NumPy's can be looked at without stopping the device.
-        if self._told_no_positives or self.labels == "multi_hot":
+    def _note_positives(self, reports, labels, y_true=None):
+        """Report whether the batch has a positive pair; warn if `y_true` is a NumPy array."""
+        if reports.collecting:
+            reports.add_positives(self, labels)
+        # Only NumPy labels can be read without waiting for the device.
+        if self._warned_no_positives or self.labels == "multi_hot":
             return
         if y_true is None or ops.is_tensor(y_true):
             return
         ids = as_array("y_true", y_true).ravel()
         if len(ids) and len(np.unique(ids)) == len(ids):
-            self._told_no_positives = True
+            self._warned_no_positives = True
             warnings.warn(
                 f"{self.name}: no two items of a batch of {len(ids)} share a label, so no "
                 "anchor has a positive. Use keras_metric.data.BalancedBatches, which puts "
                 "samples_per_class items of each class into a batch.",
-                stacklevel=3,
+                stacklevel=4,
             )
 
     def get_config(self):
@@ -366,11 +451,16 @@ class MetricLoss(keras.losses.Loss):
     @classmethod
     def from_config(cls, config):
         revive = keras.saving.deserialize_keras_object
-        return cls(**{k: revive(v) if isinstance(v, dict) else v for k, v in config.items()})
+        return cls(
+            **{
+                cls.renamed_arguments.get(name, name): revive(v) if isinstance(v, dict) else v
+                for name, v in config.items()
+            }
+        )
 
 
 def scores_of_pairs(y_true, branch):
-    """What y says of ready-made pairs: a number for each row of `branch`, `(batch,)`."""
+    """Y of ready-made pairs: a number for each row of `branch`, `(batch,)`."""
     scores = as_tensor("y_true", y_true)
     shape = tuple(scores.shape)
     if len(shape) not in (1, 2) or shape[1:] not in ((), (1,), (None,)):
@@ -392,14 +482,9 @@ def check_branches(branches, expected, names):
         )
 
 
-def measured_pairs(labels, embeddings, metric, references=None, reference_labels=None):
-    """Distances of a batch to itself, or to references, and its `Pairs`; tells an open `watch`."""
-    partners = class_pairs.from_labels(labels, reference_labels)
+def measured_pairs(reports, labels, embeddings, metric, references=None, reference_labels=None):
+    """Distances of a batch to itself or to references, which are reported, and its `Pairs`."""
+    pairs = class_pairs.from_labels(labels, reference_labels)
     distance = distances.pairwise(embeddings, references, metric=metric)
-    report(distance, distance, partners.positive, partners.negative)
-    return distance, partners
-
-
-def _rows_of_all(group, rows):
-    """`Rows` of all replicas from those of one."""
-    return Rows(*ops.unstack(group.gather(ops.stack(rows, axis=1)), 3, axis=1))
+    reports.add_distances(distance, distance, pairs.positive, pairs.negative)
+    return distance, pairs

@@ -4,14 +4,16 @@ import keras
 
 from keras_metric._export import export
 from keras_metric._validation import check_number
+from keras_metric.losses.metric_loss import MetricLoss
+from keras_metric.losses.step_reports import ReportedLabels
 
 
 @export
-class WeightedSum(keras.losses.Loss):
+class WeightedSum(MetricLoss):
     """The sum of losses on the same embeddings, each with a weight.
 
-    `compile(loss=[a, b])` on a model with one output trains on `a` alone, without a word; this
-    trains on both.
+    Keras trains a model with one output on the first loss of `compile(loss=[a, b])` only, without
+    a warning; this loss trains on both.
 
         loss = sum_i weight_i * loss_i(y_true, y_pred)
 
@@ -35,41 +37,48 @@ class WeightedSum(keras.losses.Loss):
     """
 
     def __init__(self, terms, name="weighted_sum", dtype=None):
-        super().__init__(name=name, reduction="sum", dtype=dtype)
+        super().__init__("sum", name, dtype)
         if not isinstance(terms, (list, tuple)):
             raise TypeError(f"`terms` must be a list of (weight, loss). Received: terms={terms!r}")
         if not terms:
             raise ValueError("`terms` must hold at least one (weight, loss). Received: terms=[]")
         self.terms = [_checked(term) for term in terms]
+        metric_losses = self._metric_losses()
+        layers = [layer for _, loss in self.terms for layer in MetricLoss.layers_of(loss)]
+        self.layers = tuple(dict.fromkeys(layers))
+        meanings = [loss.y_of_pairs for loss in metric_losses if loss.y_of_pairs]
+        self.y_of_pairs = meanings[0] if meanings else None
+        are_label_free = [loss.label_free for loss in metric_losses]
+        self.label_free = all(are_label_free) and len(are_label_free) == len(self.terms)
 
-    @property
-    def layers(self):
-        """The layers of all losses, each once."""
-        held = [layer for _, loss in self.terms for layer in getattr(loss, "layers", ())]
-        return tuple(dict.fromkeys(held))
+    def all_losses(self):
+        """List of the losses of the sum and of sums in it, without weights."""
+        return [
+            one
+            for _, loss in self.terms
+            for one in (loss.all_losses() if isinstance(loss, MetricLoss) else [loss])
+        ]
 
-    @property
-    def y_of_pairs(self):
-        """What y says of ready-made pairs to the first term that needs it, or None."""
-        needs = (getattr(loss, "y_of_pairs", None) for _, loss in self.terms)
-        return next(filter(None, needs), None)
-
-    @property
-    def label_free(self):
-        """Whether no term needs labels of a batch."""
-        return all(getattr(loss, "label_free", False) for _, loss in self.terms)
+    def _metric_losses(self):
+        return [loss for _, loss in self.terms if isinstance(loss, MetricLoss)]
 
     def check_ids(self, labels):
         """Raise unless the NumPy `labels` are of the kind that every term reads."""
-        for _, loss in self.terms:
-            if hasattr(loss, "check_ids"):
-                loss.check_ids(labels)
+        for loss in self._metric_losses():
+            loss.check_ids(labels)
+
+    def check_pairs(self, y):
+        """Raise unless the NumPy `y` of ready-made pairs is of the kind that every term reads."""
+        for loss in self._metric_losses():
+            loss.check_pairs(y)
 
     def __call__(self, y_true, y_pred, sample_weight=None):
-        return keras.ops.cast(
-            sum(weight * loss(y_true, y_pred, sample_weight) for weight, loss in self.terms),
-            self.dtype,
-        )
+        plain = y_true.labels if isinstance(y_true, ReportedLabels) else y_true
+        total = 0
+        for weight, loss in self.terms:
+            labels = y_true if isinstance(loss, MetricLoss) else plain
+            total = total + weight * loss(labels, y_pred, sample_weight)
+        return keras.ops.cast(total, self.dtype)
 
     def call(self, y_true, y_pred):
         return self(y_true, y_pred)
@@ -77,7 +86,7 @@ class WeightedSum(keras.losses.Loss):
     def against(self, y_true, y_pred, reference_labels, reference_embeddings, sample_weight=None):
         """The sum against a reference set; see `MetricLoss.against`."""
         for _, loss in self.terms:
-            if not hasattr(loss, "against"):
+            if not isinstance(loss, MetricLoss):
                 raise ValueError(
                     "A reference set needs losses of keras_metric in every term. "
                     f"Received: {type(loss).__name__}"
@@ -88,13 +97,8 @@ class WeightedSum(keras.losses.Loss):
         )
 
     def get_config(self):
-        return {
-            "name": self.name,
-            "dtype": self.dtype,
-            "terms": [
-                [weight, keras.saving.serialize_keras_object(loss)] for weight, loss in self.terms
-            ],
-        }
+        terms = [[weight, keras.saving.serialize_keras_object(loss)] for weight, loss in self.terms]
+        return {"terms": terms, "name": self.name, "dtype": self.dtype}
 
     @classmethod
     def from_config(cls, config):
@@ -103,15 +107,6 @@ class WeightedSum(keras.losses.Loss):
             for weight, loss in config["terms"]
         ]
         return cls(**{**config, "terms": terms})
-
-
-def terms_of(loss):
-    """The losses that `loss` is made of: a loss, a sum of losses, or a structure of them."""
-    terms = []
-    for one in keras.tree.flatten(loss):
-        is_sum = isinstance(one, WeightedSum)
-        terms += terms_of([part for _, part in one.terms]) if is_sum else [one]
-    return terms
 
 
 def _checked(term):

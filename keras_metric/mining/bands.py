@@ -1,16 +1,16 @@
-"""Strategies that take every triplet, or every one of a kind, which no list is ever made of.
+"""Strategies that take every triplet, or every triplet of a kind; a loss sums them without a list.
 
-For each positive p of an anchor a they say which of its negatives n count. `EDGES` has those that
-are an interval of distances: a triplet counts if n is within the upper edge and not within the
-lower one. An edge (reach, closed) stands at d_ap + reach, and belongs to what is within it if it
-is closed; None leaves a side open.
+They define, for each positive p of an anchor a, which of its negatives n count. `EDGES` has the
+strategies that are an interval of distances: a triplet counts if n is within the upper edge and not
+within the lower edge. An edge (reach, closed) is the distance d_ap + reach; a negative at exactly
+this distance is within the edge if it is closed. None is an open side.
 """
 
 import math
 
 from keras import ops
 
-from keras_metric.pairwise.class_pairs import FAR
+from keras_metric.pairwise.class_pairs import MASKED_DISTANCE
 
 EDGES = {
     "all": lambda: (None, None),
@@ -39,9 +39,9 @@ def within(edge, near, others):
 def chooser(name, metric, settings):
     """Which negatives of a positive count: None for all, else a function of three distances.
 
-    `near` (rows, 1) of the anchors to their positives; `others` (rows, references) to their
-    negatives, `FAR` elsewhere; `beyond` (rows, references) of the positives to all, which only
-    "angular" reads.
+    `near` (rows, 1): from the anchors to their positives. `others` (rows, references): to their
+    negatives, `MASKED_DISTANCE` elsewhere. `beyond` (rows, references): from the positives to the
+    references, for "angular" only.
     """
     if name == "angular":
         return _wide_angle(metric, **settings)
@@ -50,7 +50,7 @@ def chooser(name, metric, settings):
         return None
 
     def inside(near, others, beyond):
-        counts = others < FAR if upper is None else within(upper, near, others)
+        counts = others < MASKED_DISTANCE if upper is None else within(upper, near, others)
         if lower is not None:
             counts = ops.logical_and(counts, ops.logical_not(within(lower, near, others)))
         return counts
@@ -61,15 +61,15 @@ def chooser(name, metric, settings):
 def _wide_angle(metric, angle):
     if metric not in _SQUARES:
         raise ValueError(
-            'The strategy "angular" measures angles between embeddings: `distance` must be one '
+            'The strategy "angular" computes angles between embeddings: `distance` must be one '
             f"of {sorted(_SQUARES)}. Received: distance={metric!r}"
         )
-    square, slope = _SQUARES[metric], math.tan(math.radians(angle)) ** 2
+    square, bound = _SQUARES[metric], math.tan(math.radians(angle)) ** 2
 
     def inside(near, others, beyond):
         # tan of the angle at n is |a - p| / (2 |n - c|) with c the middle of a and p, and
         # 4 |n - c|**2 = 2 |n - a|**2 + 2 |n - p|**2 - |a - p|**2 in any triangle.
         both = square(others) + square(beyond)
-        return (1 + slope) * square(near) > 2 * slope * both
+        return (1 + bound) * square(near) > 2 * bound * both
 
     return inside

@@ -1,4 +1,4 @@
-"""PairMiner: the choice of pairs, as a layer with a schedule and a seed."""
+"""PairMiner: a layer that chooses pairs, with a schedule and a seed."""
 
 from keras import ops
 
@@ -21,51 +21,52 @@ from keras_metric.pairwise import class_pairs
 
 @export
 class PairMiner(Miner):
-    """Chooses the pairs of a labelled batch that a loss learns from.
+    """Chooses the pairs of a labelled batch that a loss uses.
 
-    Use a name (`ContrastiveLoss(mining="hdc")`) where one rule serves for the whole training. Use
-    this layer to set a strategy, to change it while training (`callbacks.MiningSchedule`), for a
-    seed, or to look at the choice itself. A triplet loss takes it too: every triplet of its pairs.
+    A name (`ContrastiveLoss(mining="hdc")`) is enough if one strategy with its defaults is used for
+    the whole training. Use this layer to set a strategy's arguments, to change the strategy during
+    training (`callbacks.MiningSchedule`), to set a seed, or to inspect the choice. A triplet loss
+    accepts it too: it uses every triplet of the chosen pairs.
 
-    - `all`: every one.
+    - `all`: every pair.
     - `easy-hard`: one positive and one negative of each anchor, easy or hard as set below.
-    - `multi-similarity`: positives beyond the anchor's nearest negative, negatives nearer than its
-      farthest positive, give or take `epsilon`.
+    - `multi-similarity`: positives beyond the anchor's nearest negative minus `epsilon`, negatives
+      nearer than its farthest positive plus `epsilon`.
     - `pair-margin`: positives beyond `positive_margin`, negatives nearer than `negative_margin`.
-    - `hdc`: the hardest share of the batch's positive pairs, and of its negative pairs.
-    - `n-pairs`: the first positive pair of each class, and the negatives between these.
-    - `uniform-histogram`: random pairs, equally many from each interval of distance.
+    - `hdc`: the hardest fraction of the batch's positive pairs, and of its negative pairs.
+    - `n-pairs`: the first positive pair of each class, and the negatives between these pairs.
+    - `uniform-histogram`: random pairs, the same number from each interval of distance.
 
-    An argument that none of the strategies reads is an error; defaults are those of
+    An argument that none of the strategies reads raises an error. Defaults are those of
     pytorch-metric-learning.
 
     Args:
         strategy: a name of the table, or a tuple of names to switch between with `use`; the
-            first is in force at the start. Default "multi-similarity", which suits most losses:
-            it leaves out the pairs that are solved.
-        positive: of "easy-hard". "easy" (default) is the nearest, "hard" the farthest,
-            "semi-hard" the farthest of those nearer than the negative, "all" takes each.
-        negative: of "easy-hard". "easy" is the farthest, "hard" the nearest, "semi-hard"
-            (default) the nearest beyond the positive, "all" takes each. An anchor that lacks
-            either has no pair, unless one of the two is "all". "semi-hard" needs "easy" or "hard"
-            beside it.
+            first is used at the start. Default "multi-similarity", which excludes solved pairs and
+            suits most losses.
+        positive: of "easy-hard". "easy" (default): the nearest; "hard": the farthest; "semi-hard":
+            the farthest that is nearer than the negative; "all": each one.
+        negative: of "easy-hard". "easy": the farthest; "hard": the nearest; "semi-hard" (default):
+            the nearest beyond the positive; "all": each one. An anchor without one of the two kinds
+            has no pair, unless one choice is "all". "semi-hard" requires "easy" or "hard" as the
+            other choice.
         positive_range: of "easy-hard": (least, most) distance of a positive; default None, any.
         negative_range: of "easy-hard": (least, most) distance of a negative; default None, any.
-        epsilon: of "multi-similarity": how much easier than the hardest of the other kind a pair
-            may be, in units of the distance. Default 0.1, as in the paper, for cosines.
+        epsilon: of "multi-similarity": tolerance in units of the distance. Default 0.1, as in the
+            paper, for cosines.
         positive_margin: of "pair-margin": distance beyond which positives count. Default 0.2.
         negative_margin: of "pair-margin": distance up to which negatives count. Default 0.8.
-        filter_percentage: of "hdc": the share that is kept, up to 1. Default 0.5.
+        filter_percentage: of "hdc": the fraction that is kept, above 0 and at most 1. Default 0.5.
         num_bins: of "uniform-histogram": number of intervals, of equal width from the least to
-            the greatest distance of the positives, and as many of the negatives. Default 100.
-        pos_per_bin: of "uniform-histogram": positive pairs of an interval, at most. Default 10.
-        neg_per_bin: of "uniform-histogram": negative pairs of an interval, at most. Default 10.
-        negatives_per_positive: integer; of the negatives that a strategy chooses, each anchor
-            keeps the nearest, at most this many for each positive chosen. Default None: all.
-        distance: metric of `__call__`, "euclidean" by default. Inside a loss the loss's own
-            distances count.
-        seed: integer, for "uniform-histogram". Its state is not saved with a model, as with
-            every random layer of Keras.
+            the greatest distance of the positives; the same number for the negatives. Default 100.
+        pos_per_bin: of "uniform-histogram": maximum of positive pairs of an interval. Default 10.
+        neg_per_bin: of "uniform-histogram": maximum of negative pairs of an interval. Default 10.
+        negatives_per_positive: integer; each anchor keeps the nearest of the negatives that a
+            strategy chooses, at most this number for each chosen positive. Default None: all.
+        distance: metric of `__call__`; default "euclidean". In a loss, the distances of the loss
+            are used.
+        seed: integer, for "uniform-histogram". Its state is not saved with a model, as with every
+            random layer of Keras.
 
     Call arguments:
         embeddings: `(batch, dim)`.
@@ -95,7 +96,7 @@ class PairMiner(Miner):
         and Zhang, 2017, https://arxiv.org/abs/1611.05720. N-pairs: Sohn, 2016.
     """
 
-    known = pair_rules.SETTINGS
+    strategy_settings = pair_rules.SETTINGS
 
     def __init__(
         self,
@@ -139,17 +140,17 @@ class PairMiner(Miner):
             check_count("negatives_per_positive", negatives_per_positive)
         self.negatives_per_positive = negatives_per_positive
 
-    def masks(self, distance, partners):
+    def masks(self, distance, pairs):
         """Boolean matrices (rows, columns) of the positives and negatives that count.
 
-        `distance` are those of the loss that asks; they carry no gradient here.
+        `distance` (rows, columns) and `pairs` are those of a loss; no gradient passes through.
         """
         distance = ops.stop_gradient(distance)
         noise = self.noise(*ops.shape(distance))
 
         def masks(name):
             rule = pair_rules.RULES[name]
-            return rule(distance, partners, noise, **self.settings(name))
+            return rule(distance, pairs, noise, **self.settings(name))
 
         positive, negative = self.choose(masks)
         if self.negatives_per_positive is not None:
@@ -196,6 +197,6 @@ def _check_range(name, value):
 def _check_choices(positive, negative, **ranges):
     if "semi-hard" in (positive, negative) and {positive, negative} <= {"semi-hard", "all"}:
         raise ValueError(
-            '"semi-hard" is measured by the other one that is chosen, so this must be "easy" or '
-            f'"hard". Received: positive={positive!r}, negative={negative!r}'
+            '"semi-hard" is relative to the other choice, which must be "easy" or "hard". '
+            f"Received: positive={positive!r}, negative={negative!r}"
         )

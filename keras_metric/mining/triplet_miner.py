@@ -1,8 +1,8 @@
-"""TripletMiner: the choice of triplets, as a layer with a schedule and a seed."""
+"""TripletMiner: a layer that chooses triplets, with a schedule and a seed."""
 
 from keras import ops
 
-from keras_metric import distances, mining
+from keras_metric import distances
 from keras_metric._export import export
 from keras_metric._validation import (
     as_tensor,
@@ -12,8 +12,10 @@ from keras_metric._validation import (
     class_ids,
     nan_if_invalid,
 )
+from keras_metric.mining import bands, triplet_rules
 from keras_metric.mining.miner import Miner
 from keras_metric.pairwise import class_pairs
+from keras_metric.pairwise.class_pairs import MASKED_DISTANCE, at
 
 _TO_EUCLIDEAN = {
     "euclidean": lambda d: d,
@@ -27,7 +29,7 @@ _TO_EUCLIDEAN = {
 def _to_euclidean(distance, metric):
     if metric not in _TO_EUCLIDEAN:
         raise ValueError(
-            'mining="distance-weighted" draws by Euclidean distance on the unit sphere: '
+            'mining="distance-weighted" samples by Euclidean distance on the unit sphere: '
             f"`distance` must be one of {sorted(_TO_EUCLIDEAN)}. Received: distance={metric!r}"
         )
     return _TO_EUCLIDEAN[metric](distance)
@@ -35,12 +37,12 @@ def _to_euclidean(distance, metric):
 
 @export
 class TripletMiner(Miner):
-    """Chooses the triplets of a labelled batch that a loss learns from.
+    """Chooses the triplets of a labelled batch that a loss uses.
 
-    Use a name (`TripletLoss(mining="hard")`) where one rule serves for the whole training. Use
-    this layer where the rule changes while training (`callbacks.MiningSchedule`), needs a seed
-    or a setting, or to look at the choice itself. A loss on pairs takes it too: the pairs that
-    occur in its triplets, each once.
+    A name (`TripletLoss(mining="hard")`) is enough if one strategy is used for the whole training.
+    Use this layer to change the strategy during training (`callbacks.MiningSchedule`), to set a
+    seed or another setting, or to inspect the choice. A loss on pairs accepts it too: it uses the
+    pairs that occur in the triplets, each once.
 
     | strategy | triplets |
     | --- | --- |
@@ -50,28 +52,29 @@ class TripletMiner(Miner):
     | `semi-hard-random` | each (a, p) with one random negative of that band |
     | `hard-all` | every one with d_an <= d_ap |
     | `easy-all` | every one with d_an >= d_ap + margin, for losses that are not 0 there |
-    | `angular` | every one with d_ap > 2 tan(angle) d_nc, where c is the middle of a and p |
+    | `angular` | every one with d_ap > 2 tan(angle) d_nc, with c the midpoint of a and p |
     | `hard` | each anchor's farthest positive and nearest negative |
     | `soft-hard` | a random hard positive (beyond the nearest negative) and hard negative |
     | `easy-positive` | each anchor's nearest positive and the nearest negative beyond it |
     | `random` | each (a, p) with one random negative |
-    | `distance-weighted` | each (a, p) with a negative drawn evenly over the distances |
+    | `distance-weighted` | each (a, p) with a random negative, uniform over the distances |
 
     Args:
         strategy: a name of the table, or a tuple of names to switch between with `use`; the
-            first is in force at the start. "semi-hard" by default, as in FaceNet.
+            first is used at the start. Default "semi-hard", as in FaceNet.
         margin: of "semi-hard-all", "semi-hard-random" and "easy-all", in units of the distance.
-            Default 0.2, the margin of FaceNet; the name of a strategy in a loss takes the loss's.
-        angle: of "angular": the least angle at n, in degrees. Default 20. Distances must be
-            Euclidean, or those of cosines.
-        cutoff: of "distance-weighted": negatives nearer than this Euclidean distance are drawn
-            as rarely as at it, which keeps the variance low. Default 0.5.
+            Default 0.2, the margin of FaceNet. A loss with the name of a strategy uses its own
+            margin.
+        angle: of "angular": the smallest angle at n, in degrees. Default 20. Distances must be
+            Euclidean or cosine distances.
+        cutoff: of "distance-weighted": negatives nearer than this Euclidean distance have the
+            probability of this distance, which limits the variance. Default 0.5.
         nonzero_loss_cutoff: of "distance-weighted": the Euclidean distance from which negatives
-            are never drawn. Default 1.4, about that of unrelated vectors.
-        distance: metric of `__call__`, "euclidean" by default. Inside a loss the loss's own
-            distances count.
-        seed: integer, for the strategies that draw. Their state is not saved with a model, as
-            with every random layer of Keras.
+            are never sampled. Default 1.4, about that of unrelated vectors.
+        distance: metric of `__call__`; default "euclidean". In a loss, the distances of the loss
+            are used.
+        seed: integer, for the random strategies. Their state is not saved with a model, as with
+            every random layer of Keras.
 
     Call arguments:
         embeddings: `(batch, dim)`.
@@ -84,8 +87,8 @@ class TripletMiner(Miner):
     Raises:
         TypeError: for an argument of another type.
         ValueError: for an unknown strategy, a number out of range, or a setting that none of the
-            strategies reads; and when called with "angular" or one that ends in "all", which are
-            sums that a loss takes in closed form and never a list.
+            strategies reads; and when called with "angular" or a strategy that ends in "all",
+            which a loss sums in closed form, without a list.
 
     Example:
     >>> import numpy as np
@@ -100,7 +103,7 @@ class TripletMiner(Miner):
         Schroff, Kalenichenko and Philbin, "FaceNet", 2015, https://arxiv.org/abs/1503.03832
     """
 
-    known = mining.SETTINGS
+    strategy_settings = triplet_rules.SETTINGS
 
     def __init__(
         self,
@@ -120,6 +123,7 @@ class TripletMiner(Miner):
             "nonzero_loss_cutoff": nonzero_loss_cutoff,
         }
         super().__init__(strategy, settings, distance, seed, **kwargs)
+        self.needs_among = "angular" in self.strategies
         if margin is not None:
             check_number("margin", margin, above=0)
         if angle is not None:
@@ -129,67 +133,99 @@ class TripletMiner(Miner):
             check_number("cutoff", nearest, above=0)
             check_number("nonzero_loss_cutoff", farthest, above=nearest)
 
-    @property
-    def needs_among(self):
-        """Whether a strategy reads the distances of the references among themselves."""
-        return "angular" in self.strategies
-
     def edges(self, name):
-        """The edges of `mining.bands` that a strategy of every triplet has, None if it has none."""
-        edges = mining.bands.EDGES.get(name)
+        """The edges of `bands` of a strategy of every triplet; None if it has none."""
+        edges = bands.EDGES.get(name)
         return None if edges is None else edges(**self.settings(name))
 
     def inside(self, name, metric):
-        """Which negatives a strategy of every triplet counts, see `mining.bands.chooser`."""
-        return mining.bands.chooser(name, metric, self.settings(name))
+        """Which negatives a strategy of every triplet counts; see `bands.chooser`."""
+        return bands.chooser(name, metric, self.settings(name))
 
-    def picker(self, name, distance, partners, noise, dim, metric):
-        """The chooser of the per-pair strategy `name`, see `keras_metric.mining`."""
+    def picker(self, name, distance, pairs, noise, dim, metric):
+        """The negatives of the strategy `name`, one of `PER_PAIR`; see `pick_semi_hard`."""
         if name == "distance-weighted":
             distance = _to_euclidean(distance, metric)
-        return mining.PER_PAIR[name](distance, partners, noise, dim=dim, **self.settings(name))
+        rule = triplet_rules.PER_PAIR[name]
+        return rule(distance, pairs, noise, dim=dim, **self.settings(name))
 
-    def masks(self, distance, partners, dim=None, metric=None, among=None):
+    def masks(self, distance, pairs, dim=None, metric=None, among=None):
         """Boolean matrices (rows, columns) of the pairs that occur in a chosen triplet.
 
-        A loss on pairs asks for them. Its `distance` carry no gradient here; `among` are those of
-        the columns among themselves, if `needs_among`; `dim` and `metric` are those of the
-        embeddings and the distances.
+        Args:
+            distance: (rows, columns), of the loss; no gradient passes through the choice.
+            pairs: `Pairs` of the same size.
+            dim: length of an embedding.
+            metric: name of the metric of `distance`.
+            among: distances of the columns to each other, if `needs_among`.
         """
         distance = ops.stop_gradient(distance)
         noise = self.noise(*ops.shape(distance))
 
         def masks(name):
-            if name in mining.EVERY:
-                inside = self.inside(name, metric)
-                return mining.pairs_in_triplets.in_every(inside, distance, partners, among)
-            listed = self._listed(name, distance, partners, noise, dim, metric)
-            return mining.pairs_in_triplets.in_listed(*listed, partners)
+            if name in bands.EVERY:
+                return _pairs_in_every(self.inside(name, metric), distance, pairs, among)
+            listed = self._listed(name, distance, pairs, noise, dim, metric)
+            return _pairs_in_listed(*listed, pairs)
 
         return self.choose(masks)
 
-    def _listed(self, name, distance, partners, noise, dim, metric):
+    def _listed(self, name, distance, pairs, noise, dim, metric):
         if name == "distance-weighted":
             distance = _to_euclidean(distance, metric)
-        return mining.triplets(name, distance, partners, noise, dim=dim, **self.settings(name))
+        settings = self.settings(name)
+        return triplet_rules.triplets(name, distance, pairs, noise, dim=dim, **settings)
 
     def call(self, embeddings, labels):
         embeddings = as_tensor("embeddings", embeddings)
         check_matrix("embeddings", embeddings)
-        never_listed = [name for name in self.strategies if name in mining.EVERY]
+        never_listed = [name for name in self.strategies if name in bands.EVERY]
         if never_listed:
             raise ValueError(
                 f"The strategy {never_listed[0]!r} takes every triplet of a kind: a loss sums them "
-                "in closed form, no list of them is made. Give the miner to a loss, "
-                "TripletLoss(mining=miner), or call a miner of another strategy."
+                "in closed form, without a list. Pass the miner to a loss, "
+                "TripletLoss(mining=miner), or call a miner with another strategy."
             )
         distance = ops.stop_gradient(distances.pairwise(embeddings, metric=self.distance))
         ids = class_ids(labels)
         check_one_label_each(ids, embeddings)
-        partners = class_pairs.from_labels(ids)
+        pairs = class_pairs.from_labels(ids)
         noise = self.noise(*ops.shape(distance))
         dim = embeddings.shape[1]
         negative, weight = self.choose(
-            lambda name: self._listed(name, distance, partners, noise, dim, self.distance)
+            lambda name: self._listed(name, distance, pairs, noise, dim, self.distance)
         )
         return negative, nan_if_invalid(weight, labels)
+
+
+def _pairs_in_listed(table, weight, pairs):
+    """Positives and negatives of the triplets in the matrices of `triplets`, as two masks."""
+
+    def step(rank, column, exists, negative):
+        there = ops.logical_and(exists, at(weight, column) > 0)[:, None]
+        here = ops.equal(pairs.columns, at(table, column)[:, None])
+        return (ops.logical_or(negative, ops.logical_and(here, there)),)
+
+    (negative,) = pairs.for_each_positive(step, (weight < 0,))
+    return weight > 0, negative
+
+
+def _pairs_in_every(inside, distance, pairs, among):
+    """Positives and negatives of every triplet that `inside` of `bands.chooser` counts."""
+    positive, negative = pairs.positive, pairs.negative
+    if inside is None:
+        both = pairs.has_both[:, None]
+        return ops.logical_and(positive, both), ops.logical_and(negative, both)
+    others = ops.where(negative, distance, MASKED_DISTANCE)
+
+    def step(rank, column, exists, positives, negatives):
+        near = at(distance, column)[:, None]
+        beyond = None if among is None else ops.take(among, column, axis=0)
+        counts = ops.logical_and(inside(near, others, beyond), exists[:, None])
+        counts = ops.logical_and(counts, negative)
+        here = ops.equal(pairs.columns, column[:, None])
+        here = ops.logical_and(here, ops.any(counts, axis=1, keepdims=True))
+        return ops.logical_or(positives, here), ops.logical_or(negatives, counts)
+
+    nothing = ops.zeros_like(positive)
+    return pairs.for_each_positive(step, (nothing, nothing))

@@ -1,10 +1,9 @@
-"""Which triplets of a batch count: functions of distances (batch, references) and `Pairs`.
+"""Strategies of `TripletMiner`: functions of distances (batch, references) and `Pairs`.
 
-Two kinds of choosers exist. `PER_PAIR` takes each (anchor, positive) and picks one negative;
-`PER_ANCHOR` picks one positive and one negative for each anchor. `triplets` writes either as
-the pair of matrices `(negative, weight)` that a miner returns. Ties go to the lowest column.
-The strategies of `bands` mean every triplet of a kind: no list of them is ever made, the loss
-sums them in closed form.
+`PER_PAIR` picks one negative for each (anchor, positive); `PER_ANCHOR` picks one positive and one
+negative for each anchor. `triplets` returns either as the two matrices `(negative, weight)` of a
+miner. Ties go to the lowest column. The strategies of `bands` take every triplet of a kind; a loss
+sums them in closed form, without a list.
 """
 
 import math
@@ -12,36 +11,20 @@ import math
 from keras import ops
 
 from keras_metric.mining.bands import EVERY
-from keras_metric.mining.columns import among, argmax, argmin, at, first
-from keras_metric.pairwise.class_pairs import FAR
+from keras_metric.pairwise.class_pairs import MASKED_DISTANCE, argmax, argmin, at
+from keras_metric.pairwise.triplets_by_rank import pick_semi_hard
 
 
 def _turn(noise, rank):
-    """Another draw for each rank from one matrix: an irrational turn keeps it uniform."""
+    """Other uniform numbers for each rank: `noise` plus an irrational shift, modulo 1."""
     shift = ops.cast(rank, noise.dtype) * ((math.sqrt(5) - 1) / 2)
     return ops.mod(noise + shift, 1.0)
 
 
-def semi_hard(distance, pairs, noise=None, dim=None):
-    """For each (a, p) the nearest negative beyond p; where none is, the farthest of all."""
-    columns = pairs.columns
-    others = among(distance, pairs.negative, FAR)
-    farthest = ops.max(among(distance, pairs.negative, -FAR), axis=-1)
-    exists = pairs.num_negatives > 0
-
-    def pick(rank, positive_distance):
-        near = positive_distance[:, None]
-        nearest = ops.min(ops.where(others > near, others, FAR), axis=-1)
-        chosen = ops.where(nearest < FAR, nearest, farthest)
-        return first(ops.equal(others, chosen[:, None]), columns), exists
-
-    return pick
-
-
 def semi_hard_random(distance, pairs, noise=None, dim=None, *, margin):
-    """For each (a, p) one random negative with d_ap < d_an < d_ap + margin; else none."""
+    """For each (a, p) one random negative with d_ap < d_an < d_ap + margin, if there is any."""
     columns = pairs.columns
-    others = among(distance, pairs.negative, FAR)
+    others = ops.where(pairs.negative, distance, MASKED_DISTANCE)
 
     def pick(rank, positive_distance):
         near = positive_distance[:, None]
@@ -64,74 +47,74 @@ def random(distance, pairs, noise=None, dim=None):
 
 
 def distance_weighted(distance, pairs, noise=None, dim=None, *, cutoff, nonzero_loss_cutoff):
-    """For each (a, p) one negative, its chance inverse to how common its distance is.
+    """For each (a, p) one negative, with a probability inverse to the density of its distance.
 
-    On the unit sphere of `dim` dimensions two random points have the Euclidean distance d with
-    density q(d) ~ d**(dim-2) * (1 - d*d/4)**((dim-3)/2); the chance is 1 / q(max(d, cutoff)), and
-    0 from `nonzero_loss_cutoff` on. `distance` must be Euclidean, between unit vectors. Wu et al.
-    2017, https://arxiv.org/abs/1706.07567
+    On the unit sphere of `dim` dimensions the Euclidean distance d of two random points has the
+    density q(d) ~ d**(dim-2) * (1 - d*d/4)**((dim-3)/2). The probability is proportional to
+    1 / q(max(d, cutoff)), and 0 from `nonzero_loss_cutoff` on. `distance` must be Euclidean,
+    between unit vectors. Wu et al. 2017, https://arxiv.org/abs/1706.07567
     """
     columns = pairs.columns
     d = ops.clip(ops.cast(distance, "float32"), cutoff, nonzero_loss_cutoff)
     # Opposite points have the distance 2, where the density is zero.
     rest = ops.maximum(1 - 0.25 * ops.square(d), 1e-7)
-    log_chance = (2.0 - dim) * ops.log(d) - 0.5 * (dim - 3.0) * ops.log(rest)
+    log_weight = (2.0 - dim) * ops.log(d) - 0.5 * (dim - 3.0) * ops.log(rest)
     allowed = ops.logical_and(pairs.negative, distance < nonzero_loss_cutoff)
 
     def pick(rank, positive_distance):
-        # The largest of log-chance + Gumbel noise is a draw with exactly these chances.
+        # The argmax of log-probability + Gumbel noise has exactly these probabilities.
         turned = ops.clip(_turn(noise, rank), 1e-7, 1 - 1e-7)
         gumbel = -ops.log(-ops.log(turned))
-        choice, most = argmax(ops.where(allowed, log_chance + gumbel, -FAR), columns)
-        return choice, most > -FAR
+        choice, most = argmax(ops.where(allowed, log_weight + gumbel, -MASKED_DISTANCE), columns)
+        return choice, most > -MASKED_DISTANCE
 
     return pick
 
 
 def hard(distance, pairs, noise=None):
     """The farthest positive and the nearest negative of each anchor. Hermans et al. 2017."""
-    positive, _ = argmax(among(distance, pairs.positive, -FAR), pairs.columns)
-    negative, _ = argmin(among(distance, pairs.negative, FAR), pairs.columns)
+    positive, _ = argmax(ops.where(pairs.positive, distance, -MASKED_DISTANCE), pairs.columns)
+    negative, _ = argmin(ops.where(pairs.negative, distance, MASKED_DISTANCE), pairs.columns)
     return positive, negative, pairs.has_both
 
 
 def easy_positive(distance, pairs, noise=None):
-    """The nearest positive of each anchor, and the nearest negative beyond it; else none.
+    """The nearest positive of each anchor, and the nearest negative beyond it, if there is any.
 
     Xuan, Stylianou and Pless 2020, https://arxiv.org/abs/1904.04370 (with semi-hard negatives).
     """
-    positive, near = argmin(among(distance, pairs.positive, FAR), pairs.columns)
-    others = among(distance, pairs.negative, FAR)
-    beyond = ops.where(others > near[:, None], others, FAR)
+    positive, near = argmin(ops.where(pairs.positive, distance, MASKED_DISTANCE), pairs.columns)
+    others = ops.where(pairs.negative, distance, MASKED_DISTANCE)
+    beyond = ops.where(others > near[:, None], others, MASKED_DISTANCE)
     negative, far = argmin(beyond, pairs.columns)
-    return positive, negative, ops.logical_and(pairs.num_positives > 0, far < FAR)
+    return positive, negative, ops.logical_and(pairs.num_positives > 0, far < MASKED_DISTANCE)
 
 
 def soft_hard(distance, pairs, noise=None):
     """A random hard positive and a random hard negative of each anchor.
 
-    The positive is drawn from those farther than the nearest negative, the negative from those
-    nearer than the farthest positive; where there is none, from all of its kind. Roth and
-    Brattoli 2019, https://github.com/Confusezius/Deep-Metric-Learning-Baselines
+    The positive is sampled from those farther than the nearest negative, the negative from those
+    nearer than the farthest positive; if there is none, from all of its kind. Roth and Brattoli
+    2019, https://github.com/Confusezius/Deep-Metric-Learning-Baselines
     """
     is_positive, is_negative = pairs.positive, pairs.negative
-    farthest = ops.max(among(distance, is_positive, -FAR), axis=-1)[:, None]
-    nearest = ops.min(among(distance, is_negative, FAR), axis=-1)[:, None]
+    farthest = ops.max(ops.where(is_positive, distance, -MASKED_DISTANCE), axis=-1)[:, None]
+    nearest = ops.min(ops.where(is_negative, distance, MASKED_DISTANCE), axis=-1)[:, None]
 
-    def draw(kind, preferred):
-        # Noise is below 1: the preferred always win, and each of them equally often.
+    def sample(kind, preferred):
+        # Noise is below 1, so preferred items have the largest scores, each equally often.
         score = ops.where(ops.logical_and(kind, preferred), noise + 1, noise)
         return argmax(ops.where(kind, score, -1.0), pairs.columns)[0]
 
     return (
-        draw(is_positive, distance > nearest),
-        draw(is_negative, distance < farthest),
+        sample(is_positive, distance > nearest),
+        sample(is_negative, distance < farthest),
         pairs.has_both,
     )
 
 
 PER_PAIR = {
-    "semi-hard": semi_hard,
+    "semi-hard": pick_semi_hard,
     "semi-hard-random": semi_hard_random,
     "random": random,
     "distance-weighted": distance_weighted,
@@ -139,7 +122,7 @@ PER_PAIR = {
 PER_ANCHOR = {"hard": hard, "soft-hard": soft_hard, "easy-positive": easy_positive}
 RANDOM = ("distance-weighted", "random", "semi-hard-random", "soft-hard")
 STRATEGIES = tuple(sorted((*PER_PAIR, *PER_ANCHOR, *EVERY)))
-# What may be set for a strategy, and its default.
+# Settings of each strategy, and their defaults.
 SETTINGS: dict[str, dict[str, object]] = dict.fromkeys(STRATEGIES, {}) | {
     "angular": {"angle": 20.0},
     "distance-weighted": {"cutoff": 0.5, "nonzero_loss_cutoff": 1.4},
@@ -154,7 +137,7 @@ def triplets(strategy, distance, pairs, noise=None, dim=None, **settings):
         strategy: a name of `PER_PAIR` or `PER_ANCHOR`.
         distance: float tensor `(batch, references)`.
         pairs: `Pairs` of the same size.
-        noise: of `draw_noise`, (batch, references), for the strategies of `RANDOM`.
+        noise: uniform in (0, 1), (batch, references), for the strategies of `RANDOM`.
         dim: number of dimensions of the embeddings, for "distance-weighted".
         **settings: those of the strategy, see `SETTINGS`.
 

@@ -4,30 +4,30 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_metric.losses.weighted_sum import terms_of
+from keras_metric.losses import MetricLoss
 from keras_metric.models import branches
 
 
 class IdGuard(keras.layers.Layer):
     """Counts invalid class ids, which a compiled step can detect but cannot raise for.
 
-    These are ids outside [0, num_classes) of a loss with classes, and floats that are no ids. Such
-    a batch has a loss of NaN and no gradient. Arrays are checked before training; the labels of
-    data sets are known batch by batch only, so the error comes at the end of the epoch.
+    Invalid ids are ids outside [0, num_classes) of a loss with classes, and floats that are no ids.
+    A batch with such an id has a loss of NaN and no gradient. Arrays are checked before training;
+    the labels of data sets are counted batch by batch, and raise at the end of the epoch.
     """
 
     def __init__(self, **kwargs):
         super().__init__(**{"name": "id_guard", "dtype": "float32", **kwargs})
-        self.strange = keras.metrics.Sum(name="strange_ids", dtype="float32")
-        # Number of classes, or None for any ids, by the name of the loss; a loss itself would be
-        # saved as if it were a part of this.
-        self.told = {}
+        self.number = keras.metrics.Sum(name="strange_ids", dtype="float32")
+        # Number of classes, or None for any ids, by the name of the loss. A loss object would be
+        # saved as a part of this layer.
+        self.num_classes = {}
         self.built = True
 
-    def look(self, loss, x, y, tuples=False):
-        """Raise if the arrays or batches given to `fit` hold ids that `loss` has no class for.
+    def check_data(self, loss, x, y, tuples=False):
+        """Raise if the arrays or batches passed to `fit` have invalid class ids for `loss`.
 
-        `tuples`: whether x is ready-made tuples, whose y may be something else than class ids.
+        `tuples`: whether x is ready-made tuples, whose y may not be class ids.
         """
         if hasattr(y, "to_numpy"):
             y = y.to_numpy()  # A column of a table.
@@ -39,42 +39,41 @@ class IdGuard(keras.layers.Layer):
             ids = np.arange(len(x.classes))
         else:
             return
+        pairs = isinstance(x, dict) and set(x) == set(branches.PAIR)
         for term in keras.tree.flatten(loss):
-            if hasattr(term, "check_ids") and not tuples:
-                term.check_ids(ids)
-        if isinstance(x, dict) and set(x) == set(branches.PAIR):
-            for term in terms_of(loss):
-                if hasattr(term, "check_pairs"):
+            if isinstance(term, MetricLoss):
+                if not tuples:
+                    term.check_ids(ids)
+                if pairs:
                     term.check_pairs(ids)
 
-    def update(self, strange_ids):
-        """Take in what the losses of a batch said: a list of (loss, number)."""
-        for loss, _ in strange_ids:
-            self.told[loss.name] = getattr(loss, "num_classes", None)
-        if strange_ids:
+    def update(self, invalid_ids):
+        """Add the invalid ids of a batch, `invalid_ids` of its `StepReports`."""
+        for loss, _ in invalid_ids:
+            self.num_classes[loss.name] = loss.num_classes
+        if invalid_ids:
             # Several losses on one batch report the same labels.
-            numbers = ops.stack([number for _, number in strange_ids])
-            self.strange.update_state(ops.max(numbers))
+            self.number.update_state(ops.max(ops.stack([number for _, number in invalid_ids])))
 
     def check(self):
-        """Raise if the batches since the last reset had ids without a class."""
-        if not self.told or not float(self.strange.total.numpy()):
+        """Raise if the batches since the last reset had invalid ids."""
+        if not self.num_classes or not float(self.number.total.numpy()):
             return
-        number = int(self.strange.total.numpy())
-        self.strange.reset_state()
-        any_ids = [name for name, classes in self.told.items() if classes is None]
-        known = [
+        number = int(self.number.total.numpy())
+        self.number.reset_state()
+        any_ids = [name for name, classes in self.num_classes.items() if classes is None]
+        requirements = [
             f"{name}, which has num_classes={classes}: ids are the integers from 0 to {classes - 1}"
-            for name, classes in self.told.items()
+            for name, classes in self.num_classes.items()
             if classes is not None
         ]
         if any_ids:
-            known.append(
+            requirements.append(
                 f"{' and '.join(any_ids)}, which need integers, or floats that are whole numbers "
                 "below 2**24 (2048 in float16, 256 in bfloat16)"
             )
         raise ValueError(
-            f"{number} labels were no class of {' or '.join(known)}. Their batches had a loss of "
+            f"{number} labels were no class of {' or '.join(requirements)}. Their batches had a loss of "
             "NaN and no gradient. Count the classes again, or number them: "
             "classes, ids = np.unique(labels, return_inverse=True)."
         )

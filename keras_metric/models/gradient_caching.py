@@ -13,7 +13,7 @@ Reference: Gao et al., "Scaling Deep Contrastive Learning Batch Size under Memor
 import keras
 from keras import ops
 
-from keras_metric.custom_gradients import incoming_gradient
+from keras_metric.pairwise.blockwise import incoming_gradient
 
 
 def embed(network, inputs, size, training):

@@ -1,8 +1,9 @@
-"""LossLayers: how weights that a loss owns are trained and saved by a model."""
+"""LossLayers: a layer through which a model trains and saves the weights of its loss."""
 
 import keras
 
 from keras_metric.layers.cross_batch_memory import CrossBatchMemory
+from keras_metric.losses import MetricLoss
 from keras_metric.models.class_id_check import IdGuard
 from keras_metric.models.training_warnings import TrainingWarnings
 
@@ -10,9 +11,9 @@ from keras_metric.models.training_warnings import TrainingWarnings
 class LossLayers(keras.layers.Layer):
     """Holds the layers of a model's loss, so that the model tracks their weights.
 
-    A loss is no layer, and `compile` runs with Keras's tracking switched off: layers assigned
-    there would be neither trained nor saved. This one layer is tracked from the start and
-    lists as its own the variables of whatever it holds now.
+    A loss is no layer, and Keras does not track attributes in `compile`: layers assigned there are
+    neither trained nor saved. This layer is tracked from the start, and its variables are those of
+    the layers that it holds.
 
     The attribute name `held` is part of the file format.
     """
@@ -25,13 +26,12 @@ class LossLayers(keras.layers.Layer):
         self.built = True
 
     def hold(self, loss, width):
-        """Replace the layers held by those of `loss`, a loss or a structure of losses.
+        """Replace the held layers by those of `loss`, a loss or a structure of losses.
 
-        `width` is the length of an embedding, or None if it is not known yet; then
-        `build_held` has to follow.
+        `width`: length of an embedding, or None if it is unknown; then call `build_held` later.
         """
         held = dict.fromkeys(
-            layer for one in keras.tree.flatten(loss) for layer in getattr(one, "layers", ())
+            layer for one in keras.tree.flatten(loss) for layer in MetricLoss.layers_of(one)
         )
         for layer in held:
             _check_width(layer, width)
@@ -39,12 +39,12 @@ class LossLayers(keras.layers.Layer):
             for layer in held:
                 _build(layer, width)
         self.held = tuple(held)
-        self.guard.told = {}
+        self.guard.num_classes = {}
         self.warnings.needs_positives = None
         _check_paths(self.held)
 
     def build_held(self, width):
-        """Build what could not be built before the length of an embedding was known."""
+        """Build the held layers for embeddings of length `width`."""
         for layer in self.held:
             _check_width(layer, width)
             _build(layer, width)
@@ -57,15 +57,15 @@ class LossLayers(keras.layers.Layer):
     @trainable.setter
     def trainable(self, value):
         keras.layers.Layer.trainable.fset(self, value)
-        # The held layers are no sublayers that Keras knows of, so the flag is handed on.
+        # Keras does not track the held layers as sublayers.
         for layer in getattr(self, "held", ()):
             layer.trainable = value
 
     def frozen(self):
-        """Places of the held layers that were made untrainable; a queue never trains."""
+        """Positions of the held layers that were made untrainable; a queue is never trainable."""
         return [
-            place
-            for place, layer in enumerate(self.held)
+            position
+            for position, layer in enumerate(self.held)
             if not layer.trainable and not isinstance(layer, CrossBatchMemory)
         ]
 
@@ -79,19 +79,19 @@ class LossLayers(keras.layers.Layer):
 
 
 def random_states(layer):
-    """The states of all that draws while training: what is a variable and no weight."""
+    """The states of random number generators: the variables that are no weights."""
     weights = {id(weight) for weight in layer.weights}
     return [variable for variable in layer.variables if id(variable) not in weights]
 
 
 def _check_paths(layers):
-    """Raise if two weights have one path: PyTorch and optimizers by path would take one of them."""
+    """Raise if two weights have one path: PyTorch and optimizers by path would use one of them."""
     paths = [weight.path for layer in layers for weight in layer.weights]
-    twice = sorted({path for path in paths if paths.count(path) > 1})
-    if twice:
+    duplicates = sorted({path for path in paths if paths.count(path) > 1})
+    if duplicates:
         raise ValueError(
-            f"Two weights of the loss are called {twice[0]!r}. Give each loss of a sum a name of "
-            'its own: losses.ArcFaceLoss(10, name="kind"), losses.ArcFaceLoss(4, name="colour").'
+            f"Two weights of the loss are called {duplicates[0]!r}. Give each loss of a sum a name "
+            'of its own: losses.ArcFaceLoss(10, name="kind"), losses.ArcFaceLoss(4, name="colour").'
         )
 
 

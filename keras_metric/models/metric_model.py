@@ -1,4 +1,4 @@
-"""MetricModel: what the models share, how they train with a loss on embeddings."""
+"""MetricModel: base class of the models, which train with a loss on embeddings."""
 
 import contextlib
 import inspect
@@ -17,14 +17,12 @@ from keras_metric._validation import (
     check_not_strings,
 )
 from keras_metric.data.batches.epoch_batches import EpochBatches
-from keras_metric.losses.running_state import listening
-from keras_metric.losses.train_reports import watch
-from keras_metric.losses.weighted_sum import terms_of
+from keras_metric.losses import MetricLoss, StepReports
 from keras_metric.models import branches, gradient_caching
 from keras_metric.models.backbone_inspection import inputs_of_shape
 from keras_metric.models.epoch_resume import EpochResume
 from keras_metric.models.loss_layers import LossLayers, random_states
-from keras_metric.models.suitable_losses import check_loss, check_target
+from keras_metric.models.suitable_losses import check_loss, check_target, losses_in
 from keras_metric.models.train_health import TrainHealth
 
 _RANDOM_STATES = "random_states"
@@ -32,15 +30,15 @@ _FROZEN = "frozen_loss_layers"
 
 
 class MetricModel(keras.Model):
-    """Base of the models: tracks what the loss owns, and hands it batches or tuples.
+    """Base of the models: tracks the layers of the loss, and accepts batches or tuples.
 
     A subclass builds its encoders, calls `compile_default` at the end of its constructor, and
-    defines `call`, `towers` (what embeds the two sides of a comparison), `embedding_dim`, `forms`
-    (names of ready-made tuples) and `_default_loss`.
+    defines `call`, `towers` (the encoders of the two sides of a comparison), `embedding_dim`,
+    `forms` (names of ready-made tuples) and `_default_loss`.
     """
 
     forms: tuple[tuple[str, ...], ...] = ()
-    # Whether a tuple or list of as many parts as the first form has names is branches.
+    # Whether a tuple or list with as many parts as the first form has names is ready-made tuples.
     takes_tuples = True
     # Whether a labelled batch (inputs, class ids) is an input as well.
     takes_batches = True
@@ -54,13 +52,13 @@ class MetricModel(keras.Model):
             check_count("chunk_size", chunk_size)
         self.chunk_size = chunk_size
         if chunk_size is not None and gradient_caching.is_slow_when_compiled():
-            # `fit` asks this before it chooses to compile.
+            # `fit` reads this attribute before it decides to compile.
             self.supports_jit = False
         self.train_health = train_health
         self.health = TrainHealth() if train_health else None
 
     def __call__(self, *args, **kwargs):
-        # As in the encoder: the first call builds, without Keras's guess at it.
+        # As in the encoder: the first call builds the model, not Keras's automatic build.
         if not self.built:
             self.build()
         return super().__call__(*args, **kwargs)
@@ -71,8 +69,8 @@ class MetricModel(keras.Model):
         self.built = True
 
     def compile_default(self):
-        """Compile with Adam and the model's own loss, so that `fit` works at once."""
-        # `compile` gives the layers of the loss to this one. Made here, its weights come last.
+        """Compile with Adam and the model's default loss, so that `fit` works without `compile`."""
+        # Holds the layers of the loss. Created after the encoders, so that its weights are last.
         self.loss_layers = LossLayers()
         self.compile(optimizer=keras.optimizers.Adam(1e-3), loss=self._default_loss())
 
@@ -91,8 +89,8 @@ class MetricModel(keras.Model):
 
     @loss.setter
     def loss(self, loss):
-        # Keras assigns None while it sets the model up, and the loss in every `compile` that
-        # names one, also in the `compile` of `load_model`, which reads the weights after it.
+        # Keras assigns None in its constructor, and the loss in every `compile` with a loss, also
+        # in that of `load_model`, which reads the weights after it.
         if isinstance(loss, (list, tuple)) and len(loss) > 1:
             raise ValueError(
                 "A model with one output takes one loss; Keras would drop all but the first. "
@@ -119,7 +117,6 @@ class MetricModel(keras.Model):
         if isinstance(x, EpochBatches):
             args, kwargs = _of_epoch_batches(x, call)
         with self._checked_batches():
-            # What the last epoch had; Keras resets metrics only when the next one begins.
             return super().fit(x, y, *args, **kwargs)
 
     def evaluate(self, x=None, y=None, *args, **kwargs):
@@ -146,7 +143,7 @@ class MetricModel(keras.Model):
 
     def embed(self, encoder, x, training):
         """Embeddings of `x`, `chunk_size` items at a time."""
-        # An encoder without weights yet has to see a batch first, and that is a trial.
+        # An encoder without weights is built by a first batch, without training.
         if self.chunk_size is None or encoder.width is None or not training:
             return encoder(x, training=training)
         return gradient_caching.embed(encoder, x, self.chunk_size, training)
@@ -155,26 +152,27 @@ class MetricModel(keras.Model):
         branches.check_sample_weight(x, sample_weight)
         if y is None:
             self._check_without_y(y_pred)
-            # Tuples carry their own supervision; Keras insists on a target. To losses that read
+            # Keras requires a target, which ready-made tuples do not have. For losses that read
             # the branches as views, each item is a class of its own.
             group = distributed.current()
-            alone = group is None
-            y = ops.arange(ops.shape(y_pred)[0], dtype="int32") if alone else group.places(y_pred)
+            number = ops.shape(y_pred)[0]
+            y = ops.arange(number, dtype="int32") if group is None else group.positions(y_pred)
         check_target(self.loss, y, y_pred, self)
-        # Evaluation may mine at random, and must not change what training draws after it.
+        # Evaluation may mine at random, and must not change the random numbers of later training.
         states = [] if training else random_states(self.loss_layers)
-        drawn = [ops.copy(ops.convert_to_tensor(state)) for state in states]
-        watched = contextlib.nullcontext() if self.health is None else watch()
-        with listening() as told, watched as seen:
-            loss = super().compute_loss(x, y, y_pred, sample_weight, training)
+        before = [ops.copy(ops.convert_to_tensor(state)) for state in states]
+        reports = StepReports(statistics=self.health is not None)
+        if isinstance(keras.tree.flatten(self.loss)[0], MetricLoss):
+            y = reports.attach(y)
+        loss = super().compute_loss(x, y, y_pred, sample_weight, training)
         if self.health is not None:
-            self.health.update(seen, y_pred)
-        self.loss_layers.guard.update(told.strange_ids)
-        self.loss_layers.warnings.update(told.positives, y_pred, training)
+            self.health.update(reports.statistics, y_pred)
+        self.loss_layers.guard.update(reports.invalid_ids)
+        self.loss_layers.warnings.update(reports.positives, y_pred, training)
         if training:
-            for variable, value in told.kept:
+            for variable, value in reports.updates:
                 variable.assign(value)
-        for state, value in zip(states, drawn):
+        for state, value in zip(states, before):
             state.assign(value)
         return loss
 
@@ -183,11 +181,12 @@ class MetricModel(keras.Model):
 
         Args:
             a: a batch of inputs, as for `predict` of the (first) encoder.
-            b: as many inputs as `a`; or one, or one in `a`, to be measured against all others.
+            b: as many inputs as `a`. If `a` or `b` has one input, it is compared with all inputs of
+                the other.
             metric: name of a metric of `keras_metric.distances`, or a `layers.Mahalanobis`. Default
-                None: the one that the loss uses, of several losses the first that has one,
-                "euclidean" if none has.
-            batch_size: how many inputs the encoder sees at once. Default 32.
+                None: the metric of the loss; of a sum of losses, of the first that has one;
+                "euclidean" if none has one.
+            batch_size: number of inputs of a batch of the encoder. Default 32.
 
         Returns:
             NumPy array `(batch,)`. Smaller is closer.
@@ -228,11 +227,11 @@ class MetricModel(keras.Model):
             self._check_label_free()
         branches.check_weights(x, y, sample_weight, class_weight)
         tuples = branches.are_tuples(x, self.forms, self.takes_tuples)
-        self.loss_layers.guard.look(self.loss, x, y, tuples)
+        self.loss_layers.guard.check_data(self.loss, x, y, tuples)
 
     @contextlib.contextmanager
     def _checked_batches(self):
-        """Check the batches of the block at its end; forget them where an exception ends it."""
+        """Check the batches of the block at its end; discard the counts after an exception."""
         try:
             yield
         except BaseException:
@@ -241,41 +240,41 @@ class MetricModel(keras.Model):
         self._check_batches()
 
     def _check_batches(self):
-        """Warn or raise for what the batches since the last reset had."""
+        """Warn or raise for problems of the batches since the last reset."""
         self.loss_layers.warnings.warn()
         self.loss_layers.guard.check()
 
     def get_metrics_result(self):
         results = super().get_metrics_result()
-        # A number that the loss never reports would stand in the logs as 0.
-        silent = {self.loss_layers.guard.strange.name, self.loss_layers.warnings.sums.name}
+        # A statistic that the loss does not report would be logged as 0.
+        hidden = {self.loss_layers.guard.number.name, self.loss_layers.warnings.sums.name}
         if self.health is not None:
-            silent |= self.health.silent()
-        return {name: value for name, value in results.items() if name not in silent}
+            hidden |= self.health.not_recorded()
+        return {name: value for name, value in results.items() if name not in hidden}
 
     def save_own_variables(self, store):
         super().save_own_variables(store)
         states = random_states(self)
         if states:
-            # Keras leaves them out. Dropout and miners of a model that goes on training would
-            # draw again what they drew in the beginning.
+            # Keras does not save them. Without them, dropout and miners of a model that continues
+            # training repeat the random numbers from the start.
             store[_RANDOM_STATES] = np.stack(
                 [ops.convert_to_numpy(state.value).astype("int64") for state in states]
             )
 
     def load_own_variables(self, store):
         own = {key: store[key] for key in list(store.keys())}
-        drawn = own.pop(_RANDOM_STATES, ())
+        saved = own.pop(_RANDOM_STATES, ())
         super().load_own_variables(own)
         states = random_states(self)
-        # Files of an earlier version have none; those of a changed model have others.
-        if len(drawn) == len(states):
-            for state, value in zip(states, np.asarray(drawn)):
+        # Files of an earlier version have none; those of a changed model have another number.
+        if len(saved) == len(states):
+            for state, value in zip(states, np.asarray(saved)):
                 state.assign(value.astype(state.dtype))
 
     def get_compile_config(self):
         config = super().get_compile_config()
-        # After `compile(optimizer)` Keras goes on with the loss it has, but does not save it.
+        # After `compile(optimizer)` Keras keeps the loss, but does not save it.
         if config and config.get("loss") is None:
             config["loss"] = keras.saving.serialize_keras_object(self.loss)
         frozen = self.loss_layers.frozen()
@@ -287,10 +286,10 @@ class MetricModel(keras.Model):
         if not frozen:
             super().compile_from_config(config)
             return
-        # As Keras does it; but its optimizer must not be built for weights that are frozen.
+        # As in Keras, except that the optimizer is not built for frozen weights.
         self.compile(**keras.saving.deserialize_keras_object(config))
-        for place in frozen:
-            self.loss_layers.held[place].trainable = False
+        for position in frozen:
+            self.loss_layers.held[position].trainable = False
         if self.built:
             self.optimizer.build(self.trainable_variables)
 
@@ -299,12 +298,13 @@ class MetricModel(keras.Model):
         return {**super().get_config(), **own}
 
     def _loss_metric(self):
-        metrics = (getattr(term, "distance", None) for term in terms_of(self.loss))
-        known = (m for m in metrics if isinstance(m, str) or distances.layers_of(m))
-        return next(known, "euclidean")
+        terms = losses_in(self.loss)
+        metrics = [term.distance for term in terms if isinstance(term, MetricLoss)]
+        return next((metric for metric in metrics if metric is not None), "euclidean")
 
     def _check_label_free(self):
-        if not all(getattr(t, "label_free", False) for t in keras.tree.flatten(self.loss)):
+        losses = keras.tree.flatten(self.loss)
+        if not all(isinstance(loss, MetricLoss) and loss.label_free for loss in losses):
             raise ValueError(
                 "A batch of inputs needs integer class ids: fit(x, y), or a data set of "
                 "(inputs, labels). Received no y. Ready-made tuples go without: "
@@ -314,21 +314,19 @@ class MetricModel(keras.Model):
     def _check_without_y(self, y_pred):
         if len(y_pred.shape) == 2:
             self._check_label_free()
-        for term in keras.tree.flatten(self.loss):
-            meaning = getattr(term, "y_of_pairs", None)
-            if y_pred.shape[1] == 2 and meaning:
+        for loss in keras.tree.flatten(self.loss):
+            if y_pred.shape[1] == 2 and isinstance(loss, MetricLoss) and loss.y_of_pairs:
                 raise ValueError(
-                    f"Pairs need y: {meaning}. Received no y. Write "
+                    f"Pairs need y: {loss.y_of_pairs}. Received no y. Write "
                     'fit({"first": a, "second": b}, y), or let the data set yield '
                     '({"first": a, "second": b}, y).'
                 )
 
 
 def _of_epoch_batches(x, call):
-    """Arguments of `fit` after x and y: batches in their own order, and a callback that leads them.
+    """Arguments of `fit` after x and y: no shuffling, and a callback that aligns the epochs.
 
-    Keras would mix the batches by a generator of the whole process, and a run that goes on later
-    would see another order.
+    Keras shuffles batches with a global random generator, so a resumed run would get another order.
     """
     callback = EpochResume(x, call.get("initial_epoch", 0))
     given = call.get("callbacks")

@@ -2,9 +2,9 @@
 
 from keras_metric import losses
 from keras_metric._export import export
-from keras_metric.losses.weighted_sum import terms_of
 from keras_metric.models import branches
 from keras_metric.models.embedding_model import EmbeddingModel
+from keras_metric.models.suitable_losses import losses_in
 
 
 @export
@@ -68,7 +68,7 @@ class QuadrupletModel(EmbeddingModel):
         if not isinstance(inputs, dict):
             return
         found = next((names for names in self.forms if set(inputs) == set(names)), None)
-        for loss in terms_of(self.loss):
+        for loss in losses_in(self.loss):
             if found is None or not isinstance(loss, losses.QuadrupletLoss):
                 continue
             expected = branches.TWO_ANCHORS if loss.form == "two_anchors" else branches.QUADRUPLET

@@ -1,12 +1,12 @@
-"""Refuses losses that cannot train a model, before the first step."""
+"""Checks whether a loss can train a model, before the first step."""
 
 import inspect
+import re
 
 import keras
 
 from keras_metric import losses
-from keras_metric.losses.metric_loss import MetricLoss
-from keras_metric.losses.weighted_sum import terms_of
+from keras_metric.losses import MetricLoss
 
 # Functions of `keras.losses` that compare y_pred with a target of the same shape.
 OF_TARGETS = (
@@ -18,17 +18,26 @@ OF_TARGETS = (
     "mean_squared_error",
     "mean_squared_logarithmic_error",
 )
-# Stands for a labelled batch among the numbers of branches.
+# Number of branches of a labelled batch.
 BATCH = 1
 
 
-def check_loss(loss, model):
-    """Raise unless `loss` can train `model`: a form that both take, and embeddings as y_pred.
+def losses_in(loss):
+    """List of the single losses in `loss`: a loss, a sum of losses, or a structure of them."""
+    return [
+        one
+        for part in keras.tree.flatten(loss)
+        for one in (part.all_losses() if isinstance(part, MetricLoss) else [part])
+    ]
 
-    Losses and functions of a user's own may be written for embeddings, so they pass.
+
+def check_loss(loss, model):
+    """Raise unless `loss` can train `model`: a form that both accept, and embeddings as y_pred.
+
+    A user's own losses and functions are accepted, since they may be written for embeddings.
     """
     possible = model.numbers_of_branches
-    for term in terms_of(loss):
+    for term in losses_in(loss):
         if inspect.isclass(term) and issubclass(term, MetricLoss):
             raise ValueError(
                 f"`loss` must be an object. Received the class {term.__name__}: write "
@@ -42,14 +51,14 @@ def check_loss(loss, model):
 
 
 def check_target(loss, y, y_pred, model):
-    """Raise if a loss of Keras that compares shapes gets class ids: it would broadcast them."""
-    # TensorFlow knows no rank of y after batches of several ranks.
+    """Raise if a loss of Keras that compares shapes gets class ids, which it would broadcast."""
+    # In TensorFlow the rank of y is None after batches of several ranks.
     shape = getattr(y, "shape", None)
     if shape is None or getattr(shape, "rank", 0) is None:
         return
     if tuple(shape[1:]) == tuple(y_pred.shape[1:]):
         return
-    for term in terms_of(loss):
+    for term in losses_in(loss):
         term = _resolved(term, model)
         if keras_function(term) in OF_TARGETS:
             raise ValueError(
@@ -59,13 +68,15 @@ def check_target(loss, y, y_pred, model):
 
 
 def keras_function(loss):
-    """Name of the function of `keras.losses` behind a function or loss object, or None."""
-    function = getattr(loss, "fn", loss) if _is_of_keras(type(loss)) else loss
-    return getattr(function, "__name__", None) if _is_of_keras(function) else None
-
-
-def _is_of_keras(thing):
-    return (getattr(thing, "__module__", None) or "").split(".")[0] == "keras"
+    """Name of the function of `keras.losses` of a function or loss object, or None."""
+    is_object = isinstance(loss, keras.losses.Loss)
+    named = type(loss) if is_object else loss
+    if not inspect.isfunction(named) and not inspect.isclass(named):
+        return None
+    if named.__module__.split(".")[0] != "keras":
+        return None
+    name = named.__name__
+    return re.sub("(?<=[a-z])(?=[A-Z])", "_", name).lower() if is_object else name
 
 
 def _resolved(term, model):
@@ -74,12 +85,12 @@ def _resolved(term, model):
     try:
         return keras.losses.get(term)
     except ValueError as error:
-        raise ValueError(_message(model, repr(term), "a name that Keras knows")) from error
+        raise ValueError(_message(model, repr(term), "a name of a loss of Keras")) from error
 
 
 def _reads(term, number, model):
     """Whether a loss can read y_pred of `number` branches, 1 for a labelled batch."""
-    if hasattr(term, "reads_branches"):
+    if isinstance(term, MetricLoss):
         return term.reads_branches(number)
     function = keras_function(term)
     if function is None:
@@ -88,11 +99,14 @@ def _reads(term, number, model):
         return number == BATCH
     if not model.takes_targets:
         return False
-    return function in OF_TARGETS or getattr(term, "from_logits", False) or not model.normalized
+    is_object = isinstance(term, keras.losses.Loss)
+    from_logits = is_object and term.get_config().get("from_logits", False)
+    return function in OF_TARGETS or from_logits or not model.normalized
 
 
 def _name(term):
-    return getattr(term, "__name__", type(term).__name__)
+    named = inspect.isfunction(term) or inspect.isclass(term)
+    return term.__name__ if named else type(term).__name__
 
 
 def _needs(term):
@@ -102,8 +116,6 @@ def _needs(term):
         forms = ["labelled batches"] if term.reads_branches(BATCH) else []
         forms += [f"tuples of {' or '.join(map(str, numbers))} branches"] if numbers else []
         return " or ".join(forms) or "distances or similarities as y_pred"
-    if hasattr(term, "reads_branches"):
-        return "distances as y_pred"
     function = keras_function(term)
     if function == "circle":
         return "labelled batches"
@@ -113,12 +125,14 @@ def _needs(term):
 
 
 def _message(model, name, needs):
+    classes = {name: thing for name, thing in vars(losses).items() if inspect.isclass(thing)}
     able = []
     for number in sorted(model.numbers_of_branches - {BATCH}):
         made_for = [
-            loss
-            for loss in losses.__all__
-            if number in (getattr(getattr(losses, loss), "num_branches", None) or ())
+            public
+            for public in losses.__all__
+            if issubclass(classes[public], MetricLoss)
+            and number in (classes[public].num_branches or ())
         ]
         able.append(f"for tuples of {number} branches {', '.join(made_for)}")
     if BATCH in model.numbers_of_branches:

@@ -33,18 +33,18 @@ class TrainHealth(keras.layers.Layer):
                 "embedding_spread",
             )
         }
-        # What the loss at hand reports; known once a step has been traced.
-        self.heard = set()
+        # Names of the statistics that the loss reports, after a step has been traced.
+        self.recorded = set()
         self.built = True
 
-    def update(self, seen, embeddings):
-        """Take in the `seen` of a `watch` around the loss, and the embeddings it was given."""
+    def update(self, statistics, embeddings):
+        """Add the statistics of a step's `StepReports`, and its embeddings."""
         spread, _ = spread_and_length(embeddings, distributed.current())
-        values = {**seen, "embedding_spread": spread}
+        values = {**statistics, "embedding_spread": spread}
         for name, tracker in self.trackers.items():
             if name not in values:
                 continue
-            self.heard.add(name)
+            self.recorded.add(name)
             weight = None
             number = values.get(PAIRS_OF.get(name))
             if number is not None:
@@ -52,6 +52,6 @@ class TrainHealth(keras.layers.Layer):
                 weight = ops.cast(number > 0, "float32")
             tracker.update_state(ops.stop_gradient(values[name]), weight)
 
-    def silent(self):
-        """Names of what the loss at hand does not report."""
-        return set(self.trackers) - self.heard
+    def not_recorded(self):
+        """Names of the statistics that the loss does not report."""
+        return set(self.trackers) - self.recorded

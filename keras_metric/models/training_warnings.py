@@ -7,35 +7,36 @@ from keras import ops
 
 from keras_metric import distributed
 
-# Embeddings have collapsed where their spread in one epoch of training is below the first fraction
-# of their length, or below the second one in two epochs: an untrained network may begin there.
+# Embeddings have collapsed if their spread in one epoch of training is below the first fraction of
+# their length, or below the second fraction in two epochs. An untrained network may start below
+# the second fraction.
 COLLAPSED = 0.001
-COLLAPSED_TWICE = 0.02
+COLLAPSED_IN_TWO_EPOCHS = 0.02
 
 
 class TrainingWarnings(keras.layers.Layer):
     """Warns at the end of an epoch whose batches cannot train a metric loss; each warning once.
 
     - No batch had two items of one class, and the loss needs positive pairs.
-    - The embeddings have collapsed: those of each training batch are the same vector, almost.
+    - The embeddings have collapsed: those of a training batch are almost the same vector.
 
-    The counts are one variable, so that a step has one more assignment.
+    The counts are one variable, so that a step has only one additional assignment.
     """
 
     def __init__(self, **kwargs):
         super().__init__(**{"name": "training_warnings", "dtype": "float32", **kwargs})
         self.sums = _Sums(name="training_warnings")
-        # The loss that needs positives, by name: a loss itself would be saved with this layer.
+        # Name of the loss that needs positives. A loss object would be saved with this layer.
         self.needs_positives = None
         self.warned = set()
         self.narrow_epochs = 0
         self.built = True
 
     def update(self, positives, embeddings, training):
-        """Add a batch: what losses reported of its positives, and its embeddings.
+        """Add a batch: `positives` of its `StepReports`, and its embeddings.
 
-        Embeddings count in training alone: in evaluation, batch normalisation uses statistics that
-        may still be those of its first steps.
+        Embeddings count in training only: in evaluation, batch normalisation uses moving averages
+        that may still depend on its first steps.
         """
         group = distributed.current()
         several = ops.logical_and(training, total(group, _rows(embeddings)) > 1)
@@ -49,7 +50,7 @@ class TrainingWarnings(keras.layers.Layer):
         self.sums.update_state(ops.stack([ops.cast(value, "float32") for value in values]))
 
     def warn(self):
-        """Warn of what the batches since the last call had, unless it was reported before."""
+        """Warn of problems of the batches since the last call, each kind once."""
         batches, with_positives, several, spread = ops.convert_to_numpy(
             ops.convert_to_tensor(self.sums.total)
         )
@@ -65,14 +66,14 @@ class TrainingWarnings(keras.layers.Layer):
         if not several:
             return
         spread /= several
-        self.narrow_epochs = self.narrow_epochs + 1 if spread < COLLAPSED_TWICE else 0
+        self.narrow_epochs = self.narrow_epochs + 1 if spread < COLLAPSED_IN_TWO_EPOCHS else 0
         if spread < COLLAPSED or self.narrow_epochs == 2:
             self._warn_once(
                 f"The embeddings have collapsed: in the last {several:.0f} batches their root mean "
                 f"square distance to their mean was {spread:.1g} of their length, so that all "
-                "items look the same and the loss has almost no gradient. Lower the learning "
-                'rate, use an easier strategy (mining="semi-hard" instead of "hard"), or check '
-                "that the inputs are scaled and differ."
+                "items have the same embedding and the loss has almost no gradient. Lower the "
+                'learning rate, use an easier strategy (mining="semi-hard" instead of "hard"), or '
+                "check that the inputs are scaled and differ."
             )
 
     def _warn_once(self, message):
@@ -83,7 +84,7 @@ class TrainingWarnings(keras.layers.Layer):
 
 
 class _Sums(keras.metrics.Metric):
-    """Sums of four numbers a batch: batches, those with positives, those measured, their spread."""
+    """Sums over batches: their number, with positives, with a spread, and the relative spread."""
 
     def __init__(self, **kwargs):
         super().__init__(dtype="float32", **kwargs)
@@ -99,7 +100,7 @@ class _Sums(keras.metrics.Metric):
 def spread_and_length(embeddings, group=None):
     """Root mean square distance of embeddings `(..., dim)` to their mean, and their length.
 
-    `group`: the `Replicas` that share the batch, or None.
+    `group`: the `Replicas` of the batch, or None.
     """
     flat = ops.reshape(ops.stop_gradient(embeddings), (-1, embeddings.shape[-1]))
     flat = ops.cast(flat, "float32")
@@ -111,7 +112,7 @@ def spread_and_length(embeddings, group=None):
 
 
 def total(group, value):
-    """`value` summed over the replicas of `group`; itself where there is one device."""
+    """`value` summed over the replicas of `group`; unchanged without replicas."""
     return value if group is None else group.total(value)
 
 

@@ -1,9 +1,10 @@
-"""Who belongs together: the positives and negatives of each anchor row.
+"""Positive and negative pairs of a labelled batch.
 
-A loop over the rank of an anchor's positives meets each positive of every row without a tensor
-of shape (batch, batch, batch), for labels in any order and classes of any size. `Pairs` come from
-class ids: the columns are ordered by label once, and class mates stand side by side. `MaskedPairs`
-hold two masks: of items that share one of several labels, or of pairs that a miner chose.
+`Pairs` come from class ids: the columns are sorted by label once, so that the items of a class are
+adjacent. `MaskedPairs` hold two masks: of items with several labels, or of pairs that a miner
+chose. `for_each_positive` of both loops over the rank of an anchor's positives. Each step handles
+one positive of every row, so no tensor of shape (batch, batch, batch) is needed, for labels in any
+order and classes of any size.
 """
 
 from typing import Any, NamedTuple
@@ -11,18 +12,41 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
-# Stands for "no partner here" in a matrix of distances; sums of many stay inside float32.
-FAR = 1e32
+# Distance of a pair that does not count. Sums of many such distances stay inside float32.
+MASKED_DISTANCE = 1e32
+
+
+def _for_each_positive(pairs, step, state):
+    """Run `state = step(rank, column, exists, *state)` for each rank of a positive."""
+    most = ops.max(pairs.num_positives)
+
+    def body(rank, *state):
+        return (rank + 1, *step(rank, *pairs.column(rank), *state))
+
+    first = ops.zeros((), dtype="int32")
+    return ops.while_loop(lambda rank, *_: rank < most, body, (first, *state))[1:]
+
+
+def _has_both(pairs):
+    """Boolean (rows,): the anchor has a positive and a negative."""
+    return ops.logical_and(pairs.num_positives > 0, pairs.num_negatives > 0)
+
+
+def _rows(pairs, names, position, inside):
+    part = {name: ops.take(getattr(pairs, name), position, axis=0) for name in names}
+    part["num_positives"] = ops.where(inside, part["num_positives"], 0)
+    return pairs._replace(**part)
 
 
 class Pairs(NamedTuple):
-    """The partners of some anchors (rows) among references (columns).
+    """The positives and negatives of some anchors (rows) among references (columns).
 
     `labels`: class ids of the anchors, (rows,). `reference_labels`: of the columns, (columns,).
-    `own`: (rows,), the anchor's own column, or -1 where the references are other items.
+    `own`: (rows,), the anchor's own column, or -1 if the references are other items.
     `order`: column numbers sorted by label, (columns,).
-    `start`, `own_rank`: (rows,), where an anchor's class begins in `order`, and how many places
-    after that it stands itself (beyond all places if it is no reference).
+    `start`: (rows,), the position in `order` at which an anchor's class begins.
+    `own_rank`: (rows,), the anchor's own position relative to `start`; at least the number of
+    columns if the anchor is no reference.
     `num_positives`, `num_negatives`: (rows,).
     """
 
@@ -35,9 +59,12 @@ class Pairs(NamedTuple):
     num_positives: Any
     num_negatives: Any
 
+    for_each_positive = _for_each_positive
+    has_both = property(_has_both)
+
     @property
     def size(self):
-        """Number of columns, None if it is not known yet."""
+        """Number of columns, None if it is unknown while tracing."""
         return self.reference_labels.shape[0]
 
     @property
@@ -56,29 +83,20 @@ class Pairs(NamedTuple):
         """Boolean (rows, columns): another class."""
         return ops.not_equal(self.labels[:, None], self.reference_labels[None, :])
 
-    @property
-    def has_both(self):
-        """Boolean (rows,): the anchor has a positive and a negative."""
-        return ops.logical_and(self.num_positives > 0, self.num_negatives > 0)
-
     def column(self, rank):
         """Column of each anchor's positive number `rank`, and whether there is one: (rows,)."""
-        place = self.start + rank + ops.cast(rank >= self.own_rank, "int32")
-        place = ops.minimum(place, ops.shape(self.order)[0] - 1)
-        return ops.take(self.order, place), rank < self.num_positives
+        position = self.start + rank + ops.cast(rank >= self.own_rank, "int32")
+        position = ops.minimum(position, ops.shape(self.order)[0] - 1)
+        return ops.take(self.order, position), rank < self.num_positives
 
-    def for_each_positive(self, step, state):
-        """Run `state = step(rank, column, exists, *state)` for each rank of a positive."""
-        return _for_each_positive(self, step, state)
-
-    def rows(self, place, inside):
-        """The same for the anchors number `place`; those not `inside` get no positive."""
+    def rows(self, position, inside):
+        """The same for the anchors at `position`; those not `inside` get no positive."""
         names = ("labels", "own", "start", "own_rank", "num_positives", "num_negatives")
-        return _rows(self, names, place, inside)
+        return _rows(self, names, position, inside)
 
 
 class MaskedPairs(NamedTuple):
-    """The same as two masks, where no order of the columns puts partners side by side.
+    """The same from two masks, if no order of the columns makes the positives adjacent.
 
     `positive`, `negative`: boolean (rows, columns). `rank`: (rows, columns), the number of a
     positive among those of its row, from 1; 0 elsewhere. `num_positives`, `num_negatives`: (rows,).
@@ -90,9 +108,12 @@ class MaskedPairs(NamedTuple):
     num_positives: Any
     num_negatives: Any
 
+    for_each_positive = _for_each_positive
+    has_both = property(_has_both)
+
     @property
     def size(self):
-        """Number of columns, None if it is not known yet."""
+        """Number of columns, None if it is unknown while tracing."""
         return self.positive.shape[1]
 
     @property
@@ -100,40 +121,83 @@ class MaskedPairs(NamedTuple):
         """Numbers of the columns, (1, columns)."""
         return ops.arange(ops.shape(self.positive)[1], dtype="int32")[None, :]
 
-    @property
-    def has_both(self):
-        """Boolean (rows,): the anchor has a positive and a negative."""
-        return ops.logical_and(self.num_positives > 0, self.num_negatives > 0)
-
     def column(self, rank):
         """Column of each anchor's positive number `rank`, and whether there is one: (rows,)."""
         last = ops.shape(self.positive)[1] - 1
         here = ops.where(ops.equal(self.rank, rank + 1), self.columns, last)
         return ops.min(here, axis=1), rank < self.num_positives
 
-    def for_each_positive(self, step, state):
-        """Run `state = step(rank, column, exists, *state)` for each rank of a positive."""
-        return _for_each_positive(self, step, state)
-
-    def rows(self, place, inside):
-        """The same for the anchors number `place`; those not `inside` get no positive."""
-        return _rows(self, self._fields, place, inside)
+    def rows(self, position, inside):
+        """The same for the anchors at `position`; those not `inside` get no positive."""
+        return _rows(self, self._fields, position, inside)
 
 
-def _for_each_positive(partners, step, state):
-    most = ops.max(partners.num_positives)
+class Placed(NamedTuple):
+    """Labels of references that contain the anchors themselves.
 
-    def body(rank, *state):
-        return (rank + 1, *step(rank, *partners.column(rank), *state))
+    `labels`: (references,), or (references, classes) of 0 and 1. `own`: (batch,), the column of
+    each anchor.
+    """
 
-    first = ops.zeros((), dtype="int32")
-    return ops.while_loop(lambda rank, *_: rank < most, body, (first, *state))[1:]
+    labels: Any
+    own: Any
 
 
-def _rows(partners, names, place, inside):
-    part = {name: ops.take(getattr(partners, name), place, axis=0) for name in names}
-    part["num_positives"] = ops.where(inside, part["num_positives"], 0)
-    return partners._replace(**part)
+class Remembered(NamedTuple):
+    """Labels of the items of a queue, and which of them an anchor may be compared with.
+
+    `labels`: (size,). `filled`: boolean (size,), False for slots that hold no item yet. `own`:
+    (batch,), the slots of the items of the batch, or -1.
+    """
+
+    labels: Any
+    filled: Any
+    own: Any
+
+
+def from_labels(labels, reference_labels=None, own=None):
+    """Positives and negatives of the items of a batch, among themselves or among references.
+
+    Args:
+        labels: integer class ids (batch,), or labels of 0 and 1 (batch, classes): two items are a
+            positive pair if they share a label.
+        reference_labels: labels of the references, of the same kind; or `Placed`, or the
+            `Remembered` labels of a queue.
+        own: (batch,): the columns of the anchors themselves, if they are among the references.
+    """
+    if isinstance(reference_labels, Remembered):
+        return _from_remembered(labels, reference_labels)
+    if isinstance(reference_labels, Placed):
+        reference_labels, own = reference_labels
+    if len(labels.shape) == 2:
+        return _from_multi_hot(labels, reference_labels, own)
+    if reference_labels is None:
+        reference_labels = labels
+        own = ops.arange(ops.shape(labels)[0], dtype="int32")
+    # Ids of a tensor may have 64 bits, those of NumPy have 32.
+    dtype = keras.backend.result_type(labels.dtype, reference_labels.dtype)
+    labels, reference_labels = ops.cast(labels, dtype), ops.cast(reference_labels, dtype)
+    order = ops.cast(ops.argsort(reference_labels), "int32")
+    ranked = ops.take(reference_labels, order)
+    start = ops.cast(ops.searchsorted(ranked, labels, side="left"), "int32")
+    same_class = ops.cast(ops.searchsorted(ranked, labels, side="right"), "int32") - start
+    num_references = ops.shape(reference_labels)[0]
+    if own is None:
+        own, own_rank = ops.zeros_like(start) - 1, ops.zeros_like(start) + num_references
+        num_positives = same_class
+    else:
+        own_rank = ops.take(ops.cast(ops.argsort(order), "int32"), own) - start
+        num_positives = same_class - 1
+    return Pairs(
+        labels=labels,
+        reference_labels=reference_labels,
+        own=own,
+        order=order,
+        start=start,
+        own_rank=own_rank,
+        num_positives=num_positives,
+        num_negatives=num_references - same_class,
+    )
 
 
 def from_masks(positive, negative):
@@ -148,8 +212,7 @@ def from_masks(positive, negative):
     )
 
 
-def from_multi_hot(labels, reference_labels=None, own=None):
-    """`MaskedPairs` of items that share a label, of 0 and 1: `labels` (batch, classes)."""
+def _from_multi_hot(labels, reference_labels, own):
     others = labels if reference_labels is None else reference_labels
     same = ops.matmul(ops.cast(labels, "float32"), ops.transpose(ops.cast(others, "float32"))) > 0
     negative = ops.logical_not(same)
@@ -158,85 +221,45 @@ def from_multi_hot(labels, reference_labels=None, own=None):
     if own is not None:
         columns = ops.arange(ops.shape(others)[0], dtype="int32")
         other = ops.not_equal(own[:, None], columns[None, :])
-        # An item without any label is no partner of itself either.
+        # An item without any label is not its own negative either.
         same, negative = ops.logical_and(same, other), ops.logical_and(negative, other)
     return from_masks(same, negative)
 
 
-class Placed(NamedTuple):
-    """Labels of references among which the anchors stand themselves.
-
-    `labels`: (references,), or (references, classes) of 0 and 1. `own`: (batch,), the column of
-    each anchor.
-    """
-
-    labels: Any
-    own: Any
-
-
-class Remembered(NamedTuple):
-    """Labels of the items of a queue, and which of them an anchor may be compared with.
-
-    `labels`: (size,). `filled`: boolean (size,), False where nothing has been put yet. `own`:
-    (batch,), where the items of the batch stand themselves, or -1.
-    """
-
-    labels: Any
-    filled: Any
-    own: Any
-
-
-def from_remembered(labels, queue):
-    """`MaskedPairs` of the items of a batch, `labels` (batch,), among those of a queue."""
+def _from_remembered(labels, queue):
     same = ops.equal(ops.cast(labels, queue.labels.dtype)[:, None], queue.labels[None, :])
-    places = ops.arange(ops.shape(queue.labels)[0], dtype="int32")
-    other = ops.not_equal(places[None, :], queue.own[:, None])
+    slots = ops.arange(ops.shape(queue.labels)[0], dtype="int32")
+    other = ops.not_equal(slots[None, :], queue.own[:, None])
     return from_masks(
         ops.logical_and(ops.logical_and(same, other), queue.filled[None, :]),
         ops.logical_and(ops.logical_not(same), queue.filled[None, :]),
     )
 
 
-def from_labels(labels, reference_labels=None, own=None):
-    """Partners of the items of a batch among themselves or among references.
+def at(matrix, column):
+    """Element of each row at `column`, both (rows,)."""
+    return ops.take_along_axis(matrix, column[:, None], axis=1)[:, 0]
 
-    Args:
-        labels: integer class ids (batch,), or labels of 0 and 1 (batch, classes), of which a pair
-            must share one.
-        reference_labels: of the references, of the same kind; or `Placed`, or what a queue
-            `Remembered`.
-        own: (batch,): the columns where anchors stand themselves, if they are among the references.
+
+def first(hit, columns):
+    """The lowest column of each row where `hit`; the last column if there is none.
+
+    Several times as fast as an argmax of a boolean matrix, or an argmin of the values themselves:
+    compilers vectorize a minimum, but not the search for its position.
     """
-    if isinstance(reference_labels, Remembered):
-        return from_remembered(labels, reference_labels)
-    if isinstance(reference_labels, Placed):
-        reference_labels, own = reference_labels
-    if len(labels.shape) == 2:
-        return from_multi_hot(labels, reference_labels, own)
-    if reference_labels is None:
-        reference_labels = labels
-        own = ops.arange(ops.shape(labels)[0], dtype="int32")
-    # Ids of a tensor may have 64 bits, those of NumPy have 32.
-    dtype = keras.backend.result_type(labels.dtype, reference_labels.dtype)
-    labels, reference_labels = ops.cast(labels, dtype), ops.cast(reference_labels, dtype)
-    order = ops.cast(ops.argsort(reference_labels), "int32")
-    ranked = ops.take(reference_labels, order)
-    start = ops.cast(ops.searchsorted(ranked, labels, side="left"), "int32")
-    mates = ops.cast(ops.searchsorted(ranked, labels, side="right"), "int32") - start
-    num_references = ops.shape(reference_labels)[0]
-    if own is None:
-        own, own_rank = ops.zeros_like(start) - 1, ops.zeros_like(start) + num_references
-        num_positives = mates
-    else:
-        own_rank = ops.take(ops.cast(ops.argsort(order), "int32"), own) - start
-        num_positives = mates - 1
-    return Pairs(
-        labels=labels,
-        reference_labels=reference_labels,
-        own=own,
-        order=order,
-        start=start,
-        own_rank=own_rank,
-        num_positives=num_positives,
-        num_negatives=num_references - mates,
-    )
+    count = ops.shape(hit)[1]
+    # Column numbers up to 2**24 are exact in float32, whose minimum is the fastest.
+    position = ops.where(hit, ops.cast(columns, "float32"), float(2**24))
+    return ops.cast(ops.minimum(ops.min(position, axis=-1), count - 1), "int32")
+
+
+def argmin(values, columns):
+    """Column and value of the smallest of each row; the lowest column among equals."""
+    least = ops.min(values, axis=-1)
+    return first(ops.equal(values, least[:, None]), columns), least
+
+
+def argmax(values, columns):
+    """Column and value of the largest of each row; the lowest column among equals."""
+    most = ops.max(values, axis=-1)
+    return first(ops.equal(values, most[:, None]), columns), most

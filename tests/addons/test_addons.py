@@ -1,7 +1,7 @@
-"""The drop-in losses of tensorflow-addons: its numbers, and finite ones where it has none.
+"""The losses of keras_metric.addons: values of tensorflow-addons, finite where it has NaN.
 
-Expected values come from loops in NumPy and from the tests and docstrings of tensorflow-addons
-0.23; `test_parity_addons.py` runs it live.
+Expected values are from loops in NumPy and from the tests and docstrings of tensorflow-addons 0.23;
+`test_parity_addons.py` compares with the library.
 """
 
 import inspect
@@ -29,10 +29,7 @@ ON_BATCHES = {
     "semi-hard": (tfa.TripletSemiHardLoss, {}),
     "semi-hard, angular": (tfa.TripletSemiHardLoss, {"distance_metric": "angular"}),
     "hard": (tfa.TripletHardLoss, {}),
-    "hard, squared, soft": (
-        tfa.TripletHardLoss,
-        {"soft": True, "distance_metric": "squared-L2"},
-    ),
+    "hard, squared, soft": (tfa.TripletHardLoss, {"soft": True, "distance_metric": "squared-L2"}),
     "lifted": (tfa.LiftedStructLoss, {}),
 }
 
@@ -47,7 +44,7 @@ def city_block(x):
 
 
 def batch(rng, size=20, dim=5):
-    """Unequal classes, one of them with one item only."""
+    """Classes of different sizes, one with a single item."""
     labels = np.r_[rng.choice(4, p=[0.5, 0.3, 0.15, 0.05], size=size - 1), 9]
     return rng.normal(size=(size, dim)).astype("float32"), rng.permutation(labels)
 
@@ -80,9 +77,9 @@ def hard(d, y, margin, soft):
 
 def n_pairs(logits, shared):
     terms = []
-    for row, shares in zip(np.asarray(logits, "float64"), shared):
-        if sum(shares):
-            terms.append(np.logaddexp.reduce(row) - (row * shares).sum() / sum(shares))
+    for row, weights in zip(np.asarray(logits, "float64"), shared):
+        if sum(weights):
+            terms.append(np.logaddexp.reduce(row) - (row * weights).sum() / sum(weights))
     return np.mean(terms) if terms else 0.0
 
 
@@ -115,7 +112,7 @@ class TestValues:
         assert float(got) == pytest.approx(expected, rel=1e-4)
 
     def test_callable_metric(self, rng):
-        """A matrix that is neither positive nor zero on the diagonal is taken as it is."""
+        """A matrix with negative entries and a non-zero diagonal is used without changes."""
         x, y = batch(rng)
         d = x.astype("float64") @ x.T
         for labels in (y, np.zeros_like(y)):
@@ -124,7 +121,7 @@ class TestValues:
             loss = tfa.losses.TripletSemiHardLoss(distance_metric=product)
             assert value(loss, labels, x) == pytest.approx(semi_hard(d, labels, 1), rel=1e-4)
 
-    def test_hard_counts_items_without_a_partner(self, rng):
+    def test_hard_counts_items_without_a_positive(self, rng):
         x, y = rng.normal(size=(5, 3)).astype("float32"), np.arange(5)
         with pytest.warns(UserWarning, match="no two items"):
             got = value(tfa.losses.TripletHardLoss(3.0), y, x)
@@ -146,7 +143,7 @@ class TestValues:
         assert value(loss, y, logits) == pytest.approx(expected, 1e-5)
         assert float(tfa.losses.npairs_multilabel_loss(y, logits)) == pytest.approx(expected, 1e-5)
 
-    # One shape: JAX compiles the loss once, the others take it as it stands.
+    # One shape, so that JAX compiles the loss once.
     ON_GRIDS = {
         metric: differentiated(
             lambda x, y, metric=metric: tfa.triplet_semihard_loss(y, x, 1.0, metric),
@@ -161,32 +158,32 @@ class TestValues:
         arrays.arrays("int32", (9,), elements=st.integers(0, 3)),
     )
     def test_ties(self, x, y):
-        """On a grid many distances are equal: a negative at that of the positive is not beyond."""
+        """On a grid many distances are equal, so the strict comparison matters."""
         for metric, loss in self.ON_GRIDS.items():
             expected = semi_hard(reference.matrix(x, METRICS[metric]), y, 1.0)
             assert float(loss(x, y)[0]) == pytest.approx(expected, rel=1e-4, abs=1e-6)
 
-    def test_equal_negatives_share_the_gradient(self):
-        """Two negatives at 2 from the anchor: tensorflow-addons gives each half of the slope."""
+    def test_equal_negatives_split_the_gradient(self):
+        """Two negatives at distance 2: tensorflow-addons gives each half of the gradient."""
         x = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 2.0], [0.0, -2.0]], "float32")
         y = np.array([0, 0, 1, 2])
-        number, slope = value_and_gradient(lambda z: tfa.triplet_semihard_loss(y, z, 1.5), x)
+        number, gradient = value_and_gradient(lambda z: tfa.triplet_semihard_loss(y, z, 1.5), x)
         # Of (0, 1) the term is 1.5 + 1 - 2; of (1, 0), whose negatives are 5**0.5 away, less.
         assert number == pytest.approx((2.5 - 2 + 2.5 - 5**0.5) / 2)
         # Half of the mean over two pairs: along (0, 2), and along (-1, 2) from the other anchor.
         down = (np.array([0, -1]) + np.array([1, -2]) / 5**0.5) / 4
-        np.testing.assert_allclose(slope[2:], [down, down * [1, -1]], atol=1e-6)
+        np.testing.assert_allclose(gradient[2:], [down, down * [1, -1]], atol=1e-6)
 
     def test_a_term_of_zero_has_a_gradient(self):
-        """1 + 1 - 2 is solved to the bit, and tensorflow-addons still pushes."""
+        """1 + 1 - 2 is exactly 0, and tensorflow-addons still has a gradient."""
         x = np.array([[0.0, 0.0], [1.0, 0.0], [-2.0, 0.0]], "float32")
         y = np.array([0, 0, 1])
         for loss, terms in ((tfa.TripletSemiHardLoss(), 2), (tfa.TripletHardLoss(), 3)):
-            _, slope = value_and_gradient(lambda z, loss=loss: loss(y, z), x)
-            assert slope[2, 0] == pytest.approx(1 / terms)
+            _, gradient = value_and_gradient(lambda z, loss=loss: loss(y, z), x)
+            assert gradient[2, 0] == pytest.approx(1 / terms)
 
 
-class TestNumbersOfItsOwnTests:
+class TestNumbersOfTheirTests:
     """losses/tests and the docstrings of tensorflow-addons 0.23."""
 
     Y = np.array([0, 0, 1, 1, 0, 1])
@@ -215,7 +212,7 @@ class TestNumbersOfItsOwnTests:
     @pytest.mark.parametrize("d_shape", [(6,), (6, 1)])
     @pytest.mark.parametrize("dtype", ["int64", "float32", "bool"])
     def test_contrastive_shapes(self, y_shape, d_shape, dtype):
-        """Keras 2 aligned (batch,) with (batch, 1) before the loss saw them."""
+        """Keras 2 reshaped (batch,) and (batch, 1) before it called the loss."""
         y, d = self.Y.reshape(y_shape).astype(dtype), self.D.reshape(d_shape)
         assert float(tfa.losses.ContrastiveLoss()(y, d)) == pytest.approx(0.621666, abs=1e-5)
 
@@ -285,9 +282,9 @@ class TestNumbersOfItsOwnTests:
     def test_of_seeds(self, seed, loss, numbers):
         random = np.random.RandomState(seed)
         x, y = random.rand(16, 6).astype("float32"), random.randint(0, 4, 16)
-        number, slope = value_and_gradient(lambda z: loss(y, z), x)
+        number, gradient = value_and_gradient(lambda z: loss(y, z), x)
         assert number == pytest.approx(numbers[seed][0], abs=2e-6)
-        assert np.linalg.norm(slope) == pytest.approx(numbers[seed][1], abs=2e-6)
+        assert np.linalg.norm(gradient) == pytest.approx(numbers[seed][1], abs=2e-6)
 
     @pytest.mark.parametrize(
         ("loss", "expected"),
@@ -308,7 +305,7 @@ class TestNumbersOfItsOwnTests:
 
 
 class TestEveryBatch:
-    """Where tensorflow-addons divides 0 by 0, takes log(0) or overflows, numbers are finite."""
+    """Finite values where tensorflow-addons divides 0 by 0, computes log(0) or overflows."""
 
     BATCHES = {
         "one class": (np.random.default_rng(0).normal(size=(6, 3)), [3] * 6),
@@ -321,7 +318,7 @@ class TestEveryBatch:
         "huge": (np.diag([1e30, 1e30, -1e30, 1, 1, 0]), [0, 0, 1, 1, 2, 0]),
     }
 
-    # There is no term: NaN in tensorflow-addons, 0 here.
+    # Batches without a term: NaN in tensorflow-addons, 0 here.
     NO_TERM = {
         "one class": ["lifted"],
         "no class twice": ["semi-hard", "semi-hard, angular", "lifted"],
@@ -334,12 +331,12 @@ class TestEveryBatch:
     def test_is_finite(self, case, name):
         loss, arguments = ON_BATCHES[case]
         x, y = self.BATCHES[name]
-        number, slope = value_and_gradient(
+        number, gradient = value_and_gradient(
             lambda z: loss(**arguments)(np.array(y), z), x.astype("float32")
         )
-        assert np.isfinite(number) and np.isfinite(slope).all()
+        assert np.isfinite(number) and np.isfinite(gradient).all()
         if case in self.NO_TERM.get(name, ()):
-            assert number == 0 and (slope == 0).all()
+            assert number == 0 and (gradient == 0).all()
 
     def test_one_class_counts_from_the_anchor_itself(self, rng):
         """As in tensorflow-addons: with no negative at all, d(a, n) is the anchor's own 0."""
@@ -354,10 +351,10 @@ class TestEveryBatch:
         x = np.zeros((3, 3), "float32")
         y = np.arange(3) if isinstance(loss, tfa.NpairsLoss) else np.zeros((3, 2), int)
         for logits in (x, x + 1e30, x - 1e30, np.diag([1e30, -1e30, 0]).astype("float32")):
-            number, slope = value_and_gradient(lambda z: loss(y, z), logits)
-            assert np.isfinite(number) and np.isfinite(slope).all()
+            number, gradient = value_and_gradient(lambda z: loss(y, z), logits)
+            assert np.isfinite(number) and np.isfinite(gradient).all()
             if isinstance(loss, tfa.NpairsMultilabelLoss):
-                assert number == 0 and (slope == 0).all()
+                assert number == 0 and (gradient == 0).all()
 
     @pytest.mark.parametrize("case", ON_BATCHES)
     def test_nan_in_is_nan_out(self, rng, case):
@@ -376,7 +373,7 @@ class TestPrecision:
     @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
     @pytest.mark.parametrize("case", ON_BATCHES)
     def test_half(self, rng, case, dtype):
-        """Distances in float32; the number has the dtype of the embeddings."""
+        """Distances are float32; the value has the dtype of the embeddings."""
         loss, arguments = ON_BATCHES[case]
         x, y = batch(rng)
         x = ops.cast(x, dtype)
@@ -398,7 +395,7 @@ class TestPrecision:
         assert keras.backend.standardize_dtype(terms.dtype) == dtype
 
     def test_large_ids_stay_apart_in_half(self):
-        """2048 and 2049 are one number in float16, and one class in tensorflow-addons."""
+        """2048 and 2049 are equal in float16, hence one class in tensorflow-addons."""
         s = ops.cast(3 * np.eye(2), "float16")
         y = np.array([2048, 2049])
         expected = n_pairs(3 * np.eye(2), np.eye(2))
@@ -489,7 +486,7 @@ class TestErrors:
                 "returns distances",
             ),
             (lambda x, y: tfa.NpairsLoss()(y, x[:, :3]), "similarities"),
-            (lambda x, y: tfa.NpairsMultilabelLoss()(y, x), "take NpairsLoss"),
+            (lambda x, y: tfa.NpairsMultilabelLoss()(y, x), "use NpairsLoss"),
             (lambda x, y: tfa.ContrastiveLoss()(y, x), "For embeddings"),
             (lambda x, y: tfa.ContrastiveLoss()(y[:2], x[0]), "distances of pairs"),
             (lambda x, y: tfa.ContrastiveLoss()(y, y), "floating point"),
@@ -501,7 +498,7 @@ class TestErrors:
 
 
 class TestDropIn:
-    # Of inspect.signature in tensorflow-addons 0.23, without annotations.
+    # From inspect.signature in tensorflow-addons 0.23, without annotations.
     SIGNATURES = {
         "ContrastiveLoss": "margin=1.0, reduction='sum_over_batch_size', name='contrastive_loss'",
         "LiftedStructLoss": "margin=1.0, name=None, **kwargs",
@@ -533,8 +530,8 @@ class TestDropIn:
         }.items():
             assert hasattr(getattr(tfa.losses, module), name)
 
-    # The packages of tensorflow-addons 0.23, and the names of its `losses` that are not metric
-    # losses; of each, a name of Keras 3 that the line gives.
+    # Packages of tensorflow-addons 0.23 and names of its `losses` that are not metric losses, each
+    # with a name of Keras 3 in the error message.
     ABSENT = {
         "activations": "tanh_shrink",
         "callbacks": "SwapEMAWeights",
@@ -598,7 +595,7 @@ class TestDropIn:
 
     @pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
     def test_configurations_of_keras_2_load(self, cls):
-        """What tensorflow-addons writes: the arguments, and the reduction where it takes one."""
+        """Configurations of tensorflow-addons: the arguments, and the reduction if there is one."""
         known = set(inspect.signature(cls).parameters) - {"kwargs"}
         config = {"name": "mine"} | {"margin": 0.3, "soft": True, "distance_metric": "angular"}
         config = {key: config[key] for key in config if key in known}

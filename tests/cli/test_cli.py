@@ -26,7 +26,7 @@ CLASSES = ("bar", "cross", "frame", "spot")
 # These losses train on two views, two towers or graded scores instead of classes.
 NOT_FROM_CLASSES = {
     *("BarlowTwinsLoss", "ClipLoss", "CosineRegressionLoss", "SigLipLoss", "SimSiamLoss"),
-    *("VICRegLoss", "WeightedSum"),
+    *("MetricLoss", "StepReports", "VICRegLoss", "WeightedSum"),
 }
 
 

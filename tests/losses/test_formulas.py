@@ -1,4 +1,4 @@
-"""Every row of docs/formulas.md gives exactly the formula beside it: a loop for each."""
+"""Constructors of docs/formulas.md and migrate-tensorflow-similarity.md give the stated values."""
 
 import re
 from pathlib import Path
@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import reference
-from autodiff import value_and_gradient
+from autodiff import step_by_step, value_and_gradient
 
 from keras_metric import losses
 
-TEXT = (Path(__file__).parents[2] / "docs" / "formulas.md").read_text()
+DOCS = Path(__file__).parents[2] / "docs"
+TEXT = (DOCS / "formulas.md").read_text("utf-8")
 SECTIONS = {
     title.strip(): body
     for title, body in re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", TEXT, re.M | re.S)
@@ -54,7 +55,7 @@ def plain_pairs(rows):
     return np.mean(near) + np.mean(far)
 
 
-def squared_gap(row):
+def squared_hinge(row):
     return plus(d(row, 0, 1) ** 2 - d(row, 0, 2) ** 2 + 0.2)
 
 
@@ -110,12 +111,12 @@ FORMULAS = {
     "Triplet of squared distances (FaceNet, Schroff et al. 2015)": (
         ZEROS,
         3,
-        lambda r: sum(squared_gap(t) for t in r),
+        lambda r: sum(squared_hinge(t) for t in r),
     ),
     "Triplet of squared distances, batch mean 3/(2m) (Song et al. 2016, equation 2)": (
         ZEROS,
         3,
-        lambda r: 3 / (2 * 3 * len(r)) * sum(squared_gap(t) for t in r),
+        lambda r: 3 / (2 * 3 * len(r)) * sum(squared_hinge(t) for t in r),
     ),
     "Triplet of plain distances": (
         ZEROS,
@@ -160,11 +161,7 @@ FORMULAS = {
         None,
         lambda x: lifted(x, smooth=False),
     ),
-    "Quadruplet with two margins (Chen et al. 2017)": (
-        ZEROS,
-        4,
-        lambda r: mean(r, two_negatives),
-    ),
+    "Quadruplet with two margins (Chen et al. 2017)": (ZEROS, 4, lambda r: mean(r, two_negatives)),
     "Quadruplet with two anchors": (ZEROS, 4, lambda r: mean(r, two_anchors)),
 }
 
@@ -179,10 +176,46 @@ def test_the_constructor_gives_the_formula(title):
     shape = (8, 4) if branches is None else (8, branches, 4)
     x = 0.4 * np.random.default_rng(1).normal(size=shape)
     loss = loss_of(title)
-    value, slope = value_and_gradient(lambda z: loss(y, z), x.astype("float32"))
+    value, gradient = value_and_gradient(lambda z: loss(y, z), x.astype("float32"))
     np.testing.assert_allclose(value, formula(x), rtol=1e-4)
     directions = np.random.default_rng(2).normal(size=(3, *shape))
-    along = (directions * slope).reshape(3, -1).sum(1)
+    along = (directions * gradient).reshape(3, -1).sum(1)
     np.testing.assert_allclose(
         along, reference.slopes(formula, x, directions), rtol=1e-3, atol=1e-4
     )
+
+
+# Values of TensorFlow Similarity 0.17.1 under TensorFlow 2.15.1, on unit vectors of
+# RandomState(seed).normal(size=(24, 6)), six classes of four. With these seeds the hardest
+# negatives and the swap of `PNLoss` differ.
+MIGRATION = (DOCS / "migrate-tensorflow-similarity.md").read_text("utf-8")
+SEEDS = (3, 14)
+NUMBERS = {
+    'TripletLoss("l2", "hard", "hard", margin=m)': (1.7548310, 1.7815825),
+    'TripletLoss("l2", "hard", "hard", margin=None)': (1.1467961, 1.1664367),
+    'TripletLoss("cosine", "hard", "hard", margin=m)': (1.2147348, 1.2052227),
+    'PNLoss("l2", "hard", "hard", margin=m)': (1.7649010, 1.7925581),
+    "MultiSimilarityLoss(alpha=2, beta=40, epsilon=0.1, lmda=0.5)": (1.3017503, 1.2882727),
+    "SoftNearestNeighborLoss(temperature=1)": (2.0645101, 1.8970064),
+    "SimCLRLoss(temperature=0.05)": (28.0310574, 32.5705528),
+}
+ROWS = {
+    was.removeprefix("`").removesuffix("`"): re.search(r"`losses\.(.*?)`", now)
+    for was, now in re.findall(r"^\| (.*?) \| (.*) \|$", MIGRATION, re.M)
+}
+
+
+@pytest.mark.parametrize("index", range(len(SEEDS)))
+@pytest.mark.parametrize("was", NUMBERS)
+def test_the_constructor_of_the_table_gives_the_number(was, index):
+    x = np.random.RandomState(SEEDS[index]).normal(size=(24, 6))
+    x = (x / np.linalg.norm(x, axis=1, keepdims=True)).astype("float32")
+    y = np.repeat(np.arange(6), 4)
+    # The margin of the run: 0.3 of cosines, 1 of distances.
+    margin = 0.3 if "cosine" in was else 1.0
+    loss = eval(ROWS[was][1], {**vars(losses), "m": margin})
+    expected = NUMBERS[was][index]
+    if was.startswith("SimCLR"):
+        # Two views of twelve items, and the sum over both where ours is the mean.
+        x, y, expected = np.stack([x[:12], x[12:]], axis=1), np.arange(12), expected / 2
+    assert float(step_by_step(loss)(y, x)) == pytest.approx(expected, rel=1e-5)

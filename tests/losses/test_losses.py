@@ -1,5 +1,6 @@
 """Values and gradients of the losses, beside loops in NumPy and published numbers."""
 
+import engine
 import keras
 import numpy as np
 import pytest
@@ -8,8 +9,6 @@ from autodiff import step_by_step, value_and_gradient
 
 from keras_metric import distances, losses
 from keras_metric.layers import TripletMiner
-from keras_metric.losses.train_reports import watch
-from keras_metric.pairwise import blockwise, triplets_by_sorting
 
 METRICS = distances.METRICS
 STRATEGIES = ["all", "semi-hard", "semi-hard-all", "hard", "easy-positive"]
@@ -65,30 +64,28 @@ def test_triplet_loss_equals_loops(mining, form, swap):
 
 @pytest.mark.parametrize("rows", [1, 4, 5, 15])
 @pytest.mark.parametrize("mining", ["all", "semi-hard", "semi-hard-all"])
-def test_blocks_of_rows_change_nothing(rows, mining, monkeypatch):
+def test_blocks_of_rows_change_nothing(rows, mining):
     # 15 anchors fill blocks of 4 with one row to spare, blocks of 5 exactly.
-    monkeypatch.setattr(blockwise, "_rows_of_a_block", lambda *_: rows)
     x, y = unequal_batch(16)
-    loss = double(losses.TripletLoss, margin=0.3, mining=mining)
+    loss = engine.triplets(double(losses.TripletLoss, margin=0.3, mining=mining), size=rows)
     agrees(loss, lambda z: reference.triplet_loss(z, y, 0.3, mining=mining), x, y)
 
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("mining", ["all", "semi-hard", "semi-hard-all"])
 @pytest.mark.parametrize("band", [0.3, 0.2, 0.5])
-def test_sorting_rows_changes_nothing(form, mining, band, monkeypatch):
-    # From no positive on, so that every anchor goes the way of those with many.
-    monkeypatch.setattr(triplets_by_sorting, "MANY", 0)
+def test_sorting_rows_changes_nothing(form, mining, band):
     x, y = unequal_batch(17)
     miner = TripletMiner(mining, margin=band if mining == "semi-hard-all" else None)
     loss = double(losses.TripletLoss, margin=0.3, mining=miner, form=form)
+    loss = engine.triplets(loss, sort_above=0)
     chosen = reference.triplets(reference.matrix(x), y, mining, band)
     agrees(loss, lambda z: reference.triplet_loss(z, y, 0.3, form=form, chosen=chosen), x, y)
 
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("mining", ["all", "semi-hard", "semi-hard-all"])
-def test_sorting_rows_keeps_equal_distances_apart(form, mining, monkeypatch):
+def test_sorting_rows_keeps_equal_distances_apart(form, mining):
     # Whole numbers on a line, so that many distances are equal, and equal a distance + margin.
     rng = np.random.default_rng(0)
     x = rng.integers(0, 5, (30, 1)).astype("float32")
@@ -96,9 +93,19 @@ def test_sorting_rows_keeps_equal_distances_apart(form, mining, monkeypatch):
     # A margin of half a unit would leave no such ties; products of whole numbers are exact.
     miner = TripletMiner(mining, margin=2.0 if mining == "semi-hard-all" else None)
     loss = losses.TripletLoss(1.0, "manhattan", miner, form=form, reduction="sum")
-    looped = loss.call(y, x)
-    monkeypatch.setattr(triplets_by_sorting, "MANY", 0)
-    np.testing.assert_allclose(loss.call(y, x), looped, rtol=1e-6)
+    loss.reduction = "none"
+    looped = loss(y, x)
+    np.testing.assert_allclose(engine.triplets(loss, sort_above=0)(y, x), looped, rtol=1e-6)
+
+
+@pytest.mark.parametrize("mining", ["all", "semi-hard"])
+def test_a_large_class_is_sorted(mining):
+    """70 items of a class are above the default threshold; two loops of 35 are not."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(90, 3)).astype("float32"), np.repeat([0, 1], [70, 20])
+    loss = losses.TripletLoss(0.3, mining=mining, reduction="none")
+    looped = engine.triplets(loss, sort_above=90)(y, x)
+    np.testing.assert_allclose(loss(y, x), looped, rtol=1e-4, atol=1e-5)
 
 
 def reference_set(seed, references=19, dim=5):
@@ -156,10 +163,21 @@ def test_a_weighted_sum_against_references_adds():
 
 
 @pytest.mark.parametrize("rows", [4, 5])
-def test_blocks_of_rows_against_references_change_nothing(rows, monkeypatch):
-    monkeypatch.setattr(blockwise, "_rows_of_a_block", lambda *_: rows)
-    settings = {"mining": "semi-hard"}
-    test_a_reference_set_equals_loops(losses.TripletLoss, reference.triplet_loss, settings)
+def test_blocks_of_rows_against_references_change_nothing(rows):
+    x, y = unequal_batch(18)
+    others, labels = reference_set(19)
+    loss = engine.triplets(double(losses.TripletLoss, margin=0.6), size=rows)
+
+    def expected(z):
+        references = (z[len(x) :], labels)
+        return reference.triplet_loss(
+            z[: len(x)], y, 0.6, mining="semi-hard", references=references
+        )
+
+    def run(y, z, weights):
+        return loss(y, z[: len(x)], weights, labels, z[len(x) :])
+
+    agrees(run, expected, np.concatenate([x, others]), y)
 
 
 @pytest.mark.parametrize("loss", [losses.TripletLoss, losses.SupConLoss])
@@ -310,13 +328,15 @@ def test_ready_made_triplets_pairs_and_quadruplets_equal_their_formulas():
     part = np.linspace(0, 1, 9)
     expected = part * d(0, 1) ** 2 + (1 - part) * np.maximum(2.5 - d(0, 1), 0) ** 2
     np.testing.assert_allclose(loss(part, t[:, :2]), expected, **CLOSE)
-    with watch() as seen:
-        loss(same, t[:, :2])
+    reports = losses.StepReports()
+    loss(reports.attach(same), t[:, :2])
+    seen = reports.statistics
     assert float(seen["positive_distance"]) == pytest.approx(d(0, 1)[same == 1].mean(), rel=1e-5)
     assert float(seen["negative_distance"]) == pytest.approx(d(0, 1)[same == 0].mean(), rel=1e-5)
     assert (float(seen["positives"]), float(seen["negatives"])) == (4, 5)
-    with watch() as seen:
-        each(None, t[:, :3])
+    reports = losses.StepReports()
+    each(reports.attach(None), t[:, :3])
+    seen = reports.statistics
     assert float(seen["positive_distance"]) == pytest.approx(d(0, 1).mean(), rel=1e-5)
     assert float(seen["negative_distance"]) == pytest.approx(d(0, 2).mean(), rel=1e-5)
     assert (float(seen["positives"]), float(seen["negatives"])) == (9, 9)

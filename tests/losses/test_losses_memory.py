@@ -1,4 +1,4 @@
-"""What losses keep from batch to batch: a queue of embeddings, a histogram, boundaries."""
+"""State of losses across batches: a queue of embeddings, a histogram, boundaries."""
 
 import functools
 import inspect
@@ -12,14 +12,12 @@ from autodiff import step_by_step, value_and_gradient
 
 from keras_metric import losses
 from keras_metric.layers import CrossBatchMemory
-from keras_metric.losses.running_state import listening
-from keras_metric.losses.train_reports import watch
 from keras_metric.models import EmbeddingModel
 
 BACKEND = keras.backend.backend()
 SIZE, BATCH, DIM, CLASSES = 12, 5, 4, 3
 
-# Losses that compare a batch with a queue.
+# Losses with a queue of past batches.
 TAKE_A_MEMORY = sorted(
     name
     for name in losses.__all__
@@ -38,10 +36,10 @@ def batches(count, seed=0, size=BATCH):
 
 
 def put(loss, labels, embeddings):
-    """One training step of a model, as far as the memory of its loss is concerned."""
-    with listening() as told:
-        value = loss(labels, embeddings)
-    for variable, new in told.kept:
+    """Update the state of a loss as a training step of a model does."""
+    reports = losses.StepReports()
+    value = loss(reports.attach(labels), embeddings)
+    for variable, new in reports.updates:
         variable.assign(new)
     return value
 
@@ -53,7 +51,7 @@ def with_memory(make, **settings):
 
 
 class Queue:
-    """The same in NumPy: a list of rows, the oldest first, of which the last SIZE stay."""
+    """The queue in NumPy: the last SIZE rows, the oldest first."""
 
     def __init__(self):
         self.x, self.y = np.zeros((0, DIM), "float32"), np.zeros(0, "int32")
@@ -62,7 +60,7 @@ class Queue:
         self.x, self.y = (np.concatenate(pair)[-SIZE:] for pair in ((self.x, x), (self.y, y)))
 
     def contrastive(self, x, y):
-        """Mean over active positives plus mean over active negatives, of a batch just put in."""
+        """Contrastive loss of the batch that was added last."""
         near, far = [], []
         for i in range(len(x)):
             for j in range(len(self.x)):
@@ -76,15 +74,15 @@ class Queue:
         return sum(np.mean([v for v in part if v > 0] or [0]) for part in (near, far))
 
 
-def test_what_takes_a_memory():
-    """Those of pairs, of triplets and of rankings; the rest have no use for a reference set."""
+def test_losses_with_a_memory():
+    """Losses of pairs, triplets and rankings; the others take no reference set."""
     assert len(TAKE_A_MEMORY) == 23
     assert not {"ArcFaceLoss", "ClipLoss", "NPairsLoss"} & set(TAKE_A_MEMORY)
 
 
 class TestQueue:
     def test_holds_the_last_items_and_compares_with_them(self):
-        """Seven batches of five go round a queue of twelve more than twice."""
+        """Seven batches of five overwrite a queue of twelve more than twice."""
         loss, memory = with_memory(lambda memory: losses.ContrastiveLoss(2.0, memory=memory))
         queue = Queue()
         for x, y in zip(*batches(7)):
@@ -99,7 +97,7 @@ class TestQueue:
 
     @pytest.mark.parametrize("size", [1, 4, 12, 30])
     def test_batches_of_any_size(self, size):
-        """Also those larger than the queue, of which the last items stay."""
+        """Of a batch larger than the queue, the last items are stored."""
         loss, memory = with_memory(lambda memory: losses.ContrastiveLoss(2.0, memory=memory))
         for x, y in zip(*batches(4, size=size)):
             assert np.isfinite(number(put(loss, y, x)))
@@ -111,7 +109,7 @@ class TestQueue:
 
     @pytest.mark.parametrize("name", TAKE_A_MEMORY)
     def test_an_empty_queue_is_the_plain_loss(self, name):
-        """And a queue that holds a batch is that batch as a reference set."""
+        """Before the first update the queue has no effect."""
         make = getattr(losses, name)
         loss, _ = with_memory(make)
         (x, *_), (y, *_) = batches(2, seed=3, size=9)
@@ -119,14 +117,16 @@ class TestQueue:
         for layer in (*plain.layers, *loss.layers):
             if not layer.built:
                 layer.build((None, DIM))
-        found, slope = value_and_gradient(lambda z: loss(y, z), x, jit=BACKEND == "jax")
+        found, gradient = value_and_gradient(lambda z: loss(y, z), x, jit=BACKEND == "jax")
         if name in ("HistogramLoss", "LiftedStructureLoss"):
-            # In a batch a pair turned round is the same pair.
-            assert np.isfinite(found) and np.isfinite(slope).all()
+            # Without a queue (i, j) and (j, i) are one pair.
+            assert np.isfinite(found) and np.isfinite(gradient).all()
             return
-        expected, wanted = value_and_gradient(lambda z: plain(y, z), x, jit=BACKEND == "jax")
+        expected, expected_gradient = value_and_gradient(
+            lambda z: plain(y, z), x, jit=BACKEND == "jax"
+        )
         assert found == pytest.approx(expected, rel=1e-4)
-        np.testing.assert_allclose(slope, wanted, rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(gradient, expected_gradient, rtol=1e-3, atol=1e-5)
 
     @pytest.mark.skipif(BACKEND == "jax", reason="JAX has no integers of 64 bits")
     def test_ids_of_64_bits(self):
@@ -138,7 +138,7 @@ class TestQueue:
 
     @pytest.mark.parametrize("name", ["ContrastiveLoss", "SupConLoss", "TripletLoss", "FastAPLoss"])
     def test_the_past_is_a_reference_set(self, name):
-        """Where the batch has no partners in itself, the queue is all there is."""
+        """A batch of one item has positives and negatives in the queue only."""
         make = getattr(losses, name)
         loss, _ = with_memory(make)
         rng = np.random.default_rng(5)
@@ -159,14 +159,14 @@ class TestQueue:
         loss, memory = with_memory(lambda memory: losses.SupConLoss(0.5, memory=memory))
         (first, second), (y, z) = batches(2)
         put(loss, y, first)
-        value, slope = value_and_gradient(lambda x: loss(z, x), second)
+        value, gradient = value_and_gradient(lambda x: loss(z, x), second)
         h = 1e-2
         along = np.random.default_rng(1).normal(size=second.shape).astype("float32")
         both = [number(loss(z, second + sign * h * along)) for sign in (1, -1)]
-        assert (slope * along).sum() == pytest.approx((both[0] - both[1]) / (2 * h), rel=2e-2)
+        assert (gradient * along).sum() == pytest.approx((both[0] - both[1]) / (2 * h), rel=2e-2)
         np.testing.assert_array_equal(memory.embeddings.numpy()[:BATCH], first)
 
-    def test_warmup_waits(self):
+    def test_warmup(self):
         loss, memory = with_memory(
             lambda memory: losses.ContrastiveLoss(2.0, memory=memory), warmup=2
         )
@@ -260,8 +260,8 @@ def test_a_long_queue():
         variable.assign(value)
     loss = losses.MultiSimilarityLoss(memory=memory)
     x, y = rng.normal(size=(256, 32)).astype("float32"), rng.integers(0, 5_000, 256)
-    value, slope = value_and_gradient(lambda z: loss(y, z), x, jit=BACKEND == "jax")
-    # The batch goes over the end of the queue: what it overwrites no longer counts.
+    value, gradient = value_and_gradient(lambda z: loss(y, z), x, jit=BACKEND == "jax")
+    # The batch wraps around the end of the queue and replaces the items there.
     slots = (65_400 + np.arange(256)) % 65_536
     past[slots], past_labels[slots] = x, y
     unit = past / np.linalg.norm(past, axis=1, keepdims=True)
@@ -272,13 +272,13 @@ def test_a_long_queue():
     far = np.where(apart, np.exp(50 * (cosine.astype("float64") - 0.5)), 0).sum(1)
     expected = (np.log1p(near) / 2 + np.log1p(far) / 50).mean()
     assert number(value) == pytest.approx(expected, rel=1e-4)
-    assert np.isfinite(slope).all() and slope.any()
+    assert np.isfinite(gradient).all() and gradient.any()
 
 
 class TestDynamicSoftMargin:
-    """Gaps, their histogram and their ranks, in loops."""
+    """Differences d_ap - d_an, their histogram and their ranks, in loops."""
 
-    def ranks(self, gaps, shares, bins=6, lowest=-2.0):
+    def ranks(self, gaps, fractions, bins=6, lowest=-2.0):
         place = np.clip((np.asarray(gaps) - lowest) / (2 * abs(lowest) / bins), 0, bins - 1)
         counts = np.zeros(bins)
         for p in place:
@@ -286,14 +286,14 @@ class TestDynamicSoftMargin:
             counts[low] += 1 - (p - low)
             if low + 1 < bins:
                 counts[low + 1] += p - low
-        rate = 0.25 if shares.sum() else 1.0
-        shares = (1 - rate) * shares + rate * counts / len(gaps)
-        return np.cumsum(shares)[np.floor(place).astype(int)], shares
+        momentum = 0.25 if fractions.sum() else 1.0
+        fractions = (1 - momentum) * fractions + momentum * counts / len(gaps)
+        return np.cumsum(fractions)[np.floor(place).astype(int)], fractions
 
     def test_three_batches_equal_a_loop(self):
         loss = losses.DynamicSoftMarginLoss(num_bins=6, momentum=0.25)
         loss.histogram.build((None, DIM))
-        shares = np.zeros(6)
+        fractions = np.zeros(6)
         for x, y in zip(*batches(3, seed=2, size=8)):
             x = x / np.linalg.norm(x, axis=1, keepdims=True)
             triplets = [
@@ -304,9 +304,9 @@ class TestDynamicSoftMargin:
             gaps = [
                 np.linalg.norm(x[a] - x[p]) - np.linalg.norm(x[a] - x[n]) for a, p, n in triplets
             ]
-            weight, shares = self.ranks(gaps, shares)
+            weight, fractions = self.ranks(gaps, fractions)
             of_batch = functools.partial(loss, y)
-            value, slope = value_and_gradient(of_batch, x, jit=BACKEND == "jax")
+            value, gradient = value_and_gradient(of_batch, x, jit=BACKEND == "jax")
             assert number(value) == pytest.approx(np.mean(weight * gaps), rel=1e-3, abs=1e-5)
             expected = np.zeros_like(x)
             for (a, p, n), w in zip(triplets, weight):
@@ -314,9 +314,11 @@ class TestDynamicSoftMargin:
                 near, far = near / np.linalg.norm(near), far / np.linalg.norm(far)
                 for item, change in ((a, near - far), (p, -near), (n, far)):
                     expected[item] += w * change / len(triplets)
-            np.testing.assert_allclose(slope, expected, rtol=1e-3, atol=1e-4)
+            np.testing.assert_allclose(gradient, expected, rtol=1e-3, atol=1e-4)
             step_by_step(put)(loss, y, x)
-            np.testing.assert_allclose(loss.histogram.shares.numpy(), shares, rtol=1e-3, atol=1e-5)
+            np.testing.assert_allclose(
+                loss.histogram.fractions.numpy(), fractions, rtol=1e-3, atol=1e-5
+            )
 
     def test_tuples(self):
         loss = losses.DynamicSoftMarginLoss(num_bins=6, momentum=0.25)
@@ -331,12 +333,13 @@ class TestDynamicSoftMargin:
         np.fill_diagonal(apart, np.inf)
         far = np.minimum(apart.min(0), apart.min(1))
         weight, _ = self.ranks(near - far, np.zeros(6))
-        with watch() as seen:
-            value = number(loss(np.arange(7), x[:, :2]))
+        reports = losses.StepReports()
+        value = number(loss(reports.attach(np.arange(7)), x[:, :2]))
+        reported = reports.statistics
         assert value == pytest.approx(np.mean(weight * (near - far)), rel=1e-3)
-        assert number(seen["positive_distance"]) == pytest.approx(near.mean(), rel=1e-4)
-        assert number(seen["negative_distance"]) == pytest.approx(far.mean(), rel=1e-4)
-        assert (number(seen["positives"]), number(seen["negatives"])) == (7, 7)
+        assert number(reported["positive_distance"]) == pytest.approx(near.mean(), rel=1e-4)
+        assert number(reported["negative_distance"]) == pytest.approx(far.mean(), rel=1e-4)
+        assert (number(reported["positives"]), number(reported["negatives"])) == (7, 7)
         with pytest.raises(ValueError, match="Received 4 branches"):
             loss(np.arange(7), np.ones((7, 4, DIM), "float32"))
 
@@ -385,8 +388,8 @@ class TestLearnedNumbers:
         after = [w.numpy() for w in model.loss_layers.weights]
         assert all(abs(a - b) > 1e-5 for a, b in zip(before, after, strict=True))
 
-    def test_temperature_is_held_and_comes_back(self):
-        """At the bound it still has a gradient; one that begins beyond it is refused."""
+    def test_temperature_is_clipped_and_recovers(self):
+        """At the bound the temperature still has a gradient; an initial value beyond it raises."""
         with pytest.raises(ValueError, match="temperature=0.005"):
             losses.ClipLoss(0.005, learn_temperature=True)
         x = np.random.default_rng(0).normal(size=(8, 2, DIM)).astype("float32")
@@ -408,7 +411,7 @@ class TestLearnedNumbers:
         assert number(loss(np.arange(8), x)) == pytest.approx(expected, rel=1e-4)
 
 
-GOES_ON = """
+RESUME = """
 import sys
 import keras, numpy as np
 import keras_metric
@@ -419,13 +422,13 @@ np.save("resumed.npy", np.array(values, "float64"))
 """
 
 
-def test_a_new_process_goes_on_where_the_run_was_saved():
+def test_a_new_process_resumes_a_saved_run():
     """Proxies, a queue, running means and a histogram, saved in the middle of an epoch."""
     keras.utils.set_random_seed(0)
     x, y = batches(15, seed=8, size=8)
     loss = losses.WeightedSum(
         [
-            (1.0, losses.ProxyAnchorLoss(CLASSES, alpha=8)),
+            (1.0, losses.ProxyAnchorLoss(CLASSES, scale=8)),
             (0.5, losses.ContrastiveLoss(memory=CrossBatchMemory(24, warmup=2))),
             (0.3, losses.DynamicSoftMarginLoss()),
             (0.2, losses.CenterLoss(CLASSES)),
@@ -440,5 +443,5 @@ def test_a_new_process_goes_on_where_the_run_was_saved():
     model.save("middle.keras")
     on = [float(model.train_on_batch(x[i], y[i])) for i in range(5, 15)]
     np.save("x.npy", x), np.save("y.npy", y)
-    subprocess.run([sys.executable, "-c", GOES_ON], check=True, timeout=300)
+    subprocess.run([sys.executable, "-c", RESUME], check=True, timeout=300)
     np.testing.assert_allclose(np.load("resumed.npy"), on, rtol=1e-5)

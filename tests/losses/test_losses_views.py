@@ -1,4 +1,4 @@
-"""Losses on two views, on pairs and on whole classes, beside slow loops of the papers' formulas."""
+"""Losses of two views, of graded pairs and of class means, compared with loops."""
 
 import functools
 
@@ -6,19 +6,10 @@ import keras
 import numpy as np
 import pytest
 import reference
-from autodiff import differentiated, value_and_gradient
+from autodiff import BACKEND, DOUBLE, DTYPE, agrees, differentiated
 
-import keras_metric
 from keras_metric import losses
 from keras_metric.models import EmbeddingModel
-
-BACKEND = keras.backend.backend()
-# float64 stays float64 on TensorFlow alone: JAX truncates it, and keras.ops on torch do too.
-DOUBLE = BACKEND == "tensorflow"
-DTYPE = "float64" if DOUBLE else "float32"
-CLOSE = {"rtol": 1e-9, "atol": 1e-9} if DOUBLE else {"rtol": 1e-4, "atol": 1e-4}
-# Central differences of a float64 loop are good to about 1e-8.
-CLOSE_SLOPE = {"rtol": 1e-5, "atol": 1e-6} if DOUBLE else {"rtol": 1e-3, "atol": 1e-3}
 
 # Classes of 6, 4, 3, 2 and a singleton, in no order.
 LABELS = np.array([3, 0, 3, 7, 1, 1, 3, 0, 3, 9, 1, 3, 0, 3, 7, 1])
@@ -40,16 +31,6 @@ def views(seed, size=9, dim=4):
     return np.stack([first, first + 0.8 * rng.normal(size=first.shape)], axis=1)
 
 
-def agrees(call, oracle, x):
-    """Value and gradient of `call(x)` equal those of the loop `oracle(x)`."""
-    value, slope = value_and_gradient(call, x.astype(DTYPE), jit=BACKEND == "jax")
-    np.testing.assert_allclose(value, oracle(x), **CLOSE)
-    # Random directions: a wrong element of the gradient shows in each of them.
-    directions = np.random.default_rng(0).normal(size=(3, *x.shape))
-    along = (directions * slope).reshape(3, -1).sum(1)
-    np.testing.assert_allclose(along, reference.slopes(oracle, x, directions), **CLOSE_SLOPE)
-
-
 def number(tensor):
     return float(keras.ops.convert_to_numpy(tensor))
 
@@ -65,19 +46,19 @@ def cosine(a, b):
 # Two views ------------------------------------------------------------------------------------
 
 
-def vicreg(x, invariance_lambda=25, variance_mu=25, covariance_v=1, eps=1e-4):
+def vicreg(x, invariance_weight=25, variance_weight=25, covariance_weight=1, epsilon=1e-4):
     """The paper's terms, with the factors of the authors' code."""
     n, _, dim = x.shape
-    value = invariance_lambda * sum(((v[0] - v[1]) ** 2).sum() for v in x) / n / dim
+    value = invariance_weight * sum(((v[0] - v[1]) ** 2).sum() for v in x) / n / dim
     for z in (x[:, 0], x[:, 1]):
         mean = [sum(z[:, j]) / n for j in range(dim)]
         for j in range(dim):
             variance = sum((z[i, j] - mean[j]) ** 2 for i in range(n)) / (n - 1)
-            value += variance_mu * max(1 - np.sqrt(variance + eps), 0) / dim / 2
+            value += variance_weight * max(1 - np.sqrt(variance + epsilon), 0) / dim / 2
             for k in range(dim):
                 if k != j:
                     products = [(z[i, j] - mean[j]) * (z[i, k] - mean[k]) for i in range(n)]
-                    value += covariance_v * (sum(products) / (n - 1)) ** 2 / dim
+                    value += covariance_weight * (sum(products) / (n - 1)) ** 2 / dim
     return value
 
 
@@ -85,14 +66,19 @@ def vicreg(x, invariance_lambda=25, variance_mu=25, covariance_v=1, eps=1e-4):
 def test_vicreg_equals_loops(scale):
     x = scale * views(1)
     agrees(lambda z: double(losses.VICRegLoss)(None, z), vicreg, x)
-    settings = {"invariance_lambda": 2.0, "variance_mu": 7.0, "covariance_v": 3.0, "eps": 0.1}
+    settings = {
+        "invariance_weight": 2.0,
+        "variance_weight": 7.0,
+        "covariance_weight": 3.0,
+        "epsilon": 0.1,
+    }
     loss = double(losses.VICRegLoss, **settings)
     agrees(lambda z: loss(None, z), lambda z: vicreg(z, **settings), x)
 
 
-def barlow_twins(x, weight=0.0051, eps=1e-5):
+def barlow_twins(x, weight=0.0051, epsilon=1e-5):
     n, _, dim = x.shape
-    first, second = ((z - z.mean(0)) / np.sqrt(z.var(0) + eps) for z in (x[:, 0], x[:, 1]))
+    first, second = ((z - z.mean(0)) / np.sqrt(z.var(0) + epsilon) for z in (x[:, 0], x[:, 1]))
     value = 0.0
     for i in range(dim):
         for j in range(dim):
@@ -105,16 +91,16 @@ def barlow_twins(x, weight=0.0051, eps=1e-5):
 def test_barlow_twins_equals_loops(scale):
     x = scale * views(2)
     agrees(lambda z: double(losses.BarlowTwinsLoss)(None, z), barlow_twins, x)
-    loss = double(losses.BarlowTwinsLoss, redundancy_weight=0.7, eps=0.2)
+    loss = double(losses.BarlowTwinsLoss, redundancy_weight=0.7, epsilon=0.2)
     agrees(lambda z: loss(None, z), lambda z: barlow_twins(z, 0.7, 0.2), x)
 
 
 def test_barlow_twins_of_correlations():
-    """Without eps to speak of, C is NumPy's matrix of correlations (equation 2 of the paper)."""
+    """With a negligible epsilon, C is NumPy's correlation matrix (equation 2 of the paper)."""
     x = views(3, size=30)
     c = np.corrcoef(x[:, 0], x[:, 1], rowvar=False)[:4, 4:]
     expected = ((1 - np.diag(c)) ** 2).sum() + 0.5 * (c**2).sum() - 0.5 * (np.diag(c) ** 2).sum()
-    found = losses.BarlowTwinsLoss(redundancy_weight=0.5, eps=1e-12)(None, x)
+    found = losses.BarlowTwinsLoss(redundancy_weight=0.5, epsilon=1e-12)(None, x)
     np.testing.assert_allclose(number(found), expected, rtol=1e-5)
 
 
@@ -135,7 +121,7 @@ def test_sim_siam_equals_loops():
     loss.network.set_weights(weights)
     down, scale, shift, up, bias = loss.network.get_weights()
     x = views(4, dim=8)
-    still = x.copy()
+    constant = x.copy()
 
     def predicted(z):
         h = z @ down
@@ -143,10 +129,11 @@ def test_sim_siam_equals_loops():
         return np.maximum(h * scale + shift, 0) @ up + bias
 
     def oracle(z):
-        # What is predicted stands still: only the predictions see a changed `z`.
+        # The targets have no gradient: only the predictions depend on `z`.
         first, second = predicted(z[:, 0]), predicted(z[:, 1])
         terms = [
-            (1 - cosine(p, w[1]) + 1 - cosine(q, w[0])) / 2 for p, q, w in zip(first, second, still)
+            (1 - cosine(p, w[1]) + 1 - cosine(q, w[0])) / 2
+            for p, q, w in zip(first, second, constant)
         ]
         return np.mean(terms)
 
@@ -164,7 +151,7 @@ def test_sim_siam_weighs_items():
     assert found == pytest.approx((weights * each).sum() / weights.sum(), rel=1e-5)
 
 
-def test_an_unbuilt_predictor_says_the_way_out():
+def test_an_unbuilt_predictor_raises():
     with pytest.raises(ValueError, match="(?s)predictor.*EmbeddingModel.*build"):
         losses.SimSiamLoss()(None, views(0))
     with pytest.raises(TypeError, match="`predictor` must be a Keras layer"):
@@ -182,14 +169,14 @@ def own_predictor():
     )
 
 
-# Keras's own words about a model that is saved before its optimizer has made a step.
+# Keras warns about a model that is saved before the first step of its optimizer.
 @pytest.mark.filterwarnings("ignore:Skipping variable loading for optimizer")
 @pytest.mark.parametrize("predictor", [None, own_predictor], ids=["default", "own"])
-def test_the_predictor_is_trained_and_comes_back_with_the_file(predictor):
+def test_the_predictor_is_trained_and_saved(predictor):
     keras.config.set_floatx("float32")
     model = EmbeddingModel(keras.layers.Dense(6), embedding_dim=4)
     loss = losses.SimSiamLoss(predictor and predictor())
-    # A graph for one of them; compiling it takes ten times as long as these few steps.
+    # Compile one of them only: it takes ten times as long as these steps.
     eager = {"run_eagerly": predictor is None and BACKEND != "jax"}
     model.compile(keras.optimizers.SGD(0.1, momentum=0.9), loss, **eager)
     x = views(6, size=16, dim=5).astype("float32")
@@ -199,7 +186,7 @@ def test_the_predictor_is_trained_and_comes_back_with_the_file(predictor):
     assert len(before) == (5 if predictor is None else 8)
     model.fit(pairs, batch_size=8, epochs=2, shuffle=False, verbose=0)
     after = model.loss_layers.get_weights()
-    # Moving averages of the batch normalisation move as well.
+    # This includes the moving averages of the batch normalization.
     assert all((a != b).any() for a, b in zip(before, after))
 
     model.save("model.keras")
@@ -223,7 +210,7 @@ TWO_VIEWS = {
     "SigLIP": losses.SigLipLoss,
     "cosine regression": losses.CosineRegressionLoss,
 }
-# What a model hands over where there is no y: each item is a class of its own.
+# Labels that a model passes without y: each item is a class of its own.
 NO_Y = np.arange(9, dtype="int32")
 
 
@@ -245,7 +232,7 @@ ODD_VIEWS = {
     "one view zero": lambda x: x * np.array([0, 1]).reshape(1, 2, 1),
     "a huge item": lambda x: x * np.where(np.arange(9) == 1, 1e20, 1).reshape(9, 1, 1),
     "all tiny": lambda x: 1e-20 * x,
-    "a dead dimension": lambda x: x * np.array([1, 0, 1, 1]),
+    "a constant dimension": lambda x: x * np.array([1, 0, 1, 1]),
 }
 
 
@@ -260,8 +247,8 @@ def run_of(name):
 def test_odd_views_are_finite(batch):
     x = ODD_VIEWS[batch](views(7)).astype("float32")
     for name in TWO_VIEWS:
-        value, slope = run_of(name)(x)
-        assert np.isfinite(value) and np.isfinite(slope).all(), name
+        value, gradient = run_of(name)(x)
+        assert np.isfinite(value) and np.isfinite(gradient).all(), name
         broken = np.where(np.arange(len(x)) == 0, np.nan, x.T).T
         assert np.isnan(run_of(name)(broken.astype("float32"))[0]), name
 
@@ -276,7 +263,7 @@ def test_views_of_half_precision(name):
     assert number(value) == pytest.approx(number(expected), rel=1e-6)
 
 
-@pytest.mark.skipif(BACKEND == "torch", reason="Keras compiles nothing there")
+@pytest.mark.skipif(BACKEND == "torch", reason="no compilation on torch")
 @pytest.mark.parametrize("name", TWO_VIEWS)
 def test_views_compiled(name):
     x, loss = views(9).astype("float32"), TWO_VIEWS[name]()
@@ -288,7 +275,7 @@ def test_views_compiled(name):
 
 
 def test_wrong_weights_of_terms_raise():
-    for name in ("invariance_lambda", "variance_mu", "covariance_v"):
+    for name in ("invariance_weight", "variance_weight", "covariance_weight"):
         with pytest.raises(ValueError, match=f"`{name}` must be at least 0"):
             losses.VICRegLoss(**{name: -1})
     with pytest.raises(ValueError, match="`redundancy_weight` must be at least 0"):
@@ -300,19 +287,19 @@ def test_wrong_weights_of_terms_raise():
 # Pairs of two sides -----------------------------------------------------------------------------
 
 
-def belongs(y, i, j):
-    """Whether items i and j belong together: ids, or rows of 0 and 1."""
+def same_label(y, i, j):
+    """Whether items i and j are a positive pair: ids, or rows of 0 and 1."""
     return i == j or (y[i] @ y[j] > 0 if y.ndim == 2 else y[i] == y[j])
 
 
 def clip(x, y, temperature):
-    """Cross-entropy of both directions; several positives share the target."""
+    """Cross-entropy of both directions; several positives have equal targets."""
     n, value = len(x), 0.0
-    for ahead, back in ((0, 1), (1, 0)):
+    for first, second in ((0, 1), (1, 0)):
         for i in range(n):
-            s = [cosine(x[i, ahead], x[j, back]) / temperature for j in range(n)]
+            s = [cosine(x[i, first], x[j, second]) / temperature for j in range(n)]
             p = np.exp(s) / np.exp(s).sum()
-            mine = [j for j in range(n) if belongs(y, i, j)]
+            mine = [j for j in range(n) if same_label(y, i, j)]
             value -= sum(np.log(p[j]) for j in mine) / len(mine) / n / 2
     return value
 
@@ -321,7 +308,7 @@ def sig_lip(x, y, temperature, bias):
     n, value = len(x), 0.0
     for i in range(n):
         for j in range(n):
-            z = 1 if belongs(y, i, j) else -1
+            z = 1 if same_label(y, i, j) else -1
             value += np.log(1 + np.exp(-z * (cosine(x[i, 0], x[j, 1]) / temperature + bias))) / n
     return value
 
@@ -341,7 +328,7 @@ def test_clip_and_sig_lip_equal_loops(case):
     y, x = SIDES[case].astype("int32"), views(10)
     settings = {"labels": "multi_hot"} if y.ndim == 2 else {}
     if y.ndim == 2:
-        # An item without any label belongs to itself all the same.
+        # The two branches of an item without a label are still a positive pair.
         y[4] = 0
     loss = double(losses.ClipLoss, temperature=0.3, **settings)
     agrees(lambda z: loss(y, z), lambda z: clip(z, y, 0.3), x)
@@ -350,7 +337,7 @@ def test_clip_and_sig_lip_equal_loops(case):
 
 
 def test_clip_of_itself_is_nt_xent_over_half_the_positives():
-    """Of distinct items, one direction is InfoNCE: log-softmax of the diagonal."""
+    """For distinct items one direction is InfoNCE: log-softmax of the diagonal."""
     x = views(11)
     a, b = (z / np.linalg.norm(z, axis=1, keepdims=True) for z in (x[:, 0], x[:, 1]))
     s = a @ b.T / 0.5
@@ -380,109 +367,16 @@ def test_scores_may_be_integers_and_bounds_must_be_in_order():
     x, y = views(13), np.arange(9) % 6
     loss = losses.CosineRegressionLoss(y_max=5)
     assert number(loss(y, x)) == pytest.approx(number(loss(y.astype("float32"), x)))
-    with pytest.raises(ValueError, match="`y_max` must be greater than 2.0"):
+    with pytest.raises(ValueError, match="`y_max` must be greater than y_min=2.0"):
         losses.CosineRegressionLoss(y_min=2.0, y_max=2.0)
 
 
-# Pairs of a labelled batch ----------------------------------------------------------------------
-
-
-def positive_pairs(y, others=None):
-    return [(i, j) for i in range(len(y)) for j in reference.positives(y, i, others)]
-
-
-def negative_pairs(y, others=None):
-    return [(i, j) for i in range(len(y)) for j in reference.negatives(y, i, others)]
-
-
-def snr(a, b):
-    return np.var(a - b) / np.var(a)
-
-
-def signal_to_noise_ratio(x, y, margin, positive_margin, weight, references=(None, None)):
-    others, labels = references
-    others = x if others is None else others
-    pull = [max(snr(x[i], others[j]) - positive_margin, 0) for i, j in positive_pairs(y, labels)]
-    push = [max(margin - snr(x[i], others[j]), 0) for i, j in negative_pairs(y, labels)]
-    mean = sum(sum(p for p in part if p > 0) / sum(p > 0 for p in part) for part in (pull, push))
-    return mean + weight * sum(abs(a.sum()) for a in x) / len(x)
-
-
-def intra_pair_variance(x, y, pos_eps, neg_eps, references=(None, None)):
-    others, labels = references
-    others = x if others is None else others
-    same = [cosine(x[i], others[j]) for i, j in positive_pairs(y, labels)]
-    other = [cosine(x[i], others[j]) for i, j in negative_pairs(y, labels)]
-    pull = [max((1 - pos_eps) * np.mean(same) - s, 0) ** 2 for s in same]
-    push = [max(s - (1 + neg_eps) * np.mean(other), 0) ** 2 for s in other]
-    return np.mean(pull) + np.mean(push)
-
-
-def threshold_consistent(x, y, weights, margins, references=(None, None)):
-    others, labels = references
-    others = x if others is None else others
-    same = [cosine(x[i], others[j]) for i, j in positive_pairs(y, labels)]
-    other = [cosine(x[i], others[j]) for i, j in negative_pairs(y, labels)]
-    pull = [margins[0] - s for s in same if s <= margins[0]]
-    push = [s - margins[1] for s in other if s >= margins[1]]
-    return weights[0] * np.mean(pull) + weights[1] * np.mean(push)
-
-
-LABELLED = {
-    "signal to noise": (
-        lambda: double(losses.SignalToNoiseRatioLoss, margin=2.0, positive_margin=0.3),
-        lambda x, y, **sets: signal_to_noise_ratio(x, y, 2.0, 0.3, 0.0, **sets),
-    ),
-    "signal to noise, mean of zero": (
-        lambda: double(losses.SignalToNoiseRatioLoss, margin=2.0, zero_mean_weight=0.3),
-        lambda x, y, **sets: signal_to_noise_ratio(x, y, 2.0, 0.0, 0.3, **sets),
-    ),
-    "intra-pair variance": (
-        lambda: double(losses.IntraPairVarianceLoss),
-        lambda x, y, **sets: intra_pair_variance(x, y, 0.01, 0.01, **sets),
-    ),
-    "intra-pair variance, wide": (
-        lambda: double(losses.IntraPairVarianceLoss, pos_eps=0.2, neg_eps=0.4),
-        lambda x, y, **sets: intra_pair_variance(x, y, 0.2, 0.4, **sets),
-    ),
-    "threshold consistent": (
-        lambda: double(losses.ThresholdConsistentMarginLoss),
-        lambda x, y, **sets: threshold_consistent(x, y, (1, 1), (0.9, 0.5), **sets),
-    ),
-    "threshold consistent, weighed": (
-        lambda: double(
-            losses.ThresholdConsistentMarginLoss,
-            lambda_plus=0.4,
-            lambda_minus=3.0,
-            margin_plus=0.5,
-            margin_minus=0.1,
-        ),
-        lambda x, y, **sets: threshold_consistent(x, y, (0.4, 3.0), (0.5, 0.1), **sets),
-    ),
-}
-
-
-@pytest.mark.parametrize("case", LABELLED)
-def test_labelled_batches_equal_loops(case):
-    make, oracle = LABELLED[case]
-    agrees(lambda z: make()(LABELS, z), lambda z: oracle(z, LABELS), rows(20))
-
-
-@pytest.mark.parametrize("case", LABELLED)
-def test_a_reference_set_equals_loops(case):
-    make, oracle = LABELLED[case]
-    x, others, labels = rows(21, 7), rows(22, 16), LABELS
-    y = np.array([3, 0, 1, 9, 5, 3, 7])
-    agrees(
-        lambda z: make().against(y, z, labels, others.astype(DTYPE)),
-        lambda z: oracle(z, y, references=(others, labels)),
-        x,
-    )
-
-
 @pytest.mark.parametrize("positive_label", [0, 1])
-def test_ready_made_pairs_measured_by_signal_to_noise(positive_label):
+def test_ready_made_pairs_of_the_signal_to_noise_ratio(positive_label):
     x, same = views(23), np.array([1, 0, 0, 1, 1, 0, 1, 0, 0])
+
+    def snr(a, b):
+        return np.var(a - b) / np.var(a)
 
     def oracle(z):
         pull = [snr(*v) for v, s in zip(z, same) if s]
@@ -504,64 +398,6 @@ def test_ready_made_pairs_measured_by_signal_to_noise(positive_label):
 # Published numbers ------------------------------------------------------------------------------
 
 ANGLES = np.deg2rad([0, 20, 40, 60, 80])
-RAW = np.stack([2 * np.cos(ANGLES), 0.5 * np.sin(ANGLES)], axis=1)
-FIVE = np.array([0, 0, 1, 1, 2])
-FOUR = np.array([[0, 1], [0.43, 0.9], [1, 0], [0.5, 0.5]])
-
-
-def unit(loss):
-    return lambda y, x: loss(y, keras_metric.distances.unit(x))
-
-
-# pytorch-metric-learning 2.9: value, sum of the squares of the gradient, its first row.
-GOLDEN = {
-    "intra-pair variance": (
-        lambda: double(losses.IntraPairVarianceLoss, pos_eps=0.01, neg_eps=0.02),
-        RAW,
-        FIVE,
-        (0.0067039169, 0.0045325022, [0.0, -0.00344769]),
-    ),
-    "threshold consistent": (
-        lambda: double(losses.ThresholdConsistentMarginLoss),
-        RAW,
-        FIVE,
-        (0.3311811717, 0.3482438082, [0.0, 0.08874093]),
-    ),
-    "signal to noise, of unit vectors": (
-        lambda: unit(double(losses.SignalToNoiseRatioLoss)),
-        RAW,
-        FIVE,
-        (0.8414208239, 1.5937110764, [0.0, 0.27161915]),
-    ),
-    "threshold consistent beside contrastive": (
-        lambda: double(
-            losses.WeightedSum,
-            terms=[
-                (
-                    1,
-                    double(
-                        losses.ContrastiveLoss, margin=0.6, positive_margin=0.1, distance="cosine"
-                    ),
-                ),
-                (1, double(losses.ThresholdConsistentMarginLoss)),
-            ],
-        ),
-        FOUR,
-        FIVE[:4],
-        (1.0044584791, 12.3303689909, [0.58925565, 0.0]),
-    ),
-}
-
-
-@pytest.mark.parametrize("case", GOLDEN)
-def test_golden_values(case):
-    make, x, y, (value, squares, first) = GOLDEN[case]
-    loss = make()
-    found, slope = value_and_gradient(lambda z: loss(y, z), x.astype(DTYPE), jit=BACKEND == "jax")
-    close = {"rtol": 1e-7, "atol": 1e-8} if DOUBLE else {"rtol": 2e-4, "atol": 1e-5}
-    np.testing.assert_allclose(found, value, **close)
-    np.testing.assert_allclose((slope**2).sum(), squares, **close)
-    np.testing.assert_allclose(slope[0], first, **close)
 
 
 def test_golden_value_of_vicreg():
@@ -573,7 +409,7 @@ def test_golden_value_of_vicreg():
 
 
 def test_golden_value_of_nt_xent_on_views():
-    """The peer's SelfSupervisedLoss: symmetric, and one direction alone."""
+    """SelfSupervisedLoss of the peer: symmetric, and one direction."""
     first, second = (
         np.stack([np.cos(a), np.sin(a)], axis=1).astype(DTYPE)
         for a in (ANGLES, ANGLES + np.deg2rad(5))
@@ -622,7 +458,7 @@ def test_prototypical_equals_loops(shots, metric):
 @pytest.mark.parametrize("shots", [None, 2])
 def test_prototypical_against_references_equals_loops(shots):
     x, others = rows(31, 8), rows(32)
-    # 5 and 11 have no reference, before, between and beyond the others.
+    # -2, 5 and 11 have no reference: before, between and after the others.
     y = np.array([3, 0, 1, 9, 5, 3, 11, -2])
     loss = double(losses.PrototypicalLoss, shots=shots)
     agrees(
@@ -633,11 +469,11 @@ def test_prototypical_against_references_equals_loops(shots):
 
 
 def test_prototypical_without_queries():
-    """Where all items are support, there is nothing to learn."""
+    """The loss is 0 if all items are support."""
     loss = losses.PrototypicalLoss(shots=6)
     run = differentiated(lambda z: loss(LABELS, z), jit=BACKEND == "jax")
-    value, slope = run(rows(33).astype("float32"))
-    assert value == 0 and not slope.any()
+    value, gradient = run(rows(33).astype("float32"))
+    assert value == 0 and not gradient.any()
 
 
 def test_shots_are_counted():
@@ -649,7 +485,7 @@ def test_shots_are_counted():
 
 
 def manifold(x, proxies, meta, weight, alpha, margin):
-    """The paper's formulas; the walks step by step, where the loss inverts a matrix."""
+    """The formulas of the paper, with explicit walks instead of the inverse matrix."""
     nodes, n = np.concatenate([x, proxies]), len(x)
     count = len(nodes)
     s = np.zeros((count, count))
@@ -678,34 +514,34 @@ def manifold(x, proxies, meta, weight, alpha, margin):
 
 @pytest.mark.parametrize("weight", [0.0, 1.0, 2.5])
 def test_manifold_equals_loops(weight):
-    settings = {"K": 5, "lambdaC": weight, "alpha": 0.7, "margin": 0.02}
-    loss = double(losses.ManifoldLoss, l=5, meta_classes="labels", **settings)
+    settings = {"num_proxies": 5, "context_weight": weight, "alpha": 0.7, "margin": 0.02}
+    loss = double(losses.ManifoldLoss, embedding_dim=5, meta_classes="labels", **settings)
     proxies = loss.proxies.get_weights()[0]
     meta = LABELS % 5
     agrees(
-        lambda z: loss(LABELS, z),
-        lambda z: manifold(z, proxies, meta, weight, 0.7, 0.02),
-        rows(40),
+        lambda z: loss(LABELS, z), lambda z: manifold(z, proxies, meta, weight, 0.7, 0.02), rows(40)
     )
 
 
-def test_manifold_deals_out_each_proxy_as_often():
-    loss = losses.ManifoldLoss(l=4, K=5, seed=3)
-    dealt = [keras.ops.convert_to_numpy(loss.proxies.dealt(12)) for _ in range(3)]
-    for meta in dealt:
+def test_manifold_assigns_proxies_equally_often():
+    loss = losses.ManifoldLoss(embedding_dim=4, num_proxies=5, seed=3)
+    assigned = [keras.ops.convert_to_numpy(loss.proxies.assigned(12)) for _ in range(3)]
+    for meta in assigned:
         assert sorted(np.bincount(meta, minlength=5)) == [2, 2, 2, 3, 3]
-    assert (dealt[0] != dealt[1]).any() and (dealt[1] != dealt[2]).any()
-    again = losses.ManifoldLoss(l=4, K=5, seed=3)
-    np.testing.assert_array_equal(dealt[0], keras.ops.convert_to_numpy(again.proxies.dealt(12)))
+    assert (assigned[0] != assigned[1]).any() and (assigned[1] != assigned[2]).any()
+    again = losses.ManifoldLoss(embedding_dim=4, num_proxies=5, seed=3)
+    np.testing.assert_array_equal(
+        assigned[0], keras.ops.convert_to_numpy(again.proxies.assigned(12))
+    )
     # With fewer items than proxies some proxies have none.
-    few = keras.ops.convert_to_numpy(loss.proxies.dealt(3))
+    few = keras.ops.convert_to_numpy(loss.proxies.assigned(3))
     assert len(set(few)) == 3 and few.max() < 5
 
 
 def test_manifold_trains_its_proxies_without_labels():
     keras.config.set_floatx("float32")
     model = EmbeddingModel(keras.layers.Dense(6), embedding_dim=4)
-    model.compile(keras.optimizers.SGD(0.1), losses.ManifoldLoss(K=3, seed=0))
+    model.compile(keras.optimizers.SGD(0.1), losses.ManifoldLoss(num_proxies=3, seed=0))
     x = rows(41).astype("float32")
     model(x)
     before = model.loss_layers.get_weights()[0] + 0
@@ -719,7 +555,7 @@ def test_manifold_trains_its_proxies_without_labels():
 
 @pytest.mark.parametrize("broken", ["items", "proxies"])
 def test_manifold_of_nan_is_nan(broken):
-    loss, x = losses.ManifoldLoss(l=5, K=3), rows(43).astype("float32")
+    loss, x = losses.ManifoldLoss(embedding_dim=5, num_proxies=3), rows(43).astype("float32")
     if broken == "items":
         x[2] = np.nan
     else:
@@ -727,17 +563,17 @@ def test_manifold_of_nan_is_nan(broken):
     assert np.isnan(number(loss(LABELS, x)))
 
 
-def test_manifold_says_the_way_out():
+def test_manifold_raises():
     x = rows(42).astype("float32")
     with pytest.raises(ValueError, match="manifold_proxies.*EmbeddingModel"):
         losses.ManifoldLoss()(LABELS, x)
     with pytest.raises(ValueError, match="takes no reference set"):
-        losses.ManifoldLoss(l=5).against(LABELS, x, LABELS, x)
+        losses.ManifoldLoss(embedding_dim=5).against(LABELS, x, LABELS, x)
     with pytest.raises(ValueError, match="`alpha` must be less than 1"):
         losses.ManifoldLoss(alpha=1.0)
     model = EmbeddingModel(keras.layers.Dense(6), embedding_dim=4)
     with pytest.raises(ValueError, match="embeddings of length 5.*embeddings of length 4"):
-        model.compile("sgd", losses.ManifoldLoss(l=5))
+        model.compile("sgd", losses.ManifoldLoss(embedding_dim=5))
     model.compile("sgd", losses.ManifoldLoss(meta_classes="labels"))
     with pytest.raises(ValueError, match="needs integer class ids"):
         model.fit(x, verbose=0)

@@ -1,14 +1,18 @@
 """Miners choose what the loops choose; draws follow their stated chances."""
 
+import engine
 import keras
 import numpy as np
 import pytest
 import reference
 from autodiff import step_by_step, value_and_gradient
 
-from keras_metric import distances, losses, mining
+from keras_metric import distances, losses
 from keras_metric.layers import PairMiner, TripletMiner
-from keras_metric.pairwise import blockwise, class_pairs, triplets_by_sorting
+from keras_metric.losses.step_reports import IGNORED
+from keras_metric.mining import triplet_rules
+from keras_metric.mining.miner import uniform_noise
+from keras_metric.pairwise import class_pairs
 
 
 def chosen(miner, x, y):
@@ -24,7 +28,7 @@ def test_noise_is_the_hash_it_is_said_to_be(monkeypatch):
     drawn = [0, 1, 2**31 - 2, 123456789, 987654321, 2**30 + 7, 5]
     integers = keras.ops.convert_to_tensor(np.array(drawn, "int32"))
     monkeypatch.setattr(keras.random, "randint", lambda *args, **kwargs: integers)
-    found = keras.ops.convert_to_numpy(mining.draw_noise(3, 4, seed=None))
+    found = keras.ops.convert_to_numpy(uniform_noise(3, 4, seed=None))
     for i, first in enumerate(drawn[:3]):
         for j, second in enumerate(drawn[3:]):
             mixed = (first + second) % 2**32
@@ -58,9 +62,9 @@ def shares_of_draws(strategy, x, y, anchor, draws=2000, **settings):
     labels = keras.ops.convert_to_tensor(np.repeat(y[anchor : anchor + 1], draws))
     own = keras.ops.full((draws,), anchor, dtype="int32")
     partners = class_pairs.from_labels(labels, keras.ops.convert_to_tensor(y), own=own)
-    noise = mining.draw_noise(draws, len(y), keras.random.SeedGenerator(1))
-    settings = mining.SETTINGS[strategy] | settings
-    negative, weight = step_by_step(mining.triplets)(
+    noise = uniform_noise(draws, len(y), keras.random.SeedGenerator(1))
+    settings = triplet_rules.SETTINGS[strategy] | settings
+    negative, weight = step_by_step(triplet_rules.triplets)(
         strategy, distance, partners, noise, dim=x.shape[1], **settings
     )
     negative, weight = (np.asarray(keras.ops.convert_to_numpy(m)) for m in (negative, weight))
@@ -239,9 +243,7 @@ class TestEveryTripletOfAKind:
     @pytest.mark.parametrize("form", ["hinge", "squared_hinge"])
     @pytest.mark.parametrize("margin", [0.3, 0.0, -0.2])
     @pytest.mark.parametrize(("strategy", "band"), EVERY)
-    def test_by_distance_in_sorted_rows(self, strategy, band, margin, form, monkeypatch):
-        # From no positive on, so that every anchor goes the way of those with many.
-        monkeypatch.setattr(triplets_by_sorting, "MANY", 0)
+    def test_by_distance_in_sorted_rows(self, strategy, band, margin, form):
         x, y = unequal_batch(1)
         miner = TripletMiner(strategy, margin=band)
         chosen = reference.triplets(reference.matrix(x), y, strategy, band)
@@ -250,11 +252,12 @@ class TestEveryTripletOfAKind:
             expected = reference.triplet_loss(
                 x, y, margin, form=form, chosen=chosen, reduction=reduction
             )
-            value = float(step_by_step(loss)(y, x.astype("float32")))
+            sorting = engine.triplets(loss, sort_above=0)
+            value = float(step_by_step(sorting)(y, x.astype("float32")))
             assert value == pytest.approx(expected, rel=1e-4, abs=1e-6)
 
     @pytest.mark.parametrize("strategy", ["hard-all", "easy-all"])
-    def test_ties_in_sorted_rows(self, strategy, monkeypatch):
+    def test_ties_in_sorted_rows(self, strategy):
         rng = np.random.default_rng(0)
         x, y = rng.integers(0, 5, (30, 1)).astype("float32"), rng.choice([2, 2, 2, 3, 9], 30)
         # Whole numbers are exact, so that many distances stand upon an edge.
@@ -264,9 +267,8 @@ class TestEveryTripletOfAKind:
         expected = reference.triplet_loss(
             x, y, 3.0, "manhattan", chosen=chosen, reduction="mean_valid"
         )
-        assert float(step_by_step(loss)(y, x)) == pytest.approx(expected, rel=1e-5)
-        monkeypatch.setattr(triplets_by_sorting, "MANY", 0)
-        assert float(step_by_step(loss)(y, x)) == pytest.approx(expected, rel=1e-5)
+        for run in (loss, engine.triplets(loss, sort_above=0)):
+            assert float(step_by_step(run)(y, x)) == pytest.approx(expected, rel=1e-5)
 
     def test_three_kinds_share_all_triplets_out(self):
         x, y = unequal_batch(2)
@@ -277,7 +279,7 @@ class TestEveryTripletOfAKind:
             return sum(
                 np.asarray(keras.ops.convert_to_numpy(part.valid)).sum()
                 for part in step_by_step(loss.batch_parts)(
-                    keras.ops.convert_to_tensor(y), keras.ops.convert_to_tensor(x)
+                    IGNORED, keras.ops.convert_to_tensor(y), keras.ops.convert_to_tensor(x)
                 )
             )
 
@@ -351,12 +353,12 @@ class TestEveryTripletOfAKind:
         return float(step_by_step(loss.against)(y, x, labels, others.astype("float32")))
 
     @pytest.mark.parametrize("strategy", ["hard-all", "easy-all", "angular"])
-    def test_blocks_of_rows_change_nothing(self, strategy, monkeypatch):
+    def test_blocks_of_rows_change_nothing(self, strategy):
         x, y = unequal_batch(5)
         loss = losses.TripletLoss(0.3, mining=strategy, form="soft_margin")
         whole = value_and_gradient(lambda z: loss(y, z), x.astype("float32"))
-        monkeypatch.setattr(blockwise, "_rows_of_a_block", lambda *_: 4)
-        blocks = value_and_gradient(lambda z: loss(y, z), x.astype("float32"))
+        run = engine.triplets(loss, size=4)
+        blocks = value_and_gradient(lambda z: run(y, z), x.astype("float32"))
         for once, again in zip(whole, blocks):
             np.testing.assert_allclose(again, once, rtol=1e-4, atol=1e-6)
 
@@ -423,7 +425,7 @@ def test_pairs_among_references_keep_the_anchor_apart():
 
 
 def test_strategies_are_complete():
-    assert set(mining.STRATEGIES) == {
+    assert set(triplet_rules.STRATEGIES) == {
         "all", "semi-hard", "semi-hard-all", "semi-hard-random", "hard", "soft-hard",
         "easy-positive", "random", "distance-weighted", "hard-all", "easy-all", "angular",
     }  # fmt: skip

@@ -9,10 +9,11 @@ import pytest
 import reference
 from autodiff import step_by_step, value_and_gradient
 
-from keras_metric import distances, losses, mining
+from keras_metric import distances, losses
 from keras_metric.callbacks import MiningSchedule
 from keras_metric.layers import PairMiner, TripletMiner
-from keras_metric.mining.columns import smallest
+from keras_metric.mining import pair_rules
+from keras_metric.mining.pair_rules import smallest
 from keras_metric.models import EmbeddingModel
 from keras_metric.pairwise import class_pairs
 
@@ -341,7 +342,7 @@ def contrastive(d, chosen_pairs, margin):
     return (np.mean(near) if near else 0) + (np.mean(far) if far else 0)
 
 
-@pytest.mark.parametrize("strategy", mining.pair_rules.STRATEGIES)
+@pytest.mark.parametrize("strategy", pair_rules.STRATEGIES)
 def test_a_loss_learns_from_the_chosen_pairs(strategy):
     x, y = batch(2)
     miner = PairMiner(strategy, seed=5)
@@ -417,7 +418,7 @@ class TestTripletMinersOfPairLosses:
     def test_labels_of_several_classes(self):
         x, _ = batch(0, 6)
         y = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 0, 1], [0, 0, 1], [0, 0, 0]])
-        for mining_of in (*mining.pair_rules.STRATEGIES, TripletMiner("semi-hard-all")):
+        for mining_of in (*pair_rules.STRATEGIES, TripletMiner("semi-hard-all")):
             loss = losses.ContrastiveLoss(3.0, mining=mining_of, labels="multi_hot")
             if mining_of == "n-pairs":
                 with pytest.raises(ValueError, match="one pair of each class"):
@@ -483,9 +484,9 @@ class TestArguments:
         assert PairMiner("hdc").settings("hdc") == {"filter_percentage": 0.5}
 
     def test_the_defaults_are_valid(self):
-        for name in mining.pair_rules.STRATEGIES:
-            PairMiner(name, **mining.pair_rules.SETTINGS[name])
-        assert set(mining.pair_rules.RULES) == set(mining.pair_rules.SETTINGS)
+        for name in pair_rules.STRATEGIES:
+            PairMiner(name, **pair_rules.SETTINGS[name])
+        assert set(pair_rules.RULES) == set(pair_rules.SETTINGS)
 
     def test_config_round_trip(self):
         miner = PairMiner(
@@ -497,7 +498,7 @@ class TestArguments:
         assert again.settings("easy-hard") == miner.settings("easy-hard")
 
     def test_names_of_a_loss_are_the_strategies(self):
-        for name in mining.pair_rules.STRATEGIES:
+        for name in pair_rules.STRATEGIES:
             assert losses.ContrastiveLoss(mining=name).get_config()["mining"] == name
         with pytest.raises(ValueError, match="multi-similarity"):
             losses.ContrastiveLoss(mining="semi-hard")

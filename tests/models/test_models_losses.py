@@ -52,12 +52,7 @@ ARGUMENTS = {
         and name != "MarginLoss"
     },
 }
-OURS = [
-    name
-    for name in losses.__all__
-    if isinstance(getattr(losses, name), type)
-    and issubclass(getattr(losses, name), keras.losses.Loss)
-]
+OURS = [name for name in losses.__all__ if name not in ("MetricLoss", "StepReports")]
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -1,8 +1,8 @@
 """Losses and gradients of tensorflow-addons, for the tests of another process.
 
-It cannot be imported beside Keras 3, so this file runs under a Python of its own. Reads a JSON
-list of questions {"loss", "arguments", "x", "y", "dtype", "sparse"}, the last two optional, and
-prints a JSON list of [value, gradient]. A "distance_metric" that is a name of METRICS stands for
+It cannot be imported together with Keras 3, so this file runs under a separate interpreter. It
+reads a JSON list of requests {"loss", "arguments", "x", "y", "dtype", "sparse"}, the last two
+optional, and prints a JSON list of [value, gradient]. A "distance_metric" in METRICS is replaced by
 the function.
 """
 
@@ -11,7 +11,7 @@ import os
 import sys
 
 METRICS = {
-    # No distance: neither is it positive, nor has it a diagonal of zeros.
+    # Not a distance: it can be negative, and its diagonal is not zero.
     "minus product": lambda matmul, x: 0.3 - matmul(x, x),
     "skew": lambda matmul, x: matmul(x, x[:, ::-1]) + matmul(x**2, 0 * x + 1),
 }
@@ -33,9 +33,9 @@ def answer(tf, losses, loss, arguments, x, y, dtype="float32", sparse=False):
         tape.watch(x)
         value = thing(**arguments)(y, x) if isinstance(thing, type) else thing(y, x, **arguments)
         total = tf.reduce_sum(value)
-    # The gradient of a gather comes as slices.
-    slope = tf.convert_to_tensor(tape.gradient(total, x))
-    return [tf.cast(v, "float64").numpy().tolist() for v in (value, slope)]
+    # The gradient of a gather is an IndexedSlices.
+    gradient = tf.convert_to_tensor(tape.gradient(total, x))
+    return [tf.cast(v, "float64").numpy().tolist() for v in (value, gradient)]
 
 
 def main():
@@ -44,7 +44,7 @@ def main():
     import tensorflow as tf
     import tensorflow_addons as tfa
 
-    # Its functions would be traced for each shape, which takes longer than to run them.
+    # Tracing its functions for each shape takes longer than running them eagerly.
     tf.config.run_functions_eagerly(True)
     json.dump([answer(tf, tfa.losses, **question) for question in json.load(sys.stdin)], answers)
 

@@ -1,7 +1,7 @@
-"""Training scripts written for tensorflow-addons; a test changes their one import line.
+"""Training scripts for tensorflow-addons; a test replaces their import line.
 
-`python addons_script.py` prints a JSON object: for each loss its value in each of 20 steps, and the
-weights at the end.
+`python addons_script.py` prints a JSON object: for each loss the values of 20 steps and the final
+weights.
 """
 
 import json
@@ -14,17 +14,17 @@ STEPS, BATCH, DIM = 20, 24, 10
 
 random = np.random.RandomState(0)
 centres = random.normal(size=(5, DIM))
-# Now and then a class has one item in a batch, or none.
+# Some classes have one item in a batch, or none.
 labels = random.choice(5, p=[0.4, 0.3, 0.15, 0.1, 0.05], size=(STEPS, BATCH))
 points = (centres[labels] + random.normal(size=(STEPS, BATCH, DIM))).astype("float32")
-partners = (centres[labels] + random.normal(size=(STEPS, BATCH, DIM))).astype("float32")
+others = (centres[labels] + random.normal(size=(STEPS, BATCH, DIM))).astype("float32")
 same = random.randint(0, 2, size=(STEPS, BATCH))
 several = (random.uniform(size=(STEPS, BATCH, 6)) < 0.3).astype("int64")
 several[:, :, 0] |= several.sum(-1) == 0
 
 
 def network(normalize=True, dtype=None):
-    """The same weights on every call."""
+    """Return a model with the same initial weights on every call."""
     layers = [
         tf.keras.Input((DIM,)),
         tf.keras.layers.Dense(16, activation="tanh", dtype=dtype),
@@ -49,10 +49,10 @@ def result(model, values):
     return {"losses": [float(v) for v in values], "weights": weights.tolist()}
 
 
-def fit(loss, rate=0.3, **settings):
+def fit(loss, learning_rate=0.3, **settings):
     """Embeddings and labels, by compile and fit."""
     model = network(**settings)
-    model.compile(optimizer=tf.keras.optimizers.SGD(rate), loss=loss)
+    model.compile(optimizer=tf.keras.optimizers.SGD(learning_rate), loss=loss)
     history = model.fit(
         batches(points, labels), epochs=STEPS, steps_per_epoch=1, shuffle=False, verbose=0
     )
@@ -67,22 +67,22 @@ def fit_pairs(loss):
     siamese = tf.keras.Model([first, second], distance([model(first), model(second)]))
     siamese.compile(optimizer=tf.keras.optimizers.SGD(0.3), loss=loss)
     history = siamese.fit(
-        batches((points, partners), same), epochs=STEPS, steps_per_epoch=1, shuffle=False, verbose=0
+        batches((points, others), same), epochs=STEPS, steps_per_epoch=1, shuffle=False, verbose=0
     )
     return result(model, history.history["loss"])
 
 
 def loop(loss, targets):
-    """Anchors, positives and their similarities, in a loop of one's own."""
+    """Train on the similarities of anchors and positives, in a custom loop."""
     model = network(normalize=False)
     optimizer = tf.keras.optimizers.SGD(0.1)
     values = []
-    for x, y, target in zip(points, partners, targets):
+    for x, y, target in zip(points, others, targets):
         with tf.GradientTape() as tape:
             similarities = tf.matmul(model(x), model(y), transpose_b=True)
             value = loss(target, similarities)
-        slopes = tape.gradient(value, model.trainable_variables)
-        optimizer.apply_gradients(zip(slopes, model.trainable_variables))
+        gradients = tape.gradient(value, model.trainable_variables)
+        optimizer.apply_gradients(zip(gradients, model.trainable_variables))
         values.append(value)
     return result(model, values)
 
@@ -100,13 +100,13 @@ SCRIPTS = {
         tfa.losses.TripletSemiHardLoss(0.3, distance_metric="angular"), normalize=False
     ),
     "semi-hard, callable": lambda: fit(
-        tfa.losses.TripletSemiHardLoss(distance_metric=city_block), rate=0.1
+        tfa.losses.TripletSemiHardLoss(distance_metric=city_block), learning_rate=0.1
     ),
     "semi-hard, function": lambda: fit(tfa.losses.triplet_semihard_loss),
     "semi-hard, half": lambda: fit(tfa.losses.TripletSemiHardLoss(), dtype="mixed_bfloat16"),
     "hard": lambda: fit(tfa.losses.TripletHardLoss()),
     "hard, soft": lambda: fit(tfa.losses.TripletHardLoss(soft=True, distance_metric="squared-L2")),
-    "lifted": lambda: fit(tfa.losses.LiftedStructLoss(), rate=0.01, normalize=False),
+    "lifted": lambda: fit(tfa.losses.LiftedStructLoss(), learning_rate=0.01, normalize=False),
     "contrastive": lambda: fit_pairs(tfa.losses.ContrastiveLoss()),
     "contrastive, wide": lambda: fit_pairs(tfa.losses.ContrastiveLoss(margin=2.0)),
     "n-pairs": lambda: loop(tfa.losses.NpairsLoss(), labels),

@@ -1,4 +1,4 @@
-"""Live beside tensorflow-addons, which runs in a process of its own, on fresh random batches."""
+"""Comparison with tensorflow-addons, which runs in a separate process, on random batches."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from keras_metric import losses
 
 PYTHON = os.environ.get("KERAS_METRIC_TFA_PYTHON")
 SEED = int(os.environ.get("KERAS_METRIC_SEED", np.random.default_rng().integers(2**31)))
-TOLD = f"KERAS_METRIC_SEED={SEED} repeats this batch"
+SEED_HINT = f"KERAS_METRIC_SEED={SEED} repeats this batch"
 SCRIPT = Path(__file__).with_name("addons_script.py")
 
 pytestmark = [
@@ -26,13 +26,13 @@ pytestmark = [
 
 
 def oracle(script, question=""):
-    """What the script prints under the interpreter that has tensorflow-addons."""
+    """Output of the script under the interpreter that has tensorflow-addons."""
     done = subprocess.run(
         [PYTHON, str(script)],
         input=question,
         capture_output=True,
         text=True,
-        # Its Python must not find the packages of ours.
+        # Its interpreter must not find the packages of this environment.
         env={key: value for key, value in os.environ.items() if key != "PYTHONPATH"},
     )
     if done.returncode:
@@ -40,8 +40,8 @@ def oracle(script, question=""):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def asked(questions):
-    """Value and gradient of each question, see addons_oracle.py."""
+def answers_to(questions):
+    """Value and gradient for each request, see addons_oracle.py."""
     plain = [
         {key: v.tolist() if isinstance(v, np.ndarray) else v for key, v in question.items()}
         for question in questions
@@ -79,37 +79,37 @@ OURS = {
 
 def pairs_batch(extra):
     rng = np.random.default_rng([SEED, extra])
-    # Two of each class at least: tensorflow-addons gives an anchor without a positive a term too.
+    # At least two items of each class: in tensorflow-addons every anchor has a term.
     labels = np.concatenate([np.repeat(np.arange(6), 2), rng.choice(6, size=20)])
     return rng.uniform(size=(32, 7)).astype("float32"), rng.permutation(labels)
 
 
 @pytest.fixture(scope="module", params=range(2))
 def own_answers(request):
-    """A batch, and what tensorflow-addons makes of it in each case of OURS."""
+    """A batch, and the results of tensorflow-addons for each case of OURS."""
     x, y = pairs_batch(request.param)
     calls = [{"loss": loss, "arguments": settings} for _, loss, settings in OURS.values()]
-    return x, y, dict(zip(OURS, asked([{**call, "x": x, "y": y} for call in calls])))
+    return x, y, dict(zip(OURS, answers_to([{**call, "x": x, "y": y} for call in calls])))
 
 
 @pytest.mark.parametrize("case", OURS)
 def test_our_own_losses(case, own_answers):
     x, y, theirs = own_answers
-    value, slope = value_and_gradient(lambda z: OURS[case][0](y, z), x)
-    np.testing.assert_allclose(value, theirs[case][0], rtol=1e-4, err_msg=TOLD)
-    np.testing.assert_allclose(slope, theirs[case][1], rtol=1e-3, atol=1e-5, err_msg=TOLD)
+    value, gradient = value_and_gradient(lambda z: OURS[case][0](y, z), x)
+    np.testing.assert_allclose(value, theirs[case][0], rtol=1e-4, err_msg=SEED_HINT)
+    np.testing.assert_allclose(gradient, theirs[case][1], rtol=1e-3, atol=1e-5, err_msg=SEED_HINT)
 
 
 def random_batch(extra):
-    """Classes of unequal size, one of a single item."""
+    """Classes of different sizes, one of a single item."""
     rng = np.random.default_rng([SEED, 10, extra])
     y = np.r_[rng.choice(5, p=rng.dirichlet(np.ones(5)), size=23), 99]
-    # Numbers that half precision has exactly: both sides get the same.
+    # Numbers that half precision represents exactly.
     return rng.normal(size=(24, 6)).astype("float16").astype("float32"), y
 
 
 def on_a_grid():
-    """Distances that tie in many ways: the rule of the strict comparison decides the value."""
+    """Many equal distances: the value depends on the strict comparison."""
     rng = np.random.default_rng([SEED, 20])
     return rng.integers(0, 3, (20, 3)).astype("float32"), rng.integers(0, 4, 20)
 
@@ -131,9 +131,9 @@ BATCHES = {
     "one item": (np.ones((1, 4), "float32"), np.array([7])),
     "far apart": (300 * random_batch(5)[0], random_batch(5)[1]),
 }
-# Where distances tie, a slope is one of many. Those of tensorflow-addons also reach items that
-# stand in no term, by way of its shifted masks.
-MANY_SLOPES = ("zero vectors", "all equal", "all zero", "on a grid")
+# For equal distances the gradient is not unique. That of tensorflow-addons also reaches items that
+# are in no term, thtolerance its shifted masks.
+AMBIGUOUS_GRADIENT = ("zero vectors", "all equal", "all zero", "on a grid")
 DISTANCES = ("L2", "squared-L2", "angular", *METRICS)
 ARGUMENTS = [
     *[("TripletSemiHardLoss", {"distance_metric": d}) for d in DISTANCES],
@@ -154,7 +154,7 @@ def pairs_questions():
     several = rng.integers(0, 2, (9, 5))
     several[:, 0] |= several.sum(1) == 0
     distances = rng.uniform(0, 2, 9).astype("float16").astype("float32")
-    verdicts, ids = rng.integers(0, 2, 9), rng.integers(0, 4, 9)
+    same, ids = rng.integers(0, 2, 9), rng.integers(0, 4, 9)
     for dtype in ("float32", *HALF):
         for loss, settings in (
             ("ContrastiveLoss", {}),
@@ -162,8 +162,8 @@ def pairs_questions():
             ("contrastive_loss", {"margin": 1.7}),
         ):
             arguments = {"loss": loss, "arguments": settings, "dtype": dtype}
-            yield arguments | {"x": distances, "y": verdicts}
-            yield arguments | {"x": distances, "y": verdicts.astype("float64")}
+            yield arguments | {"x": distances, "y": same}
+            yield arguments | {"x": distances, "y": same.astype("float64")}
         for loss in ("NpairsLoss", "npairs_loss"):
             for y in (ids, np.arange(9), np.zeros(9, int)):
                 yield {"loss": loss, "arguments": {}, "x": logits, "y": y, "dtype": dtype}
@@ -187,7 +187,7 @@ def batch_questions():
 
 
 def ours(loss, arguments, x, y, dtype="float32", sparse=False):
-    """What `addons_oracle.answer` gives, of the package."""
+    """The same as `addons_oracle.answer`, from keras_metric."""
     chosen = METRICS.get(arguments.get("distance_metric"))
     if chosen:
 
@@ -207,8 +207,8 @@ def ours(loss, arguments, x, y, dtype="float32", sparse=False):
         values.append(ops.convert_to_numpy(ops.cast(value, "float32")))
         return ops.sum(ops.cast(value, "float32"))
 
-    _, slope = value_and_gradient(total, x)
-    return values[0], slope
+    _, gradient = value_and_gradient(total, x)
+    return values[0], gradient
 
 
 def named(question):
@@ -216,51 +216,53 @@ def named(question):
     return f"{question['loss']}({arguments}), {question.get('dtype', 'float32')}"
 
 
-# What half precision keeps of a number that was worked out in float32, and of one that was not:
-# tensorflow-addons adds up the terms of pairs in half precision itself.
+# Relative error of a float32 result rounded to half precision, and of a sum in half precision:
+# tensorflow-addons adds the terms of pairs in half precision.
 ROUNDED = {"float16": 2e-3, "bfloat16": 1.6e-2}
 ADDED_UP = {"float16": 1e-2, "bfloat16": 8e-2}
 
 
-def compare(question, answer, slopes=True, rounding=ROUNDED):
-    """Value and slope; ours are finite where theirs are not. Whether theirs is."""
-    value, slope = ours(**question)
-    assert np.isfinite(value).all() and np.isfinite(slope).all(), named(question)
+def compare(question, answer, gradients=True, rounding=ROUNDED):
+    """Compare value and gradient where theirs are finite; return whether their value is finite."""
+    value, gradient = ours(**question)
+    assert np.isfinite(value).all() and np.isfinite(gradient).all(), named(question)
     expected, theirs = answer
-    told = f"{named(question)}; {TOLD}"
-    rough = rounding.get(question["dtype"], 1e-4)
+    message = f"{named(question)}; {SEED_HINT}"
+    tolerance = rounding.get(question["dtype"], 1e-4)
     if np.isfinite(expected).all():
-        np.testing.assert_allclose(value, expected, rtol=rough, atol=rough / 10, err_msg=told)
-    if slopes and np.isfinite(theirs).all():
-        atol = max(1e-5, 3 * rough * abs(theirs).max())
-        np.testing.assert_allclose(slope, theirs, rtol=0, atol=atol, err_msg=told)
+        np.testing.assert_allclose(
+            value, expected, rtol=tolerance, atol=tolerance / 10, err_msg=message
+        )
+    if gradients and np.isfinite(theirs).all():
+        atol = max(1e-5, 3 * tolerance * abs(theirs).max())
+        np.testing.assert_allclose(gradient, theirs, rtol=0, atol=atol, err_msg=message)
     return np.isfinite(expected).all()
 
 
 @pytest.fixture(scope="module")
 def batch_answers():
     questions = list(batch_questions())
-    return list(zip(questions, asked([question for _, question in questions])))
+    return list(zip(questions, answers_to([question for _, question in questions])))
 
 
 @pytest.mark.filterwarnings("ignore:.*no two items:UserWarning")
 @pytest.mark.parametrize("name", BATCHES)
 def test_batches(name, batch_answers):
     found = [(question, answer) for (batch, question), answer in batch_answers if batch == name]
-    finite = [compare(q, a, slopes=name not in MANY_SLOPES) for q, a in found]
-    # The comparison must not pass because there was nothing to compare.
+    finite = [compare(q, a, gradients=name not in AMBIGUOUS_GRADIENT) for q, a in found]
+    # Require that enough values are compared.
     assert sum(finite) >= len(ARGUMENTS) // 2
 
 
 def test_pairs():
     questions = list(pairs_questions())
-    for question, answer in zip(questions, asked(questions)):
+    for question, answer in zip(questions, answers_to(questions)):
         assert compare(question, answer, rounding=ADDED_UP)
 
 
 @pytest.fixture(scope="module")
 def curves():
-    """The scripts as they were written, and with another import line."""
+    """Results of the original scripts, and the scripts with another import line."""
     text, line = SCRIPT.read_text("utf-8"), "import tensorflow_addons as tfa\n"
     assert text.count(line) == 1 and text.count("addons as") == 1
     script = {"__name__": "script"}
@@ -292,8 +294,8 @@ def test_a_script_with_another_import_line_gives_the_same_curve(name, curves):
     written, changed = curves
     assert set(written) == set(changed)
     theirs, found = written[name], changed[name]()
-    # A step in bfloat16 rounds to three digits on both sides.
-    rough = 2e-2 if "half" in name else 1e-5
+    # A step in bfloat16 has three digits on both sides.
+    tolerance = 2e-2 if "half" in name else 1e-5
     assert len(found["losses"]) == 20 and found["losses"][-1] < 0.9 * found["losses"][0]
-    np.testing.assert_allclose(found["losses"], theirs["losses"], rtol=rough)
-    np.testing.assert_allclose(found["weights"], theirs["weights"], rtol=0, atol=rough)
+    np.testing.assert_allclose(found["losses"], theirs["losses"], rtol=tolerance)
+    np.testing.assert_allclose(found["weights"], theirs["weights"], rtol=0, atol=tolerance)

@@ -1,21 +1,22 @@
-"""Losses with weights of their own, live beside pytorch-metric-learning: value, both gradients, ten
-steps of SGD, and a queue over many batches."""
+"""Losses with weights and queues, compared with pytorch-metric-learning.
+
+Value, gradients of embeddings and weights, ten steps of SGD, and a queue over many batches.
+"""
 
 import keras
 import numpy as np
 import pytest
 from autodiff import differentiated, value_and_gradient
 from keras import ops
-from peers import SEED, TOLD, batch, plain, torch
+from peers import SEED, SEED_HINT, batch, plain, torch
 from pytorch_metric_learning import losses as pml_losses
 
 from keras_metric import losses
 from keras_metric.layers import CrossBatchMemory
-from keras_metric.losses.running_state import listening
 
 pytestmark = [
     pytest.mark.parity,
-    # Of NumPy functions that the peer applies to PyTorch tensors.
+    # The peer applies NumPy functions to PyTorch tensors.
     pytest.mark.filterwarnings("ignore:__array_wrap__ must accept context"),
 ]
 
@@ -23,7 +24,7 @@ CLASSES, DIM = 9, 12
 
 
 class Case:
-    """Our loss and the peer's, with the name of its weights and how they lie beside ours."""
+    """Our loss and that of the peer, with the name and the layout of its weights."""
 
     def __init__(self, ours, theirs, weights="W", columns=True, unit=False):
         self.ours, self.theirs, self.weights = ours, theirs, weights
@@ -48,8 +49,7 @@ CASES = {
         lambda: pml_losses.CosFaceLoss(CLASSES, DIM, margin=0.3, scale=8),
     ),
     "SphereFace": Case(
-        lambda: losses.SphereFaceLoss(CLASSES),
-        lambda: pml_losses.SphereFaceLoss(CLASSES, DIM),
+        lambda: losses.SphereFaceLoss(CLASSES), lambda: pml_losses.SphereFaceLoss(CLASSES, DIM)
     ),
     "large margin softmax": Case(
         lambda: losses.LargeMarginSoftmaxLoss(CLASSES, 3),
@@ -66,7 +66,7 @@ CASES = {
         lambda: pml_losses.SoftTripleLoss(CLASSES, DIM, 4, 5, 0.2, 0.03),
         weights="fc",
     ),
-    # The peer scales embeddings to length 1, so here they have it.
+    # The peer normalises embeddings, so the test uses unit vectors.
     "Proxy-NCA": Case(
         lambda: losses.ProxyNCALoss(CLASSES, 3.0),
         lambda: pml_losses.ProxyNCALoss(CLASSES, DIM, softmax_scale=3),
@@ -89,13 +89,13 @@ CASES = {
 
 
 def both(case, extra):
-    """Our loss and the peer's with the same random vectors, and these."""
+    """Our loss and that of the peer with the same random vectors, and these vectors."""
     ours, theirs = case.ours(), case.theirs()
     ours.proxies.build((None, DIM))
     shape = tuple(ours.proxies.vectors.shape)
     vectors = np.random.default_rng([SEED, 77, extra]).normal(size=shape).astype("float32")
     if case.weights == "weight":
-        # The peer brings these to length 1 itself, outside of its gradient.
+        # The peer normalises these itself, outside of the gradient.
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     ours.proxies.vectors.assign(vectors)
     with torch.no_grad():
@@ -108,8 +108,8 @@ def inputs(case, extra):
     return (x / np.linalg.norm(x, axis=1, keepdims=True) if case.unit else x), y
 
 
-def along_the_sphere(slope, x):
-    return slope - (slope * x).sum(1, keepdims=True) * x
+def along_the_sphere(gradient, x):
+    return gradient - (gradient * x).sum(1, keepdims=True) * x
 
 
 @pytest.mark.parametrize("extra", range(2))
@@ -118,39 +118,42 @@ def test_value_and_both_gradients(name, extra):
     case = CASES[name]
     x, y = inputs(case, extra)
     ours, theirs, vectors = both(case, extra)
-    value, slope = value_and_gradient(lambda z: ours(y, z), x)
+    value, gradient = value_and_gradient(lambda z: ours(y, z), x)
 
     def of_vectors(w):
         with keras.StatelessScope([(ours.proxies.vectors, w)]):
             return ours(y, x)
 
-    _, slope_of_vectors = value_and_gradient(of_vectors, vectors)
+    _, vector_gradient = value_and_gradient(of_vectors, vectors)
     tensor = torch.tensor(x, requires_grad=True)
     expected = theirs(tensor, torch.tensor(y))
     expected.backward()
     weights = getattr(theirs, case.weights).grad.numpy()
     weights = weights.T if case.columns else weights
-    wanted = tensor.grad.numpy()
+    expected_gradient = tensor.grad.numpy()
     if case.unit:
-        slope, wanted = along_the_sphere(slope, x), along_the_sphere(wanted, x)
+        gradient, expected_gradient = (
+            along_the_sphere(gradient, x),
+            along_the_sphere(expected_gradient, x),
+        )
     if case.weights == "weight":
-        # The peer's gradient points off the sphere that it then throws its vectors back to.
+        # The gradient of the peer is not tangential to the sphere of its normalised vectors.
         weights = along_the_sphere(weights, vectors)
-    np.testing.assert_allclose(value, expected.item(), rtol=1e-4, err_msg=TOLD)
-    for found, other in ((slope, wanted), (slope_of_vectors, weights)):
+    np.testing.assert_allclose(value, expected.item(), rtol=1e-4, err_msg=SEED_HINT)
+    for found, other in ((gradient, expected_gradient), (vector_gradient, weights)):
         limit = 2e-5 * np.abs(other).max()
-        np.testing.assert_allclose(found, other, rtol=2e-3, atol=limit, err_msg=TOLD)
+        np.testing.assert_allclose(found, other, rtol=2e-3, atol=limit, err_msg=SEED_HINT)
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if name != "P2SGrad"])
 def test_ten_steps_of_sgd(name):
-    """A linear map and the class vectors, trained side by side."""
+    """Train a linear map and the class vectors with both losses."""
     case = CASES[name]
     ours, theirs, vectors = both(case, 5)
     kernel = np.random.default_rng([SEED, 88]).normal(size=(DIM, DIM)).astype("float32") / 3
     peer = torch.nn.Parameter(torch.tensor(kernel))
     optimizer = torch.optim.SGD([peer, *theirs.parameters()], lr=0.02)
-    # What is trained, as one row of numbers.
+    # All trained weights in one vector.
     mine = np.concatenate([kernel.ravel(), vectors.ravel()])
 
     def parts(row):
@@ -164,7 +167,7 @@ def test_ten_steps_of_sgd(name):
         with keras.StatelessScope([(ours.proxies.vectors, own)]):
             return ours(y, z)
 
-    # JAX is slow step by step.
+    # JAX is slow without compilation.
     step_of = differentiated(value_of, jit=keras.backend.backend() == "jax")
     for step in range(10):
         x, y = inputs(case, 100 + step)
@@ -179,7 +182,7 @@ def test_ten_steps_of_sgd(name):
     mapped, own = map(ops.convert_to_numpy, parts(mine))
     for found, other in ((mapped, peer.detach().numpy()), (own, weights)):
         limit = 1e-3 * np.abs(other).max()
-        np.testing.assert_allclose(found, other, rtol=5e-3, atol=limit, err_msg=TOLD)
+        np.testing.assert_allclose(found, other, rtol=5e-3, atol=limit, err_msg=SEED_HINT)
     assert np.abs(mapped - kernel).max() > 1e-3
 
 
@@ -198,7 +201,7 @@ def test_a_learned_boundary(settings, theirs):
     ours = losses.MarginLoss(0.3, 4.0, **settings)
     ours.boundaries.build((None, DIM))
     peer = pml_losses.MarginLoss(0.3, beta=4.0, distance=plain(), **theirs)
-    value, slope = value_and_gradient(lambda z: ours(y, z), x)
+    value, gradient = value_and_gradient(lambda z: ours(y, z), x)
     start = np.full(ours.boundaries.beta.shape, 4.0, "float32")
 
     def of_beta(beta):
@@ -209,24 +212,26 @@ def test_a_learned_boundary(settings, theirs):
     tensor = torch.tensor(x, requires_grad=True)
     expected = peer(tensor, torch.tensor(y))
     expected.backward()
-    np.testing.assert_allclose(value, expected.item(), rtol=1e-4, err_msg=TOLD)
-    np.testing.assert_allclose(slope, tensor.grad.numpy(), rtol=2e-3, atol=1e-5, err_msg=TOLD)
+    np.testing.assert_allclose(value, expected.item(), rtol=1e-4, err_msg=SEED_HINT)
     np.testing.assert_allclose(
-        of_boundaries, peer.beta.grad.numpy(), rtol=2e-3, atol=1e-5, err_msg=TOLD
+        gradient, tensor.grad.numpy(), rtol=2e-3, atol=1e-5, err_msg=SEED_HINT
+    )
+    np.testing.assert_allclose(
+        of_boundaries, peer.beta.grad.numpy(), rtol=2e-3, atol=1e-5, err_msg=SEED_HINT
     )
 
 
 def test_dynamic_soft_margin_of_a_first_batch():
-    """Later the peer adds counts of a batch to shares of all others; ours adds its shares."""
+    """In later batches the peer adds counts to fractions; ours adds fractions."""
     x, y = batch(40, dim=DIM, classes=CLASSES)
     x = x / np.linalg.norm(x, axis=1, keepdims=True)
     ours = losses.DynamicSoftMarginLoss()
     ours.histogram.build((None, DIM))
     expected = pml_losses.DynamicSoftMarginLoss()(torch.tensor(x), torch.tensor(y))
-    np.testing.assert_allclose(float(ours(y, x)), expected.item(), rtol=1e-3, err_msg=TOLD)
+    np.testing.assert_allclose(float(ours(y, x)), expected.item(), rtol=1e-3, err_msg=SEED_HINT)
 
 
-# Not NCA: the peer compares an item with its own copy in the queue there.
+# Without NCA: the peer compares an item with its own copy in the queue.
 QUEUED = {
     "contrastive": (
         lambda memory: losses.ContrastiveLoss(4.0, 0.2, memory=memory),
@@ -262,7 +267,7 @@ QUEUED = {
 
 @pytest.mark.parametrize("name", QUEUED)
 def test_a_queue_over_many_batches(name):
-    """The peer's queue gives the same value in each batch, also after it went round twice."""
+    """The queue of the peer gives the same value in each batch, also after it is overwritten."""
     make, make_peer = QUEUED[name]
     memory = CrossBatchMemory(50)
     memory.build((None, DIM))
@@ -273,9 +278,11 @@ def test_a_queue_over_many_batches(name):
     peer = pml_losses.CrossBatchMemory(make_peer(), DIM, 50)
     for step in range(7):
         x, y = batch(50 + step, size=20, dim=DIM, classes=CLASSES)
-        with listening() as told:
-            value = ours(y, x)
-        for variable, new in told.kept:
+        reports = losses.StepReports()
+        value = ours(reports.attach(y), x)
+        for variable, new in reports.updates:
             variable.assign(new)
         expected = peer(torch.tensor(x), torch.tensor(y)).item()
-        np.testing.assert_allclose(float(value), expected, rtol=1e-4, err_msg=f"{step}, {TOLD}")
+        np.testing.assert_allclose(
+            float(value), expected, rtol=1e-4, err_msg=f"{step}, {SEED_HINT}"
+        )

@@ -1,11 +1,11 @@
-"""Miners live beside pytorch-metric-learning, on fresh random batches: the choice, and losses."""
+"""Miners compared with pytorch-metric-learning on random batches: mined pairs and losses."""
 
 import itertools
 
 import keras
 import numpy as np
 import pytest
-from peers import TOLD, batch, compare, plain, torch
+from peers import SEED_HINT, batch, compare, plain, torch
 from pytorch_metric_learning import distances as pml_distances
 from pytorch_metric_learning import losses as pml_losses
 from pytorch_metric_learning import miners as pml_miners
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.parity
 
 
 def masks(miner, x, y, references=None, **context):
-    """The pairs of our miner, as two sets."""
+    """Pairs of our miner, as two sets."""
     others, labels = references or (None, None)
     distance = distances.pairwise(x, others, metric=miner.distance)
     y, labels = (None if v is None else keras.ops.convert_to_tensor(v) for v in (y, labels))
@@ -32,7 +32,7 @@ def as_set(*columns):
 
 
 def peer(miner, x, y, references=None):
-    """The peer's index lists."""
+    """Index lists of the peer."""
     sets = () if references is None else (torch.tensor(references[0]), torch.tensor(references[1]))
     return miner(torch.tensor(x), torch.tensor(y), *sets)
 
@@ -87,7 +87,7 @@ def every_pair(x, y, ref_emb=None, ref_labels=None):
 
 
 def one_pair_a_class(x, y, ref_emb=None, ref_labels=None):
-    """The peer's N-pairs loss chooses by itself; its negatives are the other positives."""
+    """The N-pairs loss of the peer mines inside; its negatives are the other positives."""
     every = pml_utils.get_all_pairs_indices(y, ref_labels)
     a, p = pml_utils.convert_to_pos_pairs_with_unique_labels(every, y)
     row, column = torch.where(~torch.eye(len(a), dtype=torch.bool))
@@ -99,34 +99,34 @@ def one_pair_a_class(x, y, ref_emb=None, ref_labels=None):
 def test_the_pairs(case, extra):
     ours, theirs = CASES[case]
     x, y = batch(extra)
-    assert masks(ours(), x, y) == peer_pairs(peer(theirs(), x, y)), TOLD
+    assert masks(ours(), x, y) == peer_pairs(peer(theirs(), x, y)), SEED_HINT
     references = batch(extra + 50, 60)
     expected = peer_pairs(peer(theirs(), x, y, references))
-    assert masks(ours(), x, y, references) == expected, TOLD
+    assert masks(ours(), x, y, references) == expected, SEED_HINT
 
 
 @pytest.mark.parametrize("extra", range(3))
-@pytest.mark.parametrize("share", [0.5, 0.25])
-def test_the_hardest_share(share, extra):
+@pytest.mark.parametrize("fraction", [0.5, 0.25])
+def test_the_hardest_fraction(fraction, extra):
     (x, y), references = batch(extra), batch(extra + 50, 60)
 
     def both(*references):
-        ours = PairMiner("hdc", filter_percentage=share)
-        # A miner of the peer keeps what it was once given; each batch needs a new one.
-        theirs = pml_miners.HDCMiner(share, distance=plain())
+        ours = PairMiner("hdc", filter_percentage=fraction)
+        # A miner of the peer keeps its first batch, so each batch needs a new miner.
+        theirs = pml_miners.HDCMiner(fraction, distance=plain())
         return masks(ours, x, y, *references), peer_pairs(peer(theirs, x, y, *references))
 
     ours, theirs = both(references)
-    assert ours == theirs, TOLD
+    assert ours == theirs, SEED_HINT
     for mine, other in zip(*both()):
-        # A pair and its mirror are equally hard; which of them is the last, nobody says.
+        # (i, j) and (j, i) are equally hard, so the last pair of the list is undefined.
         assert len(mine) == len(other)
-        assert {frozenset(p) for p in mine} == {frozenset(p) for p in other}, TOLD
+        assert {frozenset(p) for p in mine} == {frozenset(p) for p in other}, SEED_HINT
 
 
 @pytest.mark.parametrize("extra", range(3))
 def test_uniform_histogram_fills_the_same_intervals(extra):
-    """The peer draws with replacement, so that its pairs repeat; ours are all different."""
+    """The peer samples with replacement, so its pairs can repeat; ours are all different."""
     x, y = batch(extra)
     settings = {"num_bins": 20, "pos_per_bin": 3, "neg_per_bin": 4}
     ours = masks(PairMiner("uniform-histogram", **settings), x, y)
@@ -139,18 +139,20 @@ def test_uniform_histogram_fills_the_same_intervals(extra):
         edges = np.linspace(min(values), max(values), 21)
 
         def intervals(chosen, edges=edges):
-            places = np.searchsorted(edges, [d[pair] for pair in chosen], side="right") - 1
-            return np.bincount(np.clip(places, 0, 19), minlength=20)
+            indices = np.searchsorted(edges, [d[pair] for pair in chosen], side="right") - 1
+            return np.bincount(np.clip(indices, 0, 19), minlength=20)
 
-        np.testing.assert_array_equal(intervals(mine), np.minimum(number, intervals(every)), TOLD)
-        np.testing.assert_array_equal(intervals(mine) > 0, intervals(other) > 0, TOLD)
+        np.testing.assert_array_equal(
+            intervals(mine), np.minimum(number, intervals(every)), SEED_HINT
+        )
+        np.testing.assert_array_equal(intervals(mine) > 0, intervals(other) > 0, SEED_HINT)
 
 
 KINDS = {
     "hard-all": lambda: pml_miners.TripletMarginMiner(0.3, "hard", distance=plain()),
     "semi-hard-all": lambda: pml_miners.TripletMarginMiner(0.3, "semihard", distance=plain()),
     "easy-all": lambda: pml_miners.TripletMarginMiner(0.3, "easy", distance=plain()),
-    # The peer asks for normalised embeddings, but measures them as they come.
+    # The peer documents normalised embeddings, but does not normalise them.
     "angular": lambda: pml_miners.AngularMiner(20),
     "hard": lambda: pml_miners.BatchHardMiner(distance=plain()),
 }
@@ -168,10 +170,10 @@ def test_the_pairs_of_triplets(strategy, extra):
     (x, y), references = batch(extra), batch(extra + 50, 60)
     ours, theirs = triplet_miner(strategy), KINDS[strategy]()
     found = masks(ours, x, y, metric="euclidean", among=distances.pairwise(x))
-    assert found == peer_pairs(peer(theirs, x, y)), TOLD
+    assert found == peer_pairs(peer(theirs, x, y)), SEED_HINT
     among = distances.pairwise(references[0])
     found = masks(ours, x, y, references, metric="euclidean", among=among)
-    assert found == peer_pairs(peer(theirs, x, y, references)), TOLD
+    assert found == peer_pairs(peer(theirs, x, y, references)), SEED_HINT
 
 
 @pytest.mark.parametrize("strategy", KINDS)
@@ -189,14 +191,16 @@ def test_a_pair_loss_of_the_pairs(case):
     ours, theirs = CASES[case]
     loss = losses.ContrastiveLoss(5.0, 1.0, mining=ours())
     peer_loss = pml_losses.ContrastiveLoss(1.0, 5.0, distance=plain())
-    compare(loss, peer_loss, *batch(21), miner=never_alone(theirs()))
-    compare(loss, peer_loss, *batch(22), references=batch(23), miner=never_alone(theirs()))
+    compare(loss, peer_loss, *batch(21), miner=repeated_single_pairs(theirs()))
+    compare(
+        loss, peer_loss, *batch(22), references=batch(23), miner=repeated_single_pairs(theirs())
+    )
 
 
-def never_alone(miner):
-    """The peer's pair losses are zero if the miner found but one pair of either kind.
+def repeated_single_pairs(miner):
+    """The pair losses of the peer are zero if the miner returns a single pair of either kind.
 
-    The same pair twice has the same mean.
+    Repeating the pair has the same mean.
     """
 
     def pairs(*args, **kwargs):
@@ -207,7 +211,7 @@ def never_alone(miner):
 
 
 def test_a_triplet_loss_of_the_pairs():
-    """Every triplet of them, as the peer joins pairs."""
+    """All triplets of the pairs, as the peer joins pairs."""
     for case in ("multi-similarity, Euclidean", "pair margin"):
         ours, theirs = CASES[case]
         loss = losses.TripletLoss(0.5, mining=ours())
@@ -220,19 +224,21 @@ def test_a_multi_similarity_miner_before_a_loss_of_cosines():
     compare(ours, pml_losses.SupConLoss(0.3), *batch(41), miner=pml_miners.MultiSimilarityMiner())
 
 
-def test_distance_weighted_draws_as_often():
+def test_distance_weighted_frequencies():
     x, y = batch(51, 16, 6, 4)
     theirs = pml_miners.DistanceWeightedMiner(0.6, 1.3, distance=pml_distances.LpDistance())
     x = x / np.linalg.norm(x, axis=1, keepdims=True)
     ours = TripletMiner("distance-weighted", cutoff=0.6, nonzero_loss_cutoff=1.3, seed=0)
-    counts, draws = np.zeros((2, 16, 16)), 200
-    for _ in range(draws):
+    counts, samples = np.zeros((2, 16, 16)), 200
+    for _ in range(samples):
         a, _, n = peer(theirs, x, y)
         np.add.at(counts[1], (a.numpy(), n.numpy()), 1)
         negative, weight = (np.asarray(m) for m in ours(x, y))
         a, p = np.nonzero(weight)
         np.add.at(counts[0], (a, negative[a, p]), 1)
-    # The peer draws once more for each anchor than it has positives.
-    shares = counts / np.maximum(counts.sum(2, keepdims=True), 1)
-    # Each share comes of at least 200 draws: five standard errors.
-    np.testing.assert_allclose(*shares, atol=5 * (0.25 * 2 / draws) ** 0.5, err_msg=TOLD)
+    # The peer has one sample more for each anchor than it has positives.
+    frequencies = counts / np.maximum(counts.sum(2, keepdims=True), 1)
+    # Each frequency is from at least 200 samples: five standard errors.
+    np.testing.assert_allclose(
+        *frequencies, atol=5 * (0.25 * 2 / samples) ** 0.5, err_msg=SEED_HINT
+    )

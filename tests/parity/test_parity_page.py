@@ -1,4 +1,4 @@
-"""The tables of docs: both constructors of a row give the same, live."""
+"""Tables of the documentation: both constructors of a row have the same value and gradient."""
 
 import importlib
 import re
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from autodiff import value_and_gradient
-from peers import TOLD, batch, torch
+from peers import SEED_HINT, batch, torch
 from pytorch_metric_learning import losses as pml_losses
 
 from keras_metric import losses
@@ -20,31 +20,31 @@ DOCS = Path(__file__).parents[2] / "docs"
 LOSSES = (DOCS / "losses.md").read_text("utf-8")
 MOVING = (DOCS / "migrate-pytorch-metric-learning.md").read_text("utf-8")
 ROWS = re.findall(r"^\| `(\w+\(.*?\))` \|.*\| `(\w+\(.*?\))` \|$", LOSSES, re.M)
-# Here the peer's comes first.
+# In this table the peer is in the first column.
 MOVED = [row[::-1] for row in re.findall(r"^\| `(\w+\(.*\))` \| `(\w+\(.*\))` \|$", MOVING, re.M)]
 
 
-def along_the_sphere(slope, x):
-    """The part of a gradient that leaves the lengths alone: the peer scales vectors to 1 itself."""
-    return slope - (slope * x).sum(1, keepdims=True) * x
+def along_the_sphere(gradient, x):
+    """Tangential part of a gradient; the peer normalises vectors inside the loss."""
+    return gradient - (gradient * x).sum(1, keepdims=True) * x
 
 
-# The peer warns of a temperature that is its paper's, and of its own indexing.
+# The peer warns about the temperature of the paper, and about its own indexing.
 @pytest.mark.filterwarnings("ignore:Values of Tp or Tn", "ignore:Using a non-tuple sequence")
 @pytest.mark.parametrize(("ours", "theirs"), ROWS + MOVED)
 def test_both_constructors_agree(ours, theirs):
     x, y = batch(20)
     x = (x / np.linalg.norm(x, axis=1, keepdims=True)).astype("float32")
     loss, peer = eval(ours, dict(vars(losses))), eval(theirs, dict(vars(pml_losses)))
-    value, slope = value_and_gradient(lambda z: loss(y, z), x)
+    value, gradient = value_and_gradient(lambda z: loss(y, z), x)
     tensor = torch.tensor(x, requires_grad=True)
     expected = peer(tensor, torch.tensor(y))
     expected.backward()
-    np.testing.assert_allclose(value, expected.item(), rtol=1e-4, err_msg=TOLD)
-    wanted = along_the_sphere(tensor.grad.numpy(), x)
-    limit = 1e-4 * np.abs(wanted).max()
+    np.testing.assert_allclose(value, expected.item(), rtol=1e-4, err_msg=SEED_HINT)
+    expected_gradient = along_the_sphere(tensor.grad.numpy(), x)
+    limit = 1e-4 * np.abs(expected_gradient).max()
     np.testing.assert_allclose(
-        along_the_sphere(slope, x), wanted, rtol=1e-3, atol=limit, err_msg=TOLD
+        along_the_sphere(gradient, x), expected_gradient, rtol=1e-3, atol=limit, err_msg=SEED_HINT
     )
 
 
@@ -53,7 +53,7 @@ def test_the_rows_are_found():
 
 
 def test_the_script_of_the_peer_runs():
-    """What the page calls "before" is a program, and prints the measures that it is said to."""
+    """The script "before" of the page runs and prints the stated measures."""
     (script,) = re.findall(r"^```py\n(.*?)^```", MOVING, re.M | re.S)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert not done.returncode, done.stderr[-2000:]

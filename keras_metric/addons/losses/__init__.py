@@ -1,4 +1,4 @@
-"""What `tensorflow_addons.losses` has for metric learning, in modules of the same names."""
+"""Metric losses of `tensorflow_addons.losses`, in modules of the same names."""
 
 from keras_metric.addons.absent_names import attribute_error as _attribute_error
 from keras_metric.addons.losses.contrastive import ContrastiveLoss, contrastive_loss

@@ -1,32 +1,31 @@
-"""The contrastive loss of tensorflow-addons, on distances."""
+"""Contrastive loss of tensorflow-addons, on distances."""
 
 import keras
 from keras import ops
 
 from keras_metric._validation import as_tensor, check_choice
 from keras_metric.addons.losses.addons_loss import REDUCTIONS, as_margin, drop_in
-from keras_metric.losses.reductions import bounded_square, reduce_rows, single_terms
+from keras_metric.losses import MetricLoss
+from keras_metric.pairwise.anchor_rows import bounded_square, single_terms
 
 
 @drop_in
-class ContrastiveLoss(keras.losses.Loss):
-    """Pulls pairs of one class together and pushes others apart, given their distances.
+class ContrastiveLoss(MetricLoss):
+    """Contrastive loss of the distances of pairs.
 
-    `y_pred` is not an embedding but the distance of each pair, and `y_true` is 1 where the two
-    are the same.
+    `y_pred` is the distance of each pair, not an embedding. `y_true` is 1 for pairs of one class.
 
         y * d**2 + (1 - y) * max(margin - d, 0)**2
 
-    New code takes `keras_metric.losses.ContrastiveLoss`, the same on pairs of embeddings with
+    In new code use `keras_metric.losses.ContrastiveLoss`, the same on pairs of embeddings with
     `power=2, reduction="sum_over_batch_size"`.
 
-    Labels `(batch,)` with distances `(batch, 1)` belong together one by one; in tensorflow-addons a
-    direct call compares each with each.
+    Labels `(batch,)` and distances `(batch, 1)` are compared element by element; a direct call in
+    tensorflow-addons broadcasts them to all combinations.
 
     Args:
-        margin: distance beyond which a pair of two classes is left alone. Default 1.
-        reduction: "sum_over_batch_size" (default), "sum", "none", or another of Keras's. "auto"
-            is the default.
+        margin: distance above which a pair of two classes has no loss. Default 1.
+        reduction: a reduction of Keras, default "sum_over_batch_size"; "auto" is the same.
         name: name of the loss.
 
     Raises:
@@ -55,17 +54,17 @@ class ContrastiveLoss(keras.losses.Loss):
     def __call__(self, y_true, y_pred, sample_weight=None):
         y_pred = as_tensor("y_pred", y_pred)
         with keras.name_scope(self.name):
-            rows = single_terms(_terms(y_true, y_pred, self.margin))
-            value = reduce_rows([rows], self.reduction, sample_weight, self.name, rows.total.dtype)
+            terms = _terms(y_true, y_pred, self.margin)
+            value = self._reduced([single_terms(terms)], sample_weight, terms.dtype)
         return ops.cast(value, y_pred.dtype)
 
     @classmethod
     def reads_branches(cls, number):
-        """Whether it reads embeddings of a model, see `MetricLoss`: no, it reads distances."""
+        """Return False: it takes distances, not the embeddings of a model (see `MetricLoss`)."""
         return False
 
     def call(self, y_true, y_pred):
-        """One term a pair, `(batch,)`, before any reduction."""
+        """One term per pair, `(batch,)`, without reduction."""
         return contrastive_loss(y_true, y_pred, self.margin)
 
     def get_config(self):
@@ -74,12 +73,12 @@ class ContrastiveLoss(keras.losses.Loss):
 
 @drop_in
 def contrastive_loss(y_true, y_pred, margin=1.0):
-    """The terms of `ContrastiveLoss`, one a pair.
+    """The terms of `ContrastiveLoss`, one per pair.
 
     Args:
         y_true: `(batch,)` or `(batch, 1)`, 1 where the two items of a pair are the same, else 0.
         y_pred: distances, `(batch,)` or `(batch, 1)`.
-        margin: distance beyond which a pair of two classes is left alone. Default 1.
+        margin: distance above which a pair of two classes has no loss. Default 1.
 
     Returns:
         Tensor `(batch,)` with the dtype of `y_pred`.
@@ -103,8 +102,8 @@ def _terms(y_true, y_pred, margin):
     kind = keras.backend.standardize_dtype(y_pred.dtype)
     if not keras.backend.is_float_dtype(kind):
         raise ValueError(
-            f"`y_pred` must be floating point distances. Received: y_pred.dtype={kind}. The call "
-            "is loss(labels, distances)."
+            f"`y_pred` must be floating point distances. Received: y_pred.dtype={kind}. Call "
+            "loss(labels, distances)."
         )
     shapes = tuple(y_true.shape), tuple(y_pred.shape)
     batch = {shape[0] for shape in shapes if shape} - {None}
@@ -114,9 +113,9 @@ def _terms(y_true, y_pred, margin):
         raise ValueError(
             "Expected the labels and the distances of pairs, (batch,) or (batch, 1) each. "
             f"Received: y_true.shape={shapes[0]}, y_pred.shape={shapes[1]}. For embeddings "
-            "take keras_metric.losses.ContrastiveLoss."
+            "use keras_metric.losses.ContrastiveLoss."
         )
-    # Squares of half-precision distances would leave its range from 256 on.
+    # Squares of half-precision distances overflow from 256 on.
     distance = ops.cast(y_pred, "float64" if kind == "float64" else "float32")
     distance = ops.reshape(distance, (-1,))
     same = ops.reshape(ops.cast(y_true, distance.dtype), (-1,))

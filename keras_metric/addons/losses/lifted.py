@@ -1,29 +1,27 @@
-"""The lifted structure loss of tensorflow-addons."""
+"""Lifted structure loss of tensorflow-addons."""
 
 from keras_metric.addons.losses.addons_loss import AddonsLoss, as_margin, drop_in
 from keras_metric.addons.losses.metric_learning import pairwise_distance
-from keras_metric.losses.pair.lifted_structure_loss import lifted_structure_rows
-from keras_metric.losses.train_reports import report
 from keras_metric.pairwise import class_pairs
+from keras_metric.pairwise.pair_terms import lifted_structure_rows
 
 
 @drop_in
 class LiftedStructLoss(AddonsLoss):
-    """Compares each positive pair of a batch with every negative of its two items.
+    """Lifted structure loss: each positive pair of a batch against all negatives of its two items.
 
         J(i, j) = log(sum_k exp(margin - d(i, k)) + sum_l exp(margin - d(j, l))) + d(i, j)
         loss    = 1/2 * mean of max(J(i, j), 0)**2 over the positive pairs
 
     with k over the negatives of i, l over those of j, and Euclidean distances of embeddings that
-    are not normalised. New code takes `keras_metric.losses.LiftedStructureLoss`, whose defaults are
-    the same.
-
-    A batch of one class, and one without two items of a class, NaN in tensorflow-addons, give 0.
+    are not normalised. In new code use `keras_metric.losses.LiftedStructureLoss`, which has the
+    same defaults. A batch of one class, and a batch without two items of a class, are 0 (NaN in
+    tensorflow-addons).
 
     Args:
         margin: in units of the distance. Default 1.
         name: name of the loss.
-        **kwargs: `reduction`, one of Keras's names. The loss is one number, so none changes it.
+        **kwargs: `reduction`, a reduction of Keras; it has no effect on a scalar.
 
     Raises:
         TypeError: for an argument of another type.
@@ -46,27 +44,24 @@ class LiftedStructLoss(AddonsLoss):
         super().__init__(name=name, **kwargs)
         self.margin = as_margin(margin)
 
-    def batch_parts(self, labels, embeddings):
+    def batch_parts(self, reports, labels, embeddings):
         distance = pairwise_distance(embeddings)
-        partners = class_pairs.from_labels(labels)
-        report(distance, distance, partners.positive, partners.negative)
-        return [lifted_structure_rows(distance, partners, self.margin, 0.0, smooth=True)]
+        pairs = class_pairs.from_labels(labels)
+        reports.add_distances(distance, distance, pairs.positive, pairs.negative)
+        return [lifted_structure_rows(distance, pairs, self.margin, 0.0, smooth=True)]
 
 
 @drop_in
 def lifted_struct_loss(labels, embeddings, margin=1.0):
-    """`LiftedStructLoss` as a function.
+    """`LiftedStructLoss` as a function, with the same errors.
 
     Args:
-        labels: class ids `(batch,)` or `(batch, 1)`, compared as they are.
+        labels: class ids `(batch,)` or `(batch, 1)`, compared without rounding.
         embeddings: `(batch, dim)`, not normalised.
         margin: in units of the distance. Default 1.
 
     Returns:
         The loss, a scalar with the dtype of `embeddings`.
-
-    Raises:
-        ValueError: for labels of a wrong shape or kind.
 
     Example:
     >>> import numpy as np

@@ -1,25 +1,25 @@
-"""The distance matrices of tensorflow-addons, rounding and all.
+"""Distance matrices of tensorflow-addons, with the same rounding.
 
-`keras_metric.distances.pairwise` moves the points to their mean first, which saves digits; here
-the products are taken of the points as they come. What ties in tensorflow-addons then ties here,
-and its strict comparison of a negative with a positive goes the same way.
+`keras_metric.distances.pairwise` subtracts the mean first, which is more accurate. This module
+computes the products of tensorflow-addons, so that the same distances are equal and its strict
+comparison of a negative with a positive has the same result.
 """
 
 from keras import ops
 
 from keras_metric._validation import check_matrix
 
-# Larger components count as this large: the squares of a batch of them stay in float32.
+# Components are clipped to this, so that sums of their squares do not overflow float32.
 _LARGEST = 1e14
-# Vectors shorter than the root of this are not brought to length 1.
+# Vectors with a smaller squared norm are not normalised.
 _SHORT = 1e-12
 
 
 def pairwise_distance(feature, squared=False):
-    """Euclidean distances of all rows among themselves.
+    """Euclidean distances between all rows.
 
     Args:
-        feature: float tensor `(batch, dim)`. Components beyond 1e14 count as 1e14.
+        feature: float tensor `(batch, dim)`. Components are clipped to 1e14.
         squared: True for the squares of the distances. Default False.
 
     Returns:
@@ -27,7 +27,7 @@ def pairwise_distance(feature, squared=False):
         is 0 and has no gradient.
 
     Raises:
-        ValueError: for another rank, or integers.
+        ValueError: for a wrong rank, or integers.
 
     Example:
     >>> import numpy as np
@@ -40,29 +40,29 @@ def pairwise_distance(feature, squared=False):
     check_matrix("feature", feature)
     feature = ops.clip(feature, -_LARGEST, _LARGEST)
     across = ops.transpose(feature)
-    lengths = ops.sum(ops.square(feature), axis=1, keepdims=True)
-    lengths = lengths + ops.sum(ops.square(across), axis=0, keepdims=True)
-    distance = lengths - 2.0 * ops.matmul(feature, across)
-    place = ops.arange(ops.shape(feature)[0])
-    apart = ops.logical_and(distance > 0, ops.not_equal(place[:, None], place[None, :]))
+    norms = ops.sum(ops.square(feature), axis=1, keepdims=True)
+    norms = norms + ops.sum(ops.square(across), axis=0, keepdims=True)
+    distance = norms - 2.0 * ops.matmul(feature, across)
+    position = ops.arange(ops.shape(feature)[0])
+    apart = ops.logical_and(distance > 0, ops.not_equal(position[:, None], position[None, :]))
     if not squared:
-        # The inner `where` keeps the unused branch finite: autodiff visits both.
+        # The inner `where` keeps the unused branch finite, since autodiff evaluates both.
         distance = ops.sqrt(ops.where(apart, distance, 1))
     return ops.where(apart, distance, 0)
 
 
 def angular_distance(feature):
-    """One minus the cosine, for all rows among themselves.
+    """One minus the cosine, between all rows.
 
     Args:
-        feature: float tensor `(batch, dim)`. A row shorter than 1e-6 is only scaled up by 1e6, so a
-            zero vector has the distance 1 to everything, itself included.
+        feature: float tensor `(batch, dim)`. A row with a norm below 1e-6 is multiplied by
+            1e6, so a zero vector has the distance 1 to every row.
 
     Returns:
         Tensor `(batch, batch)` of numbers from 0 to 2.
 
     Raises:
-        ValueError: for another rank, or integers.
+        ValueError: for a wrong rank, or integers.
 
     Example:
     >>> import numpy as np

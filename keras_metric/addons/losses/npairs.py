@@ -1,23 +1,23 @@
-"""The N-pairs losses of tensorflow-addons, on a matrix of similarities."""
+"""N-pairs losses of tensorflow-addons, on a matrix of similarities."""
 
 from keras import ops
 
 from keras_metric._validation import as_tensor
 from keras_metric.addons.losses.addons_loss import AddonsLoss, drop_in
-from keras_metric.losses.pair.n_pairs_loss import n_pairs_rows
+from keras_metric.pairwise.pair_terms import n_pairs_rows
 
 
 class _NPairsLoss(AddonsLoss):
-    """What both share: row i of `y_pred` has the similarities of anchor i to every positive."""
+    """Base of both losses: row i of `y_pred` has the similarities of anchor i to all positives."""
 
-    # No item needs a partner among the anchors: item i's positive is column i.
+    # The positive of item i is column i, so all labels may differ.
     label_free = True
 
     @classmethod
     def reads_branches(cls, number):
-        return False  # It reads similarities and no embeddings.
+        return False  # It takes similarities, not embeddings.
 
-    def batch_parts(self, labels, similarities):
+    def batch_parts(self, reports, labels, similarities):
         batch = {*similarities.shape, labels.shape[0]} - {None}
         if len(batch) > 1:
             raise ValueError(
@@ -30,17 +30,17 @@ class _NPairsLoss(AddonsLoss):
 
 @drop_in
 class NpairsLoss(_NPairsLoss):
-    """Softmax cross-entropy of each anchor's similarities to the positives of the whole batch.
+    """N-pairs loss: softmax cross-entropy of each anchor's similarities to all positives.
 
-    `y_pred` is the matrix of similarities, anchors times positives, as they come. Where several
-    items have the label of an anchor, each is an equal part of its target.
+    `y_pred` is the matrix of similarities, anchors times positives, not normalised. Items with the
+    label of an anchor are equal parts of its target.
 
         loss = mean over anchors i of -mean over j with y_j = y_i of log softmax(s_i)_j
 
-    New code takes `keras_metric.losses.NPairsLoss`, the same on embeddings `(batch, 2, dim)`.
+    In new code use `keras_metric.losses.NPairsLoss`, the same on embeddings `(batch, 2, dim)`.
 
-    Labels are compared as integers in every precision; in tensorflow-addons large ids meet in half
-    precision. Labels `(batch, 1)`, NaN there, give the number of `(batch,)`.
+    Labels are compared as integers in every precision; tensorflow-addons rounds large ids in half
+    precision. Labels `(batch, 1)`, NaN there, are equivalent to `(batch,)`.
 
     Args:
         name: name of the loss.
@@ -64,28 +64,27 @@ class NpairsLoss(_NPairsLoss):
         super().__init__(name=name)
 
     def targets(self, labels, dtype):
-        """What part each column has in the target of a row, (batch, batch)."""
+        """Weight of each column in the target of a row, (batch, batch)."""
         return ops.cast(ops.equal(labels[:, None], labels[None, :]), dtype)
 
 
 @drop_in
 class NpairsMultilabelLoss(_NPairsLoss):
-    """`NpairsLoss` for items with several labels: targets in proportion to the labels shared.
+    """`NpairsLoss` for items with several labels; targets are proportional to common labels.
 
     `y_true` is 0 or 1 for each label, `(batch, classes)`, dense or sparse: a `tf.SparseTensor` on
     TensorFlow, a `BCOO` on JAX. `y_pred` is the matrix of similarities, as for `NpairsLoss`.
 
-        t_ij = labels that i and j share
+        t_ij = number of common labels of i and j
         loss = mean over anchors i of -sum_j t_ij * log softmax(s_i)_j / sum_j t_ij
 
-    An item without any label, which turns the batch to NaN in tensorflow-addons, is no anchor: the
-    mean is over the others.
+    The mean is over anchors with a label; in tensorflow-addons an item without one gives NaN.
 
     Args:
         name: name of the loss.
 
     Raises:
-        ValueError: for labels of another rank, or a matrix that is not square.
+        ValueError: for labels of a wrong rank, or a matrix that is not square.
 
     Example:
     >>> import numpy as np
@@ -106,7 +105,7 @@ class NpairsMultilabelLoss(_NPairsLoss):
         super().__init__(name=name)
 
     def targets(self, labels, dtype):
-        """How many labels each two items share, (batch, batch)."""
+        """Number of common labels of each pair of items, (batch, batch)."""
         labels = ops.cast(labels, dtype)
         return ops.matmul(labels, ops.transpose(labels))
 
@@ -115,14 +114,14 @@ class NpairsMultilabelLoss(_NPairsLoss):
         if len(labels.shape) != 2:
             raise ValueError(
                 f"`{name}` must be 0 or 1 for each label, (batch, classes). Received: "
-                f"{name}.shape={tuple(labels.shape)}. For one class id an item take NpairsLoss."
+                f"{name}.shape={tuple(labels.shape)}. For one class id per item use NpairsLoss."
             )
         return labels
 
 
 @drop_in
 def npairs_loss(y_true, y_pred):
-    """`NpairsLoss` as a function.
+    """`NpairsLoss` as a function, with the same errors.
 
     Args:
         y_true: class ids `(batch,)` or `(batch, 1)`.
@@ -130,9 +129,6 @@ def npairs_loss(y_true, y_pred):
 
     Returns:
         The loss, a scalar with the dtype of `y_pred`.
-
-    Raises:
-        ValueError: for labels of a wrong shape or kind, or a matrix that is not square.
 
     Example:
     >>> import numpy as np
@@ -146,7 +142,7 @@ def npairs_loss(y_true, y_pred):
 
 @drop_in
 def npairs_multilabel_loss(y_true, y_pred):
-    """`NpairsMultilabelLoss` as a function.
+    """`NpairsMultilabelLoss` as a function, with the same errors.
 
     Args:
         y_true: 0 or 1 for each label, `(batch, classes)`, dense or sparse.
@@ -154,9 +150,6 @@ def npairs_multilabel_loss(y_true, y_pred):
 
     Returns:
         The loss, a scalar with the dtype of `y_pred`.
-
-    Raises:
-        ValueError: for labels of another rank, or a matrix that is not square.
 
     Example:
     >>> import numpy as np

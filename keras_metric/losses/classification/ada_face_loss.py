@@ -1,4 +1,4 @@
-"""AdaFaceLoss: an angular margin that goes by the quality of a picture, read off its length."""
+"""AdaFace loss."""
 
 import math
 
@@ -9,77 +9,78 @@ from keras_metric import distances
 from keras_metric._export import export
 from keras_metric._validation import check_number
 from keras_metric.losses.classification.class_loss import (
-    SoftmaxLoss,
-    check_scale,
+    ClassLoss,
     cosines,
     cross_entropy_rows,
+    report_cosines,
 )
-from keras_metric.losses.classification.large_margin_softmax_loss import lengths
-from keras_metric.losses.running_state import keep
+from keras_metric.losses.classification.large_margin_softmax_loss import norms
 
-# The authors' bounds: of a length, and of how near an angle may come to 0 and 180 degrees.
-_SHORTEST, _LONGEST, _EDGE = 1e-3, 100.0, 1e-3
+# Bounds of the authors' code: norms, and the distance of an angle from 0 and 180 degrees (radians).
+_MIN_NORM, _MAX_NORM, _EPSILON = 1e-3, 100.0, 1e-3
 
 
 class RunningLength(keras.layers.Layer):
-    """Running mean and standard deviation of the lengths of embeddings."""
+    """Running mean and standard deviation of embedding norms.
+
+    The name of the class is part of the file format, as are those of all layers of losses.
+    """
 
     def __init__(self, **kwargs):
         super().__init__(**{"dtype": distances.dtype_of_weights(), **kwargs})
 
     def build(self, input_shape):
-        # Where the authors begin; a thousand steps later nothing of it is left.
+        # Initial values of the authors' code; their weight is negligible after 1,000 steps.
         for name, start in (("mean", 20.0), ("deviation", 100.0)):
             start = keras.initializers.Constant(start)
             setattr(self, name, self.add_weight((), start, trainable=False, name=name))
 
-    def moved(self, lengths, rate):
-        """(mean, deviation) after a batch of `lengths` (batch, 1)."""
-        mean = ops.mean(lengths)
-        number = ops.cast(ops.shape(lengths)[0], lengths.dtype)
-        spread = ops.sum(ops.square(lengths - mean)) / ops.maximum(number - 1, 1)
+    def updated(self, norms, momentum):
+        """(mean, deviation) after a batch of `norms` (batch, 1)."""
+        mean = ops.mean(norms)
+        number = ops.cast(ops.shape(norms)[0], norms.dtype)
+        variance = ops.sum(ops.square(norms - mean)) / ops.maximum(number - 1, 1)
         return [
-            rate * new + (1 - rate) * ops.cast(old, new.dtype)
-            for new, old in ((mean, self.mean), (ops.sqrt(spread), self.deviation))
+            momentum * new + (1 - momentum) * ops.cast(old, new.dtype)
+            for new, old in ((mean, self.mean), (ops.sqrt(variance), self.deviation))
         ]
 
 
 @export
-class AdaFaceLoss(SoftmaxLoss):
-    """ArcFace and CosFace at once, with a margin that adapts to the quality of each picture.
+class AdaFaceLoss(ClassLoss):
+    """AdaFace: an angular margin adapted to image quality, estimated from the embedding norm.
 
-    A good picture has a long embedding, a blurred one a short one. Long ones get a margin that asks
-    for more where they are hard; short ones, which may not be recognisable at all, ask for less.
-    Give the model `normalize=False`: the length of an embedding is read, though never trained.
-    `EmbeddingModel` trains and saves the class vectors, and keeps the running mean and deviation of
-    lengths.
+    Use it for images of uneven quality. A high norm indicates a good image: the margin then
+    emphasizes hard items. A low norm indicates an image that may be unrecognisable: the margin then
+    de-emphasizes it. The norm itself gets no gradient. Set `normalize=False` in the model, since
+    the loss reads the norm. `EmbeddingModel` trains and saves the class vectors, and updates the
+    running mean and standard deviation of the norms.
 
-        q    = clip(h (|x| - mean) / deviation, -1, 1)
+        q    = clip(concentration (|x| - mean) / deviation, -1, 1)
         loss = mean over items of -log( e(cos(angle_y - m q) - (m + m q)) / (e(...)
                + sum of e(cos(angle_c)) over the other classes c) ),   e(s) = exp(scale * s)
 
-    with m the margin, and angle_c between the item x and the vector of class c, y its own.
+    with m the margin, angle_c the angle between the item x and the vector of class c, and y the
+    class of x.
 
     Args:
-        num_classes: number of classes; ids run from 0 to num_classes - 1.
+        num_classes: number of classes; class ids are 0 to num_classes - 1.
         margin: m, at least 0, in radians and as a cosine. Default 0.4, as in the paper.
-        h: how strongly lengths count, above 0. Default 0.333: a length one deviation from the mean
-            is a third of the way to the bounds.
+        concentration: factor of the standardized norm, above 0; `h` in the paper. Default 0.333: a
+            norm of one standard deviation above the mean gives q = 0.333.
         scale: factor of the cosines, above 0. Default 64, as in the paper.
-        t_alpha: share of a batch in the running mean and deviation, above 0 and at most 1. Default
-            0.01.
-        embedding_dim: length of an embedding. Default None: `EmbeddingModel` tells it. Give it to
-            use the loss in a step of your own.
-        initializer: Keras initializer of the class vectors, (num_classes, dim). Default None:
-            normal, of length about 1, so that a step turns them neither too little nor too far.
+        momentum: weight of the current batch in the running mean and standard deviation, above 0
+            and at most 1; `t_alpha` in the authors' code. Default 0.01.
+        embedding_dim: dimension of the embeddings. Default None: `EmbeddingModel` sets it.
+        initializer: Keras initializer of the class vectors. Default None: normal, norm about 1.
         reduction: default "mean_valid", the mean over items.
         name: name of the loss.
-        dtype: dtype of the result. It is computed in float32 at least.
+        dtype: dtype of the result; computed in float32 or wider.
 
     Raises:
-        TypeError: for an argument of another type.
-        ValueError: for a number out of its range, an id outside 0 to num_classes - 1, or outside an
-            `EmbeddingModel` as long as `embedding_dim` is not given.
+        TypeError: for an argument of a wrong type.
+        ValueError: for a number out of range, an id outside 0 to num_classes - 1, or a call outside
+            an `EmbeddingModel` with `embedding_dim=None`.
 
     Example:
     >>> import numpy as np
@@ -94,17 +95,18 @@ class AdaFaceLoss(SoftmaxLoss):
         https://arxiv.org/abs/2204.00964
     """
 
-    # Its running mean is of the lengths of the whole batch.
-    rows_see = "batch"
+    renamed_arguments = {"h": "concentration", "t_alpha": "momentum"}
+    # The running statistics are over the norms of the whole batch.
+    rows_depend_on = "batch"
     keeps_state = True
 
     def __init__(
         self,
         num_classes,
         margin=0.4,
-        h=0.333,
+        concentration=0.333,
         scale=64,
-        t_alpha=0.01,
+        momentum=0.01,
         embedding_dim=None,
         initializer=None,
         reduction="mean_valid",
@@ -112,32 +114,27 @@ class AdaFaceLoss(SoftmaxLoss):
         dtype=None,
     ):
         super().__init__(num_classes, embedding_dim, initializer, reduction, name, dtype)
-        check_number("margin", margin, at_least=0)
-        check_number("h", h, above=0)
-        check_scale(scale)
-        check_number("t_alpha", t_alpha, above=0, at_most=1)
-        self.margin = margin
-        self.h = h
-        self.scale = scale
-        self.t_alpha = t_alpha
+        self.margin = check_number("margin", margin, at_least=0)
+        self.concentration = check_number("concentration", concentration, above=0)
+        self.scale = check_number("scale", scale, above=0)
+        self.momentum = check_number("momentum", momentum, above=0, at_most=1)
         self.running = RunningLength(name=f"{name}_lengths")
+        self.layers += (self.running,)
         if embedding_dim is not None:
             self.running.build((None, embedding_dim))
 
-    @property
-    def layers(self):
-        return (self.proxies, self.running)
-
-    def class_parts(self, embeddings, vectors, own):
-        cosine = ops.clip(cosines(embeddings, vectors), _EDGE - 1, 1 - _EDGE)
-        self.report_cosines(cosine, own)
-        length = ops.clip(ops.stop_gradient(lengths(embeddings)), _SHORTEST, _LONGEST)
-        mean, deviation = self.running.moved(length, self.t_alpha)
-        keep(self.running.mean, mean)
-        keep(self.running.deviation, deviation)
-        quality = ops.clip(self.h * (length - mean) / (deviation + _EDGE), -1, 1)
-        # An angle takes long: only that with the own class is asked for.
+    def class_parts(self, reports, embeddings, vectors, own):
+        cosine = ops.clip(cosines(embeddings, vectors), _EPSILON - 1, 1 - _EPSILON)
+        report_cosines(reports, cosine, own)
+        norm = ops.clip(ops.stop_gradient(norms(embeddings)), _MIN_NORM, _MAX_NORM)
+        mean, deviation = self.running.updated(norm, self.momentum)
+        reports.update(self.running.mean, mean)
+        reports.update(self.running.deviation, deviation)
+        quality = ops.clip(self.concentration * (norm - mean) / (deviation + _EPSILON), -1, 1)
+        # arccos is slow: compute it for the item's own class only.
         mine = ops.sum(ops.where(own, cosine, 0), axis=1, keepdims=True)
         angle = ops.arccos(mine) - self.margin * quality
-        harder = ops.cos(ops.clip(angle, _EDGE, math.pi - _EDGE)) - self.margin * (1 + quality)
+        harder = ops.cos(ops.clip(angle, _EPSILON, math.pi - _EPSILON)) - self.margin * (
+            1 + quality
+        )
         return [cross_entropy_rows(self.scale * ops.where(own, harder, cosine), own)]

@@ -1,4 +1,4 @@
-"""ArcFaceLoss: classification with a margin added to the angle to the own class."""
+"""ArcFace loss."""
 
 import math
 
@@ -6,18 +6,18 @@ from keras import ops
 
 from keras_metric._export import export
 from keras_metric._validation import check_number
-from keras_metric.losses.classification.class_loss import SoftmaxLoss, check_scale
+from keras_metric.losses.classification.class_loss import ClassLoss
 
-# Sines below this have no slope: that of the angle is infinite where the cosine is 1.
-_TINY = 1e-7
+# Squared sines below this get no gradient: the derivative of the angle is infinite at cosine 1.
+_MIN_SQUARED_SINE = 1e-7
 
 
 def cosine_of_sum(cosine, margin):
     """cos(angle + margin) for angles given as cosines; `margin` in radians, 0 to pi.
 
-    Beyond 180 degrees it goes on falling: cos(angle) - margin * sin(margin).
+    Beyond 180 degrees it keeps decreasing: cos(angle) - margin * sin(margin).
     """
-    sine = ops.sqrt(ops.maximum(1 - ops.square(cosine), _TINY))
+    sine = ops.sqrt(ops.maximum(1 - ops.square(cosine), _MIN_SQUARED_SINE))
     moved = cosine * math.cos(margin) - sine * math.sin(margin)
     return ops.where(
         cosine >= math.cos(math.pi - margin), moved, cosine - margin * math.sin(margin)
@@ -25,36 +25,34 @@ def cosine_of_sum(cosine, margin):
 
 
 @export
-class ArcFaceLoss(SoftmaxLoss):
-    """Additive angular margin: an item has to be nearer to its class by an angle.
+class ArcFaceLoss(ClassLoss):
+    """ArcFace: softmax over cosines with an additive angular margin for the item's own class.
 
-    The standard of face recognition. Reach for it with many classes and clean labels; with noisy
-    ones see `SubCenterArcFaceLoss`, with pictures of uneven quality `AdaFaceLoss`. Batches need no
-    two items of a class. `EmbeddingModel` trains and saves the class vectors.
+    The standard loss of face recognition. Use it for many classes with clean labels; for noisy
+    labels use `SubCenterArcFaceLoss`, for images of uneven quality `AdaFaceLoss`. A batch may hold
+    one item of a class. `EmbeddingModel` trains and saves the class vectors.
 
         loss = mean over items of -log( e(angle_y + margin) / (e(angle_y + margin)
                + sum of e(angle_c) over the other classes c) ),   e(a) = exp(scale * cos(a))
 
-    with angle_c between the item and the vector of class c, y its own. Where angle_y + margin is
-    beyond 180 degrees, its cosine is replaced by cos(angle_y) - margin * sin(margin), which goes on
-    falling.
+    with angle_c the angle between the item and the vector of class c, and y the item's class. Where
+    angle_y + margin exceeds 180 degrees, its cosine is replaced by cos(angle_y) - margin *
+    sin(margin), which keeps decreasing.
 
     Args:
-        num_classes: number of classes; ids run from 0 to num_classes - 1.
+        num_classes: number of classes; class ids are 0 to num_classes - 1.
         margin: in degrees, 0 to 180. Default 28.6, which is 0.5 in radians, as in the paper.
         scale: factor of the cosines, above 0. Default 64, as in the paper.
-        embedding_dim: length of an embedding. Default None: `EmbeddingModel` tells it. Give it to
-            use the loss in a step of your own.
-        initializer: Keras initializer of the class vectors, (num_classes, dim). Default None:
-            normal, of length about 1, so that a step turns them neither too little nor too far.
+        embedding_dim: dimension of the embeddings. Default None: `EmbeddingModel` sets it.
+        initializer: Keras initializer of the class vectors. Default None: normal, norm about 1.
         reduction: default "mean_valid", the mean over items.
         name: name of the loss.
-        dtype: dtype of the result. It is computed in float32 at least.
+        dtype: dtype of the result; computed in float32 or wider.
 
     Raises:
-        TypeError: for an argument of another type.
-        ValueError: for a number out of its range, an id outside 0 to num_classes - 1, or outside an
-            `EmbeddingModel` as long as `embedding_dim` is not given.
+        TypeError: for an argument of a wrong type.
+        ValueError: for a number out of range, an id outside 0 to num_classes - 1, or a call outside
+            an `EmbeddingModel` with `embedding_dim=None`.
 
     Example:
     >>> import numpy as np
@@ -81,10 +79,8 @@ class ArcFaceLoss(SoftmaxLoss):
         dtype=None,
     ):
         super().__init__(num_classes, embedding_dim, initializer, reduction, name, dtype)
-        check_number("margin", margin, at_least=0, at_most=180)
-        check_scale(scale)
-        self.margin = margin
-        self.scale = scale
+        self.margin = check_number("margin", margin, at_least=0, at_most=180)
+        self.scale = check_number("scale", scale, above=0)
 
     def with_margin(self, cosine):
         return cosine_of_sum(cosine, math.radians(self.margin))

@@ -1,4 +1,4 @@
-"""CenterLoss: items keep near the centre of their class, which follows them."""
+"""Center loss."""
 
 from keras import ops
 
@@ -6,48 +6,45 @@ from keras_metric import distances
 from keras_metric._export import export
 from keras_metric._validation import check_number
 from keras_metric.losses.classification.class_loss import ClassLoss, class_terms
-from keras_metric.losses.running_state import keep
-from keras_metric.losses.train_reports import report
 
 
-def moved_centers(centers, embeddings, own, alpha):
-    """The centres (classes, dim) after a batch, each a way `alpha` nearer to its items."""
+def updated_centers(centers, embeddings, own, alpha):
+    """Class centers (classes, dim) after an update of step size `alpha` towards the batch."""
     member = ops.cast(own, embeddings.dtype)
     number = ops.sum(member, axis=0)[:, None]
-    pull = number * centers - ops.matmul(ops.transpose(member), embeddings)
-    return centers - alpha * pull / (1 + number)
+    difference = number * centers - ops.matmul(ops.transpose(member), embeddings)
+    return centers - alpha * difference / (1 + number)
 
 
 @export
 class CenterLoss(ClassLoss):
-    """Draws items to the centre of their class; a partner for a loss that keeps classes apart.
+    """Center loss: squared distance of each item to a running center of its class.
 
-    By itself it is content with one point for all: add it to a loss on classes or pairs,
+    It has no term that separates classes, so add it to a loss that does, with `WeightedSum`:
 
         losses.WeightedSum([(1, losses.NormalizedSoftmaxLoss(C)), (0.003, losses.CenterLoss(C))])
 
-    The centres are no trained weights: after each training step `EmbeddingModel` moves those of the
-    classes in the batch, and saves them.
+    The optimizer does not train the centers: after each training step `EmbeddingModel` updates
+    those of the classes in the batch, and saves them.
 
         loss = mean over items of |x - c_y|^2 / 2
         c_j <- c_j - alpha * sum over the items of class j of (c_j - x) / (1 + their number)
 
-    with c_y the centre of the item's class.
+    with c_y the center of the item's class.
 
     Args:
-        num_classes: number of classes; ids run from 0 to num_classes - 1.
-        alpha: how far centres move in a step, above 0 and at most 1. Default 0.5, as in the paper.
-        embedding_dim: length of an embedding. Default None: `EmbeddingModel` tells it. Give it to
-            use the loss in a step of your own.
-        initializer: Keras initializer of the centres, (num_classes, dim). Default "zeros".
+        num_classes: number of classes; class ids are 0 to num_classes - 1.
+        alpha: step size of the center update, above 0 and at most 1. Default 0.5, as in the paper.
+        embedding_dim: dimension of the embeddings. Default None: `EmbeddingModel` sets it.
+        initializer: Keras initializer of the centers, (num_classes, dim). Default "zeros".
         reduction: default "mean_valid", the mean over items.
         name: name of the loss.
-        dtype: dtype of the result. It is computed in float32 at least.
+        dtype: dtype of the result; computed in float32 or wider.
 
     Raises:
-        TypeError: for an argument of another type.
-        ValueError: for a number out of its range, an id outside 0 to num_classes - 1, or outside an
-            `EmbeddingModel` as long as `embedding_dim` is not given.
+        TypeError: for an argument of a wrong type.
+        ValueError: for a number out of range, an id outside 0 to num_classes - 1, or a call outside
+            an `EmbeddingModel` with `embedding_dim=None`.
 
     Example:
     >>> import numpy as np
@@ -62,8 +59,10 @@ class CenterLoss(ClassLoss):
         Recognition", 2016, https://doi.org/10.1007/978-3-319-46478-7_31
     """
 
-    # The centres move by the items of the whole batch.
-    rows_see = "batch"
+    is_softmax = False
+
+    # The centers are updated by the items of the whole batch.
+    rows_depend_on = "batch"
     keeps_state = True
 
     def __init__(
@@ -79,13 +78,12 @@ class CenterLoss(ClassLoss):
         super().__init__(
             num_classes, embedding_dim, initializer, reduction, name, dtype, learned=False
         )
-        check_number("alpha", alpha, above=0, at_most=1)
-        self.alpha = alpha
+        self.alpha = check_number("alpha", alpha, above=0, at_most=1)
 
-    def class_parts(self, embeddings, vectors, own):
+    def class_parts(self, reports, embeddings, vectors, own):
         vectors = ops.stop_gradient(vectors)
         centers = ops.matmul(ops.cast(own, vectors.dtype), vectors)
         distance = distances.elementwise(embeddings, centers, "squared_euclidean")
-        report(distance, None, ops.any(own, axis=1))
-        keep(self.proxies.vectors, moved_centers(vectors, embeddings, own, self.alpha))
+        reports.add_distances(distance, None, ops.any(own, axis=1))
+        reports.update(self.proxies.vectors, updated_centers(vectors, embeddings, own, self.alpha))
         return [class_terms(distance / 2, own)]

@@ -1,38 +1,36 @@
-"""CosFaceLoss: classification with a margin taken off the cosine of the own class."""
+"""CosFace loss."""
 
 from keras_metric._export import export
 from keras_metric._validation import check_number
-from keras_metric.losses.classification.class_loss import SoftmaxLoss, check_scale
+from keras_metric.losses.classification.class_loss import ClassLoss
 
 
 @export
-class CosFaceLoss(SoftmaxLoss):
-    """Large margin cosine loss: an item's cosine with its class has to be larger by a margin.
+class CosFaceLoss(ClassLoss):
+    """CosFace: softmax over cosines, minus a margin for the item's own class.
 
-    Easier to train than `ArcFaceLoss`, and nearly as sharp. Batches need no two items of a class.
+    Easier to train than `ArcFaceLoss`, with similar accuracy. A batch may hold one item of a class.
     `EmbeddingModel` trains and saves the class vectors.
 
         loss = mean over items of -log( e(cos_y - margin) / (e(cos_y - margin)
                + sum of e(cos_c) over the other classes c) ),   e(s) = exp(scale * s)
 
-    with cos_c the cosine of the item and the vector of class c, y its own.
+    with cos_c the cosine of the item and the vector of class c, and y the item's class.
 
     Args:
-        num_classes: number of classes; ids run from 0 to num_classes - 1.
-        margin: taken off the cosine, at least 0. Default 0.35, as in the paper.
+        num_classes: number of classes; class ids are 0 to num_classes - 1.
+        margin: subtracted from the cosine, at least 0. Default 0.35, as in the paper.
         scale: factor of the cosines, above 0. Default 64, as in the paper.
-        embedding_dim: length of an embedding. Default None: `EmbeddingModel` tells it. Give it to
-            use the loss in a step of your own.
-        initializer: Keras initializer of the class vectors, (num_classes, dim). Default None:
-            normal, of length about 1, so that a step turns them neither too little nor too far.
+        embedding_dim: dimension of the embeddings. Default None: `EmbeddingModel` sets it.
+        initializer: Keras initializer of the class vectors. Default None: normal, norm about 1.
         reduction: default "mean_valid", the mean over items.
         name: name of the loss.
-        dtype: dtype of the result. It is computed in float32 at least.
+        dtype: dtype of the result; computed in float32 or wider.
 
     Raises:
-        TypeError: for an argument of another type.
-        ValueError: for a number out of its range, an id outside 0 to num_classes - 1, or outside an
-            `EmbeddingModel` as long as `embedding_dim` is not given.
+        TypeError: for an argument of a wrong type.
+        ValueError: for a number out of range, an id outside 0 to num_classes - 1, or a call outside
+            an `EmbeddingModel` with `embedding_dim=None`.
 
     Example:
     >>> import numpy as np
@@ -59,10 +57,8 @@ class CosFaceLoss(SoftmaxLoss):
         dtype=None,
     ):
         super().__init__(num_classes, embedding_dim, initializer, reduction, name, dtype)
-        check_number("margin", margin, at_least=0)
-        check_scale(scale)
-        self.margin = margin
-        self.scale = scale
+        self.margin = check_number("margin", margin, at_least=0)
+        self.scale = check_number("scale", scale, above=0)
 
     def with_margin(self, cosine):
         return cosine - self.margin

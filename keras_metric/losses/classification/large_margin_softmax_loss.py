@@ -1,4 +1,4 @@
-"""LargeMarginSoftmaxLoss: classification with the angle to the own class multiplied."""
+"""Large-margin softmax loss (L-Softmax)."""
 
 import math
 
@@ -7,14 +7,14 @@ from keras import ops
 from keras_metric import distances
 from keras_metric._export import export
 from keras_metric._validation import check_count, check_number
-from keras_metric.losses.classification.class_loss import SoftmaxLoss, check_scale, cosines
+from keras_metric.losses.classification.class_loss import ClassLoss, cosines
 
 
-def falling_cosine(cosine, factor):
+def decreasing_cosine(cosine, factor):
     """psi(angle) for angles given as cosines; `factor` an integer of at least 1.
 
-    (-1)^k cos(factor * angle) - 2k, where k counts the turns by 180 degrees that factor * angle
-    has behind it: what cos(factor * angle) begins as, falling all the way to 180 degrees.
+    (-1)^k cos(factor * angle) - 2k with k = floor(factor * angle / 180 degrees): it equals
+    cos(factor * angle) up to 180 degrees / factor and decreases monotonically up to 180 degrees.
     """
     before, multiple = ops.ones_like(cosine), cosine
     turns = ops.zeros_like(cosine)
@@ -24,45 +24,48 @@ def falling_cosine(cosine, factor):
     return (1 - 2 * ops.mod(turns, 2)) * multiple - 2 * turns
 
 
-def lengths(x):
-    """Length of each row, (rows, 1), with a gradient of 0 for a row of zeros."""
+def blended(cosine, factor, blend):
+    """Weighted mean of a cosine and its `falling_cosine`: (blend cos + falling) / (blend + 1)."""
+    return (blend * cosine + decreasing_cosine(cosine, factor)) / (blend + 1)
+
+
+def norms(x):
+    """Euclidean norm of each row, (rows, 1), with a gradient of 0 for a row of zeros."""
     return distances.elementwise(x, ops.zeros_like(x))[:, None]
 
 
 @export
-class LargeMarginSoftmaxLoss(SoftmaxLoss):
-    """L-Softmax: the angle to the own class has to be smaller by a factor.
+class LargeMarginSoftmaxLoss(ClassLoss):
+    """L-Softmax: softmax with the angle to the item's own class multiplied by an integer margin.
 
-    Reads the length of embeddings and of class vectors: give the model `normalize=False`. It is
-    hard to train from scratch; a `blend` helps. `EmbeddingModel` trains and saves the class
-    vectors.
+    It reads the norms of embeddings and class vectors: set `normalize=False` in the model. Training
+    from random weights is unstable; `blend` stabilizes it. `EmbeddingModel` trains and saves the
+    class vectors.
 
         loss = mean over items of -log( e_y(psi(angle_y)) / (e_y(psi(angle_y))
                + sum of e_c(cos(angle_c)) over the other classes c) )
         e_c(s) = exp(scale |x| |w_c| s)
         psi(a) = (-1)^k cos(margin a) - 2k,   k = floor(margin a / 180 degrees)
 
-    with angle_c between the item x and the vector w_c of class c, y its own.
+    with angle_c the angle between the item x and the vector w_c of class c, and y the class of x.
 
     Args:
-        num_classes: number of classes; ids run from 0 to num_classes - 1.
+        num_classes: number of classes; class ids are 0 to num_classes - 1.
         margin: integer factor of the angle, 1 or more. Default 4, the paper's largest.
         scale: factor of the logits, above 0. Default 1.
-        blend: weight of the plain cosine, at least 0: the own class gets
-            (blend cos(a) + psi(a)) / (blend + 1). Default 0; the papers start from 1,000 and go
-            down to 5 in training.
-        embedding_dim: length of an embedding. Default None: `EmbeddingModel` tells it. Give it to
-            use the loss in a step of your own.
-        initializer: Keras initializer of the class vectors, (num_classes, dim). Default None:
-            normal, of length about 1, so that a step turns them neither too little nor too far.
+        blend: weight of the plain cosine, at least 0. The logit of the item's own class uses (blend
+            cos(a) + psi(a)) / (blend + 1). Default 0; the authors reduce it from 1,000 to 5 during
+            training.
+        embedding_dim: dimension of the embeddings. Default None: `EmbeddingModel` sets it.
+        initializer: Keras initializer of the class vectors. Default None: normal, norm about 1.
         reduction: default "mean_valid", the mean over items.
         name: name of the loss.
-        dtype: dtype of the result. It is computed in float32 at least.
+        dtype: dtype of the result; computed in float32 or wider.
 
     Raises:
-        TypeError: for an argument of another type.
-        ValueError: for a number out of its range, an id outside 0 to num_classes - 1, or outside an
-            `EmbeddingModel` as long as `embedding_dim` is not given.
+        TypeError: for an argument of a wrong type.
+        ValueError: for a number out of range, an id outside 0 to num_classes - 1, or a call outside
+            an `EmbeddingModel` with `embedding_dim=None`.
 
     Example:
     >>> import numpy as np
@@ -90,17 +93,13 @@ class LargeMarginSoftmaxLoss(SoftmaxLoss):
         dtype=None,
     ):
         super().__init__(num_classes, embedding_dim, initializer, reduction, name, dtype)
-        check_count("margin", margin)
-        check_scale(scale)
-        check_number("blend", blend, at_least=0)
-        self.margin = margin
-        self.scale = scale
-        self.blend = blend
+        self.margin = check_count("margin", margin)
+        self.scale = check_number("scale", scale, above=0)
+        self.blend = check_number("blend", blend, at_least=0)
 
     def class_logits(self, embeddings, vectors):
-        factor = lengths(embeddings) * ops.transpose(lengths(vectors))
+        factor = norms(embeddings) * ops.transpose(norms(vectors))
         return cosines(embeddings, vectors), self.scale * factor
 
     def with_margin(self, cosine):
-        psi = falling_cosine(cosine, self.margin)
-        return (self.blend * cosine + psi) / (self.blend + 1)
+        return blended(cosine, self.margin, self.blend)

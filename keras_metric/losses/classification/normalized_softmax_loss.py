@@ -1,37 +1,34 @@
-"""NormalizedSoftmaxLoss: classification by the cosine with a vector of each class."""
+"""Normalized softmax loss."""
 
 from keras_metric._export import export
 from keras_metric._validation import check_number
-from keras_metric.losses.classification.class_loss import SoftmaxLoss
+from keras_metric.losses.classification.class_loss import ClassLoss
 
 
 @export
-class NormalizedSoftmaxLoss(SoftmaxLoss):
-    """Classifies by the direction of an embedding: a softmax over cosines with class vectors.
+class NormalizedSoftmaxLoss(ClassLoss):
+    """Normalized softmax: cross-entropy over the cosines of an item with all class vectors.
 
-    The plainest loss with a vector for each class, and a hard one to beat: no batch has to hold
-    several items of a class, and there is nothing to mine. `EmbeddingModel` trains and saves the
-    vectors.
+    The simplest loss with class vectors, and a strong baseline: it needs no mining, and a batch may
+    hold one item of a class. `EmbeddingModel` trains and saves the class vectors.
 
         loss = mean over items of -log( exp(cos(x, w_y) / t) / sum_c exp(cos(x, w_c) / t) )
 
     with w_c the vector of class c, y the item's class and t the temperature.
 
     Args:
-        num_classes: number of classes; ids run from 0 to num_classes - 1.
+        num_classes: number of classes; class ids are 0 to num_classes - 1.
         temperature: t, above 0. Default 0.05, as in the paper.
-        embedding_dim: length of an embedding. Default None: `EmbeddingModel` tells it. Give it to
-            use the loss in a step of your own.
-        initializer: Keras initializer of the class vectors, (num_classes, dim). Default None:
-            normal, of length about 1, so that a step turns them neither too little nor too far.
+        embedding_dim: dimension of the embeddings. Default None: `EmbeddingModel` sets it.
+        initializer: Keras initializer of the class vectors. Default None: normal, norm about 1.
         reduction: default "mean_valid", the mean over items.
         name: name of the loss.
-        dtype: dtype of the result. It is computed in float32 at least.
+        dtype: dtype of the result; computed in float32 or wider.
 
     Raises:
-        TypeError: for an argument of another type.
-        ValueError: for a number out of its range, an id outside 0 to num_classes - 1, or outside an
-            `EmbeddingModel` as long as `embedding_dim` is not given.
+        TypeError: for an argument of a wrong type.
+        ValueError: for a number out of range, an id outside 0 to num_classes - 1, or a call outside
+            an `EmbeddingModel` with `embedding_dim=None`.
 
     Example:
     >>> import numpy as np
@@ -57,10 +54,9 @@ class NormalizedSoftmaxLoss(SoftmaxLoss):
         dtype=None,
     ):
         super().__init__(num_classes, embedding_dim, initializer, reduction, name, dtype)
-        check_number("temperature", temperature, above=0)
-        self.temperature = temperature
+        self.temperature = check_number("temperature", temperature, above=0)
 
     @property
     def scale(self):
-        """What cosines are multiplied by: 1 / temperature."""
+        """Factor of the cosines, 1 / temperature."""
         return 1 / self.temperature

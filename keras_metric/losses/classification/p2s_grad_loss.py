@@ -1,38 +1,41 @@
-"""P2SGradLoss: cosines with the class vectors as regression targets of 1 and 0."""
+"""P2SGrad loss."""
 
 from keras import ops
 
 from keras_metric._export import export
-from keras_metric.losses.classification.class_loss import ClassLoss, class_terms, cosines
+from keras_metric.losses.classification.class_loss import (
+    ClassLoss,
+    class_terms,
+    cosines,
+    report_cosines,
+)
 
 
 @export
 class P2SGradLoss(ClassLoss):
-    """Mean squared error of the cosines with all class vectors: 1 for the own class, 0 for others.
+    """P2SGrad: mean squared error of the cosines with all class vectors, target 1 or 0.
 
-    Has no margin and no scale to tune, and never saturates. Known from speech: spoofing detection,
-    speaker recognition. `EmbeddingModel` trains and saves the class vectors.
+    It has no margin and no scale, and its gradient does not saturate. It is used in speech:
+    spoofing detection, speaker recognition. `EmbeddingModel` trains and saves the class vectors.
 
         loss = mean over items of mean over classes c of (cos(x, w_c) - [c = y])^2
 
-    It wants an embedding with at least as many dimensions as there are classes. With many more
-    classes the cosines with the others outweigh the own one, and it is cheapest to turn all class
-    vectors away from all embeddings: take `NormalizedSoftmaxLoss` or `ArcFaceLoss` there.
+    Use at least as many embedding dimensions as classes. With many more classes than dimensions the
+    terms of the other classes dominate, and the minimum has all class vectors opposite to all
+    embeddings; use `NormalizedSoftmaxLoss` or `ArcFaceLoss` there.
 
     Args:
-        num_classes: number of classes; ids run from 0 to num_classes - 1.
-        embedding_dim: length of an embedding. Default None: `EmbeddingModel` tells it. Give it to
-            use the loss in a step of your own.
-        initializer: Keras initializer of the class vectors, (num_classes, dim). Default None:
-            normal, of length about 1, so that a step turns them neither too little nor too far.
+        num_classes: number of classes; class ids are 0 to num_classes - 1.
+        embedding_dim: dimension of the embeddings. Default None: `EmbeddingModel` sets it.
+        initializer: Keras initializer of the class vectors. Default None: normal, norm about 1.
         reduction: default "mean_valid", the mean over items.
         name: name of the loss.
-        dtype: dtype of the result. It is computed in float32 at least.
+        dtype: dtype of the result; computed in float32 or wider.
 
     Raises:
-        TypeError: for an argument of another type.
-        ValueError: for a number out of its range, an id outside 0 to num_classes - 1, or outside an
-            `EmbeddingModel` as long as `embedding_dim` is not given.
+        TypeError: for an argument of a wrong type.
+        ValueError: for a number out of range, an id outside 0 to num_classes - 1, or a call outside
+            an `EmbeddingModel` with `embedding_dim=None`.
 
     Example:
     >>> import numpy as np
@@ -49,6 +52,8 @@ class P2SGradLoss(ClassLoss):
         2021, https://arxiv.org/abs/2103.11326
     """
 
+    is_softmax = False
+
     def __init__(
         self,
         num_classes,
@@ -60,8 +65,8 @@ class P2SGradLoss(ClassLoss):
     ):
         super().__init__(num_classes, embedding_dim, initializer, reduction, name, dtype)
 
-    def class_parts(self, embeddings, vectors, own):
+    def class_parts(self, reports, embeddings, vectors, own):
         cosine = cosines(embeddings, vectors)
-        self.report_cosines(cosine, own)
+        report_cosines(reports, cosine, own)
         error = ops.square(cosine - ops.cast(own, cosine.dtype))
         return [class_terms(ops.mean(error, axis=1), own)]

@@ -1,4 +1,4 @@
-"""ProxyNCALoss: neighbourhood components with one learned proxy a class for a neighbour."""
+"""Proxy-NCA loss."""
 
 from keras import ops
 
@@ -11,44 +11,40 @@ from keras_metric.losses.classification.class_loss import (
     class_terms,
     cross_entropy_rows,
 )
-from keras_metric.losses.train_reports import report
-from keras_metric.pairwise.class_pairs import FAR
+from keras_metric.pairwise.class_pairs import MASKED_DISTANCE
 
 DENOMINATORS = ("all", "others")
 
 
 @export
 class ProxyNCALoss(ClassLoss):
-    """Pulls items to the proxy of their class, away from the proxies of all others.
+    """Proxy-NCA and ProxyNCA++: neighbourhood component analysis with one learned proxy per class.
 
-    The first of the proxy losses: it converges fast, needs no mining, and batches need no two items
-    of a class. `EmbeddingModel` trains and saves the proxies, which count with length 1.
+    It converges fast and needs no mining; a batch may hold one item of a class. `EmbeddingModel`
+    trains and saves the proxies, which are normalised to norm 1.
 
         loss = mean over items of -log( e(x, p_y) / sum_c e(x, p_c) )
-        e(x, p) = exp(-softmax_scale |x - p|^2)
+        e(x, p) = exp(-scale |x - p|^2)
 
-    with p_c the proxy of class c, y the item's class. `ProxyNCALoss(C, softmax_scale=9)` is the
-    loss of ProxyNCA++ with its temperature of 1/9.
+    with p_c the proxy of class c, and y the item's class. `ProxyNCALoss(C, scale=9)` is the loss of
+    ProxyNCA++ with its temperature of 1/9.
 
     Args:
-        num_classes: number of classes; ids run from 0 to num_classes - 1.
-        softmax_scale: above 0. Default 1, as in the first paper; 9 in ProxyNCA++, and rather 10 and
-            more for many classes.
-        denominator: which proxies the sum is over, "all" (default, as in ProxyNCA++ and
-            pytorch-metric-learning) or the "others" (the first paper; the loss may then be
-            negative).
-        embedding_dim: length of an embedding. Default None: `EmbeddingModel` tells it. Give it to
-            use the loss in a step of your own.
-        initializer: Keras initializer of the class vectors, (num_classes, dim). Default None:
-            normal, of length about 1, so that a step turns them neither too little nor too far.
+        num_classes: number of classes; class ids are 0 to num_classes - 1.
+        scale: factor of the squared distances, above 0; 1 / temperature. Default 1, as in the first
+            paper; 9 in ProxyNCA++; use 10 and more for many classes.
+        denominator: proxies in the sum: "all" (default, as in ProxyNCA++ and
+            pytorch-metric-learning) or "others" (the first paper; the loss can then be negative).
+        embedding_dim: dimension of the embeddings. Default None: `EmbeddingModel` sets it.
+        initializer: Keras initializer of the class vectors. Default None: normal, norm about 1.
         reduction: default "mean_valid", the mean over items.
         name: name of the loss.
-        dtype: dtype of the result. It is computed in float32 at least.
+        dtype: dtype of the result; computed in float32 or wider.
 
     Raises:
-        TypeError: for an argument of another type.
-        ValueError: for a number out of its range, an id outside 0 to num_classes - 1, or outside an
-            `EmbeddingModel` as long as `embedding_dim` is not given.
+        TypeError: for an argument of a wrong type.
+        ValueError: for a number out of range, an id outside 0 to num_classes - 1, or a call outside
+            an `EmbeddingModel` with `embedding_dim=None`.
 
     Example:
     >>> import numpy as np
@@ -64,10 +60,14 @@ class ProxyNCALoss(ClassLoss):
         https://arxiv.org/abs/2004.01113
     """
 
+    is_softmax = False
+
+    renamed_arguments = {"softmax_scale": "scale"}
+
     def __init__(
         self,
         num_classes,
-        softmax_scale=1.0,
+        scale=1.0,
         denominator="all",
         embedding_dim=None,
         initializer=None,
@@ -76,21 +76,19 @@ class ProxyNCALoss(ClassLoss):
         dtype=None,
     ):
         super().__init__(num_classes, embedding_dim, initializer, reduction, name, dtype)
-        check_number("softmax_scale", softmax_scale, above=0)
-        check_choice("denominator", denominator, DENOMINATORS)
-        self.softmax_scale = softmax_scale
-        self.denominator = denominator
+        self.scale = check_number("scale", scale, above=0)
+        self.denominator = check_choice("denominator", denominator, DENOMINATORS)
 
-    def class_parts(self, embeddings, vectors, own):
+    def class_parts(self, reports, embeddings, vectors, own):
         unit = distances.unit(vectors)
         distance = distances.pairwise(embeddings, unit, "squared_euclidean")
-        report(distance, distance, own, ops.logical_not(own))
-        logits = -self.softmax_scale * distance
+        reports.add_distances(distance, distance, own, ops.logical_not(own))
+        logits = -self.scale * distance
         if self.denominator == "all":
             return [cross_entropy_rows(logits, own)]
         logits = bounded(logits)
-        others = ops.logsumexp(ops.where(own, -FAR, logits), axis=1)
+        others = ops.logsumexp(ops.where(own, -MASKED_DISTANCE, logits), axis=1)
         mine = ops.sum(ops.where(own, logits, 0), axis=1)
         rows = class_terms(others - mine, own)
-        # Terms may be negative here: all of them count as active.
+        # These terms can be negative, so all of them count as active.
         return [rows._replace(active=rows.valid)]

@@ -1,46 +1,42 @@
-"""SphereFaceLoss: the large margin softmax with class vectors of length 1."""
+"""SphereFace loss (A-Softmax)."""
 
 from keras_metric._export import export
-from keras_metric.losses.classification.class_loss import cosines
-from keras_metric.losses.classification.large_margin_softmax_loss import (
-    LargeMarginSoftmaxLoss,
-    lengths,
-)
+from keras_metric._validation import check_count, check_number
+from keras_metric.losses.classification.class_loss import ClassLoss, cosines
+from keras_metric.losses.classification.large_margin_softmax_loss import blended, norms
 
 
 @export
-class SphereFaceLoss(LargeMarginSoftmaxLoss):
-    """A-Softmax: as `LargeMarginSoftmaxLoss`, but the length of class vectors does not count.
+class SphereFaceLoss(ClassLoss):
+    """SphereFace (A-Softmax): `LargeMarginSoftmaxLoss` with class vectors normalised to norm 1.
 
-    The first of the angular margins for faces; `ArcFaceLoss` and `CosFaceLoss` are easier to train.
-    Reads the length of embeddings: give the model `normalize=False`. `EmbeddingModel` trains and
+    The first angular margin loss for faces; `ArcFaceLoss` and `CosFaceLoss` are easier to train. It
+    reads the norm of embeddings: set `normalize=False` in the model. `EmbeddingModel` trains and
     saves the class vectors.
 
         loss = mean over items of -log( e(psi(angle_y)) / (e(psi(angle_y))
                + sum of e(cos(angle_c)) over the other classes c) ),   e(s) = exp(scale |x| s)
         psi(a) = (-1)^k cos(margin a) - 2k,   k = floor(margin a / 180 degrees)
 
-    with angle_c between the item x and the vector of class c, y its own.
+    with angle_c the angle between the item x and the vector of class c, and y the class of x.
 
     Args:
-        num_classes: number of classes; ids run from 0 to num_classes - 1.
+        num_classes: number of classes; class ids are 0 to num_classes - 1.
         margin: integer factor of the angle, 1 or more. Default 4, as in the paper.
         scale: factor of the logits, above 0. Default 1.
-        blend: weight of the plain cosine, at least 0: the own class gets
-            (blend cos(a) + psi(a)) / (blend + 1). Default 0; the authors start from 1,000 and go
-            down to 5 in training.
-        embedding_dim: length of an embedding. Default None: `EmbeddingModel` tells it. Give it to
-            use the loss in a step of your own.
-        initializer: Keras initializer of the class vectors, (num_classes, dim). Default None:
-            normal, of length about 1, so that a step turns them neither too little nor too far.
+        blend: weight of the plain cosine, at least 0. The logit of the item's own class uses (blend
+            cos(a) + psi(a)) / (blend + 1). Default 0; the authors reduce it from 1,000 to 5 during
+            training.
+        embedding_dim: dimension of the embeddings. Default None: `EmbeddingModel` sets it.
+        initializer: Keras initializer of the class vectors. Default None: normal, norm about 1.
         reduction: default "mean_valid", the mean over items.
         name: name of the loss.
-        dtype: dtype of the result. It is computed in float32 at least.
+        dtype: dtype of the result; computed in float32 or wider.
 
     Raises:
-        TypeError: for an argument of another type.
-        ValueError: for a number out of its range, an id outside 0 to num_classes - 1, or outside an
-            `EmbeddingModel` as long as `embedding_dim` is not given.
+        TypeError: for an argument of a wrong type.
+        ValueError: for a number out of range, an id outside 0 to num_classes - 1, or a call outside
+            an `EmbeddingModel` with `embedding_dim=None`.
 
     Example:
     >>> import numpy as np
@@ -67,17 +63,13 @@ class SphereFaceLoss(LargeMarginSoftmaxLoss):
         name="sphere_face_loss",
         dtype=None,
     ):
-        super().__init__(
-            num_classes,
-            margin,
-            scale,
-            blend,
-            embedding_dim,
-            initializer,
-            reduction,
-            name,
-            dtype,
-        )
+        super().__init__(num_classes, embedding_dim, initializer, reduction, name, dtype)
+        self.margin = check_count("margin", margin)
+        self.scale = check_number("scale", scale, above=0)
+        self.blend = check_number("blend", blend, at_least=0)
 
     def class_logits(self, embeddings, vectors):
-        return cosines(embeddings, vectors), self.scale * lengths(embeddings)
+        return cosines(embeddings, vectors), self.scale * norms(embeddings)
+
+    def with_margin(self, cosine):
+        return blended(cosine, self.margin, self.blend)

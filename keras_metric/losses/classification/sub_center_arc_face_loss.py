@@ -1,4 +1,4 @@
-"""SubCenterArcFaceLoss: ArcFace with several vectors a class, of which the nearest counts."""
+"""Sub-center ArcFace loss."""
 
 import math
 
@@ -8,39 +8,37 @@ from keras import ops
 from keras_metric._export import export
 from keras_metric._validation import as_array, check_count, check_number
 from keras_metric.losses.classification.arc_face_loss import cosine_of_sum
-from keras_metric.losses.classification.class_loss import SoftmaxLoss, check_scale, cosines
+from keras_metric.losses.classification.class_loss import ClassLoss, cosines
 
 
 @export
-class SubCenterArcFaceLoss(SoftmaxLoss):
-    """ArcFace for noisy labels: a class has several vectors, and an item needs to be near one.
+class SubCenterArcFaceLoss(ClassLoss):
+    """Sub-center ArcFace: ArcFace with several vectors per class, for noisy labels.
 
-    Most clean items gather around one vector of their class, the dominant one; mislabelled and odd
-    items end up at the others. `outliers` lists those, and training goes on without them.
-    `EmbeddingModel` trains and saves the class vectors.
+    An item must be close to one of the vectors of its class. Most clean items gather around one
+    vector, the dominant one; mislabelled and unusual items gather around the others. `outliers`
+    lists them, so that training can continue without them. `EmbeddingModel` trains and saves the
+    class vectors.
 
         cos(angle_c) = largest cosine of the item and the `sub_centers` vectors of class c
 
-    and with that the loss is that of `ArcFaceLoss`.
+    The loss is that of `ArcFaceLoss` with these angles.
 
     Args:
-        num_classes: number of classes; ids run from 0 to num_classes - 1.
+        num_classes: number of classes; class ids are 0 to num_classes - 1.
         margin: in degrees, 0 to 180. Default 28.6, which is 0.5 in radians, as in the paper.
         scale: factor of the cosines, above 0. Default 64, as in the paper.
-        sub_centers: vectors of each class, 1 or more. Default 3, as in the paper.
-        embedding_dim: length of an embedding. Default None: `EmbeddingModel` tells it. Give it to
-            use the loss in a step of your own.
-        initializer: Keras initializer of the class vectors, (num_classes * sub_centers, dim).
-            Default None: normal, of length about 1, so that a step turns them neither too
-            little nor too far.
+        sub_centers: number of vectors per class, 1 or more. Default 3, as in the paper.
+        embedding_dim: dimension of the embeddings. Default None: `EmbeddingModel` sets it.
+        initializer: Keras initializer of the class vectors. Default None: normal, norm about 1.
         reduction: default "mean_valid", the mean over items.
         name: name of the loss.
-        dtype: dtype of the result. It is computed in float32 at least.
+        dtype: dtype of the result; computed in float32 or wider.
 
     Raises:
-        TypeError: for an argument of another type.
-        ValueError: for a number out of its range, an id outside 0 to num_classes - 1, or outside an
-            `EmbeddingModel` as long as `embedding_dim` is not given.
+        TypeError: for an argument of a wrong type.
+        ValueError: for a number out of range, an id outside 0 to num_classes - 1, or a call outside
+            an `EmbeddingModel` with `embedding_dim=None`.
 
     Example:
     >>> import numpy as np
@@ -70,15 +68,12 @@ class SubCenterArcFaceLoss(SoftmaxLoss):
         name="sub_center_arc_face_loss",
         dtype=None,
     ):
-        check_count("sub_centers", sub_centers)
+        self.sub_centers = check_count("sub_centers", sub_centers)
         super().__init__(
             num_classes, embedding_dim, initializer, reduction, name, dtype, sub_centers
         )
-        check_number("margin", margin, at_least=0, at_most=180)
-        check_scale(scale)
-        self.margin = margin
-        self.scale = scale
-        self.sub_centers = sub_centers
+        self.margin = check_number("margin", margin, at_least=0, at_most=180)
+        self.scale = check_number("scale", scale, above=0)
 
     def class_logits(self, embeddings, vectors):
         cosine = cosines(embeddings, vectors)
@@ -89,21 +84,21 @@ class SubCenterArcFaceLoss(SoftmaxLoss):
         return cosine_of_sum(cosine, math.radians(self.margin))
 
     def outliers(self, embeddings, labels, threshold=75.0):
-        """Find the items that are far from the dominant vector of their class.
+        """Return the items far from the dominant vector of their class.
 
         Args:
-            embeddings: array `(items, dim)`, of the model's encoder.
+            embeddings: array `(items, dim)`, output of the model's encoder.
             labels: integer class ids `(items,)`.
-            threshold: angle in degrees beyond which an item is far. Default 75, as in the paper.
+            threshold: angle in degrees above which an item is an outlier. Default 75 (the paper).
 
         Returns:
-            The positions of the items, in order, and the dominant vectors `(num_classes, dim)`: of
-            each class the one that most of its items are nearest to; of a class without items the
-            first.
+            The indices of the outliers, ascending, and the dominant vectors `(num_classes, dim)`:
+            for each class the vector that is nearest to most of its items; the first vector of a
+            class without items.
 
         Raises:
-            ValueError: for a threshold outside 0 to 180, ids that are no class, or embeddings of
-                another width or number.
+            ValueError: for a threshold outside 0 to 180, an invalid class id, or embeddings of a
+                wrong shape.
 
         Example:
         >>> import numpy as np

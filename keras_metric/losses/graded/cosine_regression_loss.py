@@ -1,4 +1,4 @@
-"""CosineRegressionLoss: the cosine of two items equals the similarity that people gave them."""
+"""Cosine regression loss."""
 
 from keras import ops
 
@@ -6,31 +6,31 @@ from keras_metric import distances
 from keras_metric._export import export
 from keras_metric._validation import check_number
 from keras_metric.losses.metric_loss import MetricLoss, check_branches, scores_of_pairs
-from keras_metric.losses.reductions import single_terms
+from keras_metric.pairwise.anchor_rows import single_terms
 
 
 @export
 class CosineRegressionLoss(MetricLoss):
-    """Learns from pairs with a graded similarity: sentences, products, molecules.
+    """Cosine regression: squared error between the cosine of a pair and its similarity score.
 
-    Reach for it where y is no yes or no but a score, as of the STS benchmark. Embeddings have
-    shape (batch, 2, dim), y_true is a float for each pair.
+    Use it for graded similarities of sentences, products or molecules, such as the STS benchmark.
+    Embeddings have shape (batch, 2, dim); y_true is a float for each pair.
 
         loss = mean over pairs of (cos(a, b) - t)**2,   t = (y - y_min) / (y_max - y_min)
 
-    so that y_max means the same direction and y_min a right angle. Scores that are cosines
-    themselves, -1 to 1, fit with the defaults, for which t = y.
+    so that y_max corresponds to the same direction and y_min to a right angle. For scores that are
+    cosines, -1 to 1, use the defaults: t = y.
 
     Args:
-        y_min: score of a pair that has nothing in common. Default 0.
-        y_max: score of a pair that is the same, above `y_min`. Default 1; for STS take 5.
+        y_min: score of a pair without similarity. Default 0.
+        y_max: score of an identical pair, above `y_min`. Default 1; for STS use 5.
         reduction: default "mean_valid", the mean over pairs.
         name: name of the loss.
-        dtype: dtype of the result. Distances are taken in float32 at least.
+        dtype: dtype of the result; distances are computed in float32 or wider.
 
     Raises:
-        TypeError: for an argument of another type.
-        ValueError: for a `y_max` not above `y_min`, or another number of branches.
+        TypeError: for an argument of a wrong type.
+        ValueError: for a `y_max` not above `y_min`, or a wrong number of branches.
 
     Example:
     >>> import numpy as np
@@ -58,16 +58,12 @@ class CosineRegressionLoss(MetricLoss):
         dtype=None,
     ):
         super().__init__(reduction=reduction, name=name, dtype=dtype)
-        check_number("y_min", y_min)
-        check_number("y_max", y_max)
+        self.y_min = check_number("y_min", y_min)
+        self.y_max = check_number("y_max", y_max)
         if y_max <= y_min:
-            raise ValueError(
-                f"`y_max` must be greater than {y_min}, which is y_min. Received: y_max={y_max}"
-            )
-        self.y_min = y_min
-        self.y_max = y_max
+            raise ValueError(f"`y_max` must be greater than y_min={y_min}. Received: y_max={y_max}")
 
-    def tuple_parts(self, y_true, branches):
+    def tuple_parts(self, reports, y_true, branches):
         check_branches(branches, 2, "first, second")
         cosine = 1 - distances.elementwise(*branches, "cosine")
         score = scores_of_pairs(y_true, branches[0])

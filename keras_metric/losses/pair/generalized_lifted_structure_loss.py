@@ -1,56 +1,55 @@
-"""GeneralizedLiftedStructureLoss: all positives of an anchor against all its negatives."""
+"""Generalized lifted structure loss."""
 
 from keras import ops
 
 from keras_metric._export import export
 from keras_metric._validation import check_number
 from keras_metric.losses.pair.pair_loss import PairLoss
-from keras_metric.losses.reductions import single_terms
-from keras_metric.pairwise.class_pairs import FAR
+from keras_metric.pairwise.anchor_rows import single_terms
+from keras_metric.pairwise.class_pairs import MASKED_DISTANCE
 
 
-def generalized_lifted_structure_rows(distance, partners, margin, positive_margin):
-    """One term an anchor: its smooth farthest positive and its smooth nearest negative."""
+def generalized_lifted_structure_rows(distance, pairs, margin, positive_margin):
+    """One term per anchor, from its smooth farthest positive and smooth nearest negative."""
 
     def reach(values, mask, number):
-        most = ops.logsumexp(ops.where(mask, values, -FAR), axis=1)
+        most = ops.logsumexp(ops.where(mask, values, -MASKED_DISTANCE), axis=1)
         return ops.where(number > 0, most, 0)
 
-    pull = reach(distance - positive_margin, partners.positive, partners.num_positives)
-    push = reach(margin - distance, partners.negative, partners.num_negatives)
-    return single_terms(ops.relu(pull + push), partners.num_positives + partners.num_negatives > 0)
+    near = reach(distance - positive_margin, pairs.positive, pairs.num_positives)
+    far = reach(margin - distance, pairs.negative, pairs.num_negatives)
+    return single_terms(ops.relu(near + far), pairs.num_positives + pairs.num_negatives > 0)
 
 
 @export
 class GeneralizedLiftedStructureLoss(PairLoss):
-    """Lifted structure that weighs all positives of an anchor too, not each of them alone.
+    """Generalized lifted structure: log-sum-exp over all positives and all negatives of an anchor.
 
-    Reach for it where `LiftedStructureLoss` serves: a smooth form of batch-hard triplets, in
-    which every item of a batch takes part and the hardest weigh most.
+    A smooth form of batch-hard triplets, in which every item of a batch has a gradient and the
+    hardest ones weigh most. `LiftedStructureLoss` treats each positive pair separately instead.
 
         loss = mean over a of max( log sum_p exp(d_ap - positive_margin)
                                    + log sum_n exp(margin - d_an), 0 )
 
-    with p over the positives of the anchor a and n over its negatives. An anchor that has
-    partners of one kind only gives the logarithm of that kind.
+    with p over the positives of the anchor a and n over its negatives. For an anchor that has only
+    positives or only negatives, the missing logarithm is 0.
 
     Args:
         margin: in units of `distance`; default 1.
-        positive_margin: distance a positive pair may keep. Default 0.
+        positive_margin: distance that a positive pair may have. Default 0.
         distance: metric name; default "euclidean".
-        mining: which pairs count: "all" (default), the name of a strategy of
-            `layers.PairMiner`, or a miner.
-        labels: "ids" (default), or "multi_hot" for y of 0 and 1 `(batch, classes)`, where
-            sharing a label makes a positive pair.
-        memory: a `layers.CrossBatchMemory`, to compare with past batches as well. Default None.
-        reduction: default "sum_over_batch_size", the mean over all anchors. "mean_valid" leaves
-            out those that have no partner, as a miner may leave them.
+        mining: pairs to use: "all" (default), a strategy of `layers.PairMiner`, or a miner.
+        labels: "ids" (default), or "multi_hot": 0/1 rows; a shared label makes a positive pair.
+        memory: `layers.CrossBatchMemory` of past batches to compare with. Default None.
+        reduction: default "sum_over_batch_size", the mean over all anchors, as in the paper's mean
+            over the batch. "mean_valid" leaves out anchors without pairs, which a miner can
+            produce.
         name: name of the loss.
-        dtype: dtype of the result. Distances are taken in float32 at least.
+        dtype: dtype of the result; distances are computed in float32 or wider.
 
     Raises:
-        TypeError: for an argument of another type.
-        ValueError: for an unknown name or labels of another kind.
+        TypeError: for an argument of a wrong type.
+        ValueError: for an unknown name or labels of a wrong kind.
 
     Example:
     >>> import numpy as np
@@ -78,12 +77,10 @@ class GeneralizedLiftedStructureLoss(PairLoss):
         dtype=None,
     ):
         super().__init__(distance, mining, labels, reduction, name, dtype, memory)
-        check_number("margin", margin)
-        check_number("positive_margin", positive_margin)
-        self.margin = margin
-        self.positive_margin = positive_margin
+        self.margin = check_number("margin", margin)
+        self.positive_margin = check_number("positive_margin", positive_margin)
 
-    def pair_parts(self, distance, partners):
+    def pair_parts(self, distance, pairs):
         return [
-            generalized_lifted_structure_rows(distance, partners, self.margin, self.positive_margin)
+            generalized_lifted_structure_rows(distance, pairs, self.margin, self.positive_margin)
         ]

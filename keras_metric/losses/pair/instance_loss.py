@@ -1,4 +1,4 @@
-"""InstanceLoss: every item, or group of items, is a class of its own."""
+"""Instance loss."""
 
 from keras import ops
 
@@ -6,58 +6,56 @@ from keras_metric import distances
 from keras_metric._export import export
 from keras_metric._validation import check_number, check_one_each
 from keras_metric.losses.metric_loss import check_branches
-from keras_metric.losses.pair.n_pairs_loss import n_pairs_rows
 from keras_metric.losses.pair.pair_loss import PairLoss, similarity
-from keras_metric.losses.ranking.listwise_loss import with_anchor
-from keras_metric.losses.reductions import Rows
-from keras_metric.losses.train_reports import report
+from keras_metric.losses.ranking.list_rows import with_anchor
 from keras_metric.pairwise import class_pairs
+from keras_metric.pairwise.anchor_rows import Rows
+from keras_metric.pairwise.pair_terms import n_pairs_rows
 
 
-def instance_rows(cosine, partners, gamma):
-    """One term a row: cross-entropy over all columns, those of its own class equally right."""
-    own = ops.cast(ops.logical_not(partners.negative), cosine.dtype)
-    return n_pairs_rows(gamma * cosine, own)
+def instance_rows(cosine, pairs, scale):
+    """One term per row: cross-entropy over all columns; all columns of its class are correct."""
+    own = ops.cast(ops.logical_not(pairs.negative), cosine.dtype)
+    return n_pairs_rows(scale * cosine, own)
 
 
 @export
 class InstanceLoss(PairLoss):
-    """Classifies each item among the items of its batch: each instance is a class of its own.
+    """Instance loss: cross-entropy with each item of the batch as a class of its own.
 
-    Reach for it to learn from pairs of two kinds, as images and their captions: embeddings
-    (batch, 2, dim), where the first view of an item is to find its second among the second
-    views of the batch, and the other way round. A labelled batch (integer labels, embeddings
-    (batch, dim)) works too; the items of a class, the anchor included, are then equally right.
+    Use it for pairs of two kinds, such as images and captions: embeddings (batch, 2, dim). The
+    first view of an item is classified among all second views of the batch, and vice versa. In a
+    labelled batch (integer labels, embeddings (batch, dim)) all items of the anchor's class, the
+    anchor included, are equally correct.
 
-        loss = mean over a of -1/|C(a)| sum over c of log( exp(gamma * s_ac)
-                                                           / sum_j exp(gamma * s_aj) )
+        loss = mean over a of -1/|C(a)| sum over c of log( exp(scale * s_ac)
+                                                           / sum_j exp(scale * s_aj) )
 
-    with s the cosine, j over the batch, and C(a) the items with the label of a. The paper learns
-    a vector for each class; here the embeddings of the batch stand for them.
+    with s the cosine, j over the batch, and C(a) the items with the label of a. The paper learns a
+    vector for each class; here the embeddings of the batch are used instead.
 
-    pytorch-metric-learning takes the place of the anchor's label among the sorted labels as the
-    number of the right column, which is an item of another class in general. Both agree where
-    y counts the items: 0, 1, 2 and so on.
+    pytorch-metric-learning takes the position of the anchor's label among the sorted labels as the
+    target column, which is an item of another class in general. Both agree for y of 0, 1, 2, ...
 
     Args:
-        gamma: scale of the cosines, above 0. Default 64.
-        labels: "ids" (default), or "multi_hot" for y of 0 and 1 `(batch, classes)`, where
-            items that share a label are of one class.
-        memory: a `layers.CrossBatchMemory`, to compare with past batches as well. Default None.
+        scale: factor of the cosines, above 0. Default 64.
+        labels: "ids" (default), or "multi_hot": 0/1 rows; items that share a label are of one
+            class.
+        memory: `layers.CrossBatchMemory` of past batches to compare with. Default None.
         reduction: default "mean_valid", the mean over all anchors.
         name: name of the loss.
-        dtype: dtype of the result. Cosines are taken in float32 at least.
+        dtype: dtype of the result; cosines are computed in float32 or wider.
 
     Raises:
-        TypeError: for an argument of another type.
-        ValueError: for an unknown name, a scale of 0 or less, labels of another kind, or another
+        TypeError: for an argument of a wrong type.
+        ValueError: for an unknown name, a scale of 0 or less, labels of a wrong kind, or a wrong
             number of branches.
 
     Example:
     >>> import numpy as np
     >>> import keras_metric
     >>> views = np.array([[[1.0, 0.0], [1.0, 0.1]], [[0.0, 1.0], [0.1, 1.0]]], "float32")
-    >>> loss = keras_metric.losses.InstanceLoss(gamma=2)
+    >>> loss = keras_metric.losses.InstanceLoss(scale=2)
     >>> round(float(loss(np.arange(2), views)), 3)
     0.154
 
@@ -66,13 +64,14 @@ class InstanceLoss(PairLoss):
         https://arxiv.org/abs/1711.05535
     """
 
+    renamed_arguments = {"gamma": "scale"}
     num_branches = (2,)
-    # An item is its own positive: labels that all differ are fine.
+    # An item is its own positive, so all labels may differ.
     needs_positives = False
 
     def __init__(
         self,
-        gamma=64,
+        scale=64,
         labels="ids",
         memory=None,
         reduction="mean_valid",
@@ -80,28 +79,27 @@ class InstanceLoss(PairLoss):
         dtype=None,
     ):
         super().__init__("cosine", "all", labels, reduction, name, dtype, memory)
-        check_number("gamma", gamma, above=0)
-        self.gamma = gamma
+        self.scale = check_number("scale", scale, above=0)
 
-    def batch_parts(self, labels, embeddings, references=None, reference_labels=None):
+    def batch_parts(self, reports, labels, embeddings, references=None, reference_labels=None):
         given = (references, reference_labels) if references is not None else ()
-        distance, partners = self.chosen(labels, embeddings, *given)
+        distance, pairs = self.chosen(reports, labels, embeddings, *given)
         cosine = similarity(distance, "cosine")
         if not isinstance(reference_labels, class_pairs.Remembered):
-            return [instance_rows(cosine, partners, self.gamma)]
-        # What a queue holds no item in yet is neither right nor wrong.
-        listed = with_anchor(partners, reference_labels.own)
+            return [instance_rows(cosine, pairs, self.scale)]
+        # Empty positions of the queue are neither positives nor negatives.
+        listed = with_anchor(pairs, reference_labels.own)
         held = ops.logical_or(listed.positive, listed.negative)
-        logits = ops.where(held, self.gamma * cosine, -class_pairs.FAR)
+        logits = ops.where(held, self.scale * cosine, -class_pairs.MASKED_DISTANCE)
         return [n_pairs_rows(logits, ops.cast(listed.positive, cosine.dtype))]
 
-    def tuple_parts(self, y_true, branches):
+    def tuple_parts(self, reports, y_true, branches):
         check_branches(branches, 2, "first, second")
         labels = self._checked_labels(y_true, "y_true")
         check_one_each(labels, branches[0], "y_true", "y_pred")
-        partners = class_pairs.from_labels(labels)
+        pairs = class_pairs.from_labels(labels)
         distance = distances.pairwise(*branches, metric="cosine")
-        report(distance, distance, ops.logical_not(partners.negative), partners.negative)
+        reports.add_distances(distance, distance, ops.logical_not(pairs.negative), pairs.negative)
         cosine = similarity(distance, "cosine")
-        both = (instance_rows(s, partners, self.gamma) for s in (cosine, ops.transpose(cosine)))
+        both = (instance_rows(s, pairs, self.scale) for s in (cosine, ops.transpose(cosine)))
         return [Rows(*(there + back for there, back in zip(*both)))]

@@ -1,21 +1,21 @@
-"""IntraPairVarianceLoss: all positive pairs about equally alike, all negative ones too."""
+"""Intra-pair variance loss."""
 
 from keras import ops
 
 from keras_metric._export import export
 from keras_metric._validation import check_number
 from keras_metric.losses.pair.pair_loss import PairLoss
-from keras_metric.losses.reductions import masked_terms
+from keras_metric.pairwise.anchor_rows import masked_terms
 
 
-def intra_pair_variance_rows(distance, partners, pos_eps, neg_eps):
+def intra_pair_variance_rows(distance, pairs, positive_epsilon, negative_epsilon):
     """Rows over the positive pairs, and rows over the negative ones."""
     cosine = 1 - distance
-    pull = (1 - pos_eps) * _mean(cosine, partners.positive) - cosine
-    push = cosine - (1 + neg_eps) * _mean(cosine, partners.negative)
+    near = (1 - positive_epsilon) * _mean(cosine, pairs.positive) - cosine
+    far = cosine - (1 + negative_epsilon) * _mean(cosine, pairs.negative)
     return [
-        masked_terms(ops.square(ops.relu(pull)), partners.positive),
-        masked_terms(ops.square(ops.relu(push)), partners.negative),
+        masked_terms(ops.square(ops.relu(near)), pairs.positive),
+        masked_terms(ops.square(ops.relu(far)), pairs.negative),
     ]
 
 
@@ -26,32 +26,31 @@ def _mean(values, mask):
 
 @export
 class IntraPairVarianceLoss(PairLoss):
-    """Keeps the cosines of positive pairs close to their mean, and those of negative pairs too.
+    """Intra-pair variance: keeps the cosines of positive and of negative pairs near their mean.
 
-    An addition to another loss, which keeps it from bending everything to a few hard pairs; by
-    itself it teaches nothing of near and far. Add it to `TupletMarginLoss`, as the paper does,
-    by `WeightedSum`. For a labelled batch, or several views of each item.
+    Add it to another loss with `WeightedSum`, as the paper does with `TupletMarginLoss`: it reduces
+    the influence of a few hard pairs. It has no gradient that separates classes, so do not use it
+    independently. For a labelled batch, or several views of each item.
 
-        positive pair: max((1 - pos_eps) * M_p - cos, 0)**2,   M_p the mean over all of them
-        negative pair: max(cos - (1 + neg_eps) * M_n, 0)**2,   M_n the mean over all of them
+        positive pair: max((1 - positive_epsilon) * M_p - cos, 0)**2
+        negative pair: max(cos - (1 + negative_epsilon) * M_n, 0)**2
 
-    The mean over the positive pairs and the mean over the negative pairs are added.
+    with M_p and M_n the mean cosines of all positive and all negative pairs. The mean over the
+    positive pairs and the mean over the negative pairs are added.
 
     Args:
-        pos_eps: share of the mean by which a positive pair may stay below it. Default 0.01.
-        neg_eps: share of the mean by which a negative pair may exceed it. Default 0.01.
-        mining: which pairs count: "all" (default), the name of a strategy of
-            `layers.PairMiner`, or a miner.
-        labels: "ids" (default), or "multi_hot" for y of 0 and 1 `(batch, classes)`, where
-            sharing a label makes a positive pair.
-        memory: a `layers.CrossBatchMemory`, to compare with past batches as well. Default None.
-        reduction: default "mean_valid": the mean over all pairs of a kind.
+        positive_epsilon: fraction of M_p by which a positive pair may be below it. Default 0.01.
+        negative_epsilon: fraction of M_n by which a negative pair may be above it. Default 0.01.
+        mining: pairs to use: "all" (default), a strategy of `layers.PairMiner`, or a miner.
+        labels: "ids" (default), or "multi_hot": 0/1 rows; a shared label makes a positive pair.
+        memory: `layers.CrossBatchMemory` of past batches to compare with. Default None.
+        reduction: default "mean_valid", the mean over all pairs of a kind.
         name: name of the loss.
-        dtype: dtype of the result. Distances are taken in float32 at least.
+        dtype: dtype of the result; distances are computed in float32 or wider.
 
     Raises:
-        TypeError: for an argument of another type.
-        ValueError: for an unknown name or labels of another kind.
+        TypeError: for an argument of a wrong type.
+        ValueError: for an unknown name or labels of a wrong kind.
 
     Example:
     >>> import numpy as np
@@ -67,13 +66,14 @@ class IntraPairVarianceLoss(PairLoss):
         https://doi.org/10.1109/ICCV.2019.00659
     """
 
-    # A pair is measured against the mean of all pairs of the batch.
-    rows_see = "batch"
+    renamed_arguments = {"pos_eps": "positive_epsilon", "neg_eps": "negative_epsilon"}
+    # The means are over all pairs of the batch.
+    rows_depend_on = "batch"
 
     def __init__(
         self,
-        pos_eps=0.01,
-        neg_eps=0.01,
+        positive_epsilon=0.01,
+        negative_epsilon=0.01,
         mining="all",
         labels="ids",
         memory=None,
@@ -82,10 +82,10 @@ class IntraPairVarianceLoss(PairLoss):
         dtype=None,
     ):
         super().__init__("cosine", mining, labels, reduction, name, dtype, memory)
-        check_number("pos_eps", pos_eps)
-        check_number("neg_eps", neg_eps)
-        self.pos_eps = pos_eps
-        self.neg_eps = neg_eps
+        self.positive_epsilon = check_number("positive_epsilon", positive_epsilon)
+        self.negative_epsilon = check_number("negative_epsilon", negative_epsilon)
 
-    def pair_parts(self, distance, partners):
-        return intra_pair_variance_rows(distance, partners, self.pos_eps, self.neg_eps)
+    def pair_parts(self, distance, pairs):
+        return intra_pair_variance_rows(
+            distance, pairs, self.positive_epsilon, self.negative_epsilon
+        )

@@ -1,73 +1,42 @@
-"""LiftedStructureLoss: each positive pair against all negatives of both its items."""
-
-from keras import ops
+"""Lifted structure loss."""
 
 from keras_metric._export import export
 from keras_metric._validation import check_flag, check_number
 from keras_metric.losses.pair.pair_loss import PairLoss
-from keras_metric.losses.reductions import bounded_square, masked_terms
-from keras_metric.pairwise.class_pairs import FAR
-
-
-def _log_of_sum(a, b):
-    """log(exp(a) + exp(b)) of finite numbers; Keras's own looks for infinities as well."""
-    return ops.maximum(a, b) + ops.log1p(ops.exp(-ops.abs(a - b)))
-
-
-def lifted_structure_rows(distance, partners, margin, positive_margin, smooth, alone=True):
-    """Rows over the positive pairs of `distance` (batch, references).
-
-    The negatives of an anchor are references; those of a reference are anchors, which is the
-    same of a batch `alone`.
-    """
-    push = ops.where(partners.negative, margin - distance, -FAR)
-
-    def reach(axis):
-        most = ops.logsumexp if smooth else ops.max
-        return most(push, axis=axis, keepdims=True)
-
-    of_anchor = reach(1)
-    of_positive = ops.transpose(of_anchor) if alone else reach(0)
-    either = (_log_of_sum if smooth else ops.maximum)(of_anchor, of_positive)
-    # An empty sum is -FAR; pairs that do not count are put there before they are squared.
-    positive = partners.positive
-    lifted = ops.where(positive, either + distance - positive_margin, -FAR)
-    return masked_terms(bounded_square(ops.relu(lifted)) / 2, positive)
+from keras_metric.pairwise.pair_terms import lifted_structure_rows
 
 
 @export
 class LiftedStructureLoss(PairLoss):
-    """Compares each positive pair of a batch with every negative of its two items at once.
+    """Lifted structure: each positive pair against all negatives of both its items.
 
-    Learns more from a batch than triplets of it do: no negative is left out, the nearest
-    weigh most. For labelled batches, integer labels and embeddings (batch, dim), or several views
-    of each item, (batch, views, dim).
+    It uses more of a batch than triplets do: every negative has a gradient, the nearest ones weigh
+    most. For labelled batches, integer labels and embeddings (batch, dim), or several views of each
+    item, (batch, views, dim).
 
         J(i, j) = log(sum_k exp(margin - d(i, k)) + sum_l exp(margin - d(j, l)))
                   + d(i, j) - positive_margin
         loss    = 1 / (2 |P|) * sum of max(J(i, j), 0)**2 over the positive pairs P
 
-    with k over the negatives of i and l over those of j, and distances from the full matrix
-    D**2 = x 1' + 1 x' - 2 X X', x the squared lengths.
+    with k over the negatives of i and l over those of j. The paper computes d from the full matrix
+    D**2 = x 1' + 1 x' - 2 X X', with x the squared norms.
 
     Args:
         margin: in units of `distance`; default 1, as in the paper.
-        positive_margin: distance a positive pair may keep. Default 0.
-        smooth: True (default): the smooth upper bound above. False: the function it bounds,
-            with the largest margin - d(i, k) or margin - d(j, l) in place of the logarithm.
+        positive_margin: distance that a positive pair may have. Default 0.
+        smooth: True (default): the smooth upper bound above. False: the function it bounds, with
+            the largest margin - d(i, k) or margin - d(j, l) in place of the logarithm.
         distance: metric name; default "euclidean", on embeddings that need not be normalised.
-        mining: which pairs count: "all" (default), the name of a strategy of
-            `layers.PairMiner`, or a miner.
-        labels: "ids" (default), or "multi_hot" for y of 0 and 1 `(batch, classes)`, where
-            sharing a label makes a positive pair.
-        memory: a `layers.CrossBatchMemory`, to compare with past batches as well. Default None.
-        reduction: default "mean_valid": the mean over all positive pairs, |P| of them.
+        mining: pairs to use: "all" (default), a strategy of `layers.PairMiner`, or a miner.
+        labels: "ids" (default), or "multi_hot": 0/1 rows; a shared label makes a positive pair.
+        memory: `layers.CrossBatchMemory` of past batches to compare with. Default None.
+        reduction: default "mean_valid", the mean over all |P| positive pairs.
         name: name of the loss.
-        dtype: dtype of the result. Distances are taken in float32 at least.
+        dtype: dtype of the result; distances are computed in float32 or wider.
 
     Raises:
-        TypeError: for an argument of another type.
-        ValueError: for an unknown name or labels of another kind.
+        TypeError: for an argument of a wrong type.
+        ValueError: for an unknown name or labels of a wrong kind.
 
     Example:
     >>> import numpy as np
@@ -82,8 +51,8 @@ class LiftedStructureLoss(PairLoss):
         Embedding", 2016, https://arxiv.org/abs/1511.06452
     """
 
-    # A pair counts once in the batch, and pushes from both of its ends.
-    rows_see = "batch"
+    # A pair uses the negatives of both its items, from the whole batch.
+    rows_depend_on = "batch"
 
     def __init__(
         self,
@@ -99,17 +68,14 @@ class LiftedStructureLoss(PairLoss):
         dtype=None,
     ):
         super().__init__(distance, mining, labels, reduction, name, dtype, memory)
-        check_number("margin", margin)
-        check_number("positive_margin", positive_margin)
-        check_flag("smooth", smooth)
-        self.margin = margin
-        self.positive_margin = positive_margin
-        self.smooth = bool(smooth)
+        self.margin = check_number("margin", margin)
+        self.positive_margin = check_number("positive_margin", positive_margin)
+        self.smooth = check_flag("smooth", smooth)
 
-    def batch_parts(self, labels, embeddings, *references):
-        distance, partners = self.chosen(labels, embeddings, *references)
+    def batch_parts(self, reports, labels, embeddings, *references):
+        distance, pairs = self.chosen(reports, labels, embeddings, *references)
         return [
             lifted_structure_rows(
-                distance, partners, self.margin, self.positive_margin, self.smooth, not references
+                distance, pairs, self.margin, self.positive_margin, self.smooth, not references
             )
         ]

@@ -1,29 +1,29 @@
-"""MarginLoss: positives below a boundary distance, negatives above it, each by a margin."""
+"""Margin loss."""
 
 import keras
 from keras import ops
 
 from keras_metric import distances
-from keras_metric import mining as rules
 from keras_metric._export import export
 from keras_metric._validation import check_choice, check_count, check_flag, check_number
 from keras_metric.losses.classification.class_loss import check_class_ids, members
 from keras_metric.losses.metric_loss import measured_pairs
 from keras_metric.losses.pair.pair_loss import PairLoss, chosen_pairs
-from keras_metric.losses.reductions import Rows, often_enough
-from keras_metric.losses.triplet_rows import triplet_counts
-from keras_metric.mining import pair_rules
+from keras_metric.losses.reductions import count_once
+from keras_metric.losses.triplet.triplet_loss import triplet_counts
+from keras_metric.mining import pair_rules, triplet_rules
 from keras_metric.mining.triplet_miner import TripletMiner
+from keras_metric.pairwise.anchor_rows import Rows
 
 COUNTS = ("pairs", "triplets")
 
 
 def margin_rows(distance, positive, negative, margin, beta):
-    """Rows over pairs that count `positive` and `negative` times, both (batch, references)."""
-    pull = ops.where(positive > 0, ops.relu(distance - beta + margin), 0)
-    push = ops.where(negative > 0, ops.relu(beta - distance + margin), 0)
-    active = ops.where(pull > 0, positive, 0) + ops.where(push > 0, negative, 0)
-    total = ops.sum(pull * positive + push * negative, axis=1)
+    """Rows over pairs; `positive` and `negative` (batch, references) hold how often each counts."""
+    near = ops.where(positive > 0, ops.relu(distance - beta + margin), 0)
+    far = ops.where(negative > 0, ops.relu(beta - distance + margin), 0)
+    active = ops.where(near > 0, positive, 0) + ops.where(far > 0, negative, 0)
+    total = ops.sum(near * positive + far * negative, axis=1)
     return Rows(total, ops.sum(active, axis=1), ops.sum(positive + negative, axis=1))
 
 
@@ -41,47 +41,46 @@ class Boundaries(keras.layers.Layer):
 
 @export
 class MarginLoss(PairLoss):
-    """Keeps positives nearer than a boundary, and negatives beyond it, each by a margin.
+    """Margin loss: positive distances below a boundary, negative distances above it.
 
-    As simple as the contrastive loss, and as lenient as the triplet loss: positives need not
-    meet in a point. Reach for it together with `mining="distance-weighted"`, the sampling that
-    the paper wants for it, on unit vectors.
+    It is computed as simply as the contrastive loss, but like the triplet loss it does not move the
+    positives to one point. Use it with `mining="distance-weighted"`, the sampling of the paper, on
+    unit vectors.
 
         positive pair: max(d - beta + margin, 0)
         negative pair: max(beta - d + margin, 0)
 
-    Each triplet (a, p, n) gives both, so a pair counts once for each triplet it is part of; the
-    loss is the mean over those greater than zero.
+    Each triplet (a, p, n) has both terms, so a pair counts once for each triplet it is part of; the
+    loss is the mean over the terms greater than zero.
 
     Args:
-        margin: how far from the boundary pairs are to be, in units of `distance`. Default 0.2,
-            as in the paper.
+        margin: distance that pairs should keep from the boundary, in units of `distance`. Default
+            0.2, as in the paper.
         beta: the boundary, in units of `distance`. Default 1.2, for Euclidean distances of unit
             vectors.
-        learn_beta: True learns the boundary, from `beta` on; `EmbeddingModel` trains and saves
-            it. Default False. Give it a rate of its own with `keras.optimizers.MultiOptimizer`:
-            the paper takes 10 times that of the network.
-        num_classes: with `learn_beta`, a boundary for each class, ids 0 to num_classes - 1.
-            Default None: one for all.
-        nu: with `learn_beta`, weight of the boundaries in the loss, at least 0: keeps them from
-            growing. Default 0. As in pytorch-metric-learning, one boundary adds nu * beta, those
-            of classes add the sum of nu * beta over triplets, divided as the loss is.
+        learn_beta: True trains the boundary, from `beta` on; `EmbeddingModel` trains and saves it.
+            Default False. Set its own learning rate with `keras.optimizers.MultiOptimizer`; the
+            paper uses 10 times that of the network.
+        num_classes: with `learn_beta`, one boundary per class, ids 0 to num_classes - 1. Default
+            None: one boundary for all classes.
+        nu: with `learn_beta`, weight of the boundaries in the loss, at least 0: limits their
+            growth. Default 0. As in pytorch-metric-learning, one boundary adds nu * beta;
+            boundaries of classes add the sum of nu * beta over triplets, divided as the loss is.
         count: "triplets" (default): a pair counts once for each triplet it is part of, as in
             pytorch-metric-learning. "pairs": every pair counts once.
         distance: metric name; default "euclidean".
-        mining: which triplets or pairs count: "all" (default), the name of a strategy of
-            `layers.TripletMiner` or of `layers.PairMiner`, or a miner. A pair miner leaves every
-            triplet of the pairs that it chooses.
-        labels: "ids" (default), or "multi_hot" for y of 0 and 1 `(batch, classes)`, where
-            sharing a label makes a positive pair.
-        memory: a `layers.CrossBatchMemory`, to compare with past batches as well. Default None.
-        reduction: default "mean_active", the mean over terms greater than zero.
+        mining: triplets or pairs to use: "all" (default), a strategy of `layers.TripletMiner` or of
+            `layers.PairMiner`, or a miner. With a pair miner all triplets of its pairs count.
+        labels: "ids" (default), or "multi_hot": 0/1 rows; a shared label makes a positive pair.
+        memory: `layers.CrossBatchMemory` of past batches to compare with. Default None.
+        reduction: default "mean_active", the mean over terms greater than zero, as in the authors'
+            code.
         name: name of the loss.
-        dtype: dtype of the result. Distances are taken in float32 at least.
+        dtype: dtype of the result; distances are computed in float32 or wider.
 
     Raises:
-        TypeError: for an argument of another type.
-        ValueError: for an unknown name, a number out of its range, or labels of another kind.
+        TypeError: for an argument of a wrong type.
+        ValueError: for an unknown name, a number out of range, or labels of a wrong kind.
 
     Example:
     >>> import numpy as np
@@ -113,36 +112,28 @@ class MarginLoss(PairLoss):
         dtype=None,
     ):
         super().__init__(distance, _miner(mining), labels, reduction, name, dtype, memory)
-        check_number("margin", margin)
-        check_number("beta", beta)
-        check_flag("learn_beta", learn_beta)
-        check_number("nu", nu, at_least=0)
+        self.margin = check_number("margin", margin)
+        self.beta = check_number("beta", beta)
+        self.learn_beta = check_flag("learn_beta", learn_beta)
+        self.nu = check_number("nu", nu, at_least=0)
         if num_classes is not None:
             check_count("num_classes", num_classes, at_least=2)
         if not learn_beta and (num_classes is not None or nu):
             raise ValueError(
-                "`num_classes` and `nu` are for boundaries that are learned: they need "
-                f"learn_beta=True. Received: num_classes={num_classes!r}, nu={nu!r}"
+                "`num_classes` and `nu` require learned boundaries, learn_beta=True. "
+                f"Received: num_classes={num_classes!r}, nu={nu!r}"
             )
-        check_choice("count", count, COUNTS)
+        self.count = check_choice("count", count, COUNTS)
         if labels != "ids" and num_classes is not None:
             raise ValueError(
                 f'A boundary for each class needs labels="ids". Received: labels={labels!r}'
             )
-        self.margin = margin
-        self.beta = beta
-        self.learn_beta = bool(learn_beta)
         self.num_classes = num_classes
-        self.nu = nu
-        self.count = count
         self.mining = mining
         self.boundaries = None
         if learn_beta:
             self.boundaries = Boundaries(num_classes or 1, beta, name=name)
-
-    @property
-    def layers(self):
-        return (*super().layers, *(() if self.boundaries is None else (self.boundaries,)))
+            self.layers += (self.boundaries,)
 
     def check_ids(self, labels):
         """Raise unless each of the NumPy `labels` has a boundary."""
@@ -156,36 +147,36 @@ class MarginLoss(PairLoss):
             check_class_ids(self.name, labels, self.num_classes)
         return ids
 
-    def batch_parts(self, labels, embeddings, *references):
-        distance, partners = measured_pairs(labels, embeddings, self.distance, *references)
+    def batch_parts(self, reports, labels, embeddings, *references):
+        distance, pairs = measured_pairs(reports, labels, embeddings, self.distance, *references)
         context = self.context(distance, embeddings, *references)
-        counts = self._counts(distance, partners, context)
+        counts = self._counts(distance, pairs, context)
         if self.boundaries is None:
             return [margin_rows(distance, *counts, self.margin, self.beta)]
-        beta = self._learned(labels, distance.dtype)
+        beta = self._learned(reports, labels, distance.dtype)
         rows = margin_rows(distance, *counts, self.margin, beta)
         if not self.nu:
             return [rows]
-        # A boundary of a class counts for each of its positive pairs, a single one once.
+        # A class boundary counts once for each of its positive pairs, a single boundary once.
         once = self.num_classes is None
-        number = often_enough(rows, self.reduction) if once else ops.sum(counts[0], axis=1)
+        number = count_once(rows, self.reduction) if once else ops.sum(counts[0], axis=1)
         return [rows._replace(total=rows.total + self.nu * beta[:, 0] * number)]
 
-    def _learned(self, labels, dtype):
+    def _learned(self, reports, labels, dtype):
         """The boundary of each anchor, (batch, 1), or (1, 1)."""
         beta = ops.cast(self.boundaries.beta, dtype)
         if self.num_classes is None:
             return beta[:, None]
-        own = members(labels, self.num_classes, self)
+        own = members(reports, labels, self.num_classes, self)
         mine = ops.sum(ops.where(own, beta[None, :], 0), axis=1, keepdims=True)
         return ops.where(ops.any(own, axis=1, keepdims=True), mine, float("nan"))
 
-    def _counts(self, distance, partners, context):
-        """How often each positive and each negative pair counts."""
+    def _counts(self, distance, pairs, context):
+        """Number of times that each positive and each negative pair counts."""
         if isinstance(self.miner, TripletMiner):
-            counts = triplet_counts(distance, partners, self.miner, **context)
+            counts = triplet_counts(distance, pairs, self.miner, **context)
             return counts if self.count == "triplets" else [ops.minimum(c, 1) for c in counts]
-        chosen = chosen_pairs(self.miner, distance, partners)
+        chosen = chosen_pairs(self.miner, distance, pairs)
         masks = chosen.positive, chosen.negative
         counts = [ops.cast(mask, distance.dtype) for mask in masks]
         if self.count == "pairs":
@@ -195,9 +186,9 @@ class MarginLoss(PairLoss):
 
 
 def _miner(mining):
-    """`mining`, with a miner for the name of a strategy that chooses triplets."""
+    """`mining`, or a `TripletMiner` if it is the name of a triplet strategy."""
     if isinstance(mining, str):
-        check_choice("mining", mining, (*rules.STRATEGIES, *pair_rules.STRATEGIES))
-        if mining in rules.STRATEGIES and mining != "all":
+        check_choice("mining", mining, (*triplet_rules.STRATEGIES, *pair_rules.STRATEGIES))
+        if mining in triplet_rules.STRATEGIES and mining != "all":
             return TripletMiner(mining)
     return mining

@@ -1,60 +1,58 @@
-"""MultiSimilarityLoss: pairs weighed by their own similarity and by that of their neighbours."""
+"""Multi-similarity loss."""
 
 from keras import ops
 
 from keras_metric._export import export
 from keras_metric._validation import check_number
 from keras_metric.losses.pair.pair_loss import PairLoss, similarity
-from keras_metric.losses.reductions import single_terms
-from keras_metric.pairwise.class_pairs import FAR
+from keras_metric.pairwise.anchor_rows import single_terms
+from keras_metric.pairwise.class_pairs import MASKED_DISTANCE
 
 
-def multi_similarity_rows(similarity, partners, alpha, beta, base):
-    """One term an anchor: soft hinges of its positives below `base` and its negatives above."""
+def multi_similarity_rows(similarity, pairs, alpha, beta, base):
+    """One term per anchor: soft hinges of its positives below `base` and its negatives above."""
 
     def hinge(scale, mask):
-        logits = ops.where(mask, scale * (similarity - base), -FAR)
+        logits = ops.where(mask, scale * (similarity - base), -MASKED_DISTANCE)
         return ops.softplus(ops.logsumexp(logits, axis=1))
 
-    pull = hinge(-alpha, partners.positive) / alpha
-    push = hinge(beta, partners.negative) / beta
-    return single_terms(pull + push, partners.num_positives + partners.num_negatives > 0)
+    near = hinge(-alpha, pairs.positive) / alpha
+    far = hinge(beta, pairs.negative) / beta
+    return single_terms(near + far, pairs.num_positives + pairs.num_negatives > 0)
 
 
 @export
 class MultiSimilarityLoss(PairLoss):
-    """Pulls positives above a similarity and pushes negatives below it, the hardest most.
+    """Multi-similarity: soft hinges on the similarities of all pairs, the hardest weighted most.
 
-    A strong choice for fine-grained classes, and one that wants little tuning. The paper trains
-    it on the pairs that its own miner leaves: `mining="multi-similarity"`.
+    Recommended for fine-grained classes; it needs little tuning. The paper uses the pairs of its
+    own miner: `mining="multi-similarity"`.
 
         loss = mean over a of 1/alpha * log(1 + sum_p exp(-alpha * (s_ap - base)))
                             + 1/beta * log(1 + sum_n exp(beta * (s_an - base)))
 
     with p over the positives of the anchor a, n over its negatives, and the similarity s the
-    cosine. Anchors without a positive give their negative part.
+    cosine. Anchors without a positive have the negative part only.
 
     Args:
         alpha: steepness for positives, above 0. Default 2, as in the paper.
-        beta: steepness for negatives, above 0. Default 50, as in the paper: hard negatives
-            are few, hard positives are not.
-        base: similarity that parts positives from negatives. Default 0.5, for cosines.
-        distance: metric name, default "cosine", with s = 1 - distance, as for "pearson". For
-            other metrics s = -distance, so that `base` is a distance with its sign turned
-            (pytorch-metric-learning takes it without).
-        mining: which pairs count: "all" (default), the name of a strategy of
-            `layers.PairMiner`, or a miner.
-        labels: "ids" (default), or "multi_hot" for y of 0 and 1 `(batch, classes)`, where
-            sharing a label makes a positive pair.
-        memory: a `layers.CrossBatchMemory`, to compare with past batches as well. Default None.
+        beta: steepness for negatives, above 0. Default 50, as in the paper: a high value
+            concentrates on the few hard negatives.
+        base: threshold between positive and negative similarities. Default 0.5, for cosines.
+        distance: metric name, default "cosine", with s = 1 - distance, as for "pearson". For other
+            metrics s = -distance, so that `base` is a negative distance (pytorch-metric-learning
+            uses the positive distance).
+        mining: pairs to use: "all" (default), a strategy of `layers.PairMiner`, or a miner.
+        labels: "ids" (default), or "multi_hot": 0/1 rows; a shared label makes a positive pair.
+        memory: `layers.CrossBatchMemory` of past batches to compare with. Default None.
         reduction: default "sum_over_batch_size", the mean over all anchors, as in the paper.
-            "mean_valid" leaves out those that have no partner, as a miner may leave them.
+            "mean_valid" leaves out anchors without pairs, which a miner can produce.
         name: name of the loss.
-        dtype: dtype of the result. Distances are taken in float32 at least.
+        dtype: dtype of the result; distances are computed in float32 or wider.
 
     Raises:
-        TypeError: for an argument of another type.
-        ValueError: for an unknown name, a steepness of 0 or less, or labels of another kind.
+        TypeError: for an argument of a wrong type.
+        ValueError: for an unknown name, a steepness of 0 or less, or labels of a wrong kind.
 
     Example:
     >>> import numpy as np
@@ -83,13 +81,10 @@ class MultiSimilarityLoss(PairLoss):
         dtype=None,
     ):
         super().__init__(distance, mining, labels, reduction, name, dtype, memory)
-        check_number("alpha", alpha, above=0)
-        check_number("beta", beta, above=0)
-        check_number("base", base)
-        self.alpha = alpha
-        self.beta = beta
-        self.base = base
+        self.alpha = check_number("alpha", alpha, above=0)
+        self.beta = check_number("beta", beta, above=0)
+        self.base = check_number("base", base)
 
-    def pair_parts(self, distance, partners):
+    def pair_parts(self, distance, pairs):
         similar = similarity(distance, self.distance)
-        return [multi_similarity_rows(similar, partners, self.alpha, self.beta, self.base)]
+        return [multi_similarity_rows(similar, pairs, self.alpha, self.beta, self.base)]

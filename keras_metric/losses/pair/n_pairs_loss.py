@@ -1,4 +1,4 @@
-"""NPairsLoss: each anchor against one positive of every class at once."""
+"""N-pairs loss."""
 
 from keras import ops
 
@@ -6,58 +6,42 @@ from keras_metric import distances
 from keras_metric._export import export
 from keras_metric._validation import check_choice, check_number, check_one_each
 from keras_metric.losses.metric_loss import MetricLoss, check_branches
-from keras_metric.losses.reductions import Rows, single_terms
-from keras_metric.losses.train_reports import report
 from keras_metric.pairwise import class_pairs
-from keras_metric.pairwise.class_pairs import FAR
+from keras_metric.pairwise.anchor_rows import Rows, single_terms
+from keras_metric.pairwise.class_pairs import MASKED_DISTANCE
+from keras_metric.pairwise.pair_terms import n_pairs_rows
 
-# Products of larger components leave float32: one huge vector is no infinite loss.
+# Products of larger components overflow float32; clipping keeps the loss finite.
 _LARGEST = 1e14
-
-
-def n_pairs_rows(logits, targets):
-    """One term a row: the cross-entropy of a softmax over `logits` with `targets` (rows, columns).
-
-    `targets` weigh the right columns of a row, in proportion; a row of zeros has no term. Where a
-    column is to be left out, its logit is -FAR.
-    """
-    mass = ops.sum(targets, axis=1)
-    # The logarithm of a softmax in two sums: a matrix of logarithms would be one pass more.
-    shifted = logits - ops.stop_gradient(ops.max(logits, axis=1, keepdims=True))
-    of_all = ops.log(ops.sum(ops.exp(shifted), axis=1))
-    of_right = ops.sum(targets * shifted, axis=1) / ops.where(mass > 0, mass, 1)
-    return single_terms(of_all - of_right, mass > 0)
 
 
 @export
 class NPairsLoss(MetricLoss):
-    """Contrasts each anchor with its positive and with the positives of all other classes.
+    """N-pairs: cross-entropy of each anchor over the positives of all classes.
 
-    Reach for it with many classes and few items of each: one pair a class gives every anchor as
-    many negatives as there are other classes. A labelled batch (integer labels, embeddings
-    (batch, dim)) takes the first two items of each class as anchor and positive, and leaves
-    out the rest: `NTXentLoss` uses them all. Ready-made pairs, embeddings (batch, 2, dim), are
-    all taken.
+    Use it with many classes and few items of each: with one pair per class an anchor has as many
+    negatives as there are other classes. From a labelled batch (integer labels, embeddings (batch,
+    dim)) it takes the first two items of each class as anchor and positive and leaves out the rest;
+    `NTXentLoss` uses all. All ready-made pairs, embeddings (batch, 2, dim), are used.
 
         loss = mean over pairs i of -log( exp(a_i.p_i) / sum_j exp(a_i.p_j) )
                + l2 / 4 * (|a_i|**2 + |p_i|**2)
 
-    with a the anchors and p the positives, as they come: give the model `normalize=False`, and
-    the loss an `l2` that keeps the vectors short. Where ready-made pairs share a label, each
-    of their positives is as right as the other: the first term is the mean over them, as in
-    tensorflow-addons.
+    with a the anchors and p the positives, not normalised: set `normalize=False` in the model and
+    use `l2` to limit the norms. Where ready-made pairs share a label, all their positives are
+    equally correct: the first term is the mean over them, as in tensorflow-addons.
 
     Args:
-        l2: weight of the squared lengths, 0 or more. Default 0; TensorFlow 1 had 0.002, and the
+        l2: weight of the squared norms, 0 or more. Default 0; TensorFlow 1 used 0.002, with the
             same factor of a quarter.
-        distance: metric name, default "dot". Logits are minus the distances.
+        distance: metric name, default "dot". Logits are the negative distances.
         reduction: default "mean_valid", the mean over all pairs.
         name: name of the loss.
-        dtype: dtype of the result. Distances are taken in float32 at least.
+        dtype: dtype of the result; distances are computed in float32 or wider.
 
     Raises:
-        TypeError: for an argument of another type.
-        ValueError: for an unknown name, labels that are not integers, another number of
+        TypeError: for an argument of a wrong type.
+        ValueError: for an unknown name, labels that are not integers, a wrong number of
             branches, or a reference set.
 
     Example:
@@ -79,59 +63,59 @@ class NPairsLoss(MetricLoss):
         self, l2=0.0, distance="dot", reduction="mean_valid", name="n_pairs_loss", dtype=None
     ):
         super().__init__(reduction=reduction, name=name, dtype=dtype)
-        check_number("l2", l2, at_least=0)
-        check_choice("distance", distance, distances.METRICS)
-        self.l2 = l2
-        self.distance = distance
+        self.l2 = check_number("l2", l2, at_least=0)
+        self.distance = check_choice("distance", distance, distances.METRICS)
 
-    def batch_parts(self, labels, embeddings, references=None, reference_labels=None):
+    def batch_parts(self, reports, labels, embeddings, references=None, reference_labels=None):
         if references is not None:
             raise ValueError(
                 "NPairsLoss takes its pairs from one batch: no reference set. "
-                "Use NTXentLoss, which contrasts every anchor with a reference set."
+                "Use NTXentLoss, which compares every anchor with a reference set."
             )
-        partners = class_pairs.from_labels(labels)
-        # The first item of a class is the anchor, the second its positive. Such pairs are at most
-        # half as many as the items: all that follows is a quarter of the batch's matrix.
-        is_anchor = ops.logical_and(ops.equal(partners.own_rank, 0), partners.num_positives > 0)
-        columns = partners.columns[0]
+        pairs = class_pairs.from_labels(labels)
+        # The first item of a class is the anchor, the second its positive: at most batch / 2 pairs,
+        # so the distance matrix has a quarter of the entries.
+        is_anchor = ops.logical_and(ops.equal(pairs.own_rank, 0), pairs.num_positives > 0)
+        columns = pairs.columns[0]
         batch = ops.shape(labels)[0]
-        places = ops.argsort(ops.where(is_anchor, columns, columns + batch))[: (batch + 1) // 2]
-        exists = ops.take(is_anchor, places)
-        positives = ops.take(partners.column(0)[0], places)
+        indices = ops.argsort(ops.where(is_anchor, columns, columns + batch))[: (batch + 1) // 2]
+        exists = ops.take(is_anchor, indices)
+        positives = ops.take(pairs.column(0)[0], indices)
         anchors, positives = (
-            ops.take(_bounded(embeddings), rows, axis=0) for rows in (places, positives)
+            ops.take(_bounded(embeddings), rows, axis=0) for rows in (indices, positives)
         )
         distance = distances.pairwise(anchors, positives, metric=self.distance)
-        mates = ops.equal(places[:, None], places[None, :])
-        right = ops.logical_and(mates, exists[:, None])
+        is_own = ops.equal(indices[:, None], indices[None, :])
+        correct = ops.logical_and(is_own, exists[:, None])
         both = ops.logical_and(exists[:, None], exists[None, :])
-        report(distance, distance, right, ops.logical_and(both, ops.logical_not(mates)))
-        logits = ops.where(exists[None, :], -distance, -FAR)
-        rows = n_pairs_rows(logits, ops.cast(right, distance.dtype))
-        lengths = (ops.sum(ops.square(x), axis=1) for x in (anchors, positives))
-        rows = self._shortened(rows, *lengths)
-        # Each item's own row again: the anchors come in their order.
+        reports.add_distances(
+            distance, distance, correct, ops.logical_and(both, ops.logical_not(is_own))
+        )
+        logits = ops.where(exists[None, :], -distance, -MASKED_DISTANCE)
+        rows = n_pairs_rows(logits, ops.cast(correct, distance.dtype))
+        norms = (ops.sum(ops.square(x), axis=1) for x in (anchors, positives))
+        rows = self._with_norms(rows, *norms)
+        # Scatter the rows back to the items; the anchors are in batch order.
         number = ops.maximum(ops.cumsum(ops.cast(is_anchor, "int32")) - 1, 0)
         return [Rows(*(ops.where(is_anchor, ops.take(part, number), 0) for part in rows))]
 
     def reads_ids(self, num_branches):
         return True
 
-    def tuple_parts(self, y_true, branches):
+    def tuple_parts(self, reports, y_true, branches):
         check_branches(branches, 2, "anchor, positive")
         anchors, positives = (_bounded(branch) for branch in branches)
         labels = self._checked_labels(y_true, "y_true")
         check_one_each(labels, anchors, "y_true", "y_pred")
         distance = distances.pairwise(anchors, positives, metric=self.distance)
-        partners = class_pairs.from_labels(labels, labels)
-        report(distance, distance, partners.positive, partners.negative)
-        rows = n_pairs_rows(-distance, ops.cast(partners.positive, distance.dtype))
-        lengths = (ops.sum(ops.square(x), axis=1) for x in (anchors, positives))
-        return [self._shortened(rows, *lengths)]
+        pairs = class_pairs.from_labels(labels, labels)
+        reports.add_distances(distance, distance, pairs.positive, pairs.negative)
+        rows = n_pairs_rows(-distance, ops.cast(pairs.positive, distance.dtype))
+        norms = (ops.sum(ops.square(x), axis=1) for x in (anchors, positives))
+        return [self._with_norms(rows, *norms)]
 
-    def _shortened(self, rows, anchors, positives):
-        """`rows` with the squared lengths of both items of a pair added."""
+    def _with_norms(self, rows, anchors, positives):
+        """`rows` plus the L2 term: the squared norms of both items of a pair."""
         if not self.l2:
             return rows
         return single_terms(rows.total + 0.25 * self.l2 * (anchors + positives), rows.valid)

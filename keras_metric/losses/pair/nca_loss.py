@@ -1,52 +1,52 @@
-"""NCALoss: an anchor's chance to find its own class among its neighbours."""
+"""Neighbourhood component analysis loss."""
 
 from keras import ops
 
 from keras_metric._export import export
 from keras_metric._validation import check_number
 from keras_metric.losses.pair.pair_loss import PairLoss
-from keras_metric.losses.reductions import single_terms
-from keras_metric.pairwise.class_pairs import FAR
+from keras_metric.pairwise.anchor_rows import single_terms
+from keras_metric.pairwise.class_pairs import MASKED_DISTANCE
 
 
-def nca_rows(distance, partners, scale):
-    """One term an anchor: -log of the share of its positives in a softmax over all partners."""
+def nca_rows(distance, pairs, scale):
+    """One term per anchor: -log of the total softmax probability of its positives."""
 
     def weight(mask):
-        return ops.logsumexp(ops.where(mask, -scale * distance, -FAR), axis=1)
+        return ops.logsumexp(ops.where(mask, -scale * distance, -MASKED_DISTANCE), axis=1)
 
-    near, others = weight(partners.positive), weight(partners.negative)
-    return single_terms(ops.softplus(others - near), partners.num_positives > 0)
+    near, others = weight(pairs.positive), weight(pairs.negative)
+    return single_terms(ops.softplus(others - near), pairs.num_positives > 0)
 
 
 @export
 class NCALoss(PairLoss):
     """Neighbourhood component analysis: a smooth form of nearest-neighbour classification.
 
-    Each anchor draws a neighbour, near ones more often; the loss is -log of the chance that it
-    is of the anchor's class. One near positive is enough: a class may be several clusters.
+    The loss is -log of the probability that a neighbour, sampled with a softmax over the negative
+    distances, has the class of the anchor. One near positive suffices, so a class may form several
+    clusters.
 
         loss = mean over a of -log( sum_p exp(-scale * d_ap) / sum_j exp(-scale * d_aj) )
 
-    with p over the positives of the anchor a, and j over all its positives and negatives.
-    Anchors without a positive have no term.
+    with p over the positives of the anchor a, and j over all its positives and negatives. Anchors
+    without a positive have no term.
 
     Args:
-        softmax_scale: scale, above 0. Default 1. Larger looks at the nearest alone; unit
-            vectors, whose squared distances end at 4, want about 10.
+        scale: factor of the distances, above 0. Default 1. A larger scale concentrates on the
+            nearest neighbours; for unit vectors, whose squared distances are at most 4, use about
+            10.
         distance: metric name, default "squared_euclidean", as in the paper.
-        mining: which pairs count: "all" (default), the name of a strategy of
-            `layers.PairMiner`, or a miner.
-        labels: "ids" (default), or "multi_hot" for y of 0 and 1 `(batch, classes)`, where
-            sharing a label makes a positive pair.
-        memory: a `layers.CrossBatchMemory`, to compare with past batches as well. Default None.
+        mining: pairs to use: "all" (default), a strategy of `layers.PairMiner`, or a miner.
+        labels: "ids" (default), or "multi_hot": 0/1 rows; a shared label makes a positive pair.
+        memory: `layers.CrossBatchMemory` of past batches to compare with. Default None.
         reduction: default "mean_valid", the mean over anchors with a positive.
         name: name of the loss.
-        dtype: dtype of the result. Distances are taken in float32 at least.
+        dtype: dtype of the result; distances are computed in float32 or wider.
 
     Raises:
-        TypeError: for an argument of another type.
-        ValueError: for an unknown name, a scale of 0 or less, or labels of another kind.
+        TypeError: for an argument of a wrong type.
+        ValueError: for an unknown name, a scale of 0 or less, or labels of a wrong kind.
 
     Example:
     >>> import numpy as np
@@ -61,9 +61,11 @@ class NCALoss(PairLoss):
         https://www.cs.toronto.edu/~hinton/absps/nca.pdf
     """
 
+    renamed_arguments = {"softmax_scale": "scale"}
+
     def __init__(
         self,
-        softmax_scale=1.0,
+        scale=1.0,
         distance="squared_euclidean",
         mining="all",
         labels="ids",
@@ -73,8 +75,7 @@ class NCALoss(PairLoss):
         dtype=None,
     ):
         super().__init__(distance, mining, labels, reduction, name, dtype, memory)
-        check_number("softmax_scale", softmax_scale, above=0)
-        self.softmax_scale = softmax_scale
+        self.scale = check_number("scale", scale, above=0)
 
-    def pair_parts(self, distance, partners):
-        return [nca_rows(distance, partners, self.softmax_scale)]
+    def pair_parts(self, distance, pairs):
+        return [nca_rows(distance, pairs, self.scale)]

@@ -1,4 +1,4 @@
-"""SoftNearestNeighborLoss: how entangled the classes of a batch are."""
+"""Soft nearest neighbour loss."""
 
 from keras_metric._export import export
 from keras_metric._validation import check_number
@@ -8,32 +8,31 @@ from keras_metric.losses.pair.pair_loss import PairLoss
 
 @export
 class SoftNearestNeighborLoss(PairLoss):
-    """Measures how entangled classes are: large where the neighbours are of other classes.
+    """Soft nearest neighbour: `NCALoss` with a temperature; measures the entanglement of classes.
 
-    Minimise it to part the classes of an embedding, or give it a negative weight in
-    `WeightedSum` to keep them entangled, which the paper found to help hidden layers.
+    It is large where the neighbours of an item are of other classes. Minimise it to separate the
+    classes, or use a negative weight in `WeightedSum` to keep them entangled, which the paper found
+    useful for hidden layers.
 
         loss = mean over a of -log( sum_p exp(-d_ap / t) / sum_j exp(-d_aj / t) )
 
-    with t the temperature, p over the positives of the anchor a, and j over all its positives
-    and negatives: `NCALoss` with softmax_scale = 1 / t. Anchors without a positive have no term.
+    with t the temperature, p over the positives of the anchor a, and j over all its positives and
+    negatives: `NCALoss` with scale = 1 / t. Anchors without a positive have no term.
 
     Args:
-        temperature: t, above 0, in units of `distance`. Default 1. Lower looks at the nearest
-            alone.
+        temperature: t, above 0, in units of `distance`. Default 1. A lower temperature concentrates
+            on the nearest neighbours.
         distance: metric name, default "squared_euclidean", as in the paper.
-        mining: which pairs count: "all" (default), the name of a strategy of
-            `layers.PairMiner`, or a miner.
-        labels: "ids" (default), or "multi_hot" for y of 0 and 1 `(batch, classes)`, where
-            sharing a label makes a positive pair.
-        memory: a `layers.CrossBatchMemory`, to compare with past batches as well. Default None.
+        mining: pairs to use: "all" (default), a strategy of `layers.PairMiner`, or a miner.
+        labels: "ids" (default), or "multi_hot": 0/1 rows; a shared label makes a positive pair.
+        memory: `layers.CrossBatchMemory` of past batches to compare with. Default None.
         reduction: default "mean_valid", the mean over anchors with a positive.
         name: name of the loss.
-        dtype: dtype of the result. Distances are taken in float32 at least.
+        dtype: dtype of the result; distances are computed in float32 or wider.
 
     Raises:
-        TypeError: for an argument of another type.
-        ValueError: for an unknown name, a temperature of 0 or less, or labels of another kind.
+        TypeError: for an argument of a wrong type.
+        ValueError: for an unknown name, a temperature of 0 or less, or labels of a wrong kind.
 
     Example:
     >>> import numpy as np
@@ -60,8 +59,7 @@ class SoftNearestNeighborLoss(PairLoss):
         dtype=None,
     ):
         super().__init__(distance, mining, labels, reduction, name, dtype, memory)
-        check_number("temperature", temperature, above=0)
-        self.temperature = temperature
+        self.temperature = check_number("temperature", temperature, above=0)
 
-    def pair_parts(self, distance, partners):
-        return [nca_rows(distance, partners, 1 / self.temperature)]
+    def pair_parts(self, distance, pairs):
+        return [nca_rows(distance, pairs, 1 / self.temperature)]

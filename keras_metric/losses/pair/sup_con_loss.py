@@ -1,58 +1,57 @@
-"""SupConLoss: all positives of an anchor at once against everything else."""
+"""Supervised contrastive loss."""
 
 from keras import ops
 
 from keras_metric._export import export
 from keras_metric._validation import check_number
-from keras_metric.losses.ranking.listwise_loss import ListwiseLoss
-from keras_metric.pairwise.class_pairs import FAR
+from keras_metric.losses.pair.pair_loss import PairLoss
+from keras_metric.losses.ranking.list_rows import list_rows
+from keras_metric.pairwise.class_pairs import MASKED_DISTANCE
 
 
-def sup_con_terms(distance, partners, temperature):
-    """Minus the mean log-softmax of an anchor's positives among all partners, and its slopes.
+def sup_con_terms(distance, pairs, temperature):
+    """Negative mean log-softmax of an anchor's positives, and its derivatives by the distances.
 
-    Both mean nothing for an anchor without a positive.
+    Both are meaningless for an anchor without a positive.
     """
-    positive, logits = partners.positive, -distance / temperature
-    wanted = 1 / ops.cast(ops.maximum(partners.num_positives, 1), logits.dtype)
-    logits = ops.where(ops.logical_or(positive, partners.negative), logits, -FAR)
+    positive, logits = pairs.positive, -distance / temperature
+    target = 1 / ops.cast(ops.maximum(pairs.num_positives, 1), logits.dtype)
+    logits = ops.where(ops.logical_or(positive, pairs.negative), logits, -MASKED_DISTANCE)
     highest = ops.max(logits, axis=1)
-    shares = ops.exp(logits - highest[:, None])
-    total = ops.sum(shares, axis=1)
-    near = wanted * ops.sum(ops.where(positive, logits, 0), axis=1)
-    wanted = ops.where(positive, wanted[:, None], 0)
-    slopes = (wanted - shares / total[:, None]) / temperature
-    return highest + ops.log(total) - near, slopes
+    weights = ops.exp(logits - highest[:, None])
+    total = ops.sum(weights, axis=1)
+    near = target * ops.sum(ops.where(positive, logits, 0), axis=1)
+    target = ops.where(positive, target[:, None], 0)
+    gradient = (target - weights / total[:, None]) / temperature
+    return highest + ops.log(total) - near, gradient
 
 
 @export
-class SupConLoss(ListwiseLoss):
-    """Supervised contrastive loss: an anchor's positives share one softmax over the batch.
+class SupConLoss(PairLoss):
+    """Supervised contrastive loss: mean cross-entropy of an anchor's positives.
 
-    Reach for it with labels and large batches, or with several views of labelled items:
-    embeddings (batch, views, dim) and integer labels.
+    Use it with labels and large batches, or with several views of labelled items: embeddings
+    (batch, views, dim) and integer labels.
 
         loss = mean over a of -1/|P(a)| sum over p of log( exp(s_ap / t) / sum_j exp(s_aj / t) )
 
-    with s = -distance, t the temperature, P(a) the positives of a, and j over all its positives
-    and negatives. This is the form L_out of the paper.
+    with s = -distance, t the temperature, P(a) the positives of a, and j over all its positives and
+    negatives. This is the form L_out of the paper.
 
     Args:
         temperature: t, above 0. Default 0.1, as in the paper.
         distance: metric name, default "cosine".
-        mining: which pairs count: "all" (default), the name of a strategy of
-            `layers.PairMiner`, or a miner.
-        labels: "ids" (default), or "multi_hot" for y of 0 and 1 `(batch, classes)`, where
-            sharing a label makes a positive pair.
-        memory: a `layers.CrossBatchMemory`, to compare with past batches as well. Default None.
-        reduction: default "mean_active", the mean over anchors with a positive whose term is
-            greater than zero.
+        mining: pairs to use: "all" (default), a strategy of `layers.PairMiner`, or a miner.
+        labels: "ids" (default), or "multi_hot": 0/1 rows; a shared label makes a positive pair.
+        memory: `layers.CrossBatchMemory` of past batches to compare with. Default None.
+        reduction: default "mean_active", the mean over anchors with a positive and a term above
+            zero, as in pytorch-metric-learning; only terms that underflow are 0.
         name: name of the loss.
-        dtype: dtype of the result. Distances are taken in float32 at least.
+        dtype: dtype of the result; distances are computed in float32 or wider.
 
     Raises:
-        TypeError: for an argument of another type.
-        ValueError: for an unknown name, a temperature of 0 or less, or labels of another kind.
+        TypeError: for an argument of a wrong type.
+        ValueError: for an unknown name, a temperature of 0 or less, or labels of a wrong kind.
 
     Example:
     >>> import numpy as np
@@ -66,9 +65,6 @@ class SupConLoss(ListwiseLoss):
         Khosla et al., "Supervised Contrastive Learning", 2020, https://arxiv.org/abs/2004.11362
     """
 
-    # Its passes over a block are few and cheap: larger blocks are faster than for rankings.
-    block = 2**20
-
     def __init__(
         self,
         temperature=0.1,
@@ -81,8 +77,12 @@ class SupConLoss(ListwiseLoss):
         dtype=None,
     ):
         super().__init__(distance, mining, labels, reduction, name, dtype, memory)
-        check_number("temperature", temperature, above=0)
-        self.temperature = temperature
+        self.temperature = check_number("temperature", temperature, above=0)
 
-    def block_terms(self, distance, partners):
-        return sup_con_terms(distance, partners, self.temperature)
+    def batch_parts(self, reports, labels, embeddings, *references, size=None):
+        # Few and cheap passes over a block: larger blocks are faster than for rankings.
+        batch = (reports, labels, embeddings, *references)
+        return [list_rows(self, self._list_terms, *batch, block=2**20, size=size)]
+
+    def _list_terms(self, distance, pairs):
+        return sup_con_terms(distance, pairs, self.temperature)

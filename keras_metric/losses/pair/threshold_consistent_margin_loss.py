@@ -1,44 +1,43 @@
-"""ThresholdConsistentMarginLoss: one threshold for all classes tells same from different."""
+"""Threshold-consistent margin loss."""
 
 from keras import ops
 
 from keras_metric._export import export
 from keras_metric._validation import check_number
 from keras_metric.losses.pair.pair_loss import PairLoss
-from keras_metric.losses.reductions import masked_terms
+from keras_metric.pairwise.anchor_rows import masked_terms
 
 
 @export
 class ThresholdConsistentMarginLoss(PairLoss):
-    """Holds the cosines of positive pairs above one number, those of negative pairs below another.
+    """Threshold-consistent margin: one cosine threshold for all classes, for verification.
 
-    An addition to another loss, by `WeightedSum`, where the encoder will be used with one
-    threshold for all classes (same person or not): only the pairs on the wrong side of the two
-    numbers count. For a labelled batch, or several views of each item.
+    Add it to another loss with `WeightedSum`, where one threshold will be applied to all classes
+    (same person or not). Only pairs on the wrong side of a margin have a loss: positive pairs with
+    cosines below `positive_margin` and negative pairs above `negative_margin`. For a labelled
+    batch, or several views of each item.
 
-        positive pair: lambda_plus * max(margin_plus - cos, 0)
-        negative pair: lambda_minus * max(cos - margin_minus, 0)
+        positive pair: positive_weight * max(positive_margin - cos, 0)
+        negative pair: negative_weight * max(cos - negative_margin, 0)
 
     The mean over the positive terms greater than zero and that over the negative ones are added.
 
     Args:
-        lambda_plus: weight of the positive pairs, at least 0. Default 1.
-        lambda_minus: weight of the negative pairs, at least 0. Default 1.
-        margin_plus: cosine beyond which a positive pair is left alone. Default 0.9.
-        margin_minus: cosine below which a negative pair is left alone. Default 0.5.
-        mining: which pairs count: "all" (default), the name of a strategy of
-            `layers.PairMiner`, or a miner.
-        labels: "ids" (default), or "multi_hot" for y of 0 and 1 `(batch, classes)`, where
-            sharing a label makes a positive pair.
-        memory: a `layers.CrossBatchMemory`, to compare with past batches as well. Default None.
-        reduction: default "mean_active": the mean over the terms of a kind that are greater
-            than zero.
+        positive_weight: weight of the positive pairs, at least 0. Default 1.
+        negative_weight: weight of the negative pairs, at least 0. Default 1.
+        positive_margin: cosine above which a positive pair has no loss. Default 0.9.
+        negative_margin: cosine below which a negative pair has no loss. Default 0.5.
+        mining: pairs to use: "all" (default), a strategy of `layers.PairMiner`, or a miner.
+        labels: "ids" (default), or "multi_hot": 0/1 rows; a shared label makes a positive pair.
+        memory: `layers.CrossBatchMemory` of past batches to compare with. Default None.
+        reduction: default "mean_active", the mean over the terms of a kind that are greater than
+            zero, as in the paper.
         name: name of the loss.
-        dtype: dtype of the result. Distances are taken in float32 at least.
+        dtype: dtype of the result; distances are computed in float32 or wider.
 
     Raises:
-        TypeError: for an argument of another type.
-        ValueError: for an unknown name, a negative weight, or labels of another kind.
+        TypeError: for an argument of a wrong type.
+        ValueError: for an unknown name, a negative weight, or labels of a wrong kind.
 
     Example:
     >>> import numpy as np
@@ -54,12 +53,19 @@ class ThresholdConsistentMarginLoss(PairLoss):
         2024, https://arxiv.org/abs/2307.04047
     """
 
+    renamed_arguments = {
+        "lambda_plus": "positive_weight",
+        "lambda_minus": "negative_weight",
+        "margin_plus": "positive_margin",
+        "margin_minus": "negative_margin",
+    }
+
     def __init__(
         self,
-        lambda_plus=1.0,
-        lambda_minus=1.0,
-        margin_plus=0.9,
-        margin_minus=0.5,
+        positive_weight=1.0,
+        negative_weight=1.0,
+        positive_margin=0.9,
+        negative_margin=0.5,
         mining="all",
         labels="ids",
         memory=None,
@@ -68,17 +74,13 @@ class ThresholdConsistentMarginLoss(PairLoss):
         dtype=None,
     ):
         super().__init__("cosine", mining, labels, reduction, name, dtype, memory)
-        check_number("lambda_plus", lambda_plus, at_least=0)
-        check_number("lambda_minus", lambda_minus, at_least=0)
-        check_number("margin_plus", margin_plus)
-        check_number("margin_minus", margin_minus)
-        self.lambda_plus = lambda_plus
-        self.lambda_minus = lambda_minus
-        self.margin_plus = margin_plus
-        self.margin_minus = margin_minus
+        self.positive_weight = check_number("positive_weight", positive_weight, at_least=0)
+        self.negative_weight = check_number("negative_weight", negative_weight, at_least=0)
+        self.positive_margin = check_number("positive_margin", positive_margin)
+        self.negative_margin = check_number("negative_margin", negative_margin)
 
-    def pair_parts(self, distance, partners):
+    def pair_parts(self, distance, pairs):
         cosine = 1 - distance
-        pull = self.lambda_plus * ops.relu(self.margin_plus - cosine)
-        push = self.lambda_minus * ops.relu(cosine - self.margin_minus)
-        return [masked_terms(pull, partners.positive), masked_terms(push, partners.negative)]
+        near = self.positive_weight * ops.relu(self.positive_margin - cosine)
+        far = self.negative_weight * ops.relu(cosine - self.negative_margin)
+        return [masked_terms(near, pairs.positive), masked_terms(far, pairs.negative)]

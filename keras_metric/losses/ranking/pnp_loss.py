@@ -1,4 +1,4 @@
-"""PNPLoss: the negatives that stand before each positive of an anchor."""
+"""PNP loss."""
 
 from typing import NamedTuple
 
@@ -6,89 +6,95 @@ from keras import ops
 
 from keras_metric._export import export
 from keras_metric._validation import check_choice, check_number
-from keras_metric.losses.ranking.listwise_loss import ListwiseLoss, smooth_steps, with_anchor
+from keras_metric.losses.pair.pair_loss import PairLoss
+from keras_metric.losses.ranking.list_rows import list_rows, smooth_steps
 
 VARIANTS = ("Ds", "Dq", "Iu", "Ib", "O")
 
 
 class Penalty(NamedTuple):
-    """What R negatives before a positive cost, and the derivative of that."""
+    """Penalty f(R) of R negatives before a positive, and its derivative."""
 
     value: object
-    slope: object
+    derivative: object
 
 
-def penalty(variant, b, alpha):
+def penalty(variant, saturation, exponent):
     """The `Penalty` of a variant of the paper."""
     if variant == "Ds":
         return Penalty(ops.log1p, lambda r: 1 / (1 + r))
     if variant == "Dq":
-        return Penalty(lambda r: 1 - (1 + r) ** -alpha, lambda r: alpha * (1 + r) ** (-alpha - 1))
+        return Penalty(
+            lambda r: 1 - (1 + r) ** -exponent, lambda r: exponent * (1 + r) ** (-exponent - 1)
+        )
     if variant == "Iu":
         return Penalty(lambda r: (1 + r) * ops.log1p(r), lambda r: 1 + ops.log1p(r))
     if variant == "Ib":
-        return Penalty(lambda r: (b * r - ops.log1p(b * r)) / b**2, lambda r: r / (1 + b * r))
+        return Penalty(
+            lambda r: (saturation * r - ops.log1p(saturation * r)) / saturation**2,
+            lambda r: r / (1 + saturation * r),
+        )
     return Penalty(lambda r: r, ops.ones_like)
 
 
-def pnp_terms(distance, partners, cost, temperature):
+def pnp_terms(distance, pairs, cost, temperature):
     """Mean `Penalty` over the positives of some anchors, and its derivatives."""
-    step_at = smooth_steps(distance, partners.negative, temperature)
-    number = ops.cast(ops.maximum(partners.num_positives, 1), distance.dtype)
+    step_at = smooth_steps(distance, pairs.negative, temperature)
+    number = ops.cast(ops.maximum(pairs.num_positives, 1), distance.dtype)
 
-    def body(rank, column, exists, total, slopes):
+    def body(rank, column, exists, total, gradient):
         step = step_at(column)
         before = ops.sum(step.before, -1)
-        share = ops.where(exists, 1 / number, 0)
-        slopes = step.added(slopes, (share * cost.slope(before))[:, None])
-        return total + share * cost.value(before), slopes
+        weight = ops.where(exists, 1 / number, 0)
+        gradient = step.added(gradient, (weight * cost.derivative(before))[:, None])
+        return total + weight * cost.value(before), gradient
 
     zero = ops.zeros_like(distance[:, 0])
-    return partners.for_each_positive(body, (zero, ops.zeros_like(distance)))
+    return pairs.for_each_positive(body, (zero, ops.zeros_like(distance)))
 
 
 @export
-class PNPLoss(ListwiseLoss):
-    """Penalises the negatives that stand before each positive in an anchor's list.
+class PNPLoss(PairLoss):
+    """PNP: penalizes only the negatives ranked before each positive in an anchor's list.
 
-    Reach for it in place of SmoothAPLoss, where positives of a list compete with each other: here
-    only negatives count against a positive.
+    Use it instead of `SmoothAPLoss` where the positives of a list should not compete with each
+    other: only negatives count against a positive.
 
-        R(p) = sum over n of sigmoid((d(a, p) - d(a, n)) / anneal)
+        R(p) = sum over n of sigmoid((d(a, p) - d(a, n)) / temperature)
         loss = mean over a of the mean over p of f(R(p))
+
+    With b the `saturation` and alpha the `exponent`:
 
     | variant | f(R) | gradient |
     | --- | --- | --- |
-    | `O` | R | the same for every R |
-    | `Iu` | (1 + R) log(1 + R) | grows with R, without a bound |
-    | `Ib` | (b R - log(1 + b R)) / b**2 | grows with R up to 1/b |
-    | `Ds` | log(1 + R) | falls slowly with R |
-    | `Dq` | 1 - 1 / (1 + R)**alpha | falls quickly with R: hopeless positives are left alone |
+    | `O` | R | constant |
+    | `Iu` | (1 + R) log(1 + R) | increases with R, unbounded |
+    | `Ib` | (b R - log(1 + b R)) / b**2 | increases with R up to 1/b |
+    | `Ds` | log(1 + R) | decreases slowly with R |
+    | `Dq` | 1 - 1 / (1 + R)**alpha | decreases quickly with R: ignores hopeless positives |
 
-    As in the authors' code an anchor is one of its own positives; but an anchor without another has
-    no term.
+    As in the authors' code an anchor is one of its own positives, but an anchor without another
+    positive has no term.
 
     Args:
-        b: of the variant "Ib" alone, above 0. Default 2, as in pytorch-metric-learning.
-        alpha: of the variant "Dq" alone, above 0. Default 1, as in pytorch-metric-learning;
-            the paper does best with "Dq" and 8.
-        anneal: width of the step from one place to the next, in units of `distance`, above 0.
-            Default 0.01, as in the paper.
-        variant: a name of the table. Default "O", as in pytorch-metric-learning.
+        saturation: b, for the variant "Ib" only, above 0. Default 2, as in pytorch-metric-learning.
+        exponent: alpha, for the variant "Dq" only, above 0. Default 1, as in
+            pytorch-metric-learning; the paper has its best results with "Dq" and 8.
+        temperature: width of the sigmoid, in units of `distance`, above 0; `anneal` in
+            pytorch-metric-learning. Default 0.01, as in the paper.
+        variant: a name in the table. Default "O", as in pytorch-metric-learning.
         distance: metric name, default "cosine".
-        mining: which pairs count: "all" (default), the name of a strategy of
-            `layers.PairMiner`, or a miner.
-        labels: "ids" (default), or "multi_hot" for y of 0 and 1 `(batch, classes)`, where
-            sharing a label makes a positive pair.
-        memory: a `layers.CrossBatchMemory`, to compare with past batches as well. Default None.
+        mining: pairs to use: "all" (default), a strategy of `layers.PairMiner`, or a miner.
+        labels: "ids" (default), or "multi_hot": 0/1 rows; a shared label makes a positive pair.
+        memory: `layers.CrossBatchMemory` of past batches to compare with. Default None.
         reduction: default "mean_valid", the mean over anchors that have a positive.
         name: name of the loss.
-        dtype: dtype of the result. Distances are taken in float32 at least.
+        dtype: dtype of the result; distances are computed in float32 or wider.
 
     Raises:
-        TypeError: for an argument of another type.
-        ValueError: for an unknown name, a number of 0 or less, labels of another kind, or another
-            `b` or `alpha` than the default for a variant that does not read it.
+        TypeError: for an argument of a wrong type.
+        ValueError: for an unknown name, a number of 0 or less, labels of a wrong kind, or a
+            non-default `saturation` or `exponent` for a variant that does not read it.
 
     Example:
     >>> import numpy as np
@@ -103,11 +109,13 @@ class PNPLoss(ListwiseLoss):
         Instances before Positive Ones is Enough", 2021, https://arxiv.org/abs/2102.04640
     """
 
+    renamed_arguments = {"b": "saturation", "alpha": "exponent", "anneal": "temperature"}
+
     def __init__(
         self,
-        b=2,
-        alpha=1,
-        anneal=0.01,
+        saturation=2,
+        exponent=1,
+        temperature=0.01,
         variant="O",
         distance="cosine",
         mining="all",
@@ -118,23 +126,25 @@ class PNPLoss(ListwiseLoss):
         dtype=None,
     ):
         super().__init__(distance, mining, labels, reduction, name, dtype, memory)
-        check_number("anneal", anneal, above=0)
-        check_choice("variant", variant, VARIANTS)
-        for setting, value, default, reader in (("b", b, 2, "Ib"), ("alpha", alpha, 1, "Dq")):
+        self.temperature = check_number("temperature", temperature, above=0)
+        self.variant = check_choice("variant", variant, VARIANTS)
+        for setting, value, default, reader in (
+            ("saturation", saturation, 2, "Ib"),
+            ("exponent", exponent, 1, "Dq"),
+        ):
             check_number(setting, value, above=0)
             if value != default and variant != reader:
                 raise ValueError(
-                    f"Only the variant {reader!r} reads `{setting}`; with another it would be "
-                    f"ignored. Received: variant={variant!r}, {setting}={value!r}"
+                    f"Only the variant {reader!r} reads `{setting}`; other variants ignore "
+                    f"it. Received: variant={variant!r}, {setting}={value!r}"
                 )
-        self.b = b
-        self.alpha = alpha
-        self.anneal = anneal
-        self.variant = variant
+        self.saturation = saturation
+        self.exponent = exponent
 
-    def block_terms(self, distance, partners):
-        cost = penalty(self.variant, self.b, self.alpha)
-        return pnp_terms(distance, partners, cost, self.anneal)
+    def batch_parts(self, reports, labels, embeddings, *references, size=None):
+        batch = (reports, labels, embeddings, *references)
+        return [list_rows(self, self._list_terms, *batch, with_own=True, size=size)]
 
-    def list_of(self, partners, own=None):
-        return with_anchor(partners, own)
+    def _list_terms(self, distance, pairs):
+        cost = penalty(self.variant, self.saturation, self.exponent)
+        return pnp_terms(distance, pairs, cost, self.temperature)

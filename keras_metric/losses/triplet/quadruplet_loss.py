@@ -1,4 +1,4 @@
-"""QuadrupletLoss: a triplet, and a second negative or a second anchor."""
+"""Quadruplet loss."""
 
 from keras import ops
 
@@ -7,13 +7,11 @@ from keras_metric._export import export
 from keras_metric._validation import check_choice, check_number
 from keras_metric.losses.metric_loss import MetricLoss, check_branches, measured_pairs
 from keras_metric.losses.pair.pair_loss import among_references, chosen_pairs
-from keras_metric.losses.reductions import Rows, masked_terms, single_terms
-from keras_metric.losses.train_reports import report
-from keras_metric.losses.triplet.triplet_loss import as_miner
-from keras_metric.losses.triplet_rows import triplet_rows
-from keras_metric.mining import argmin
+from keras_metric.losses.triplet.triplet_loss import as_miner, triplet_rows
 from keras_metric.mining.pair_miner import PairMiner
-from keras_metric.pairwise.class_pairs import FAR
+from keras_metric.pairwise.anchor_rows import Rows, masked_terms, single_terms
+from keras_metric.pairwise.blockwise import of_matrix
+from keras_metric.pairwise.class_pairs import MASKED_DISTANCE, argmin
 
 QUADRUPLETS = ("second_negative", "two_anchors")
 SECOND_PAIRS = ("hardest", "nearest")
@@ -21,28 +19,27 @@ SECOND_PAIRS = ("hardest", "nearest")
 
 @export
 class QuadrupletLoss(MetricLoss):
-    """A triplet loss with a fourth item: positive pairs also against pairs of other classes.
+    """Quadruplet loss: a triplet loss with a second negative, or with a second anchor.
 
-    Reach for it where triplets order well around each anchor but classes overlap across the
-    data set: its second term asks every positive pair to be closer than negative pairs that
-    the anchor has no part in, which shrinks classes absolutely.
+    Use it where triplets are satisfied around each anchor but classes overlap across the data set:
+    the second term requires every positive pair to be closer than negative pairs without the
+    anchor, which bounds the size of classes absolutely.
 
     `form="second_negative"` (Chen et al.), quadruplets (anchor, positive, negative,
-    second_negative), the two negatives of two further classes:
+    second_negative), with the two negatives from two further classes:
 
         max(d(a, p) - d(a, n) + margin, 0) + max(d(a, p) - d(n, n2) + second_margin, 0)
 
-    `form="two_anchors"`, quadruplets (anchor, second_anchor, positive, negative): both anchors
-    are pulled to the positive and to each other, and pushed from the negative; five distances
-    in four hinges:
+    `form="two_anchors"`, quadruplets (anchor, second_anchor, positive, negative), five distances in
+    four hinges:
 
         max(d(a, p) - d(a, n) + margin, 0)         + max(d(a2, p) - d(a2, n) + margin, 0)
       + max(d(a, a2) - d(a, n) + second_margin, 0) + max(d(a, a2) - d(a2, n) + second_margin, 0)
 
-    A labelled batch (integer labels, embeddings (batch, dim)) gives its quadruplets without a
-    list of them. Two anchors: all of them, exactly; a class needs three items. Second negative:
-    the first term over the triplets of `mining`, the second over every positive pair against
-    one pair (n, n2) of classes other than the anchor's, chosen by `second_pair`.
+    From a labelled batch (integer labels, embeddings (batch, dim)) it computes quadruplets without
+    listing them. Two anchors: all quadruplets, exactly; a class needs three items. Second negative:
+    the first term over the triplets of `mining`, the second over every positive pair and one pair
+    (n, n2) of two other classes, chosen by `second_pair`.
 
     Args:
         margin: of the first term, in units of `distance`. Default 1, as in the paper.
@@ -50,20 +47,21 @@ class QuadrupletLoss(MetricLoss):
         distance: metric name or a `layers.Mahalanobis`; default "squared_euclidean", as in the
             paper.
         form: "second_negative" (default) or "two_anchors".
-        mining: triplets of a labelled batch: a name or a `layers.TripletMiner`; default "all". A
-            `layers.PairMiner` gives every triplet of the pairs it chooses.
-        second_pair: "hardest" (default): the closest pair of two other classes in the batch.
-            "nearest": the anchor's nearest negative and the item of a third class nearest to
-            that, which spreads the gradient over more pairs. For "second_negative" only.
-        reduction: default "mean_active": each hinge is averaged over its terms greater than
-            zero, then the averages are added. "sum_over_batch_size" on ready-made quadruplets
-            is the formula above, averaged over the batch.
+        mining: triplets of a labelled batch: a strategy of `layers.TripletMiner` or a miner;
+            default "all". With a `layers.PairMiner`, all triplets of its pairs.
+        second_pair: for form="second_negative". "hardest" (default): the closest pair of two other
+            classes in the batch. "nearest": the anchor's nearest negative and the nearest item of a
+            third class to it, which distributes the gradient over more pairs.
+        reduction: default "mean_active": each hinge is averaged over its terms greater than zero,
+            then the averages are added, so that solved terms do not shrink the gradient.
+            "sum_over_batch_size" on ready-made quadruplets is the formula above, averaged over the
+            batch.
         name: name of the loss.
-        dtype: dtype of the result. Distances are taken in float32 at least.
+        dtype: dtype of the result; distances are computed in float32 or wider.
 
     Raises:
-        TypeError: for an argument of another type.
-        ValueError: for an unknown name, float labels, or another number of branches.
+        TypeError: for an argument of a wrong type.
+        ValueError: for an unknown name, float labels, or a wrong number of branches.
 
     Example:
     >>> import numpy as np
@@ -93,47 +91,41 @@ class QuadrupletLoss(MetricLoss):
         dtype=None,
     ):
         super().__init__(reduction=reduction, name=name, dtype=dtype)
-        check_number("margin", margin)
-        check_number("second_margin", second_margin)
+        self.margin = check_number("margin", margin)
+        self.second_margin = check_number("second_margin", second_margin)
         distances.check_metric("distance", distance)
-        check_choice("form", form, QUADRUPLETS)
-        check_choice("second_pair", second_pair, SECOND_PAIRS)
+        self.form = check_choice("form", form, QUADRUPLETS)
+        self.second_pair = check_choice("second_pair", second_pair, SECOND_PAIRS)
         if form == "two_anchors" and second_pair != "hardest":
             raise ValueError(
-                '`second_pair` is for form="second_negative": two anchors have no second pair. '
+                '`second_pair` requires form="second_negative": two anchors have no second pair. '
                 f"Received: form={form!r}, second_pair={second_pair!r}"
             )
-        self.margin = margin
-        self.second_margin = second_margin
         self.distance = distance
-        self.form = form
         self.mining = mining
-        self.second_pair = second_pair
         self.pair_miner = mining if isinstance(mining, PairMiner) else None
         self.miner = as_miner(mining, margin)
+        self.layers = (self.pair_miner or self.miner, *distances.layers_of(distance))
 
-    @property
-    def layers(self):
-        return (self.pair_miner or self.miner, *distances.layers_of(self.distance))
-
-    def batch_parts(self, labels, embeddings, references=None, reference_labels=None):
+    def batch_parts(self, reports, labels, embeddings, references=None, reference_labels=None):
         if references is not None and self.form == "two_anchors":
             raise ValueError(
-                'form="two_anchors" compares the items of a batch with each other: it has no '
+                'form="two_anchors" compares the items of a batch with each other: it takes no '
                 'reference set. Use form="second_negative", or put the references into the batch.'
             )
-        distance, partners = measured_pairs(
-            labels, embeddings, self.distance, references, reference_labels
+        distance, pairs = measured_pairs(
+            reports, labels, embeddings, self.distance, references, reference_labels
         )
 
-        chosen = chosen_pairs(self.pair_miner, distance, partners)
+        chosen = chosen_pairs(self.pair_miner, distance, pairs)
         between = None
         if self.miner.needs_among:
             between = among_references(distance, self.distance, references)
 
         def triplets(margin):
             return triplet_rows(
-                distances.finished(distance),
+                reports,
+                of_matrix(distance),
                 chosen,
                 self.miner,
                 margin,
@@ -144,9 +136,9 @@ class QuadrupletLoss(MetricLoss):
             )
 
         if self.form == "two_anchors":
-            # In all quadruplets of a batch each triplet occurs once for every further item of
-            # the class, and either anchor stands in either place.
-            further = ops.maximum(partners.num_positives - 1, 0)
+            # Each triplet occurs in one quadruplet for every further item of the class, and the
+            # two anchors are interchangeable.
+            further = ops.maximum(pairs.num_positives - 1, 0)
             times = ops.cast(further, distance.dtype)
             first, second = (
                 Rows(*(times * count for count in triplets(margin)))
@@ -156,12 +148,12 @@ class QuadrupletLoss(MetricLoss):
         among = distance
         if references is not None and self.second_pair == "nearest":
             among = distances.pairwise(embeddings, metric=self.distance)
-        other, exists = second_pair_distance(distance, partners, among, self.second_pair)
+        other, exists = second_pair_distance(distance, pairs, among, self.second_pair)
         gap = distance - other[:, None] + self.second_margin
-        mask = ops.logical_and(partners.positive, exists[:, None])
+        mask = ops.logical_and(pairs.positive, exists[:, None])
         return [triplets(self.margin), masked_terms(ops.relu(gap), mask)]
 
-    def tuple_parts(self, y_true, branches):
+    def tuple_parts(self, reports, y_true, branches):
         def measure(i, j):
             return distances.elementwise(branches[i], branches[j], self.distance)
 
@@ -179,40 +171,39 @@ class QuadrupletLoss(MetricLoss):
             check_branches(branches, 4, "anchor, positive, negative, second_negative")
             near, far, others = measure(0, 1), measure(0, 2), measure(2, 3)
             gaps = [near - far + self.margin, near - others + self.second_margin]
-        report(near, far)
+        reports.add_distances(near, far)
         return [single_terms(ops.relu(gap)) for gap in gaps]
 
 
-def second_pair_distance(distance, partners, among, second_pair):
-    """Distance of one pair of two further classes for each anchor, and whether there is one.
+def second_pair_distance(distance, pairs, among, second_pair):
+    """Distance of one pair of two other classes for each anchor, and whether such a pair exists.
 
-    The first of the pair is an item of the batch, the second a reference (of a batch alone, an
-    item as well). `distance` (batch, references); `among` (batch, batch) ranks the batch around
-    an anchor for "nearest". No class is looped over: for each item its nearest reference of
-    another class, and the nearest of a class other than those two, are enough to leave any
-    anchor's class out.
+    The first of the pair is an item of the batch, the second a reference (without a reference set,
+    an item of the batch). `distance` (batch, references); `among` (batch, batch) ranks the batch
+    around an anchor for "nearest". There is no loop over classes: the nearest reference of another
+    class for each item, and the nearest of a third class, suffice to exclude any anchor's class.
     """
-    labels, columns = partners.labels, partners.columns
-    still, among = (ops.stop_gradient(matrix) for matrix in (distance, among))
-    others = ops.where(partners.negative, still, FAR)
+    labels, columns = pairs.labels, pairs.columns
+    constant, among = (ops.stop_gradient(matrix) for matrix in (distance, among))
+    others = ops.where(pairs.negative, constant, MASKED_DISTANCE)
     nearest, nearest_distance = argmin(others, columns)
-    their_class = ops.take(partners.reference_labels, nearest)
-    same = ops.equal(partners.reference_labels[None, :], their_class[:, None])
-    nearest_third, third_distance = argmin(ops.where(same, FAR, others), columns)
+    their_class = ops.take(pairs.reference_labels, nearest)
+    same = ops.equal(pairs.reference_labels[None, :], their_class[:, None])
+    nearest_third, third_distance = argmin(ops.where(same, MASKED_DISTANCE, others), columns)
 
     foreign = ops.not_equal(labels[:, None], labels[None, :])
     if second_pair == "nearest":
         reach = among
     else:
-        # For anchor i and item j: how near j is to any class that is neither i's nor its own.
+        # For anchor i and item j: distance of j to the nearest class other than those of i and j.
         clash = ops.equal(their_class[None, :], labels[:, None])
         reach = ops.where(clash, third_distance[None, :], nearest_distance[None, :])
     items = ops.arange(ops.shape(labels)[0], dtype="int32")[None, :]
-    row, _ = argmin(ops.where(foreign, reach, FAR), items)
+    row, _ = argmin(ops.where(foreign, reach, MASKED_DISTANCE), items)
     clash = ops.equal(ops.take(their_class, row), labels)
     column = ops.where(clash, ops.take(nearest_third, row), ops.take(nearest, row))
     values = ops.take_along_axis(ops.take(distance, row, axis=0), column[:, None], axis=1)[:, 0]
-    first, second = ops.take(labels, row), ops.take(partners.reference_labels, column)
+    first, second = ops.take(labels, row), ops.take(pairs.reference_labels, column)
     exists = ops.not_equal(first, second)
     for label in (first, second):
         exists = ops.logical_and(exists, ops.not_equal(label, labels))

@@ -1,17 +1,18 @@
-"""BarlowTwinsLoss: the correlations between the dimensions of two views are the identity."""
+"""Barlow Twins loss."""
 
 from keras import ops
 
 from keras_metric._export import export
 from keras_metric._validation import check_number
+from keras_metric.losses.metric_loss import MetricLoss
 from keras_metric.losses.two_view.two_views import off_diagonal_squares, standardised, two_views
-from keras_metric.losses.whole_batch_loss import WholeBatchLoss, whole_batch
+from keras_metric.pairwise.anchor_rows import whole_batch
 
 
-def barlow_twins(first, second, redundancy_weight, eps):
+def barlow_twins(first, second, redundancy_weight, epsilon):
     """The loss of two views (batch, dim)."""
-    first, second = standardised(first, eps), standardised(second, eps)
-    # A correlation of a dimension with itself: no need to look for it in the matrix.
+    first, second = standardised(first, epsilon), standardised(second, epsilon)
+    # The diagonal of the correlation matrix, without indexing the matrix.
     same = ops.mean(first * second, axis=0)
     size = ops.cast(ops.shape(first)[0], first.dtype)
     correlation = ops.matmul(ops.transpose(first), second) / size
@@ -19,13 +20,13 @@ def barlow_twins(first, second, redundancy_weight, eps):
 
 
 @export
-class BarlowTwinsLoss(WholeBatchLoss):
-    """Learns from two views of each item without labels and without negatives.
+class BarlowTwinsLoss(MetricLoss):
+    """Barlow Twins: makes the cross-correlation matrix of two views the identity.
 
-    Reach for it where there are no labels and batches are small; it wants many dimensions, a
-    thousand and more. The same dimension of the two views has to agree over the batch, two
-    different dimensions must have nothing in common. Embeddings have shape (batch, 2, dim); y is
-    not looked at. Each dimension is scaled by itself, so take `EmbeddingModel(normalize=False)`.
+    Use it without labels; it works with small batches and needs many dimensions, 1,000 and more.
+    The same dimension of the two views should be equal over the batch, different dimensions
+    uncorrelated. Embeddings have shape (batch, 2, dim); y is ignored. Each dimension is
+    standardized, so set `EmbeddingModel(normalize=False)`.
 
         loss = sum_i (1 - C_ii)**2 + redundancy_weight * sum over i != j of C_ij**2
 
@@ -33,15 +34,15 @@ class BarlowTwinsLoss(WholeBatchLoss):
     the second.
 
     Args:
-        redundancy_weight: lambda of the paper, at least 0. Default 0.0051, the paper's best.
-        eps: added to each variance, above 0. Default 1e-5, as in the authors' code: a dead
+        redundancy_weight: lambda of the paper, at least 0. Default 0.0051, the paper's best value.
+        epsilon: added to each variance, above 0. Default 1e-5, as in the authors' code. A constant
             dimension has correlation 0.
         name: name of the loss.
-        dtype: dtype of the result. It is computed in float32 at least.
+        dtype: dtype of the result; computed in float32 or wider.
 
     Raises:
-        TypeError: for an argument of another type.
-        ValueError: for a number out of range, or another number of views than two.
+        TypeError: for an argument of a wrong type.
+        ValueError: for a number out of range, or a number of views other than two.
 
     Example:
     >>> import numpy as np
@@ -56,16 +57,18 @@ class BarlowTwinsLoss(WholeBatchLoss):
         Redundancy Reduction", 2021, https://arxiv.org/abs/2103.03230
     """
 
+    renamed_arguments = {"eps": "epsilon"}
     num_branches = (2,)
+    is_one_number = True
 
-    def __init__(self, redundancy_weight=0.0051, eps=1e-5, name="barlow_twins_loss", dtype=None):
-        super().__init__(name=name, dtype=dtype)
-        check_number("redundancy_weight", redundancy_weight, at_least=0)
-        check_number("eps", eps, above=0)
-        self.redundancy_weight = redundancy_weight
-        self.eps = eps
+    def __init__(
+        self, redundancy_weight=0.0051, epsilon=1e-5, name="barlow_twins_loss", dtype=None
+    ):
+        super().__init__("sum_over_batch_size", name, dtype)
+        self.redundancy_weight = check_number("redundancy_weight", redundancy_weight, at_least=0)
+        self.epsilon = check_number("epsilon", epsilon, above=0)
 
-    def tuple_parts(self, y_true, branches):
+    def tuple_parts(self, reports, y_true, branches):
         first, second = two_views(branches)
-        value = barlow_twins(first, second, self.redundancy_weight, self.eps)
+        value = barlow_twins(first, second, self.redundancy_weight, self.epsilon)
         return whole_batch(value, ops.shape(first)[0])

@@ -1,5 +1,8 @@
-"""ClipLoss: each item finds its own partner among those of the batch, in both directions."""
+"""CLIP loss."""
 
+import math
+
+import keras
 from keras import ops
 
 from keras_metric import distances
@@ -7,31 +10,60 @@ from keras_metric._export import export
 from keras_metric._validation import check_choice, check_flag, check_number, check_one_each
 from keras_metric.losses.metric_loss import MetricLoss, check_branches
 from keras_metric.losses.pair.pair_loss import LABELS
-from keras_metric.losses.reductions import Rows, single_terms
-from keras_metric.losses.train_reports import report
-from keras_metric.losses.two_view.logit_scale import LogitScale
 from keras_metric.pairwise import class_pairs
+from keras_metric.pairwise.anchor_rows import Rows, single_terms
 
 
-def measured_branches(labels, branches):
-    """Cosine distances of all first to all second branches, and which of them belong together.
+class LogitScale(keras.layers.Layer):
+    """Trainable factor exp(w) of logits, at most 100 as in CLIP, and an optional bias."""
 
-    An item belongs to itself, and to those that it shares a label with.
+    MAX_FACTOR = 100.0
+
+    def __init__(self, factor, bias=None, **kwargs):
+        super().__init__(**{"dtype": distances.dtype_of_weights(), **kwargs})
+        if factor > self.MAX_FACTOR:
+            raise ValueError(
+                "A learned temperature must start at 0.01 or above, its lower bound. "
+                f"Received: temperature={1 / factor:g}"
+            )
+        self.first_factor, self.first_bias = factor, bias
+
+    def build(self, input_shape):
+        constant = keras.initializers.Constant
+        self.log_factor = self.add_weight(
+            (),
+            constant(math.log(self.first_factor)),
+            # Clip the weight after each step: a minimum in `factor` has no gradient beyond it.
+            constraint=lambda w: ops.minimum(w, math.log(self.MAX_FACTOR)),
+            name="log_factor",
+        )
+        if self.first_bias is not None:
+            self.bias = self.add_weight((), constant(self.first_bias), name="bias")
+
+    @property
+    def factor(self):
+        """Factor of the logits."""
+        return ops.exp(ops.minimum(self.log_factor + 0, math.log(self.MAX_FACTOR)))
+
+
+def measured_branches(reports, labels, branches):
+    """Cosine distances of all first to all second branches, and the mask of positive pairs.
+
+    The two branches of an item are a positive pair, and so are those of items that share a label.
     """
     check_branches(branches, 2, "first, second")
     check_one_each(labels, branches[0], "y_true", "y_pred")
     distance = distances.pairwise(*branches, "cosine")
     same = class_pairs.from_labels(labels, labels).positive
     same = ops.logical_or(same, ops.cast(ops.eye(ops.shape(labels)[0]), "bool"))
-    report(distance, distance, same, ops.logical_not(same))
+    reports.add_distances(distance, distance, same, ops.logical_not(same))
     return distance, same
 
 
 def clip_rows(distance, same, factor):
-    """Two terms an item: the first branch among all second ones, and the other way round.
+    """Two terms per item: its first branch among all second ones, and vice versa.
 
-    `same`: boolean (batch, batch) and symmetric, which pairs belong together. `factor` of the
-    cosines: 1 / temperature.
+    `same`: symmetric boolean mask (batch, batch) of positive pairs. `factor`: 1 / temperature.
     """
     logits = -distance * factor
     near = ops.where(same, logits, 0)
@@ -45,36 +77,34 @@ def clip_rows(distance, same, factor):
 
 @export
 class ClipLoss(MetricLoss):
-    """Brings the two sides of each pair together: pictures and captions, questions and answers.
+    """CLIP: symmetric cross-entropy between the two sides of pairs, such as images and captions.
 
-    Reach for it where pairs belong together and there is nothing else to go by; the other pairs
-    of the batch are the negatives, so take batches as large as fit. Embeddings have shape
-    (batch, 2, dim), and no y is needed.
+    The other pairs of the batch are the negatives, so use large batches. Embeddings have shape
+    (batch, 2, dim); no y is needed.
 
         loss = -1 / (2 * batch) * sum_i log( exp(s_ii / t) / sum_j exp(s_ij / t) )
                                       + log( exp(s_ii / t) / sum_j exp(s_ji / t) )
 
     with s_ij the cosine of the first item of pair i and the second of pair j, t the temperature.
 
-    Where several pairs of a batch show the same thing (one picture, five captions), hand over a
-    number for each as y: pairs of one number are positives of each other, and the logarithm is
-    averaged over an item's positives. Without that they would be pushed apart.
+    Where several pairs of a batch belong together (one image, five captions), pass a class id for
+    each pair as y: pairs of one id are positives of each other, and the logarithm is averaged over
+    an item's positives. Without y they would be negatives.
 
     Args:
-        temperature: t, above 0. Default 0.07, where the authors begin; they learn it, and it
-            ends at 0.01.
-        learn_temperature: True learns t, from `temperature` on and never below 0.01;
+        temperature: t, above 0. Default 0.07, the authors' initial value; they train it, down to
+            0.01.
+        learn_temperature: True trains t, from `temperature` on and never below 0.01;
             `EmbeddingModel` and `TwoTowerModel` train and save it. Default False.
-        labels: "ids" (default), or "multi_hot" for y of 0 and 1 `(batch, classes)`, where
-            pairs that share a label are positives of each other.
+        labels: "ids" (default), or "multi_hot": 0/1 rows; pairs that share a label are positives.
         reduction: default "mean_valid", the mean over items and both directions.
         name: name of the loss.
-        dtype: dtype of the result. Distances are taken in float32 at least.
+        dtype: dtype of the result; distances are computed in float32 or wider.
 
     Raises:
-        TypeError: for an argument of another type.
-        ValueError: for a temperature of 0 or less, an unknown name, labels of another kind, or
-            another number of branches.
+        TypeError: for an argument of a wrong type.
+        ValueError: for a temperature of 0 or less, an unknown name, labels of a wrong kind, or
+            a wrong number of branches.
 
     Example:
     >>> import numpy as np
@@ -103,25 +133,20 @@ class ClipLoss(MetricLoss):
         dtype=None,
     ):
         super().__init__(reduction=reduction, name=name, dtype=dtype)
-        check_number("temperature", temperature, above=0)
-        check_flag("learn_temperature", learn_temperature)
-        check_choice("labels", labels, LABELS)
-        self.temperature = temperature
-        self.learn_temperature = bool(learn_temperature)
-        self.labels = labels
+        self.temperature = check_number("temperature", temperature, above=0)
+        self.learn_temperature = check_flag("learn_temperature", learn_temperature)
+        self.labels = check_choice("labels", labels, LABELS)
         self.logit_scale = None
         if learn_temperature:
             self.logit_scale = LogitScale(1 / temperature, name=name)
-
-    @property
-    def layers(self):
-        return () if self.logit_scale is None else (self.logit_scale,)
+            self.layers = (self.logit_scale,)
 
     def reads_ids(self, num_branches):
         return True
 
-    def tuple_parts(self, y_true, branches):
-        distance, same = measured_branches(self._checked_labels(y_true, "y_true"), branches)
+    def tuple_parts(self, reports, y_true, branches):
+        labels = self._checked_labels(y_true, "y_true")
+        distance, same = measured_branches(reports, labels, branches)
         if self.logit_scale is None:
             return [clip_rows(distance, same, 1 / self.temperature)]
         return [clip_rows(distance, same, ops.cast(self.logit_scale.factor, distance.dtype))]

@@ -1,4 +1,4 @@
-"""SigLipLoss: for each pair of a batch by itself, do the two sides belong together?"""
+"""SigLIP loss."""
 
 from keras import ops
 
@@ -6,50 +6,47 @@ from keras_metric._export import export
 from keras_metric._validation import check_choice, check_flag, check_number
 from keras_metric.losses.metric_loss import MetricLoss
 from keras_metric.losses.pair.pair_loss import LABELS
-from keras_metric.losses.reductions import single_terms
-from keras_metric.losses.two_view.clip_loss import measured_branches
-from keras_metric.losses.two_view.logit_scale import LogitScale
+from keras_metric.losses.two_view.clip_loss import LogitScale, measured_branches
+from keras_metric.pairwise.anchor_rows import single_terms
 
 
 def sig_lip_rows(distance, same, factor, bias):
-    """One term an item: the logistic losses of its first branch with every second one."""
+    """One term per item: summed logistic losses of its first branch with all second ones."""
     logits = (1 - distance) * factor + bias
     return single_terms(ops.sum(ops.softplus(ops.where(same, -logits, logits)), axis=1))
 
 
 @export
 class SigLipLoss(MetricLoss):
-    """The task of `ClipLoss` with a yes or no for each pair in place of a softmax.
+    """SigLIP: independent logistic loss of each pair, in place of the softmax of `ClipLoss`.
 
-    Reach for it where pairs belong together and batches are small, or where many items have
-    several partners: no pair competes with another. Embeddings have shape (batch, 2, dim), and
-    no y is needed.
+    Use it where batches are small, or where many items have several positives: pairs do not compete
+    with each other. Embeddings have shape (batch, 2, dim); no y is needed.
 
         loss = mean over i of sum_j log( 1 + exp( -z_ij (s_ij / t + bias) ) )
 
     with s_ij the cosine of the first item of pair i and the second of pair j, t the temperature,
-    z_ij = 1 where they belong together and -1 elsewhere.
+    and z_ij = 1 for positive pairs and -1 for negative ones.
 
-    Where several pairs of a batch show the same thing, hand over a number for each as y: z is 1
-    for all pairs of one number.
+    Where several pairs of a batch belong together, pass a class id for each pair as y: z is 1 for
+    all pairs of one id.
 
     Args:
-        temperature: t, above 0. Default 0.1, a factor of 10, where the authors begin; they
-            learn it.
-        bias: added to every logit. Default -10, as in the paper: it makes up for the many
-            negatives, of which a batch has batch - 1 for each positive.
-        learn_temperature: True learns t and the bias, from the given ones on, t never below
-            0.01; `EmbeddingModel` and `TwoTowerModel` train and save them. Default False.
-        labels: "ids" (default), or "multi_hot" for y of 0 and 1 `(batch, classes)`, where
-            pairs that share a label belong together.
+        temperature: t, above 0. Default 0.1 (a factor of 10), the authors' initial value; they
+            train it.
+        bias: added to every logit. Default -10, as in the paper: it compensates for the batch - 1
+            negatives of each positive.
+        learn_temperature: True trains t and the bias from the given values on, t never below 0.01;
+            `EmbeddingModel` and `TwoTowerModel` train and save them. Default False.
+        labels: "ids" (default), or "multi_hot": 0/1 rows; pairs that share a label are positives.
         reduction: default "mean_valid", the mean over items.
         name: name of the loss.
-        dtype: dtype of the result. Distances are taken in float32 at least.
+        dtype: dtype of the result; distances are computed in float32 or wider.
 
     Raises:
-        TypeError: for an argument of another type.
-        ValueError: for a temperature of 0 or less, an unknown name, labels of another kind, or
-            another number of branches.
+        TypeError: for an argument of a wrong type.
+        ValueError: for a temperature of 0 or less, an unknown name, labels of a wrong kind, or
+            a wrong number of branches.
 
     Example:
     >>> import numpy as np
@@ -78,27 +75,21 @@ class SigLipLoss(MetricLoss):
         dtype=None,
     ):
         super().__init__(reduction=reduction, name=name, dtype=dtype)
-        check_number("temperature", temperature, above=0)
-        check_number("bias", bias)
-        check_flag("learn_temperature", learn_temperature)
-        check_choice("labels", labels, LABELS)
-        self.temperature = temperature
-        self.bias = bias
-        self.learn_temperature = bool(learn_temperature)
-        self.labels = labels
+        self.temperature = check_number("temperature", temperature, above=0)
+        self.bias = check_number("bias", bias)
+        self.learn_temperature = check_flag("learn_temperature", learn_temperature)
+        self.labels = check_choice("labels", labels, LABELS)
         self.logit_scale = None
         if learn_temperature:
             self.logit_scale = LogitScale(1 / temperature, bias, name=name)
-
-    @property
-    def layers(self):
-        return () if self.logit_scale is None else (self.logit_scale,)
+            self.layers = (self.logit_scale,)
 
     def reads_ids(self, num_branches):
         return True
 
-    def tuple_parts(self, y_true, branches):
-        distance, same = measured_branches(self._checked_labels(y_true, "y_true"), branches)
+    def tuple_parts(self, reports, y_true, branches):
+        labels = self._checked_labels(y_true, "y_true")
+        distance, same = measured_branches(reports, labels, branches)
         if self.logit_scale is None:
             return [sig_lip_rows(distance, same, 1 / self.temperature, self.bias)]
         learned = (self.logit_scale.factor, self.logit_scale.bias)

@@ -1,4 +1,4 @@
-"""SimSiamLoss: one view predicts the embedding of the other."""
+"""SimSiam loss."""
 
 import inspect
 
@@ -8,15 +8,15 @@ from keras import ops
 from keras_metric import distances
 from keras_metric._export import export
 from keras_metric.losses.metric_loss import MetricLoss, check_branches
-from keras_metric.losses.reductions import single_terms
 from keras_metric.losses.two_view.two_views import standardised
+from keras_metric.pairwise.anchor_rows import single_terms
 
 
 class Predictor(keras.layers.Layer):
-    """Two dense layers with a bottleneck of a quarter of the width, normalised over the batch."""
+    """Two dense layers with dim / 4 units between them, normalised over the batch."""
 
     def build(self, input_shape):
-        # Weights of this layer itself: models build it where Keras tracks no layers inside it.
+        # The weights belong to this layer, since Keras does not track sublayers created here.
         width = input_shape[-1]
         narrow = max(width // 4, 1)
         self.down = self.add_weight((width, narrow), "glorot_uniform", name="down")
@@ -26,51 +26,50 @@ class Predictor(keras.layers.Layer):
         self.bias = self.add_weight((width,), "zeros", name="bias")
 
     def call(self, embeddings):
-        narrow = standardised(ops.matmul(embeddings, self.down), eps=1e-5)
+        narrow = standardised(ops.matmul(embeddings, self.down), epsilon=1e-5)
         return ops.matmul(ops.relu(narrow * self.scale + self.shift), self.up) + self.bias
 
 
 def sim_siam_rows(views, predictions):
-    """One term an item: how far each view's prediction is from the other view."""
+    """One term per item: mean distance of the predictions to the other views."""
     first, second = map(ops.stop_gradient, views)
-    ahead = distances.elementwise(predictions[0], second, "cosine")
-    back = distances.elementwise(predictions[1], first, "cosine")
-    return single_terms((ahead + back) / 2)
+    forward = distances.elementwise(predictions[0], second, "cosine")
+    backward = distances.elementwise(predictions[1], first, "cosine")
+    return single_terms((forward + backward) / 2)
 
 
 @export
 class SimSiamLoss(MetricLoss):
-    """Learns from two views of each item: without labels, negatives, or large batches.
+    """SimSiam: self-supervised loss of two views, without labels, negatives or large batches.
 
-    Reach for it where there are no labels and a step has room for few items. A small network
-    that the loss owns, the predictor, maps the embedding of one view to that of the other, and
-    the other is held still; that keeps all embeddings from falling together. Embeddings have
-    shape (batch, 2, dim); y is not looked at. `EmbeddingModel` trains and saves the predictor.
+    A small network of the loss, the predictor, maps the embedding of one view to that of the other,
+    which gets no gradient; this prevents a collapse of all embeddings to one point. Embeddings have
+    shape (batch, 2, dim); y is ignored. `EmbeddingModel` trains and saves the predictor.
 
-    As in the paper, the encoder has to end in a batch normalisation, or the embeddings may fall
-    together all the same: make it the last layer of the backbone and take `embedding_dim=None`.
-    `train_health=True` shows their spread. SGD with momentum and weight decay did better than Adam,
-    and in a short run a predictor that learns ten times faster than the encoder, by
-    `keras.optimizers.MultiOptimizer`.
+    As in the paper, the encoder must end in a batch normalization, or it can collapse all the same:
+    make it the last layer of the backbone and set `embedding_dim=None`. `train_health=True` logs
+    the spread of the embeddings. In our runs SGD with momentum and weight decay was better than
+    Adam, and short runs benefit from 10 times the learning rate for the predictor
+    (`keras.optimizers.MultiOptimizer`).
 
         loss = mean over items of ( d(h(a), stop(b)) + d(h(b), stop(a)) ) / 2
 
-    with a and b the two views, h the predictor, d = 1 - cosine, and stop for "no gradient". The
-    paper writes -cosine: the same gradient, a value less by 1.
+    with a and b the two views, h the predictor, d = 1 - cosine, and stop the stopped gradient. The
+    paper's -cosine has the same gradient and a value smaller by 1.
 
     Args:
-        predictor: a Keras layer or model from (batch, dim) to (batch, dim), or None (default)
-            for that of the paper: two dense layers with dim / 4 units between them, normalised
-            over the batch. It is always called as in training, so that a `BatchNormalization`
-            of your own sees the statistics of the batch.
+        predictor: Keras layer or model from (batch, dim) to (batch, dim), or None (default) for the
+            predictor of the paper: two dense layers with dim / 4 units between them and batch
+            normalization. It is always called with `training=True`, so that a `BatchNormalization`
+            in it uses the statistics of the batch.
         reduction: default "mean_valid", the mean over items.
         name: name of the loss.
-        dtype: dtype of the result. Distances are taken in float32 at least.
+        dtype: dtype of the result; distances are computed in float32 or wider.
 
     Raises:
-        TypeError: if `predictor` is no Keras layer.
-        ValueError: for another number of views than two, or outside an `EmbeddingModel` as long
-            as the predictor has no weights.
+        TypeError: if `predictor` is not a Keras layer.
+        ValueError: for a number of views other than two, or a call outside an `EmbeddingModel`
+            before the predictor has weights.
 
     Example:
     >>> import numpy as np
@@ -104,17 +103,14 @@ class SimSiamLoss(MetricLoss):
         self.predictor = predictor
         wide = distances.dtype_of_weights()
         self.network = predictor or Predictor(dtype=wide, name="predictor")
-        # Keras says whether it is training only inside the call of a model.
-        told = "training" in inspect.signature(self.network.call).parameters
-        self._as_in_training = {"training": True} if told else {}
+        self.layers = (self.network,)
+        # Keras sets `training` only inside the call of a model, so pass it to the predictor.
+        takes_training = "training" in inspect.signature(self.network.call).parameters
+        self._training_argument = {"training": True} if takes_training else {}
 
-    @property
-    def layers(self):
-        return (self.network,)
-
-    def tuple_parts(self, y_true, branches):
+    def tuple_parts(self, reports, y_true, branches):
         check_branches(branches, 2, "first view, second view")
         predictions = [
-            ops.cast(self.network(view, **self._as_in_training), view.dtype) for view in branches
+            ops.cast(self.network(view, **self._training_argument), view.dtype) for view in branches
         ]
         return [sim_siam_rows(branches, predictions)]

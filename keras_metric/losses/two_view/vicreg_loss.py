@@ -1,51 +1,53 @@
-"""VICRegLoss: two views alike, every dimension alive, no two dimensions alike."""
+"""VICReg loss."""
 
 from keras import ops
 
 from keras_metric._export import export
 from keras_metric._validation import check_number
+from keras_metric.losses.metric_loss import MetricLoss
 from keras_metric.losses.two_view.two_views import centred, off_diagonal_squares, two_views
-from keras_metric.losses.whole_batch_loss import WholeBatchLoss, whole_batch
+from keras_metric.pairwise.anchor_rows import whole_batch
 
 
-def spread_and_redundancy(view, eps):
+def variance_and_covariance(view, epsilon):
     """The variance and the covariance term of one view (batch, dim)."""
     view, size = centred(view), ops.shape(view)[0]
     degrees = ops.cast(ops.maximum(size - 1, 1), view.dtype)
-    deviation = ops.sqrt(ops.sum(ops.square(view), axis=0) / degrees + eps)
+    deviation = ops.sqrt(ops.sum(ops.square(view), axis=0) / degrees + epsilon)
     covariance = ops.matmul(ops.transpose(view), view) / degrees
-    spread = ops.mean(ops.relu(1 - deviation)) / 2
-    return spread, off_diagonal_squares(covariance) / view.shape[1]
+    variance = ops.mean(ops.relu(1 - deviation)) / 2
+    return variance, off_diagonal_squares(covariance) / view.shape[1]
 
 
 @export
-class VICRegLoss(WholeBatchLoss):
-    """Learns from two views of each item without labels and without negatives.
+class VICRegLoss(MetricLoss):
+    """VICReg: variance, invariance and covariance regularization of two views, without labels.
 
-    Reach for it where there are no labels and batches are too small for `NTXentLoss`. Nothing
-    is pushed apart; instead every dimension has to vary over the batch, and no two dimensions
-    may tell the same. Embeddings have shape (batch, 2, dim); y is not looked at. They need their
-    length: take `EmbeddingModel(normalize=False)`.
+    Use it without labels where batches are too small for `NTXentLoss`. It has no negatives: every
+    dimension should vary over the batch, and dimensions should be uncorrelated. Embeddings have
+    shape (batch, 2, dim); y is ignored. It depends on the norm of embeddings: set
+    `EmbeddingModel(normalize=False)`.
 
         loss = lambda * mean((a - b)**2) + mu * (v(a) + v(b)) + nu * (c(a) + c(b))
-        v(z) = mean over dimensions of max(1 - sqrt(var(z) + eps), 0) / 2
+        v(z) = mean over dimensions of max(1 - sqrt(var(z) + epsilon), 0) / 2
         c(z) = 1 / dim * sum of squares of the covariances between two dimensions
 
-    with a and b the two views, and variances over the batch, divided by batch - 1. The halves in
-    v and the mean over dimensions in the first term are those of the authors' code and of
-    pytorch-metric-learning; the paper writes neither.
+    with a and b the two views, and variances over the batch, divided by batch - 1. The halves in v
+    and the mean over dimensions in the first term are those of the authors' code and of
+    pytorch-metric-learning; they are not in the paper.
 
     Args:
-        invariance_lambda: lambda, at least 0. Default 25.
-        variance_mu: mu, at least 0. Default 25.
-        covariance_v: nu, at least 0. Default 1. The defaults are those of the paper.
-        eps: above 0. Default 1e-4; keeps the slope of the root finite in a dead dimension.
+        invariance_weight: lambda, at least 0. Default 25, as in the paper.
+        variance_weight: mu, at least 0. Default 25, as in the paper.
+        covariance_weight: nu, at least 0. Default 1, as in the paper.
+        epsilon: added to each variance, above 0. Default 1e-4; bounds the derivative of the root
+            for a constant dimension.
         name: name of the loss.
-        dtype: dtype of the result. It is computed in float32 at least.
+        dtype: dtype of the result; computed in float32 or wider.
 
     Raises:
-        TypeError: for an argument of another type.
-        ValueError: for a number out of range, or another number of views than two.
+        TypeError: for an argument of a wrong type.
+        ValueError: for a number out of range, or a number of views other than two.
 
     Example:
     >>> import numpy as np
@@ -60,36 +62,39 @@ class VICRegLoss(WholeBatchLoss):
         Self-Supervised Learning", 2022, https://arxiv.org/abs/2105.04906
     """
 
+    renamed_arguments = {
+        "invariance_lambda": "invariance_weight",
+        "variance_mu": "variance_weight",
+        "covariance_v": "covariance_weight",
+        "eps": "epsilon",
+    }
     num_branches = (2,)
+    is_one_number = True
 
     def __init__(
         self,
-        invariance_lambda=25,
-        variance_mu=25,
-        covariance_v=1,
-        eps=1e-4,
+        invariance_weight=25,
+        variance_weight=25,
+        covariance_weight=1,
+        epsilon=1e-4,
         name="vicreg_loss",
         dtype=None,
     ):
-        super().__init__(name=name, dtype=dtype)
-        check_number("invariance_lambda", invariance_lambda, at_least=0)
-        check_number("variance_mu", variance_mu, at_least=0)
-        check_number("covariance_v", covariance_v, at_least=0)
-        check_number("eps", eps, above=0)
-        self.invariance_lambda = invariance_lambda
-        self.variance_mu = variance_mu
-        self.covariance_v = covariance_v
-        self.eps = eps
+        super().__init__("sum_over_batch_size", name, dtype)
+        self.invariance_weight = check_number("invariance_weight", invariance_weight, at_least=0)
+        self.variance_weight = check_number("variance_weight", variance_weight, at_least=0)
+        self.covariance_weight = check_number("covariance_weight", covariance_weight, at_least=0)
+        self.epsilon = check_number("epsilon", epsilon, above=0)
 
-    def tuple_parts(self, y_true, branches):
+    def tuple_parts(self, reports, y_true, branches):
         first, second = two_views(branches)
         invariance = ops.mean(ops.square(first - second))
-        spreads, redundancies = zip(
-            *(spread_and_redundancy(view, self.eps) for view in (first, second))
+        variances, covariances = zip(
+            *(variance_and_covariance(view, self.epsilon) for view in (first, second))
         )
         value = (
-            self.invariance_lambda * invariance
-            + self.variance_mu * sum(spreads)
-            + self.covariance_v * sum(redundancies)
+            self.invariance_weight * invariance
+            + self.variance_weight * sum(variances)
+            + self.covariance_weight * sum(covariances)
         )
         return whole_batch(value, ops.shape(first)[0])

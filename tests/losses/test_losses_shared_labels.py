@@ -1,5 +1,6 @@
-"""NT-Xent and SupCon against loops; shared labels, views and masks, which serve every loss."""
+"""Shared labels and several views, with NT-Xent and SupCon."""
 
+import engine
 import keras
 import numpy as np
 import pytest
@@ -9,74 +10,39 @@ from autodiff import value_and_gradient
 from keras_metric import losses
 from keras_metric.layers import PairMiner
 from keras_metric.models import EmbeddingModel
-from keras_metric.pairwise import blockwise, class_pairs
+from keras_metric.pairwise import class_pairs
 
 # Unequal classes in no order, one of a single item.
 Y = np.array([2, 0, 2, 5, 1, 2, 0, 1, 2, 0, 0])
-OTHERS = np.array([0, 1, 2, 2, 0, 7])
+
+
+# The fourth row has no label.
+SEVERAL = np.array(
+    [[1, 0, 0, 1], [0, 1, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 1, 0], [0, 1, 1, 0]]
+)
 
 
 def vectors(seed=0, rows=11):
     return np.random.default_rng(seed).normal(size=(rows, 4)).astype("float32")
 
 
-def nt_xent(x, y, t, metric="cosine", references=None, others=None):
-    d = reference.matrix(x, metric, references)
-    terms = []
-    for i in range(len(y)):
-        negatives = sum(np.exp(-d[i, n] / t) for n in reference.negatives(y, i, others))
-        for p in reference.positives(y, i, others):
-            own = np.exp(-d[i, p] / t)
-            terms.append(-np.log(own / (own + negatives)))
-    return np.mean(terms)
-
-
-def sup_con(x, y, t, metric="cosine", references=None, others=None):
-    d = reference.matrix(x, metric, references)
-    terms = []
-    for i in range(len(y)):
-        P, N = reference.positives(y, i, others), reference.negatives(y, i, others)
-        if P:
-            everyone = sum(np.exp(-d[i, j] / t) for j in P + N)
-            terms.append(-np.mean([np.log(np.exp(-d[i, p] / t) / everyone) for p in P]))
-    return np.mean([term for term in terms if term > 0])
-
-
-FORMULAS = {"NTXentLoss": nt_xent, "SupConLoss": sup_con}
-
-
-def check(loss, formula, x, y, *references):
-    call = loss if not references else lambda y, z: loss.against(y, z, *references[::-1])
-    value, slope = value_and_gradient(lambda z: call(y, z), x)
-    np.testing.assert_allclose(value, formula(x), rtol=1e-4)
-    directions = np.random.default_rng(2).normal(size=(3, *x.shape))
-    along = (directions * slope).reshape(3, -1).sum(1)
-    expected = reference.slopes(formula, x.astype("float64"), directions)
-    np.testing.assert_allclose(along, expected, rtol=2e-3, atol=1e-4)
-
-
-@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
-@pytest.mark.parametrize("name", FORMULAS)
-def test_equals_a_loop(name, metric):
-    loss, formula = getattr(losses, name)(0.4, distance=metric), FORMULAS[name]
-    check(loss, lambda x: formula(x, Y, 0.4, metric), vectors(), Y)
-
-
-@pytest.mark.parametrize("name", FORMULAS)
-def test_equals_a_loop_against_references(name):
-    loss, formula, others = getattr(losses, name)(0.4), FORMULAS[name], vectors(1, 6)
-    check(
-        loss, lambda x: formula(x, Y, 0.4, "cosine", others, OTHERS), vectors(), Y, others, OTHERS
-    )
-
-
 @pytest.mark.parametrize("rows", [2, 3, 4])
-def test_blocks_of_rows_change_nothing(rows, monkeypatch):
-    monkeypatch.setattr(blockwise, "_rows_of_a_block", lambda *_: rows)
-    for metric in ("cosine", "euclidean"):
-        test_equals_a_loop("SupConLoss", metric)
-    test_equals_a_loop_against_references("SupConLoss")
-    TestSeveralLabels().test_losses("SupConLoss")
+@pytest.mark.parametrize("labels", ["ids", "multi_hot", "references"])
+def test_blocks_of_rows_change_nothing(labels, rows):
+    batch = (SEVERAL, vectors(0, 6)) if labels == "multi_hot" else (Y, vectors())
+    sets = (Y[:6], vectors(1, 6)) if labels == "references" else ()
+    loss = losses.SupConLoss(0.4, labels="multi_hot" if labels == "multi_hot" else "ids")
+
+    def whole(y, z):
+        return loss.against(y, z, *sets) if sets else loss(y, z)
+
+    def in_blocks(y, z):
+        return engine.lists(loss, rows)(y, z, *sets)
+
+    y, x = batch
+    found, expected = (value_and_gradient(lambda z, f=f: f(y, z), x) for f in (in_blocks, whole))
+    for one, other in zip(found, expected):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -96,58 +62,38 @@ def test_published_numbers(loss, value):
 
 
 class TestSeveralLabels:
-    Y = np.array(
-        [[1, 0, 0, 1], [0, 1, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 1, 0], [0, 1, 1, 0]]
-    )
-
     def test_masks(self):
-        found = class_pairs.from_labels(keras.ops.convert_to_tensor(self.Y))
-        share = [
+        found = class_pairs.from_labels(keras.ops.convert_to_tensor(SEVERAL))
+        common = [
             [i != j and bool(set(np.flatnonzero(a)) & set(np.flatnonzero(b)))
-             for j, b in enumerate(self.Y)]
-            for i, a in enumerate(self.Y)
+             for j, b in enumerate(SEVERAL)]
+            for i, a in enumerate(SEVERAL)
         ]  # fmt: skip
         positive, negative = map(keras.ops.convert_to_numpy, (found.positive, found.negative))
-        np.testing.assert_array_equal(positive, share)
-        # An item without a label is a negative of all others, and no partner of itself.
-        np.testing.assert_array_equal(negative, ~np.array(share) & ~np.eye(6, dtype=bool))
-        np.testing.assert_array_equal(found.num_positives, np.sum(share, 1))
+        np.testing.assert_array_equal(positive, common)
+        # An item without a label is a negative of all others, but not of itself.
+        np.testing.assert_array_equal(negative, ~np.array(common) & ~np.eye(6, dtype=bool))
+        np.testing.assert_array_equal(found.num_positives, np.sum(common, 1))
 
-    def test_each_positive_is_met_once(self):
-        found = class_pairs.from_labels(keras.ops.convert_to_tensor(self.Y))
-        met = np.zeros((6, 6), int)
+    def test_each_positive_occurs_once(self):
+        found = class_pairs.from_labels(keras.ops.convert_to_tensor(SEVERAL))
+        counts = np.zeros((6, 6), int)
         for rank in range(4):
             column, exists = (np.asarray(a) for a in found.column(rank))
             for row in range(6):
-                met[row, column[row]] += exists[row]
-        np.testing.assert_array_equal(met, keras.ops.convert_to_numpy(found.positive))
-
-    @pytest.mark.parametrize("name", FORMULAS)
-    def test_losses(self, name):
-        """A loop of its own over who shares a label."""
-        x = vectors(0, 6)
-        s = (1 - reference.matrix(x, "cosine")) / 0.4
-        terms = []
-        for i, a in enumerate(self.Y):
-            P = [j for j, b in enumerate(self.Y) if j != i and (a & b).any()]
-            N = [j for j, b in enumerate(self.Y) if j != i and not (a & b).any()]
-            if name == "SupConLoss" and P:
-                terms.append(np.log(np.exp(s[i, P + N]).sum()) - s[i, P].mean())
-            elif name == "NTXentLoss":
-                terms += [np.log(1 + np.exp(s[i, N] - s[i, p]).sum()) for p in P]
-        value = getattr(losses, name)(0.4, labels="multi_hot")(self.Y, x)
-        assert float(value) == pytest.approx(np.mean(terms), rel=1e-4)
+                counts[row, column[row]] += exists[row]
+        np.testing.assert_array_equal(counts, keras.ops.convert_to_numpy(found.positive))
 
     def test_triplets(self):
         x, gaps = vectors(0, 6), []
         d = reference.matrix(x)
-        for i, a in enumerate(self.Y):
-            share = [(a & b).any() for b in self.Y]
+        for i, a in enumerate(SEVERAL):
+            common = [(a & b).any() for b in SEVERAL]
             for p in range(6):
                 for n in range(6):
-                    if share[p] and p != i and n != i and not share[n]:
+                    if common[p] and p != i and n != i and not common[n]:
                         gaps.append(max(d[i, p] - d[i, n] + 0.3, 0))
-        value = losses.TripletLoss(0.3, mining="all", labels="multi_hot")(self.Y, x)
+        value = losses.TripletLoss(0.3, mining="all", labels="multi_hot")(SEVERAL, x)
         assert float(value) == pytest.approx(np.mean([gap for gap in gaps if gap > 0]), rel=1e-4)
 
     def test_one_negative_is_enough(self):
@@ -158,13 +104,13 @@ class TestSeveralLabels:
     def test_bad_labels(self):
         loss = losses.SupConLoss(labels="multi_hot")
         with pytest.raises(ValueError, match="0 or 1"):
-            loss(2 * self.Y, vectors(0, 6))
+            loss(2 * SEVERAL, vectors(0, 6))
         with pytest.raises(ValueError, match=r"\(batch, classes\)"):
-            loss(self.Y[:, 0], vectors(0, 6))
+            loss(SEVERAL[:, 0], vectors(0, 6))
         with pytest.raises(ValueError, match="one label"):
-            loss(self.Y[:4], vectors(0, 6))
+            loss(SEVERAL[:4], vectors(0, 6))
         with pytest.raises(ValueError, match="several labels"):
-            losses.SupConLoss()(self.Y, vectors(0, 6))
+            losses.SupConLoss()(SEVERAL, vectors(0, 6))
         with pytest.raises(ValueError, match="must be one of"):
             losses.SupConLoss(labels="one_hot")
 
@@ -173,8 +119,8 @@ class TestViews:
     def test_views_are_positives(self):
         """Three views of five items are a batch of fifteen with five classes."""
         x = np.random.default_rng(0).normal(size=(5, 3, 4)).astype("float32")
-        alone = float(losses.SupConLoss()(np.arange(5), x))
-        assert float(losses.SupConLoss()(None, x)) == pytest.approx(alone)
+        value = float(losses.SupConLoss()(np.arange(5), x))
+        assert float(losses.SupConLoss()(None, x)) == pytest.approx(value)
         flat, labels = x.transpose(1, 0, 2).reshape(15, 4), np.tile(np.arange(5), 3)
         for name in ("NTXentLoss", "SupConLoss", "LiftedStructureLoss"):
             loss = getattr(losses, name)()
@@ -195,7 +141,7 @@ class TestViews:
         value = losses.SupConLoss(reduction="sum")(np.arange(4), x, weights)
         assert float(value) == pytest.approx((weights * rows).sum(), rel=1e-5)
 
-    @pytest.mark.parametrize("name", FORMULAS)
+    @pytest.mark.parametrize("name", ["NTXentLoss", "SupConLoss"])
     def test_a_model_learns_without_labels(self, name):
         keras.utils.set_random_seed(0)
         rng = np.random.default_rng(0)
