@@ -64,10 +64,7 @@ IMPORT_LEVELS = [
 ]
 LEVEL_OF = {unit: level for level, units in enumerate(IMPORT_LEVELS) for unit in units}
 # Modules of `losses` that other units may import; all else comes from `keras_metric.losses`.
-OPEN_LOSS_MODULES = {
-    *("losses.metric_loss", "losses.reductions", "losses.running_state", "losses.train_reports"),
-    *("losses.weighted_sum", "losses.pair.lifted_structure_loss", "losses.pair.n_pairs_loss"),
-}
+OPEN_LOSS_MODULES = set()
 # The only units that may depend on the backend.
 BACKEND_UNITS = {"data", "distributed", "models", "viz"}
 BACKENDS = {"tensorflow", "torch", "jax", "jaxlib"}
