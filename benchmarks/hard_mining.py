@@ -15,7 +15,7 @@ from pathlib import Path
 from losses import RESULTS, machine, write
 from omniglot import SIDE, conv4, drawings, recall
 
-WAYS = ("chance", "neighbors", "classes")
+WAYS = ("random", "neighbors", "classes")
 CLASSES, EACH, DIM = 8, 4, 64
 EPOCHS, START = 10, 2
 
@@ -38,7 +38,7 @@ def train(way, seed, parts, steps):
         x, y, CLASSES, EACH, batches_per_epoch=steps // EPOCHS, seed=seed, workers=1
     )
     callbacks = []
-    if way != "chance":
+    if way != "random":
         callbacks = [HardExampleMining(batches, rule=way, start=START, progress=False)]
     model.fit(batches, epochs=EPOCHS, callbacks=callbacks, verbose=0)
     return recall(model.predict(x_test, verbose=0), y_test)

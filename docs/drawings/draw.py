@@ -33,11 +33,11 @@ LABELS = np.array([0, 0, 0, 1, 1, 2])
 def negative_gradient(loss, points, labels):
     """Return minus the gradient of the loss by each point, by central differences."""
     step, gradient = 1e-3, np.zeros_like(points)
-    for place in np.ndindex(points.shape):
+    for index in np.ndindex(points.shape):
         change = np.zeros_like(points)
-        change[place] = step
+        change[index] = step
         values = [float(loss(labels, points + sign * change)) for sign in (1, -1)]
-        gradient[place] = (values[0] - values[1]) / (2 * step)
+        gradient[index] = (values[0] - values[1]) / (2 * step)
     return -gradient
 
 
