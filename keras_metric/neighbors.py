@@ -24,7 +24,7 @@ _BLOCK_NUMBERS = 1 << 20  # distances in a block: 8 MB of keys
 LAST_KEY = np.iinfo("int64").max  # sorts behind every item
 # More candidates than this fraction of a block are cheaper as a float64 product of the block.
 _MOST_CANDIDATES = 1 / 32
-_GROUPS_PER_NEIGHBOR = 16  # with more groups fewer items than `k` share a group
+_GROUPS_PER_NEIGHBOR = 16  # with more groups, fewer of the `k` items are in one group
 
 
 class ExactDistances:

@@ -1,6 +1,7 @@
 """A TensorBoard server reads the files of RetrievalEvaluator."""
 
 import contextlib
+import io
 import json
 import socket
 import subprocess
@@ -94,36 +95,24 @@ def server(trained, tmp_path_factory):
             server.stop()
 
 
-def test_projector_is_listed_and_has_both_embeddings(server, trained):
+def test_projector_serves_tensors_labels_and_thumbnails(server, trained, _digits):
     server.wait_for("data/plugins_listing", lambda plugins: plugins["projector"]["enabled"])
-    runs = server.wait_for("data/plugin/projector/runs", bool)
-    assert runs == ["."]
+    assert server.wait_for("data/plugin/projector/runs", bool) == ["."]
     info = json.loads(server.get("data/plugin/projector/info", run="."))
     assert [entry["tensorName"] for entry in info["embeddings"]] == ["val_start", "val"]
     assert all(entry["tensorShape"] == [60, 5] for entry in info["embeddings"])
 
+    def get(name, **query):
+        return server.get(f"data/plugin/projector/{name}", run=".", name="val", **query)
 
-def test_projector_serves_the_tensor(server, trained):
-    server.wait_for("data/plugin/projector/runs", bool)
-    data = server.get("data/plugin/projector/tensor", run=".", name="val", num_rows=100)
-    np.testing.assert_allclose(np.frombuffer(data, "<f4").reshape(60, 5), trained[1], rtol=1e-5)
-
-
-def test_projector_serves_the_labels(server, trained):
-    server.wait_for("data/plugin/projector/runs", bool)
-    text = server.get("data/plugin/projector/metadata", run=".", name="val", num_rows=100)
-    assert text.decode().split() == ["ABCDEFGHIJ"[label] for label in trained[2]]
-
-
-def test_projector_serves_the_thumbnails(server, trained, tmp_path, _digits):
-    server.wait_for("data/plugin/projector/runs", bool)
-    path = tmp_path / "sheet.png"
-    path.write_bytes(server.get("data/plugin/projector/sprite_image", run=".", name="val"))
-    with Image.open(path) as image:
+    tensor = np.frombuffer(get("tensor", num_rows=100), "<f4").reshape(60, 5)
+    np.testing.assert_allclose(tensor, trained[1], rtol=1e-5)
+    labels = get("metadata", num_rows=100).decode().split()
+    assert labels == ["ABCDEFGHIJ"[label] for label in trained[2]]
+    with Image.open(io.BytesIO(get("sprite_image"))) as image:
         sheet = np.asarray(image)
     assert sheet.shape == (64, 64)  # eight by eight thumbnails of eight by eight pixels
-    image = _digits[0][9, ..., 0]
-    np.testing.assert_allclose(sheet[8:16, 8:16], 255 * image, atol=0.6)
+    np.testing.assert_allclose(sheet[8:16, 8:16], 255 * _digits[0][9, ..., 0], atol=0.6)
 
 
 def test_scalars_and_plots_are_served(server, trained):

@@ -317,8 +317,8 @@ class TestProjector:
             viz.write_projector(tmp_path, np.ones((rows, 2)) / 3, name=name)
         config = self.config(tmp_path)
         assert config.model_checkpoint_path == "w"
-        found = {entry.tensor_name: list(entry.tensor_shape) for entry in config.embeddings}
-        assert found == {"old } {": [], "b": [3, 2], "a": [4, 2]}
+        found = [(entry.tensor_name, list(entry.tensor_shape)) for entry in config.embeddings]
+        assert found == [("old } {", []), ("b", [3, 2]), ("a", [4, 2])]
 
     def test_metadata_is_escaped_and_has_a_header_only_with_columns(self, tmp_path):
         labels = ["a\tb", "c\nd", "", "ünder"]
