@@ -384,7 +384,7 @@ def rows_hint(labels, name="labels"):
     if kind == "one-hot":
         return " " + _one_hot_hint(name)
     if kind == "multi-hot":
-        return ' Only losses with labels="multi_hot" accept several labels for an item.'
+        return ' Several labels for an item need a loss with labels="multi_hot".'
     return ""
 
 

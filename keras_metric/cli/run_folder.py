@@ -21,37 +21,35 @@ def locked(run):
     """
     made = not run.exists()
     run.mkdir(parents=True, exist_ok=True)
-    with _lock(run):
-        try:
-            yield
-        finally:
-            for name in NEW:
-                with contextlib.suppress(OSError):
-                    (run / name).unlink()
-            if made:
-                with contextlib.suppress(OSError):
-                    run.rmdir()
+    descriptor = _lock(run)
+    try:
+        yield
+    finally:
+        for name in NEW:
+            with contextlib.suppress(OSError):
+                (run / name).unlink()
+        if made:
+            with contextlib.suppress(OSError):
+                run.rmdir()
+        if descriptor is not None:
+            os.close(descriptor)
 
 
-@contextlib.contextmanager
 def _lock(run):
+    """Lock a folder until the returned descriptor is closed; None where locks do not exist."""
     try:
         import fcntl
     except ImportError:
         # Windows has no flock; there the user must not start two trainings at a time.
-        yield
-        return
-    folder = os.open(run, os.O_RDONLY)
+        return None
+    descriptor = os.open(run, os.O_RDONLY)
     try:
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        os.close(folder)
+        os.close(descriptor)
         way_out = "wait until it ends, or choose another --run"
         raise UserError(f"Another keras-metric train writes to {run}: {way_out}.") from None
-    try:
-        yield
-    finally:
-        os.close(folder)
+    return descriptor
 
 
 def trained(run):
