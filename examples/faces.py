@@ -242,7 +242,7 @@ def test_identification(encoder, x, people, rate, path):
         lowest = 1 / len(validation)
         print(f"\n{len(validation)} images are too few for a rate of {rate:g}; using {lowest:.3f}")
         rate = lowest
-    point = index.calibrate(z[validation], people[validation], false_match_rate=rate)
+    point = index.calibrate(z[validation], people[validation], false_accept_rate=rate)
     found = index.identify(z[test])
     right = np.mean([match.label == name for match, name in zip(found, people[test])])
     wrong = np.mean([match.label not in (None, n) for match, n in zip(found, people[test])])
