@@ -22,7 +22,6 @@ import sys
 import time
 from pathlib import Path
 
-from keras_metric import datasets
 from keras_metric_startup import hide_tensorflow_startup_messages
 
 hide_tensorflow_startup_messages()
@@ -32,7 +31,7 @@ import numpy as np
 from keras import layers
 
 import keras_metric
-from keras_metric import callbacks, data, evaluation, losses, viz
+from keras_metric import callbacks, data, datasets, evaluation, losses, viz
 
 SIDE = 28
 # Losses of two views, of graded pairs, and losses that only regularize another loss.

@@ -21,7 +21,6 @@ import sys
 import time
 from pathlib import Path
 
-from keras_metric import datasets
 from keras_metric_startup import hide_tensorflow_startup_messages
 
 hide_tensorflow_startup_messages()
@@ -31,7 +30,7 @@ import numpy as np
 from keras import layers
 
 import keras_metric
-from keras_metric import data, evaluation, losses, viz
+from keras_metric import data, datasets, evaluation, losses, viz
 
 # Networks of keras.applications, and whether they take pixels of -1 to 1 instead of 0 to 255.
 NETWORKS = {

@@ -18,7 +18,6 @@ import os
 import time
 from pathlib import Path
 
-from keras_metric import datasets
 from keras_metric_startup import hide_tensorflow_startup_messages
 
 hide_tensorflow_startup_messages()
@@ -28,7 +27,7 @@ import numpy as np
 from keras import layers
 
 import keras_metric
-from keras_metric import callbacks, data, losses
+from keras_metric import callbacks, data, datasets, losses
 
 SIZE = 224
 
