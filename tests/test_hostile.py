@@ -427,7 +427,7 @@ def test_every_public_name_has_a_recipe():
 
 
 def examples_of(name):
-    """The number of sampled changes: losses and plots share their checks, and are slow."""
+    """The number of sampled changes: losses and plots have common checks, and are slow."""
     if EXAMPLES:
         return EXAMPLES
     slow = name.split(".")[0] in ("losses", "models", "layers", "callbacks", "viz")
