@@ -34,7 +34,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "keras_metric"
 RESULT = ROOT / "benchmarks/results/mutants.json"
 SAMPLE, AT_ONCE = 200, 2  # mutants; processes
-# Seconds for one mutant, of the CPU and elapsed: a busy machine must not look like an endless loop.
+# Seconds for one mutant: CPU time, so that the result does not depend on other processes, and
+# elapsed time.
 CPU_LIMIT, LIMIT = 600, 3600
 MARKED = "not slow and not parity and not milvus and not browser"
 # Units of the package with formulas, and where their tests are.
@@ -162,23 +163,23 @@ def sample():
     return [*sorted(first), *sorted(others)][:SAMPLE]
 
 
-def mutated(wanted):
+def mutated(mutant):
     """The source of a file with one mutant, and its line."""
-    tree = ast.parse(wanted.path.read_text("utf-8"))
-    for mutant, node, change in mutants_of(wanted.path, tree):
-        if mutant == wanted:
+    tree = ast.parse(mutant.path.read_text("utf-8"))
+    for other, node, change in mutants_of(mutant.path, tree):
+        if other == mutant:
             line = node.lineno
             change(node)
             return ast.unparse(ast.fix_missing_locations(tree)), line
-    raise ValueError(f"There is no such mutant: {wanted.title}")
+    raise ValueError(f"There is no such mutant: {mutant.title}")
 
 
 def tests_of(path):
     """Arguments of the runs of pytest that should notice a mutant, the closest tests first."""
     files = [
         file
-        for place in map((ROOT / "tests").joinpath, TESTS[unit_of(path)])
-        for file in (sorted(place.glob("test_*.py")) if place.is_dir() else [place])
+        for tests in map((ROOT / "tests").joinpath, TESTS[unit_of(path)])
+        for file in (sorted(tests.glob("test_*.py")) if tests.is_dir() else [tests])
     ]
     text = path.read_text("utf-8")
     exported = re.findall(r"^@export\nclass (\w+)\(", text, re.M)
@@ -195,8 +196,8 @@ def tests_of(path):
     if unit_of(path) == "losses" and exported:
         runs.append(["tests/test_contract.py", "-k", " or ".join(exported)])
     elif unit_of(path) == "losses":
-        # All losses use it: the thorough tests would take too long, and those of two replicas see
-        # what the others do not.
+        # All losses use it. The thorough tests would take too long; only those of several replicas
+        # run some of its branches.
         runs[0] += ["-m", f"{MARKED} and not thorough"]
         runs.append(["tests/distributed/test_replicas.py", "-m", "slow"])
     return runs
@@ -300,8 +301,8 @@ def main():
     import keras  # noqa: F401
     import sklearn.cluster  # noqa: F401
 
-    with tempfile.TemporaryDirectory() as place:
-        folders = [Path(place, str(number)) for number in range(AT_ONCE)]
+    with tempfile.TemporaryDirectory() as temporary:
+        folders = [Path(temporary, str(number)) for number in range(AT_ONCE)]
         for folder in folders:
             copy_of_the_repository(folder)
         # A test that fails without any mutant would kill every mutant.

@@ -75,7 +75,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem):
-    """Tests on the random batches of peers.py may pass on a second batch: see `once_more` there."""
+    """Tests on the random batches of peers.py may pass on a second batch, see `once_more`."""
     peers = sys.modules.get("peers")
     if peers is None or getattr(pyfuncitem.module, "batch", None) is not peers.batch:
         return None

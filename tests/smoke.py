@@ -1,4 +1,4 @@
-"""An installed package, from outside its repository: `make package` runs this in an empty venv."""
+"""Test of an installed package outside its repository: `make package` runs it in an empty venv."""
 
 import importlib.metadata
 import importlib.resources
@@ -13,12 +13,12 @@ import keras_metric
 
 
 def main():
-    place = pathlib.Path(keras_metric.__file__).resolve()
+    file = pathlib.Path(keras_metric.__file__).resolve()
     installed = pathlib.Path(sys.prefix).resolve()
-    assert installed in place.parents, f"{place} is not the installed package"
+    assert installed in file.parents, f"{file} is not the installed package"
     assert importlib.metadata.version("keras_metric") == keras_metric.__version__
     assert importlib.resources.files("keras_metric").joinpath("py.typed").is_file()
-    assert not (place.parents[1] / "tests").exists(), "tests must not be installed"
+    assert not (file.parents[1] / "tests").exists(), "tests must not be installed"
 
     rng = np.random.default_rng(0)
     y = np.arange(64) % 8

@@ -69,7 +69,7 @@ OPEN_LOSS_MODULES = set()
 BACKEND_UNITS = {"data", "distributed", "models", "viz"}
 BACKENDS = {"tensorflow", "torch", "jax", "jaxlib"}
 BANNED_NAMES = {"utils", "util", "core", "common", "base", "helpers", "misc"}
-# Files that share a name with another file or folder.
+# Names of files that another file or folder has as well.
 REPEATED_NAMES = {"card", "columns", "distances", "identification", "images", "index", "search"} | {
     *("losses", "triplet"),
 }
@@ -164,14 +164,14 @@ def layout_faults(root=PACKAGE, layout=LAYOUT):
 
 
 def name_faults(root=PACKAGE, repeated=REPEATED_NAMES):
-    places = defaultdict(set)
+    paths_of = defaultdict(set)
     for path in python_files(root):
         parts = [part.strip("_") for part in path.relative_to(root).with_suffix("").parts]
         for banned in BANNED_NAMES & set(parts):
-            yield f"{path.relative_to(root)}: `{banned}` does not say what the module holds."
+            yield f"{path.relative_to(root)}: `{banned}` does not describe the module."
         for depth, name in enumerate(parts, 1):
-            places[name].add("/".join(parts[:depth]))
-    for name, paths in places.items():
+            paths_of[name].add("/".join(parts[:depth]))
+    for name, paths in paths_of.items():
         if len(paths) > 1 and name not in {"init", "main", *repeated}:
             yield f"{name} names {sorted(paths)}: give each a name of its own."
 
@@ -198,8 +198,8 @@ def loss_import_faults(root=PACKAGE, allowed=OPEN_LOSS_MODULES):
         inside = parts[:1] == ["losses"] and unit_of(path, root) != "losses"
         # A module may be the whole name, or all but the imported object.
         for module in (parts, parts[:-1]) if inside else ():
-            place = root.joinpath(*module)
-            found = place.is_dir() or place.with_suffix(".py").is_file()
+            path_of = root.joinpath(*module)
+            found = path_of.is_dir() or path_of.with_suffix(".py").is_file()
             if len(module) > 1 and found and ".".join(module) not in allowed:
                 yield (
                     f"{path.relative_to(root)}:{line} imports {name}: import public names from "
@@ -373,7 +373,7 @@ def backend_faults():
 
 RULES = {
     "every file is in a folder of the layout": layout_faults,
-    "file names are unique and say what the file holds": name_faults,
+    "file names are unique and describe the contents": name_faults,
     "imports lead to lower levels": level_faults,
     "other units import the public names of losses": loss_import_faults,
     "sources use public and portable code": source_faults,
@@ -530,7 +530,7 @@ class TestTheRulesFindFaults:
     @pytest.mark.parametrize(
         ("text", "faults"),
         [
-            ("Whoever wants it", 1),
+            ("Whoever calls it", 1),
             ("the slope of it", 1),
             ("slope_of = 1", 1),
             ("at .95", 1),

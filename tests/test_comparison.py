@@ -1,4 +1,4 @@
-"""The page that sets three scripts for one task side by side says what the scripts are."""
+"""The comparison page agrees with the scripts that it compares."""
 
 import importlib.util
 import re
@@ -22,7 +22,7 @@ def runner():
 
 
 def rows_of(text):
-    """The numbers of each row of the table: lines, processor, training and wall seconds, recall."""
+    """The numbers of each row: lines, CPU, training and elapsed seconds, recall."""
     found = re.findall(r"^\| \[([^\]]+)\]\(.*?\) \| (.*) \|$", text, re.M)
     cells = {name: row.split(" | ") for name, row in found}
     return {
@@ -50,20 +50,20 @@ def test_lines_of_code_are_counted_as_the_page_says(runner, tmp_path):
     assert runner.lines_of_code(path) == 3
 
 
-def test_pixels_find_their_own_kind(runner, rng):
+def test_recall_of_pixels(runner, rng):
     labels = np.arange(40) % 4
     images = (60 * labels + rng.integers(5, size=(9, 40))).T.reshape(40, 3, 3)
     assert runner.recall_of_pixels(images, labels) == 1
-    # One image alone of its kind: its nearest other one is of another.
+    # A class with one image: its nearest other image is of another class.
     assert runner.recall_of_pixels(images[3:5], labels[3:5]) == 0
 
 
 @pytest.mark.slow
 def test_the_scripts_run_and_the_page_is_written(runner, rng, monkeypatch):
-    pytest.importorskip("pytorch_metric_learning", reason="the peer's script needs it")
+    pytest.importorskip("pytorch_metric_learning", reason="one of the scripts needs it")
     labels = rng.permutation(np.arange(640) % 10)
     images = rng.integers(60, size=(640, 28, 28)).astype("uint8")
-    # A bright square in a place of its own for each digit, so that there is something to learn.
+    # Each digit has a bright square at its own position, so that the classes can be learned.
     for image, label in zip(images, labels):
         image[9 * (label // 4) : 9 * (label // 4) + 6, 7 * (label % 4) :][:, :6] = 255
     np.savez("mnist.npz", x_train=images, y_train=labels, x_test=images[::4], y_test=labels[::4])
@@ -75,7 +75,7 @@ def test_the_scripts_run_and_the_page_is_written(runner, rng, monkeypatch):
     assert text.startswith("above") and "old" not in text
     rows = rows_of(text)
     assert set(rows) == set(runner.SCRIPTS)
-    for name, (_, processor, training, wall, recall, untrained) in rows.items():
-        # So short a training is lost in the noise of the start.
-        assert training < processor and wall > 0
+    for name, (_, cpu, training, elapsed, recall, untrained) in rows.items():
+        # The training is so short that its time varies as much as the time of the start.
+        assert training < cpu and elapsed > 0
         assert recall > 0.5 and 0 <= untrained <= 1, f"{name}: {recall}"

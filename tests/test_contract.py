@@ -31,7 +31,7 @@ from keras_metric.models import EmbeddingModel
 from keras_metric.pairwise import class_pairs
 
 BACKEND = keras.backend.backend()
-# float64 stays float64 on TensorFlow alone: JAX truncates it, and keras.ops on torch do too.
+# float64 stays float64 on TensorFlow only: JAX and keras.ops on torch convert it to float32.
 DTYPE = "float64" if BACKEND == "tensorflow" else "float32"
 
 DIM = 4
@@ -291,7 +291,7 @@ def test_can_be_built(name):
 
 
 def test_the_settings_are_found():
-    """The introspection finds settings that are known to exist."""
+    """The introspection finds settings that certainly exist."""
     found = {described(case) for case in CASES}
     for name, every in zip(EVERY_STRATEGY, (pair_rules.STRATEGIES, triplet_rules.STRATEGIES)):
         strategies = set(every) - {defaults(name)["mining"], *ALL_ZERO}

@@ -1,4 +1,4 @@
-"""Distances and their gradients, beside NumPy."""
+"""Distances and their gradients, compared with loops in NumPy."""
 
 import keras
 import numpy as np
@@ -47,9 +47,9 @@ def test_gradients_equal_central_differences(metric, side, rng):
         first, second = {"a": (z, b), "b": (a, z), "both": (z, z)}[side]
         return (reference.matrix(first, metric, second) * weight).sum()
 
-    value, slope = value_and_gradient(ours, x.astype(DTYPE))
+    value, gradient = value_and_gradient(ours, x.astype(DTYPE))
     directions = rng.normal(size=(3, *x.shape))
-    along = (directions * slope).sum((1, 2))
+    along = (directions * gradient).sum((1, 2))
     np.testing.assert_allclose(value, loop(x), rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(
         along, reference.slopes(loop, x, directions), rtol=1e-3, atol=1e-5 if DOUBLE else 2e-3
@@ -58,8 +58,8 @@ def test_gradients_equal_central_differences(metric, side, rng):
 
 @pytest.mark.skipif(keras.backend.backend() != "torch", reason="only PyTorch has such tensors")
 @pytest.mark.parametrize("metric", METRICS)
-def test_nothing_is_asked_of_the_device(metric):
-    """Tensors without values stand for a device that is not to be waited for."""
+def test_no_value_is_read_from_the_device(metric):
+    """Tensors without values: reading one, which would wait for a device, raises."""
     import torch
 
     with keras.device("meta"):
@@ -69,7 +69,7 @@ def test_nothing_is_asked_of_the_device(metric):
         assert distances.elementwise(a, b, metric=metric).is_meta
 
 
-# One vector among others, and then all of them.
+# One vector of the four, then all of them.
 EXTREMES = {
     "two equal": lambda x: x[[0, 0, 2, 3]],
     "one zero": lambda x: x * np.array([[1], [0], [1], [1]]),
@@ -83,7 +83,7 @@ EXTREMES = {
     "all tiny": lambda x: 1e-30 * x,
 }
 SETTINGS = {
-    "pairwise alone": lambda z, metric: distances.pairwise(z, metric=metric),
+    "pairwise of one set": lambda z, metric: distances.pairwise(z, metric=metric),
     "pairwise": lambda z, metric: distances.pairwise(z, z + 0.0, metric=metric),
     "elementwise": lambda z, metric: distances.elementwise(
         z, keras.ops.flip(z, axis=0), metric=metric
@@ -97,36 +97,36 @@ SETTINGS = {
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_values_and_gradients_are_finite_where_the_formula_is_not(metric, kind, setting, rng):
     if metric == "dot" and "huge" in kind:
-        pytest.skip("sums of -x.y overflow for vectors of 1e18: that is the formula's own range")
+        pytest.skip("sums of -x.y overflow for vectors of 1e18, as the formula does")
     x = EXTREMES[kind](rng.normal(size=(4, 3))).astype("float32")
-    # Both sides get a gradient: z is on either.
+    # Both arguments are z, so both get a gradient.
     measure = SETTINGS[setting]
     matrix = np.asarray(keras.ops.convert_to_numpy(measure(keras.ops.convert_to_tensor(x), metric)))
     assert np.isfinite(matrix).all()
-    value, slope = value_and_gradient(lambda z: keras.ops.mean(measure(z, metric)), x)
+    value, gradient = value_and_gradient(lambda z: keras.ops.mean(measure(z, metric)), x)
     assert np.isfinite(value)
-    assert np.isfinite(slope).all()
+    assert np.isfinite(gradient).all()
 
 
-# The formula has no slope there, or that of an infinitely thin tip.
+# The formula has no derivative there, or that of a cusp.
 @pytest.mark.parametrize("metric", ["euclidean", "squared_euclidean", "manhattan", "snr"])
-def test_equal_points_do_not_pull_at_each_other(metric, rng):
+def test_equal_points_have_a_zero_gradient(metric, rng):
     x = rng.normal(size=(1, 3)).repeat(4, axis=0).astype("float32")
     for measure in SETTINGS.values():
-        value, slope = value_and_gradient(lambda z, m=measure: keras.ops.sum(m(z, metric)), x)
-        assert value == 0 and not slope.any()
+        value, gradient = value_and_gradient(lambda z, m=measure: keras.ops.sum(m(z, metric)), x)
+        assert value == 0 and not gradient.any()
 
 
 @pytest.mark.parametrize("metric", ["cosine", "pearson"])
 @pytest.mark.parametrize("kind", ["one zero", "all zero"])
-def test_a_zero_vector_has_no_direction_to_go(metric, kind, rng):
+def test_a_zero_vector_has_a_zero_gradient(metric, kind, rng):
     x = EXTREMES[kind](rng.normal(size=(4, 3))).astype("float32")
     for measure in SETTINGS.values():
-        _, slope = value_and_gradient(lambda z, m=measure: keras.ops.sum(m(z, metric)), x)
-        assert not slope[1].any()
+        _, gradient = value_and_gradient(lambda z, m=measure: keras.ops.sum(m(z, metric)), x)
+        assert not gradient[1].any()
 
 
-def test_the_diagonal_is_zero_and_a_collapse_keeps_its_digits(rng):
+def test_the_diagonal_is_zero_and_small_distances_keep_their_precision(rng):
     x = (1000 + 1e-3 * rng.normal(size=(6, 8))).astype("float32")
     matrix = np.asarray(distances.pairwise(x))
     assert (np.diag(matrix) == 0).all()
@@ -135,7 +135,7 @@ def test_the_diagonal_is_zero_and_a_collapse_keeps_its_digits(rng):
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "squared_euclidean"])
-def test_one_far_vector_costs_the_others_no_digits(metric, rng):
+def test_one_far_vector_does_not_affect_the_precision_of_others(metric, rng):
     x = rng.normal(size=(16, 5)).astype("float32")
     x[3] *= 1e6
     exact = reference.matrix(x, metric)
@@ -145,14 +145,14 @@ def test_one_far_vector_costs_the_others_no_digits(metric, rng):
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_a_vector_of_nan_spoils_its_own_distances_alone(metric):
+def test_a_vector_of_nan_affects_only_its_own_distances(metric):
     x = np.array([[0.5, 0.2], [np.nan, 0.0], [3.0, 4.5]], "float32")
     found = np.asarray(distances.pairwise(x, x[::-1].copy(), metric))
     assert np.isnan(found[1]).all() and np.isnan(found[:, 1]).all()
     assert np.isfinite(found[::2, ::2]).all()
 
 
-def test_small_distances_are_the_same_row_by_row():
+def test_elementwise_small_distances_are_exact():
     a, b = np.zeros((3, 2), "float32"), np.array([[1e-4, 2e-4], [3e-6, 4e-6], [1e-5, 0]], "float32")
     expected = np.sqrt((b.astype("float64") ** 2).sum(1))
     np.testing.assert_allclose(np.asarray(distances.elementwise(a, b)), expected, rtol=1e-5)
@@ -160,7 +160,7 @@ def test_small_distances_are_the_same_row_by_row():
 
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_half_precision_is_measured_in_float32(metric, dtype, rng):
+def test_half_precision_is_computed_in_float32(metric, dtype, rng):
     x = keras.ops.cast(200 * rng.normal(size=(4, 8)), dtype)
     wide = keras.ops.cast(x, "float32")
     for measure in (distances.pairwise, distances.elementwise):
@@ -172,14 +172,14 @@ def test_half_precision_is_measured_in_float32(metric, dtype, rng):
     assert np.isfinite(np.asarray(same)).all()
 
 
-def test_a_huge_vector_keeps_its_distance():
+def test_distances_of_huge_vectors_are_finite():
     x = np.array([[1e20, 0.0], [0.0, 0.0], [0.0, 1e20]], "float32")
     matrix = np.asarray(distances.pairwise(x), "float64")
     np.testing.assert_allclose(matrix[0], [0, 1e20, 2**0.5 * 1e20], rtol=1e-5)
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_no_tensor_of_rows_by_columns_by_dim(metric):
+def test_memory_has_no_tensor_of_rows_by_columns_by_dim(metric):
     # 2000 x 2000 x 64 floats would be 1 GB; the matrix itself is 16 MB.
     resource = pytest.importorskip("resource")
     x = np.random.default_rng(0).normal(size=(2000, 64)).astype("float32")

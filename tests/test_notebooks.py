@@ -1,4 +1,4 @@
-"""Notebooks are generated from the examples, whole and without outputs."""
+"""Notebooks are generated from the examples, complete and without outputs."""
 
 import ast
 import importlib.util
@@ -21,7 +21,7 @@ def code_of(notebook):
     return ["".join(cell["source"]) for cell in cells]
 
 
-def test_every_example_but_the_service_becomes_a_notebook():
+def test_every_example_except_the_service_has_a_notebook():
     assert {"serve", *NAMES} == {path.stem for path in (ROOT / "examples").glob("*.py")}
 
 
@@ -31,10 +31,10 @@ def test_a_notebook_is_the_script(name):
     *code, run, show = code_of(notebook)
     for piece in (*code, run, show):
         compile(piece, name, "exec")
-    # Statement by statement the same, but for the docstring and the guard of the end.
+    # The statements are equal except for the docstring and the guard at the end.
     script = ast.parse((ROOT / "examples" / f"{name}.py").read_text("utf-8")).body[1:-1]
     assert ast.dump(ast.parse("\n".join(code))) == ast.dump(ast.Module(script, []))
-    # A cell has one function or class, or none.
+    # A cell has at most one function or class.
     kinds = (ast.FunctionDef, ast.ClassDef)
     for piece in code:
         statements = ast.parse(piece).body
@@ -45,7 +45,7 @@ def test_a_notebook_is_the_script(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_comments_stay(name):
+def test_comments_are_kept(name):
     text = (ROOT / "examples" / f"{name}.py").read_text("utf-8")
     comments = [line for line in text.splitlines() if line.startswith("# ")]
     code = "\n".join(code_of(maker.notebook(name)))
@@ -78,7 +78,7 @@ def test_notebooks_are_written(monkeypatch, capsys):
 
 @pytest.mark.slow
 def test_a_notebook_runs():
-    # IPython itself is not needed to see that the cells run one after the other.
+    # A replacement for IPython is enough to run the cells in order.
     shown = (
         "import sys, types\n"
         'module = types.ModuleType("IPython.display")\n'
