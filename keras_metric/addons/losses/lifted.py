@@ -46,9 +46,9 @@ class LiftedStructLoss(AddonsLoss):
 
     def batch_parts(self, reports, labels, embeddings):
         distance = pairwise_distance(embeddings)
-        partners = class_pairs.from_labels(labels)
-        reports.add_distances(distance, distance, partners.positive, partners.negative)
-        return [lifted_structure_rows(distance, partners, self.margin, 0.0, smooth=True)]
+        pairs = class_pairs.from_labels(labels)
+        reports.add_distances(distance, distance, pairs.positive, pairs.negative)
+        return [lifted_structure_rows(distance, pairs, self.margin, 0.0, smooth=True)]
 
 
 @drop_in

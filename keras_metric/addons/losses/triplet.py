@@ -23,9 +23,9 @@ class _TripletLoss(AddonsLoss):
 
     def batch_parts(self, reports, labels, embeddings):
         distance = _measured(embeddings, self.distance_metric)
-        partners = class_pairs.from_labels(labels)
-        reports.add_distances(distance, distance, partners.positive, partners.negative)
-        return [self.triplet_rows(distance, partners)]
+        pairs = class_pairs.from_labels(labels)
+        reports.add_distances(distance, distance, pairs.positive, pairs.negative)
+        return [self.triplet_rows(distance, pairs)]
 
 
 def _measured(embeddings, metric):
@@ -42,16 +42,16 @@ def _measured(embeddings, metric):
     return ops.cast(distance, embeddings.dtype)
 
 
-def _semi_hard_rows(distance, partners, margin):
+def _semi_hard_rows(distance, pairs, margin):
     """Rows over the positive pairs, each with the negative chosen by tensorflow-addons.
 
     As there, negatives at the same distance get equal parts of the gradient, and a term of exactly
     0 has a gradient.
     """
 
-    def compute(distance, partners, noise):
-        columns, negative = partners.columns, partners.negative
-        no_negative = (partners.num_negatives == 0)[:, None]
+    def compute(distance, pairs, noise):
+        columns, negative = pairs.columns, pairs.negative
+        no_negative = (pairs.num_negatives == 0)[:, None]
         others = ops.where(negative, distance, MASKED_DISTANCE)
         # In a batch of one class the nearest of all items, usually the anchor, is the negative.
         last = ops.max(ops.where(negative, distance, -MASKED_DISTANCE), -1, keepdims=True)
@@ -73,22 +73,22 @@ def _semi_hard_rows(distance, partners, margin):
 
         zero = ops.zeros_like(distance[:, 0])
         start = (zero, zero, ops.zeros_like(distance))
-        total, active, gradient = partners.for_each_positive(step, start)
-        return total, active, ops.cast(partners.num_positives, distance.dtype), gradient
+        total, active, gradient = pairs.for_each_positive(step, start)
+        return total, active, ops.cast(pairs.num_positives, distance.dtype), gradient
 
-    return Rows(*rows_in_blocks(compute, of_matrix(distance), partners))
+    return Rows(*rows_in_blocks(compute, of_matrix(distance), pairs))
 
 
-def _hard_rows(distance, partners, margin, soft):
+def _hard_rows(distance, pairs, margin, soft):
     """One term per anchor: its farthest positive and its nearest negative.
 
     Without a positive the nearest of all items, usually the anchor, is used instead; without a
     negative the farthest.
     """
-    positive = ops.max(ops.where(partners.positive, distance, -MASKED_DISTANCE), axis=1)
-    negative = ops.min(ops.where(partners.negative, distance, MASKED_DISTANCE), axis=1)
-    positive = ops.where(partners.num_positives > 0, positive, ops.min(distance, axis=1))
-    negative = ops.where(partners.num_negatives > 0, negative, ops.max(distance, axis=1))
+    positive = ops.max(ops.where(pairs.positive, distance, -MASKED_DISTANCE), axis=1)
+    negative = ops.min(ops.where(pairs.negative, distance, MASKED_DISTANCE), axis=1)
+    positive = ops.where(pairs.num_positives > 0, positive, ops.min(distance, axis=1))
+    negative = ops.where(pairs.num_negatives > 0, negative, ops.max(distance, axis=1))
     if soft:
         return single_terms(ops.softplus(positive - negative))
     gap = positive - negative + margin
@@ -138,9 +138,9 @@ class TripletSemiHardLoss(_TripletLoss):
     def __init__(self, margin=1.0, distance_metric="L2", name=None, **kwargs):
         super().__init__(margin, distance_metric, name, **kwargs)
 
-    def triplet_rows(self, distance, partners):
+    def triplet_rows(self, distance, pairs):
         """Rows of a batch, from its distances and `Pairs`."""
-        return _semi_hard_rows(distance, partners, self.margin)
+        return _semi_hard_rows(distance, pairs, self.margin)
 
 
 @drop_in
@@ -185,9 +185,9 @@ class TripletHardLoss(_TripletLoss):
         check_flag("soft", soft)
         self.soft = bool(soft)
 
-    def triplet_rows(self, distance, partners):
+    def triplet_rows(self, distance, pairs):
         """Rows of a batch, from its distances and `Pairs`."""
-        return _hard_rows(distance, partners, self.margin, self.soft)
+        return _hard_rows(distance, pairs, self.margin, self.soft)
 
 
 @drop_in

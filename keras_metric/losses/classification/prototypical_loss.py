@@ -92,15 +92,15 @@ class PrototypicalLoss(MetricLoss):
         self.shots = shots
 
     def batch_parts(self, reports, labels, embeddings, references=None, reference_labels=None):
-        partners = class_pairs.from_labels(labels, reference_labels)
+        pairs = class_pairs.from_labels(labels, reference_labels)
         # The start of a class in the sorted labels is the index of the class.
-        column = partners.start
+        column = pairs.start
         if references is not None:
             theirs = class_pairs.from_labels(reference_labels).start
             sums, sizes = class_sums(references, theirs, theirs >= 0)
-            valid = partners.num_positives > 0
+            valid = pairs.num_positives > 0
         else:
-            support = partners.own_rank < (self.shots or ops.shape(labels)[0])
+            support = pairs.own_rank < (self.shots or ops.shape(labels)[0])
             sums, sizes = class_sums(embeddings, column, support)
             valid = ops.logical_not(support)
         means = sums / ops.maximum(sizes, 1)

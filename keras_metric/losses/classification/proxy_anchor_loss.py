@@ -24,9 +24,9 @@ class ProxyAnchorLoss(ClassLoss):
     proxies; the authors use 100 times the learning rate of the backbone for them
     (`keras.optimizers.MultiOptimizer`).
 
-        pull_c = log(1 + sum of exp(-scale (cos(x, p_c) - margin)) over the items x of class c)
-        push_c = log(1 + sum of exp(scale (cos(x, p_c) + margin)) over all other items x)
-        loss   = mean of pull_c over the classes in the batch + mean of push_c over all classes
+        positive_c = log(1 + sum of exp(-scale (cos(x, p_c) - margin)) over the items x of class c)
+        negative_c = log(1 + sum of exp(scale (cos(x, p_c) + margin)) over all other items x)
+        loss = mean of positive_c over classes in the batch + mean of negative_c over all classes
 
     It is one value per batch: it takes no `reduction` and no `sample_weight`.
 
@@ -58,7 +58,7 @@ class ProxyAnchorLoss(ClassLoss):
     """
 
     renamed_arguments = {"alpha": "scale"}
-    # Its anchors are the proxies, which are compared with all items.
+    # The anchors are the proxies, which are compared with all items.
     rows_depend_on = "batch"
     is_one_number = True
     is_softmax = False
@@ -83,9 +83,9 @@ class ProxyAnchorLoss(ClassLoss):
         report_cosines(reports, cosine, own)
         invalid = ops.logical_not(ops.any(own, axis=1, keepdims=True))
         others = ops.logical_not(ops.logical_or(own, invalid))
-        pull = log_one_plus_sum(-self.scale * (cosine - self.margin), own)
-        push = log_one_plus_sum(self.scale * (cosine + self.margin), others)
+        positive = log_one_plus_sum(-self.scale * (cosine - self.margin), own)
+        negative = log_one_plus_sum(self.scale * (cosine + self.margin), others)
         present = ops.cast(ops.any(own, axis=0), cosine.dtype)
-        value = ops.sum(pull) / ops.maximum(ops.sum(present), 1) + ops.mean(push)
+        value = ops.sum(positive) / ops.maximum(ops.sum(present), 1) + ops.mean(negative)
         value = ops.where(ops.any(invalid), float("nan"), value)
         return whole_batch(value, ops.shape(embeddings)[0])

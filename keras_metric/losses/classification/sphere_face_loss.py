@@ -3,10 +3,7 @@
 from keras_metric._export import export
 from keras_metric._validation import check_count, check_number
 from keras_metric.losses.classification.class_loss import ClassLoss, cosines
-from keras_metric.losses.classification.large_margin_softmax_loss import (
-    blended,
-    norms,
-)
+from keras_metric.losses.classification.large_margin_softmax_loss import blended, norms
 
 
 @export

@@ -9,15 +9,15 @@ from keras_metric.pairwise.anchor_rows import single_terms
 from keras_metric.pairwise.class_pairs import MASKED_DISTANCE
 
 
-def circle_rows(cosine, partners, margin, gamma):
+def circle_rows(cosine, pairs, margin, gamma):
     """One term per anchor, from its weighted positive and negative cosines."""
     # As in the paper, the weights of the similarities are constants.
     constant = ops.stop_gradient(cosine)
-    pull = -gamma * ops.relu(1 + margin - constant) * (cosine - (1 - margin))
-    push = gamma * ops.relu(constant + margin) * (cosine - margin)
-    positives = ops.logsumexp(ops.where(partners.positive, pull, -MASKED_DISTANCE), axis=1)
-    negatives = ops.logsumexp(ops.where(partners.negative, push, -MASKED_DISTANCE), axis=1)
-    return single_terms(ops.softplus(positives + negatives), partners.has_both)
+    near = -gamma * ops.relu(1 + margin - constant) * (cosine - (1 - margin))
+    far = gamma * ops.relu(constant + margin) * (cosine - margin)
+    positives = ops.logsumexp(ops.where(pairs.positive, near, -MASKED_DISTANCE), axis=1)
+    negatives = ops.logsumexp(ops.where(pairs.negative, far, -MASKED_DISTANCE), axis=1)
+    return single_terms(ops.softplus(positives + negatives), pairs.has_both)
 
 
 @export
@@ -87,5 +87,5 @@ class CircleLoss(PairLoss):
         self.margin = check_number("margin", margin)
         self.gamma = check_number("gamma", gamma, above=0)
 
-    def pair_parts(self, distance, partners):
-        return [circle_rows(similarity(distance, "cosine"), partners, self.margin, self.gamma)]
+    def pair_parts(self, distance, pairs):
+        return [circle_rows(similarity(distance, "cosine"), pairs, self.margin, self.gamma)]

@@ -14,16 +14,16 @@ from keras_metric.pairwise.anchor_rows import bounded_square, masked_terms, sing
 MEANING_OF_Y = "1 where the two items are the same, 0 where they differ"
 
 
-def pull_and_push(distance, margin, positive_margin, power):
+def hinge_terms(distance, margin, positive_margin, power):
     """Terms of pairs at `distance`: as positive pairs, and as negative pairs."""
-    pull, push = ops.relu(distance - positive_margin), ops.relu(margin - distance)
-    return (bounded_square(pull), bounded_square(push)) if power == 2 else (pull, push)
+    near, far = ops.relu(distance - positive_margin), ops.relu(margin - distance)
+    return (bounded_square(near), bounded_square(far)) if power == 2 else (near, far)
 
 
 def contrastive_pairs(distance, pairs, margin, positive_margin, power=1):
     """Parts of a labelled batch: positive and negative terms."""
-    pull, push = pull_and_push(distance, margin, positive_margin, power)
-    return [masked_terms(pull, pairs.positive), masked_terms(push, pairs.negative)]
+    near, far = hinge_terms(distance, margin, positive_margin, power)
+    return [masked_terms(near, pairs.positive), masked_terms(far, pairs.negative)]
 
 
 def contrastive_tuples(
@@ -37,9 +37,9 @@ def contrastive_tuples(
     if positive_label == 0:
         same = 1 - same
     reports.add_distances(distance, distance, same, 1 - same)
-    pull, push = pull_and_push(distance, margin, positive_margin, power)
-    # Graded targets between 0 and 1 count as a part of each kind.
-    return [single_terms(same * pull, same > 0), single_terms((1 - same) * push, same < 1)]
+    near, far = hinge_terms(distance, margin, positive_margin, power)
+    # A graded target between 0 and 1 weights both kinds of terms.
+    return [single_terms(same * near, same > 0), single_terms((1 - same) * far, same < 1)]
 
 
 def check_one_of(argument, value, allowed):
@@ -57,7 +57,7 @@ def check_same(y):
     if y.dtype.kind in "iuf" and y.size and not (y.min() >= 0 and y.max() <= 1):
         raise ValueError(
             f"`y_true` of pairs must lie between 0 and 1. Received: from {y.min()} to "
-            f"{y.max()}. Of -1 and 1 make (y + 1) / 2; of two class ids a pair, "
+            f"{y.max()}. For -1 and 1 use (y + 1) / 2; for two class ids per pair use "
             "np.equal(first, second).astype('float32')."
         )
 
@@ -138,8 +138,8 @@ class ContrastiveLoss(PairLoss):
         self.power = power
         self.positive_label = positive_label
 
-    def pair_parts(self, distance, partners):
-        return contrastive_pairs(distance, partners, self.margin, self.positive_margin, self.power)
+    def pair_parts(self, distance, pairs):
+        return contrastive_pairs(distance, pairs, self.margin, self.positive_margin, self.power)
 
     def check_pairs(self, y):
         check_same(y)

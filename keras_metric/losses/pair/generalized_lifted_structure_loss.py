@@ -9,16 +9,16 @@ from keras_metric.pairwise.anchor_rows import single_terms
 from keras_metric.pairwise.class_pairs import MASKED_DISTANCE
 
 
-def generalized_lifted_structure_rows(distance, partners, margin, positive_margin):
+def generalized_lifted_structure_rows(distance, pairs, margin, positive_margin):
     """One term per anchor, from its smooth farthest positive and smooth nearest negative."""
 
     def reach(values, mask, number):
         most = ops.logsumexp(ops.where(mask, values, -MASKED_DISTANCE), axis=1)
         return ops.where(number > 0, most, 0)
 
-    pull = reach(distance - positive_margin, partners.positive, partners.num_positives)
-    push = reach(margin - distance, partners.negative, partners.num_negatives)
-    return single_terms(ops.relu(pull + push), partners.num_positives + partners.num_negatives > 0)
+    near = reach(distance - positive_margin, pairs.positive, pairs.num_positives)
+    far = reach(margin - distance, pairs.negative, pairs.num_negatives)
+    return single_terms(ops.relu(near + far), pairs.num_positives + pairs.num_negatives > 0)
 
 
 @export
@@ -80,7 +80,7 @@ class GeneralizedLiftedStructureLoss(PairLoss):
         self.margin = check_number("margin", margin)
         self.positive_margin = check_number("positive_margin", positive_margin)
 
-    def pair_parts(self, distance, partners):
+    def pair_parts(self, distance, pairs):
         return [
-            generalized_lifted_structure_rows(distance, partners, self.margin, self.positive_margin)
+            generalized_lifted_structure_rows(distance, pairs, self.margin, self.positive_margin)
         ]

@@ -16,9 +16,9 @@ def histogram_value(cosine, positive, negative, num_bins):
     @ops.custom_gradient
     def run(cosine):
         (cosine,) = untraced((cosine,))
-        place = (cosine + 1) / width
-        bin_of = ops.cast(ops.where(place > 0, ops.minimum(place, num_bins - 1), 0), "int32")
-        beyond = place - ops.cast(bin_of, place.dtype)
+        position = (cosine + 1) / width
+        bin_of = ops.cast(ops.where(position > 0, ops.minimum(position, num_bins - 1), 0), "int32")
+        beyond = position - ops.cast(bin_of, position.dtype)
         # Bins of positives, then of negatives, then one bin for entries that are no pair.
         bin_of = ops.where(negative, bin_of + num_bins, bin_of)
         bin_of = ops.where(ops.logical_or(positive, negative), bin_of, 2 * num_bins)
@@ -30,9 +30,9 @@ def histogram_value(cosine, positive, negative, num_bins):
 
         def grad(*args, upstream=None):
             # A larger cosine moves weight from the lower edge of the bin to the upper one.
-            pull, push = -far[:-1] / near_pairs, near[1:] / far_pairs
-            slopes = ops.concatenate([pull, push, ops.zeros_like(pull[:1])]) / width
-            return incoming_gradient(args, upstream) * ops.take(slopes, bin_of)
+            by_near, by_far = -far[:-1] / near_pairs, near[1:] / far_pairs
+            gradient = ops.concatenate([by_near, by_far, ops.zeros_like(by_near[:1])]) / width
+            return incoming_gradient(args, upstream) * ops.take(gradient, bin_of)
 
         return ops.sum(far * ops.cumsum(near)), grad
 
@@ -42,8 +42,8 @@ def histogram_value(cosine, positive, negative, num_bins):
 def _sums(values, bin_of, bins):
     """Sums of `values` by bin, (bins,). Rows are summed first, so that float counts stay exact."""
     rows = ops.shape(values)[0]
-    place = bin_of + bins * ops.arange(rows, dtype="int32")[:, None]
-    flat = (ops.reshape(x, (-1,)) for x in (values, place))
+    position = bin_of + bins * ops.arange(rows, dtype="int32")[:, None]
+    flat = (ops.reshape(x, (-1,)) for x in (values, position))
     return ops.sum(ops.reshape(ops.segment_sum(*flat, rows * bins), (rows, bins)), axis=0)
 
 
@@ -127,9 +127,9 @@ class HistogramLoss(PairLoss):
         self.bins = _number_of_bins(num_bins, delta)
 
     def batch_parts(self, reports, labels, embeddings, *references):
-        distance, partners = self.chosen(reports, labels, embeddings, *references)
-        both = partners.has_both[:, None]
-        masks = [ops.logical_and(mask, both) for mask in (partners.positive, partners.negative)]
+        distance, pairs = self.chosen(reports, labels, embeddings, *references)
+        both = pairs.has_both[:, None]
+        masks = [ops.logical_and(mask, both) for mask in (pairs.positive, pairs.negative)]
         if not references:
             # (i, j) and (j, i) count half each, if either counts.
             masks = [ops.logical_or(mask, ops.transpose(mask)) for mask in masks]

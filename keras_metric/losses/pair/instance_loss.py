@@ -13,9 +13,9 @@ from keras_metric.pairwise.anchor_rows import Rows
 from keras_metric.pairwise.pair_terms import n_pairs_rows
 
 
-def instance_rows(cosine, partners, scale):
+def instance_rows(cosine, pairs, scale):
     """One term per row: cross-entropy over all columns; all columns of its class are correct."""
-    own = ops.cast(ops.logical_not(partners.negative), cosine.dtype)
+    own = ops.cast(ops.logical_not(pairs.negative), cosine.dtype)
     return n_pairs_rows(scale * cosine, own)
 
 
@@ -83,12 +83,12 @@ class InstanceLoss(PairLoss):
 
     def batch_parts(self, reports, labels, embeddings, references=None, reference_labels=None):
         given = (references, reference_labels) if references is not None else ()
-        distance, partners = self.chosen(reports, labels, embeddings, *given)
+        distance, pairs = self.chosen(reports, labels, embeddings, *given)
         cosine = similarity(distance, "cosine")
         if not isinstance(reference_labels, class_pairs.Remembered):
-            return [instance_rows(cosine, partners, self.scale)]
+            return [instance_rows(cosine, pairs, self.scale)]
         # Empty positions of the queue are neither positives nor negatives.
-        listed = with_anchor(partners, reference_labels.own)
+        listed = with_anchor(pairs, reference_labels.own)
         held = ops.logical_or(listed.positive, listed.negative)
         logits = ops.where(held, self.scale * cosine, -class_pairs.MASKED_DISTANCE)
         return [n_pairs_rows(logits, ops.cast(listed.positive, cosine.dtype))]
@@ -97,11 +97,9 @@ class InstanceLoss(PairLoss):
         check_branches(branches, 2, "first, second")
         labels = self._checked_labels(y_true, "y_true")
         check_one_each(labels, branches[0], "y_true", "y_pred")
-        partners = class_pairs.from_labels(labels)
+        pairs = class_pairs.from_labels(labels)
         distance = distances.pairwise(*branches, metric="cosine")
-        reports.add_distances(
-            distance, distance, ops.logical_not(partners.negative), partners.negative
-        )
+        reports.add_distances(distance, distance, ops.logical_not(pairs.negative), pairs.negative)
         cosine = similarity(distance, "cosine")
-        both = (instance_rows(s, partners, self.scale) for s in (cosine, ops.transpose(cosine)))
+        both = (instance_rows(s, pairs, self.scale) for s in (cosine, ops.transpose(cosine)))
         return [Rows(*(there + back for there, back in zip(*both)))]

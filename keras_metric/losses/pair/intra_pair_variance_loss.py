@@ -8,14 +8,14 @@ from keras_metric.losses.pair.pair_loss import PairLoss
 from keras_metric.pairwise.anchor_rows import masked_terms
 
 
-def intra_pair_variance_rows(distance, partners, positive_epsilon, negative_epsilon):
+def intra_pair_variance_rows(distance, pairs, positive_epsilon, negative_epsilon):
     """Rows over the positive pairs, and rows over the negative ones."""
     cosine = 1 - distance
-    pull = (1 - positive_epsilon) * _mean(cosine, partners.positive) - cosine
-    push = cosine - (1 + negative_epsilon) * _mean(cosine, partners.negative)
+    near = (1 - positive_epsilon) * _mean(cosine, pairs.positive) - cosine
+    far = cosine - (1 + negative_epsilon) * _mean(cosine, pairs.negative)
     return [
-        masked_terms(ops.square(ops.relu(pull)), partners.positive),
-        masked_terms(ops.square(ops.relu(push)), partners.negative),
+        masked_terms(ops.square(ops.relu(near)), pairs.positive),
+        masked_terms(ops.square(ops.relu(far)), pairs.negative),
     ]
 
 
@@ -85,7 +85,7 @@ class IntraPairVarianceLoss(PairLoss):
         self.positive_epsilon = check_number("positive_epsilon", positive_epsilon)
         self.negative_epsilon = check_number("negative_epsilon", negative_epsilon)
 
-    def pair_parts(self, distance, partners):
+    def pair_parts(self, distance, pairs):
         return intra_pair_variance_rows(
-            distance, partners, self.positive_epsilon, self.negative_epsilon
+            distance, pairs, self.positive_epsilon, self.negative_epsilon
         )

@@ -73,9 +73,9 @@ class LiftedStructureLoss(PairLoss):
         self.smooth = check_flag("smooth", smooth)
 
     def batch_parts(self, reports, labels, embeddings, *references):
-        distance, partners = self.chosen(reports, labels, embeddings, *references)
+        distance, pairs = self.chosen(reports, labels, embeddings, *references)
         return [
             lifted_structure_rows(
-                distance, partners, self.margin, self.positive_margin, self.smooth, not references
+                distance, pairs, self.margin, self.positive_margin, self.smooth, not references
             )
         ]

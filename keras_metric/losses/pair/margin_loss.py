@@ -20,10 +20,10 @@ COUNTS = ("pairs", "triplets")
 
 def margin_rows(distance, positive, negative, margin, beta):
     """Rows over pairs; `positive` and `negative` (batch, references) hold how often each counts."""
-    pull = ops.where(positive > 0, ops.relu(distance - beta + margin), 0)
-    push = ops.where(negative > 0, ops.relu(beta - distance + margin), 0)
-    active = ops.where(pull > 0, positive, 0) + ops.where(push > 0, negative, 0)
-    total = ops.sum(pull * positive + push * negative, axis=1)
+    near = ops.where(positive > 0, ops.relu(distance - beta + margin), 0)
+    far = ops.where(negative > 0, ops.relu(beta - distance + margin), 0)
+    active = ops.where(near > 0, positive, 0) + ops.where(far > 0, negative, 0)
+    total = ops.sum(near * positive + far * negative, axis=1)
     return Rows(total, ops.sum(active, axis=1), ops.sum(positive + negative, axis=1))
 
 
@@ -43,7 +43,7 @@ class Boundaries(keras.layers.Layer):
 class MarginLoss(PairLoss):
     """Margin loss: positive distances below a boundary, negative distances above it.
 
-    It is computed as simply as the contrastive loss, but like the triplet loss it does not pull the
+    It is computed as simply as the contrastive loss, but like the triplet loss it does not move the
     positives to one point. Use it with `mining="distance-weighted"`, the sampling of the paper, on
     unit vectors.
 
@@ -148,9 +148,9 @@ class MarginLoss(PairLoss):
         return ids
 
     def batch_parts(self, reports, labels, embeddings, *references):
-        distance, partners = measured_pairs(reports, labels, embeddings, self.distance, *references)
+        distance, pairs = measured_pairs(reports, labels, embeddings, self.distance, *references)
         context = self.context(distance, embeddings, *references)
-        counts = self._counts(distance, partners, context)
+        counts = self._counts(distance, pairs, context)
         if self.boundaries is None:
             return [margin_rows(distance, *counts, self.margin, self.beta)]
         beta = self._learned(reports, labels, distance.dtype)
@@ -171,12 +171,12 @@ class MarginLoss(PairLoss):
         mine = ops.sum(ops.where(own, beta[None, :], 0), axis=1, keepdims=True)
         return ops.where(ops.any(own, axis=1, keepdims=True), mine, float("nan"))
 
-    def _counts(self, distance, partners, context):
+    def _counts(self, distance, pairs, context):
         """Number of times that each positive and each negative pair counts."""
         if isinstance(self.miner, TripletMiner):
-            counts = triplet_counts(distance, partners, self.miner, **context)
+            counts = triplet_counts(distance, pairs, self.miner, **context)
             return counts if self.count == "triplets" else [ops.minimum(c, 1) for c in counts]
-        chosen = chosen_pairs(self.miner, distance, partners)
+        chosen = chosen_pairs(self.miner, distance, pairs)
         masks = chosen.positive, chosen.negative
         counts = [ops.cast(mask, distance.dtype) for mask in masks]
         if self.count == "pairs":

@@ -9,16 +9,16 @@ from keras_metric.pairwise.anchor_rows import single_terms
 from keras_metric.pairwise.class_pairs import MASKED_DISTANCE
 
 
-def multi_similarity_rows(similarity, partners, alpha, beta, base):
+def multi_similarity_rows(similarity, pairs, alpha, beta, base):
     """One term per anchor: soft hinges of its positives below `base` and its negatives above."""
 
     def hinge(scale, mask):
         logits = ops.where(mask, scale * (similarity - base), -MASKED_DISTANCE)
         return ops.softplus(ops.logsumexp(logits, axis=1))
 
-    pull = hinge(-alpha, partners.positive) / alpha
-    push = hinge(beta, partners.negative) / beta
-    return single_terms(pull + push, partners.num_positives + partners.num_negatives > 0)
+    near = hinge(-alpha, pairs.positive) / alpha
+    far = hinge(beta, pairs.negative) / beta
+    return single_terms(near + far, pairs.num_positives + pairs.num_negatives > 0)
 
 
 @export
@@ -85,6 +85,6 @@ class MultiSimilarityLoss(PairLoss):
         self.beta = check_number("beta", beta, above=0)
         self.base = check_number("base", base)
 
-    def pair_parts(self, distance, partners):
+    def pair_parts(self, distance, pairs):
         similar = similarity(distance, self.distance)
-        return [multi_similarity_rows(similar, partners, self.alpha, self.beta, self.base)]
+        return [multi_similarity_rows(similar, pairs, self.alpha, self.beta, self.base)]

@@ -72,24 +72,24 @@ class NPairsLoss(MetricLoss):
                 "NPairsLoss takes its pairs from one batch: no reference set. "
                 "Use NTXentLoss, which compares every anchor with a reference set."
             )
-        partners = class_pairs.from_labels(labels)
+        pairs = class_pairs.from_labels(labels)
         # The first item of a class is the anchor, the second its positive: at most batch / 2 pairs,
         # so the distance matrix has a quarter of the entries.
-        is_anchor = ops.logical_and(ops.equal(partners.own_rank, 0), partners.num_positives > 0)
-        columns = partners.columns[0]
+        is_anchor = ops.logical_and(ops.equal(pairs.own_rank, 0), pairs.num_positives > 0)
+        columns = pairs.columns[0]
         batch = ops.shape(labels)[0]
-        places = ops.argsort(ops.where(is_anchor, columns, columns + batch))[: (batch + 1) // 2]
-        exists = ops.take(is_anchor, places)
-        positives = ops.take(partners.column(0)[0], places)
+        indices = ops.argsort(ops.where(is_anchor, columns, columns + batch))[: (batch + 1) // 2]
+        exists = ops.take(is_anchor, indices)
+        positives = ops.take(pairs.column(0)[0], indices)
         anchors, positives = (
-            ops.take(_bounded(embeddings), rows, axis=0) for rows in (places, positives)
+            ops.take(_bounded(embeddings), rows, axis=0) for rows in (indices, positives)
         )
         distance = distances.pairwise(anchors, positives, metric=self.distance)
-        mates = ops.equal(places[:, None], places[None, :])
-        correct = ops.logical_and(mates, exists[:, None])
+        is_own = ops.equal(indices[:, None], indices[None, :])
+        correct = ops.logical_and(is_own, exists[:, None])
         both = ops.logical_and(exists[:, None], exists[None, :])
         reports.add_distances(
-            distance, distance, correct, ops.logical_and(both, ops.logical_not(mates))
+            distance, distance, correct, ops.logical_and(both, ops.logical_not(is_own))
         )
         logits = ops.where(exists[None, :], -distance, -MASKED_DISTANCE)
         rows = n_pairs_rows(logits, ops.cast(correct, distance.dtype))
@@ -108,9 +108,9 @@ class NPairsLoss(MetricLoss):
         labels = self._checked_labels(y_true, "y_true")
         check_one_each(labels, anchors, "y_true", "y_pred")
         distance = distances.pairwise(anchors, positives, metric=self.distance)
-        partners = class_pairs.from_labels(labels, labels)
-        reports.add_distances(distance, distance, partners.positive, partners.negative)
-        rows = n_pairs_rows(-distance, ops.cast(partners.positive, distance.dtype))
+        pairs = class_pairs.from_labels(labels, labels)
+        reports.add_distances(distance, distance, pairs.positive, pairs.negative)
+        rows = n_pairs_rows(-distance, ops.cast(pairs.positive, distance.dtype))
         norms = (ops.sum(ops.square(x), axis=1) for x in (anchors, positives))
         return [self._with_norms(rows, *norms)]
 

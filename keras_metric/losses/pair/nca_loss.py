@@ -9,14 +9,14 @@ from keras_metric.pairwise.anchor_rows import single_terms
 from keras_metric.pairwise.class_pairs import MASKED_DISTANCE
 
 
-def nca_rows(distance, partners, scale):
+def nca_rows(distance, pairs, scale):
     """One term per anchor: -log of the total softmax probability of its positives."""
 
     def weight(mask):
         return ops.logsumexp(ops.where(mask, -scale * distance, -MASKED_DISTANCE), axis=1)
 
-    near, others = weight(partners.positive), weight(partners.negative)
-    return single_terms(ops.softplus(others - near), partners.num_positives > 0)
+    near, others = weight(pairs.positive), weight(pairs.negative)
+    return single_terms(ops.softplus(others - near), pairs.num_positives > 0)
 
 
 @export
@@ -77,5 +77,5 @@ class NCALoss(PairLoss):
         super().__init__(distance, mining, labels, reduction, name, dtype, memory)
         self.scale = check_number("scale", scale, above=0)
 
-    def pair_parts(self, distance, partners):
-        return [nca_rows(distance, partners, self.scale)]
+    def pair_parts(self, distance, pairs):
+        return [nca_rows(distance, pairs, self.scale)]

@@ -9,13 +9,13 @@ from keras_metric.pairwise.anchor_rows import masked_terms
 from keras_metric.pairwise.class_pairs import MASKED_DISTANCE
 
 
-def nt_xent_rows(distance, partners, temperature):
+def nt_xent_rows(distance, pairs, temperature):
     """Rows over the positive pairs: -log of the softmax of a positive among the negatives."""
     logits = -distance / temperature
     others = ops.logsumexp(
-        ops.where(partners.negative, logits, -MASKED_DISTANCE), axis=1, keepdims=True
+        ops.where(pairs.negative, logits, -MASKED_DISTANCE), axis=1, keepdims=True
     )
-    return masked_terms(ops.softplus(others - logits), partners.positive)
+    return masked_terms(ops.softplus(others - logits), pairs.positive)
 
 
 @export
@@ -73,5 +73,5 @@ class NTXentLoss(PairLoss):
         super().__init__(distance, mining, labels, reduction, name, dtype, memory)
         self.temperature = check_number("temperature", temperature, above=0)
 
-    def pair_parts(self, distance, partners):
-        return [nt_xent_rows(distance, partners, self.temperature)]
+    def pair_parts(self, distance, pairs):
+        return [nt_xent_rows(distance, pairs, self.temperature)]

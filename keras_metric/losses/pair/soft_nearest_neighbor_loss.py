@@ -61,5 +61,5 @@ class SoftNearestNeighborLoss(PairLoss):
         super().__init__(distance, mining, labels, reduction, name, dtype, memory)
         self.temperature = check_number("temperature", temperature, above=0)
 
-    def pair_parts(self, distance, partners):
-        return [nca_rows(distance, partners, 1 / self.temperature)]
+    def pair_parts(self, distance, pairs):
+        return [nca_rows(distance, pairs, 1 / self.temperature)]

@@ -9,20 +9,20 @@ from keras_metric.losses.ranking.list_rows import list_rows
 from keras_metric.pairwise.class_pairs import MASKED_DISTANCE
 
 
-def sup_con_terms(distance, partners, temperature):
+def sup_con_terms(distance, pairs, temperature):
     """Negative mean log-softmax of an anchor's positives, and its derivatives by the distances.
 
     Both are meaningless for an anchor without a positive.
     """
-    positive, logits = partners.positive, -distance / temperature
-    wanted = 1 / ops.cast(ops.maximum(partners.num_positives, 1), logits.dtype)
-    logits = ops.where(ops.logical_or(positive, partners.negative), logits, -MASKED_DISTANCE)
+    positive, logits = pairs.positive, -distance / temperature
+    target = 1 / ops.cast(ops.maximum(pairs.num_positives, 1), logits.dtype)
+    logits = ops.where(ops.logical_or(positive, pairs.negative), logits, -MASKED_DISTANCE)
     highest = ops.max(logits, axis=1)
     weights = ops.exp(logits - highest[:, None])
     total = ops.sum(weights, axis=1)
-    near = wanted * ops.sum(ops.where(positive, logits, 0), axis=1)
-    wanted = ops.where(positive, wanted[:, None], 0)
-    gradient = (wanted - weights / total[:, None]) / temperature
+    near = target * ops.sum(ops.where(positive, logits, 0), axis=1)
+    target = ops.where(positive, target[:, None], 0)
+    gradient = (target - weights / total[:, None]) / temperature
     return highest + ops.log(total) - near, gradient
 
 
@@ -84,5 +84,5 @@ class SupConLoss(PairLoss):
         batch = (reports, labels, embeddings, *references)
         return [list_rows(self, self._list_terms, *batch, block=2**20, size=size)]
 
-    def _list_terms(self, distance, partners):
-        return sup_con_terms(distance, partners, self.temperature)
+    def _list_terms(self, distance, pairs):
+        return sup_con_terms(distance, pairs, self.temperature)

@@ -79,8 +79,8 @@ class ThresholdConsistentMarginLoss(PairLoss):
         self.positive_margin = check_number("positive_margin", positive_margin)
         self.negative_margin = check_number("negative_margin", negative_margin)
 
-    def pair_parts(self, distance, partners):
+    def pair_parts(self, distance, pairs):
         cosine = 1 - distance
-        pull = self.positive_weight * ops.relu(self.positive_margin - cosine)
-        push = self.negative_weight * ops.relu(cosine - self.negative_margin)
-        return [masked_terms(pull, partners.positive), masked_terms(push, partners.negative)]
+        near = self.positive_weight * ops.relu(self.positive_margin - cosine)
+        far = self.negative_weight * ops.relu(cosine - self.negative_margin)
+        return [masked_terms(near, pairs.positive), masked_terms(far, pairs.negative)]

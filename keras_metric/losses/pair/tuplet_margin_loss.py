@@ -14,14 +14,14 @@ from keras_metric.pairwise.class_pairs import MASKED_DISTANCE
 _MAX_COSINE = 1 - 1e-7
 
 
-def tuplet_margin_rows(distance, partners, margin, scale):
+def tuplet_margin_rows(distance, pairs, margin, scale):
     """Rows over the positive pairs; `distance` is 1 - cosine, `margin` in radians."""
-    negative = ops.where(partners.negative, scale * (1 - distance), -MASKED_DISTANCE)
+    negative = ops.where(pairs.negative, scale * (1 - distance), -MASKED_DISTANCE)
     others = ops.logsumexp(negative, axis=1, keepdims=True)
     cosine = ops.clip(1 - distance, -_MAX_COSINE, _MAX_COSINE)
     sine = ops.sqrt(1 - ops.square(cosine))
     eased = math.cos(margin) * cosine + math.sin(margin) * sine
-    return masked_terms(ops.softplus(others - scale * eased), partners.positive)
+    return masked_terms(ops.softplus(others - scale * eased), pairs.positive)
 
 
 @export
@@ -79,6 +79,6 @@ class TupletMarginLoss(PairLoss):
         self.margin = check_number("margin", margin)
         self.scale = check_number("scale", scale, above=0)
 
-    def pair_parts(self, distance, partners):
+    def pair_parts(self, distance, pairs):
         margin = math.radians(self.margin)
-        return [tuplet_margin_rows(distance, partners, margin, self.scale)]
+        return [tuplet_margin_rows(distance, pairs, margin, self.scale)]

@@ -12,33 +12,33 @@ from keras_metric.pairwise.class_pairs import MASKED_DISTANCE
 MAX_DISTANCE = {"cosine": 2.0, "euclidean": 2.0, "pearson": 2.0, "squared_euclidean": 4.0}
 
 
-def fast_ap_terms(distance, partners, num_bins, largest):
+def fast_ap_terms(distance, pairs, num_bins, largest):
     """1 - AP of some anchors, and its derivatives with respect to the distances.
 
     A distance u (in bins) contributes to its two neighbouring edges by linear interpolation. Its
     contribution to the cumulative histogram up to edge b is clip(b + 1 - u, 0, 1).
     """
     width = largest / num_bins
-    either = ops.logical_or(partners.positive, partners.negative)
-    place = ops.where(either, distance / width, MASKED_DISTANCE)
+    either = ops.logical_or(pairs.positive, pairs.negative)
+    position = ops.where(either, distance / width, MASKED_DISTANCE)
 
     # A matrix product with ones is the fastest row sum.
-    ones = ops.transpose(ops.ones_like(place[:1]))
-    counts = [ops.matmul(ops.clip(b + 1 - place, 0, 1), ones) for b in range(num_bins + 1)]
+    ones = ops.transpose(ops.ones_like(position[:1]))
+    counts = [ops.matmul(ops.clip(b + 1 - position, 0, 1), ones) for b in range(num_bins + 1)]
     counts = ops.concatenate(counts, axis=1)
     edges = ops.arange(num_bins + 1, dtype=distance.dtype)[None, :]
 
     def add(rank, column, exists, near):
-        mine = ops.take_along_axis(place, column[:, None], axis=1)
+        mine = ops.take_along_axis(position, column[:, None], axis=1)
         return (near + ops.where(exists[:, None], ops.clip(edges + 1 - mine, 0, 1), 0),)
 
-    (near,) = partners.for_each_positive(add, (ops.zeros_like(counts),))
+    (near,) = pairs.for_each_positive(add, (ops.zeros_like(counts),))
 
     # Precision at each edge; 0 where no item is counted yet.
     some = ops.where(counts > 0, 1 / ops.where(counts > 0, counts, 1), 0)
     new = near - ops.pad(near[:, :-1], ((0, 0), (1, 0)))
     precision_at = near * some
-    number = ops.cast(ops.maximum(partners.num_positives, 1), distance.dtype)
+    number = ops.cast(ops.maximum(pairs.num_positives, 1), distance.dtype)
     precision = ops.sum(new * precision_at, axis=-1) / number
 
     # Derivatives of sum(new * precision_at) by `counts` and by `near`. A distance changes these
@@ -48,8 +48,8 @@ def fast_ap_terms(distance, partners, num_bins, largest):
     gradient = ops.stack([by_all, by_all + by_near], axis=1) / (width * number[:, None, None])
     gradient = ops.reshape(ops.pad(gradient, ((0, 0), (0, 0), (0, 1))), (-1, 2 * (num_bins + 2)))
     beyond = num_bins + 1
-    below = ops.cast(ops.where(place < beyond, place, beyond), "int32")
-    below = ops.where(partners.positive, below + num_bins + 2, below)
+    below = ops.cast(ops.where(position < beyond, position, beyond), "int32")
+    below = ops.where(pairs.positive, below + num_bins + 2, below)
     return 1 - precision, ops.take_along_axis(gradient, below, axis=1)
 
 
@@ -117,5 +117,5 @@ class FastAPLoss(PairLoss):
         batch = (reports, labels, embeddings, *references)
         return [list_rows(self, self._list_terms, *batch, size=size)]
 
-    def _list_terms(self, distance, partners):
-        return fast_ap_terms(distance, partners, self.num_bins, MAX_DISTANCE[self.distance])
+    def _list_terms(self, distance, pairs):
+        return fast_ap_terms(distance, pairs, self.num_bins, MAX_DISTANCE[self.distance])

@@ -37,10 +37,10 @@ def penalty(variant, saturation, exponent):
     return Penalty(lambda r: r, ops.ones_like)
 
 
-def pnp_terms(distance, partners, cost, temperature):
+def pnp_terms(distance, pairs, cost, temperature):
     """Mean `Penalty` over the positives of some anchors, and its derivatives."""
-    step_at = smooth_steps(distance, partners.negative, temperature)
-    number = ops.cast(ops.maximum(partners.num_positives, 1), distance.dtype)
+    step_at = smooth_steps(distance, pairs.negative, temperature)
+    number = ops.cast(ops.maximum(pairs.num_positives, 1), distance.dtype)
 
     def body(rank, column, exists, total, gradient):
         step = step_at(column)
@@ -50,7 +50,7 @@ def pnp_terms(distance, partners, cost, temperature):
         return total + weight * cost.value(before), gradient
 
     zero = ops.zeros_like(distance[:, 0])
-    return partners.for_each_positive(body, (zero, ops.zeros_like(distance)))
+    return pairs.for_each_positive(body, (zero, ops.zeros_like(distance)))
 
 
 @export
@@ -145,6 +145,6 @@ class PNPLoss(PairLoss):
         batch = (reports, labels, embeddings, *references)
         return [list_rows(self, self._list_terms, *batch, with_own=True, size=size)]
 
-    def _list_terms(self, distance, partners):
+    def _list_terms(self, distance, pairs):
         cost = penalty(self.variant, self.saturation, self.exponent)
-        return pnp_terms(distance, partners, cost, self.temperature)
+        return pnp_terms(distance, pairs, cost, self.temperature)

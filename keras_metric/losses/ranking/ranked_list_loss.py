@@ -11,13 +11,13 @@ from keras_metric.pairwise.anchor_rows import single_terms
 _EPSILON = 1e-5
 
 
-def ranked_list_rows(distance, partners, margin, negative_scale, imbalance, alpha, positive_scale):
+def ranked_list_rows(distance, pairs, margin, negative_scale, imbalance, alpha, positive_scale):
     """One term per anchor: weighted mean violations of its positives and its negatives."""
     epsilon = _EPSILON * ops.cast(ops.shape(distance)[0], distance.dtype)
-    pull = _mean_violation(distance - (alpha - margin), partners.positive, positive_scale, epsilon)
-    push = _mean_violation(alpha - distance, partners.negative, negative_scale, epsilon)
-    either = partners.num_positives + partners.num_negatives > 0
-    return single_terms((1 - imbalance) * pull + imbalance * push, either)
+    near = _mean_violation(distance - (alpha - margin), pairs.positive, positive_scale, epsilon)
+    far = _mean_violation(alpha - distance, pairs.negative, negative_scale, epsilon)
+    either = pairs.num_positives + pairs.num_negatives > 0
+    return single_terms((1 - imbalance) * near + imbalance * far, either)
 
 
 def _mean_violation(violation, mask, scale, epsilon):
@@ -111,7 +111,7 @@ class RankedListLoss(PairLoss):
         self.positive_scale = check_number("positive_scale", positive_scale, at_least=0)
         self.alpha = alpha
 
-    def pair_parts(self, distance, partners):
+    def pair_parts(self, distance, pairs):
         alpha = 1 + self.margin / 2 if self.alpha is None else self.alpha
         settings = (self.margin, self.negative_scale, self.imbalance, alpha, self.positive_scale)
-        return [ranked_list_rows(distance, partners, *settings)]
+        return [ranked_list_rows(distance, pairs, *settings)]

@@ -8,16 +8,16 @@ from keras_metric.losses.pair.pair_loss import PairLoss
 from keras_metric.losses.ranking.list_rows import list_rows, smooth_steps
 
 
-def recall_at_k_terms(distance, partners, k, temperature, k_temperature):
+def recall_at_k_terms(distance, pairs, k, temperature, k_temperature):
     """1 - the mean recall of some anchors over all k, and its derivatives.
 
     `k_temperature` has one number, or one for each k.
     """
-    either = ops.logical_or(partners.positive, partners.negative)
+    either = ops.logical_or(pairs.positive, pairs.negative)
     step_at = smooth_steps(distance, either, temperature)
     lengths = ops.convert_to_tensor(k, dtype=distance.dtype)[None, :]
     widths = ops.convert_to_tensor(k_temperature, dtype=distance.dtype)[None, :]
-    number = ops.cast(partners.num_positives, distance.dtype)[:, None]
+    number = ops.cast(pairs.num_positives, distance.dtype)[:, None]
     most = ops.minimum(lengths, ops.maximum(number, 1))
 
     def inside(step):
@@ -28,7 +28,7 @@ def recall_at_k_terms(distance, partners, k, temperature, k_temperature):
     def count(rank, column, exists, found):
         return (found + ops.where(exists[:, None], inside(step_at(column)), 0),)
 
-    (found,) = partners.for_each_positive(count, (ops.zeros_like(most),))
+    (found,) = pairs.for_each_positive(count, (ops.zeros_like(most),))
     # Derivative of the mean recall by `found`; 0 where the recall is capped.
     gain = ops.where(found < most, 1 / (most * len(k)), 0)
 
@@ -38,7 +38,7 @@ def recall_at_k_terms(distance, partners, k, temperature, k_temperature):
         weight = ops.sum(gain * near * (1 - near) / widths, -1)
         return (step.added(gradient, ops.where(exists, weight, 0)[:, None]),)
 
-    (gradient,) = partners.for_each_positive(add_gradient, (ops.zeros_like(distance),))
+    (gradient,) = pairs.for_each_positive(add_gradient, (ops.zeros_like(distance),))
     return 1 - ops.mean(ops.minimum(found, most) / most, axis=-1), gradient
 
 
@@ -123,8 +123,8 @@ class RecallAtKSurrogateLoss(PairLoss):
         batch = (reports, labels, embeddings, *references)
         return [list_rows(self, self._list_terms, *batch, size=size)]
 
-    def _list_terms(self, distance, partners):
+    def _list_terms(self, distance, pairs):
         widths = (
             self.k_temperature if isinstance(self.k_temperature, tuple) else [self.k_temperature]
         )
-        return recall_at_k_terms(distance, partners, self.k, self.temperature, widths)
+        return recall_at_k_terms(distance, pairs, self.k, self.temperature, widths)

@@ -8,11 +8,11 @@ from keras_metric.losses.pair.pair_loss import PairLoss
 from keras_metric.losses.ranking.list_rows import list_rows, smooth_steps
 
 
-def smooth_ap_terms(distance, partners, temperature):
+def smooth_ap_terms(distance, pairs, temperature):
     """1 - AP of some anchors, and its derivatives with respect to the distances."""
-    positive = partners.positive
-    step_at = smooth_steps(distance, ops.logical_or(positive, partners.negative), temperature)
-    number = ops.cast(ops.maximum(partners.num_positives, 1), distance.dtype)
+    positive = pairs.positive
+    step_at = smooth_steps(distance, ops.logical_or(positive, pairs.negative), temperature)
+    number = ops.cast(ops.maximum(pairs.num_positives, 1), distance.dtype)
 
     def body(rank, column, exists, precision, gradient):
         step = step_at(column)
@@ -26,7 +26,7 @@ def smooth_ap_terms(distance, partners, temperature):
         return precision, step.added(gradient, -weights)
 
     zero = ops.zeros_like(distance[:, 0])
-    precision, gradient = partners.for_each_positive(body, (zero, ops.zeros_like(distance)))
+    precision, gradient = pairs.for_each_positive(body, (zero, ops.zeros_like(distance)))
     return 1 - precision, gradient
 
 
@@ -90,5 +90,5 @@ class SmoothAPLoss(PairLoss):
         batch = (reports, labels, embeddings, *references)
         return [list_rows(self, self._list_terms, *batch, with_own=True, size=size)]
 
-    def _list_terms(self, distance, partners):
-        return smooth_ap_terms(distance, partners, self.temperature)
+    def _list_terms(self, distance, pairs):
+        return smooth_ap_terms(distance, pairs, self.temperature)

@@ -12,7 +12,7 @@ from keras_metric.pairwise.blockwise import incoming_gradient, untraced
 from keras_metric.pairwise.class_pairs import MASKED_DISTANCE
 
 
-def angular_rows(cosine, among, partners, alpha):
+def angular_rows(cosine, among, pairs, alpha):
     """Rows over the positive pairs of `cosine` (batch, references); `alpha` in radians.
 
     `among` (references, references): cosines between the references, equal to `cosine` without a
@@ -25,7 +25,7 @@ def angular_rows(cosine, among, partners, alpha):
     @ops.custom_gradient
     def run(cosine, among):
         cosine, among = untraced((cosine, among))
-        of_anchor = ops.where(partners.negative, spread * cosine, -MASKED_DISTANCE)
+        of_anchor = ops.where(pairs.negative, spread * cosine, -MASKED_DISTANCE)
 
         def exponent(column):
             """Exponent x of the term log(1 + exp(x)), and the softmax weights of the negatives."""
@@ -41,7 +41,7 @@ def angular_rows(cosine, among, partners, alpha):
             return total + value, active + ops.cast(value > 0, value.dtype)
 
         zero = ops.zeros_like(cosine[:, 0])
-        rows = ops.stack(partners.for_each_positive(forward, (zero, zero)))
+        rows = ops.stack(pairs.for_each_positive(forward, (zero, zero)))
 
         def grad(*args, upstream=None):
             factor = incoming_gradient(args, upstream)[0]
@@ -50,18 +50,18 @@ def angular_rows(cosine, among, partners, alpha):
                 power, weights = exponent(column)
                 weight = ops.where(exists, factor * ops.sigmoid(power), 0)[:, None]
                 push = spread * weight * weights
-                here = ops.equal(partners.columns, column[:, None])
+                here = ops.equal(pairs.columns, column[:, None])
                 gradient = gradient + ops.where(here, push - nearness * weight, push)
                 moved = ops.segment_sum(push, column, ops.shape(among)[0])
                 return gradient, among_gradient + moved
 
             start = (ops.zeros_like(cosine), ops.zeros_like(among))
-            return tuple(partners.for_each_positive(backward, start))
+            return tuple(pairs.for_each_positive(backward, start))
 
         return rows, grad
 
     rows = run(cosine, among)
-    valid = ops.cast(partners.num_positives, rows.dtype)
+    valid = ops.cast(pairs.num_positives, rows.dtype)
     return Rows(rows[0], ops.stop_gradient(rows[1]), valid)
 
 
@@ -119,6 +119,6 @@ class AngularLoss(PairLoss):
         self.alpha = check_number("alpha", alpha, above=0, at_most=89)
 
     def batch_parts(self, reports, labels, embeddings, *references):
-        distance, partners = self.chosen(reports, labels, embeddings, *references)
+        distance, pairs = self.chosen(reports, labels, embeddings, *references)
         among = among_references(distance, "cosine", *references)
-        return [angular_rows(1 - distance, 1 - among, partners, math.radians(self.alpha))]
+        return [angular_rows(1 - distance, 1 - among, pairs, math.radians(self.alpha))]

@@ -55,29 +55,29 @@ class Bins:
         return sum(ops.where(position >= bin, fractions[bin], 0) for bin in range(self.number))
 
 
-def histogram_of_triplets(distance, partners, bins):
+def histogram_of_triplets(distance, pairs, bins):
     """Counts (bins,) of the differences of every triplet."""
 
     def step(rank, column, exists, counts):
         near = ops.take_along_axis(distance, column[:, None], axis=1)
-        here = ops.logical_and(exists[:, None], partners.negative)
+        here = ops.logical_and(exists[:, None], pairs.negative)
         return (counts + bins.counts(near - distance, here),)
 
     zero = ops.zeros((bins.number,), dtype=distance.dtype)
-    return partners.for_each_positive(step, (zero,))[0]
+    return pairs.for_each_positive(step, (zero,))[0]
 
 
-def triplet_gradient(distance, partners, bins, fractions):
+def triplet_gradient(distance, pairs, bins, fractions):
     """Derivatives (batch, references) of each row's sum of rank * (d_ap - d_an)."""
 
     def step(rank, column, exists, gradient):
         near = ops.take_along_axis(distance, column[:, None], axis=1)
-        here = ops.logical_and(exists[:, None], partners.negative)
+        here = ops.logical_and(exists[:, None], pairs.negative)
         push = ops.where(here, bins.rank(near - distance, fractions), 0)
-        mine = ops.cast(ops.equal(partners.columns, column[:, None]), gradient.dtype)
+        mine = ops.cast(ops.equal(pairs.columns, column[:, None]), gradient.dtype)
         return (gradient - push + mine * ops.sum(push, axis=1, keepdims=True),)
 
-    return partners.for_each_positive(step, (ops.zeros_like(distance),))[0]
+    return pairs.for_each_positive(step, (ops.zeros_like(distance),))[0]
 
 
 @export
@@ -160,14 +160,14 @@ class DynamicSoftMarginLoss(MetricLoss):
         self.layers = (self.histogram, *distances.layers_of(distance))
 
     def batch_parts(self, reports, labels, embeddings, *references):
-        distance, partners = measured_pairs(reports, labels, embeddings, self.distance, *references)
+        distance, pairs = measured_pairs(reports, labels, embeddings, self.distance, *references)
         # The loss is linear in the distances, since the ranks get no gradient.
         constant = ops.stop_gradient(distance)
         fractions = self._updated_fractions(
-            reports, histogram_of_triplets(constant, partners, self.bins)
+            reports, histogram_of_triplets(constant, pairs, self.bins)
         )
-        gradient = ops.stop_gradient(triplet_gradient(constant, partners, self.bins, fractions))
-        number = ops.cast(partners.num_positives * partners.num_negatives, distance.dtype)
+        gradient = ops.stop_gradient(triplet_gradient(constant, pairs, self.bins, fractions))
+        number = ops.cast(pairs.num_positives * pairs.num_negatives, distance.dtype)
         total = ops.sum(gradient * distance, axis=1)
         # Terms can be negative: all of them count as active.
         return [Rows(total, number, number)]

@@ -113,11 +113,11 @@ class QuadrupletLoss(MetricLoss):
                 'form="two_anchors" compares the items of a batch with each other: it takes no '
                 'reference set. Use form="second_negative", or put the references into the batch.'
             )
-        distance, partners = measured_pairs(
+        distance, pairs = measured_pairs(
             reports, labels, embeddings, self.distance, references, reference_labels
         )
 
-        chosen = chosen_pairs(self.pair_miner, distance, partners)
+        chosen = chosen_pairs(self.pair_miner, distance, pairs)
         between = None
         if self.miner.needs_among:
             between = among_references(distance, self.distance, references)
@@ -138,7 +138,7 @@ class QuadrupletLoss(MetricLoss):
         if self.form == "two_anchors":
             # Each triplet occurs in one quadruplet for every further item of the class, and the
             # two anchors are interchangeable.
-            further = ops.maximum(partners.num_positives - 1, 0)
+            further = ops.maximum(pairs.num_positives - 1, 0)
             times = ops.cast(further, distance.dtype)
             first, second = (
                 Rows(*(times * count for count in triplets(margin)))
@@ -148,9 +148,9 @@ class QuadrupletLoss(MetricLoss):
         among = distance
         if references is not None and self.second_pair == "nearest":
             among = distances.pairwise(embeddings, metric=self.distance)
-        other, exists = second_pair_distance(distance, partners, among, self.second_pair)
+        other, exists = second_pair_distance(distance, pairs, among, self.second_pair)
         gap = distance - other[:, None] + self.second_margin
-        mask = ops.logical_and(partners.positive, exists[:, None])
+        mask = ops.logical_and(pairs.positive, exists[:, None])
         return [triplets(self.margin), masked_terms(ops.relu(gap), mask)]
 
     def tuple_parts(self, reports, y_true, branches):
@@ -175,7 +175,7 @@ class QuadrupletLoss(MetricLoss):
         return [single_terms(ops.relu(gap)) for gap in gaps]
 
 
-def second_pair_distance(distance, partners, among, second_pair):
+def second_pair_distance(distance, pairs, among, second_pair):
     """Distance of one pair of two other classes for each anchor, and whether such a pair exists.
 
     The first of the pair is an item of the batch, the second a reference (without a reference set,
@@ -183,12 +183,12 @@ def second_pair_distance(distance, partners, among, second_pair):
     around an anchor for "nearest". There is no loop over classes: the nearest reference of another
     class for each item, and the nearest of a third class, suffice to exclude any anchor's class.
     """
-    labels, columns = partners.labels, partners.columns
+    labels, columns = pairs.labels, pairs.columns
     constant, among = (ops.stop_gradient(matrix) for matrix in (distance, among))
-    others = ops.where(partners.negative, constant, MASKED_DISTANCE)
+    others = ops.where(pairs.negative, constant, MASKED_DISTANCE)
     nearest, nearest_distance = argmin(others, columns)
-    their_class = ops.take(partners.reference_labels, nearest)
-    same = ops.equal(partners.reference_labels[None, :], their_class[:, None])
+    their_class = ops.take(pairs.reference_labels, nearest)
+    same = ops.equal(pairs.reference_labels[None, :], their_class[:, None])
     nearest_third, third_distance = argmin(ops.where(same, MASKED_DISTANCE, others), columns)
 
     foreign = ops.not_equal(labels[:, None], labels[None, :])
@@ -203,7 +203,7 @@ def second_pair_distance(distance, partners, among, second_pair):
     clash = ops.equal(ops.take(their_class, row), labels)
     column = ops.where(clash, ops.take(nearest_third, row), ops.take(nearest, row))
     values = ops.take_along_axis(ops.take(distance, row, axis=0), column[:, None], axis=1)[:, 0]
-    first, second = ops.take(labels, row), ops.take(partners.reference_labels, column)
+    first, second = ops.take(labels, row), ops.take(pairs.reference_labels, column)
     exists = ops.not_equal(first, second)
     for label in (first, second):
         exists = ops.logical_and(exists, ops.not_equal(label, labels))
