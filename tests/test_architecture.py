@@ -249,8 +249,8 @@ def losses_faults(path, root=PACKAGE):
         and (name.count(".") > 2 or name.split(".")[2] not in PUBLIC["keras_metric.losses"])
     ]
     return [
-        f"it imports {name}, which is internal to losses. Use a public name of keras_metric.losses, "
-        "or move the shared piece to pairwise."
+        f"it imports {name}, which is internal to losses. Use a public name of "
+        "keras_metric.losses, or move the shared piece to pairwise."
         for name in names
     ]
 
