@@ -38,7 +38,7 @@ def triplets(loss, **engine):
 
 
 def lists(loss, size):
-    """A loss of ranked lists as a function of (labels, embeddings, ...), in blocks of `size` rows."""
+    """A loss of ranked lists as a function of (labels, embeddings, ...) in blocks of `size`."""
 
     def run(y, z, labels=None, others=None):
         batch = [ops.convert_to_tensor(x) for x in (y, z, others, labels) if x is not None]

@@ -185,7 +185,8 @@ def test_the_table_names_every_loss():
     page = (ROOT / "docs" / "losses.md").read_text("utf-8")
     named = set(re.findall(r"^\| `(\w+)\(", page, re.M))
     public = (getattr(keras_metric.losses, name) for name in keras_metric.losses.__all__)
-    assert named == {loss.__name__ for loss in public if issubclass(loss, keras.losses.Loss)}
+    found = {loss.__name__ for loss in public if issubclass(loss, keras.losses.Loss)}
+    assert named == found - {"MetricLoss"}
 
 
 def test_every_public_name_is_on_a_page_of_the_site():

@@ -24,7 +24,7 @@ from keras_metric._validation import (
     row_weights,
 )
 from keras_metric.losses.reductions import OVER_COUNTS, reduce_rows
-from keras_metric.losses.step_reports import IGNORED, ReportedLabels
+from keras_metric.losses.step_reports import CURRENT
 from keras_metric.mining.miner import Miner
 from keras_metric.pairwise import class_pairs
 from keras_metric.pairwise.anchor_rows import Rows
@@ -128,9 +128,7 @@ class MetricLoss(keras.losses.Loss):
         return tuple(getattr(loss, "layers", ()))
 
     def __call__(self, y_true, y_pred, sample_weight=None):
-        reports = IGNORED
-        if isinstance(y_true, ReportedLabels):
-            y_true, reports = y_true.labels, y_true.reports
+        reports = CURRENT.get()
         if self.is_one_number and sample_weight is not None:
             self._refuse(sample_weight)
         group = distributed.current()
@@ -146,7 +144,7 @@ class MetricLoss(keras.losses.Loss):
 
     def call(self, y_true, y_pred):
         """Row means `(batch,)`, before any reduction."""
-        parts = self._parts(IGNORED, distributed.current(), y_true, y_pred)
+        parts = self._parts(CURRENT.get(), distributed.current(), y_true, y_pred)
         return reduce_rows(parts, "none", None, self.name, self.dtype)
 
     def against(self, y_true, y_pred, reference_labels, reference_embeddings, sample_weight=None):
@@ -175,8 +173,9 @@ class MetricLoss(keras.losses.Loss):
         references = as_tensor("reference_embeddings", reference_embeddings)
         check_matrix("reference_embeddings", references)
         with keras.name_scope(self.name):
-            group = distributed.current()
-            parts = self._parts(IGNORED, group, y_true, y_pred, references, reference_labels)
+            reports, group = CURRENT.get(), distributed.current()
+            parts = self._parts(reports, group, y_true, y_pred, references, reference_labels)
+            reports.add_active(parts)
             return self._reduced(parts, sample_weight, self.dtype)
 
     def batch_parts(self, reports, labels, embeddings, references=None, reference_labels=None):

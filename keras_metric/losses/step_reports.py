@@ -1,5 +1,7 @@
 """StepReports: what the losses of one step report to the model that trains with them."""
 
+import contextvars
+
 from keras import ops
 
 
@@ -7,11 +9,11 @@ class StepReports:
     """Statistics, state updates and label problems that the losses of one step report.
 
     A model creates one object for each training or evaluation step, and under `tf.distribute` one
-    for each replica. It passes `reports.attach(y_true)` to its loss in place of y_true: Keras's
-    `compute_loss` hands y_true to the loss unchanged, so loss weights, sample weights and
-    regularization work as usual. `MetricLoss.__call__` separates the two and passes the reports on
-    as an argument. No state is shared between losses, threads or traced functions. A loss called
-    with plain labels gets an object that collects nothing.
+    for each replica. It calls its loss inside a `with` block of the object, so Keras's
+    `compute_loss` works as usual, and a user's own loss may call losses of this package.
+    `MetricLoss.__call__` reads the object of the block once, from a context variable, which is
+    separate in each thread, and passes it on as an argument. Outside of such a block a loss gets an
+    object that collects nothing.
 
     - `updates`: list of (variable, value), new states of queues, histograms and running means. A
       loss does not distinguish training from evaluation, so it assigns nothing; the model does,
@@ -30,9 +32,9 @@ class StepReports:
     Example:
     >>> import numpy as np
     >>> from keras_metric import losses
-    >>> reports = losses.StepReports()
     >>> points = np.array([[0.0], [1.0], [2.0], [4.0]], "float32")
-    >>> value = losses.TripletLoss()(reports.attach(np.array([0, 0, 1, 1])), points)
+    >>> with losses.StepReports() as reports:
+    ...     value = losses.TripletLoss()(np.array([0, 0, 1, 1]), points)
     >>> float(reports.statistics["positive_distance"])
     1.5
     """
@@ -46,9 +48,12 @@ class StepReports:
         # Attributes and no methods: a loss reads them before it computes a statistic.
         self.wants_active = self.wants_distances = statistics and collecting
 
-    def attach(self, y_true):
-        """`y_true` with these reports, to be passed to a `MetricLoss` in place of `y_true`."""
-        return ReportedLabels(y_true, self)
+    def __enter__(self):
+        self._token = CURRENT.set(self)
+        return self
+
+    def __exit__(self, *exception):
+        CURRENT.reset(self._token)
 
     def update(self, variable, value):
         """Report the new `value` of a `variable`; no gradient passes through it."""
@@ -133,15 +138,10 @@ class StepReports:
                 self.wants_distances = False
 
 
-class ReportedLabels:
-    """Labels and the `StepReports` of their step, see `StepReports.attach`."""
-
-    def __init__(self, labels, reports):
-        self.labels, self.reports = labels, reports
-
-
-# Reports of a loss that is called with plain labels.
+# Reports of losses outside of a `with` block.
 IGNORED = StepReports(collecting=False)
+# The reports of the `with` block that is open in this thread.
+CURRENT = contextvars.ContextVar("step_reports", default=IGNORED)
 
 
 def _masked_sum(values, mask):

@@ -5,7 +5,6 @@ import keras
 from keras_metric._export import export
 from keras_metric._validation import check_number
 from keras_metric.losses.metric_loss import MetricLoss
-from keras_metric.losses.step_reports import ReportedLabels
 
 
 @export
@@ -73,11 +72,7 @@ class WeightedSum(MetricLoss):
             loss.check_pairs(y)
 
     def __call__(self, y_true, y_pred, sample_weight=None):
-        plain = y_true.labels if isinstance(y_true, ReportedLabels) else y_true
-        total = 0
-        for weight, loss in self.terms:
-            labels = y_true if isinstance(loss, MetricLoss) else plain
-            total = total + weight * loss(labels, y_pred, sample_weight)
+        total = sum(weight * loss(y_true, y_pred, sample_weight) for weight, loss in self.terms)
         return keras.ops.cast(total, self.dtype)
 
     def call(self, y_true, y_pred):

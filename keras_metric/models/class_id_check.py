@@ -73,7 +73,7 @@ class IdGuard(keras.layers.Layer):
                 "below 2**24 (2048 in float16, 256 in bfloat16)"
             )
         raise ValueError(
-            f"{number} labels were no class of {' or '.join(requirements)}. Their batches had a loss of "
-            "NaN and no gradient. Count the classes again, or number them: "
+            f"{number} labels were no class of {' or '.join(requirements)}. Their batches had a "
+            "loss of NaN and no gradient. Count the classes again, or number them: "
             "classes, ids = np.unique(labels, return_inverse=True)."
         )

@@ -22,8 +22,8 @@ SORT_ABOVE = 64
 class _Neighbors(NamedTuple):
     """Number of neighbours of each element of a row, and the sum of their distances.
 
-    Both are (rows, references). The neighbours of a positive are the negatives with a distance below its key; those of a
-    negative are the positives with a key above its distance.
+    Both are (rows, references). The neighbours of a positive are the negatives with a distance
+    below its key; those of a negative are the positives with a key above its distance.
     """
 
     number: Any

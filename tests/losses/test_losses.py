@@ -328,14 +328,14 @@ def test_ready_made_triplets_pairs_and_quadruplets_equal_their_formulas():
     part = np.linspace(0, 1, 9)
     expected = part * d(0, 1) ** 2 + (1 - part) * np.maximum(2.5 - d(0, 1), 0) ** 2
     np.testing.assert_allclose(loss(part, t[:, :2]), expected, **CLOSE)
-    reports = losses.StepReports()
-    loss(reports.attach(same), t[:, :2])
+    with losses.StepReports() as reports:
+        loss(same, t[:, :2])
     seen = reports.statistics
     assert float(seen["positive_distance"]) == pytest.approx(d(0, 1)[same == 1].mean(), rel=1e-5)
     assert float(seen["negative_distance"]) == pytest.approx(d(0, 1)[same == 0].mean(), rel=1e-5)
     assert (float(seen["positives"]), float(seen["negatives"])) == (4, 5)
-    reports = losses.StepReports()
-    each(reports.attach(None), t[:, :3])
+    with losses.StepReports() as reports:
+        each(None, t[:, :3])
     seen = reports.statistics
     assert float(seen["positive_distance"]) == pytest.approx(d(0, 1).mean(), rel=1e-5)
     assert float(seen["negative_distance"]) == pytest.approx(d(0, 2).mean(), rel=1e-5)

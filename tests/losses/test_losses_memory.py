@@ -37,8 +37,8 @@ def batches(count, seed=0, size=BATCH):
 
 def put(loss, labels, embeddings):
     """Update the state of a loss as a training step of a model does."""
-    reports = losses.StepReports()
-    value = loss(reports.attach(labels), embeddings)
+    with losses.StepReports() as reports:
+        value = loss(labels, embeddings)
     for variable, new in reports.updates:
         variable.assign(new)
     return value
@@ -333,8 +333,8 @@ class TestDynamicSoftMargin:
         np.fill_diagonal(apart, np.inf)
         far = np.minimum(apart.min(0), apart.min(1))
         weight, _ = self.ranks(near - far, np.zeros(6))
-        reports = losses.StepReports()
-        value = number(loss(reports.attach(np.arange(7)), x[:, :2]))
+        with losses.StepReports() as reports:
+            value = number(loss(np.arange(7), x[:, :2]))
         reported = reports.statistics
         assert value == pytest.approx(np.mean(weight * (near - far)), rel=1e-3)
         assert number(reported["positive_distance"]) == pytest.approx(near.mean(), rel=1e-4)

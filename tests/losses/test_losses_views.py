@@ -1,7 +1,5 @@
 """Losses of two views, of graded pairs and of class means, compared with loops."""
 
-import functools
-
 import keras
 import numpy as np
 import pytest
@@ -224,54 +222,21 @@ def test_two_views_and_no_others(name):
         loss(np.zeros(4, "int32"), np.ones((4, 4), "float32"))
 
 
+# The contract tests have more degenerate batches, of all losses.
 ODD_VIEWS = {
-    "one item": lambda x: x[:1],
-    "two items": lambda x: x[:2],
-    "all equal": np.ones_like,
-    "all zero": np.zeros_like,
     "one view zero": lambda x: x * np.array([0, 1]).reshape(1, 2, 1),
-    "a huge item": lambda x: x * np.where(np.arange(9) == 1, 1e20, 1).reshape(9, 1, 1),
     "all tiny": lambda x: 1e-20 * x,
     "a constant dimension": lambda x: x * np.array([1, 0, 1, 1]),
 }
 
 
-@functools.cache
-def run_of(name):
-    """Value and gradient of a loss of two views; compiled on JAX, once for all tests."""
+@pytest.mark.parametrize("name", TWO_VIEWS)
+def test_odd_views_are_finite(name):
     loss = TWO_VIEWS[name]()
-    return differentiated(lambda z: loss(NO_Y[: len(z)], z), jit=BACKEND == "jax")
-
-
-@pytest.mark.parametrize("batch", ODD_VIEWS)
-def test_odd_views_are_finite(batch):
-    x = ODD_VIEWS[batch](views(7)).astype("float32")
-    for name in TWO_VIEWS:
-        value, gradient = run_of(name)(x)
-        assert np.isfinite(value) and np.isfinite(gradient).all(), name
-        broken = np.where(np.arange(len(x)) == 0, np.nan, x.T).T
-        assert np.isnan(run_of(name)(broken.astype("float32"))[0]), name
-
-
-@pytest.mark.parametrize("name", TWO_VIEWS)
-def test_views_of_half_precision(name):
-    keras.config.set_floatx("float32")
-    loss, x = TWO_VIEWS[name](), keras.ops.cast(300 * views(8), "float16")
-    value = loss(NO_Y, x)
-    assert keras.backend.standardize_dtype(value.dtype) == "float32"
-    expected = loss(NO_Y, keras.ops.cast(x, "float32"))
-    assert number(value) == pytest.approx(number(expected), rel=1e-6)
-
-
-@pytest.mark.skipif(BACKEND == "torch", reason="no compilation on torch")
-@pytest.mark.parametrize("name", TWO_VIEWS)
-def test_views_compiled(name):
-    x, loss = views(9).astype("float32"), TWO_VIEWS[name]()
-    compiled, plain = (
-        differentiated(lambda z: loss(NO_Y[: len(z)], z), jit)(x) for jit in (True, False)
-    )
-    np.testing.assert_allclose(compiled[0], plain[0], rtol=1e-5)
-    np.testing.assert_allclose(compiled[1], plain[1], rtol=1e-4, atol=1e-5)
+    run = differentiated(lambda z: loss(NO_Y, z), jit=BACKEND == "jax")
+    for batch, change in ODD_VIEWS.items():
+        value, gradient = run(change(views(7)).astype("float32"))
+        assert np.isfinite(value) and np.isfinite(gradient).all(), batch
 
 
 def test_wrong_weights_of_terms_raise():

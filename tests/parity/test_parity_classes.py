@@ -278,8 +278,8 @@ def test_a_queue_over_many_batches(name):
     peer = pml_losses.CrossBatchMemory(make_peer(), DIM, 50)
     for step in range(7):
         x, y = batch(50 + step, size=20, dim=DIM, classes=CLASSES)
-        reports = losses.StepReports()
-        value = ours(reports.attach(y), x)
+        with losses.StepReports() as reports:
+            value = ours(y, x)
         for variable, new in reports.updates:
             variable.assign(new)
         expected = peer(torch.tensor(x), torch.tensor(y)).item()
