@@ -275,6 +275,8 @@ def fault_of_error(error, names, through_keras=False):
     """The fault of an error as text, empty if there is none."""
     frames = traceback.extract_tb(error.__traceback__)
     where = f"{frames[-1].filename}:{frames[-1].lineno}"
+    if through_keras and "/keras/src/trainers/" in frames[-1].filename:
+        return ""  # On torch and JAX Keras reads the shape of y before it calls the model.
     if type(error) not in (ValueError, TypeError):
         return f"{type(error).__name__} from {where}: {error}"
     ours = frames[-1].filename.startswith(PACKAGE)
