@@ -74,7 +74,7 @@ class MetricLoss(keras.losses.Loss):
     ...         terms = keras.ops.sum(keras.ops.square(embeddings), axis=1)
     ...         ones = keras.ops.ones_like(terms)
     ...         return [(terms, ones, ones)]
-    >>> float(LengthLoss()(np.array([0, 1]), np.array([[1.0, 2.0], [0.0, 1.0]], "float32")))
+    >>> float(LengthLoss()(np.array([0, 0]), np.array([[1.0, 2.0], [0.0, 1.0]], "float32")))
     3.0
     """
 
