@@ -24,7 +24,7 @@ from pathlib import Path
 from keras_metric_startup import hide_tensorflow_startup_messages
 
 hide_tensorflow_startup_messages()
-# Ray reports what it is used for, unless told not to.
+# Disables Ray's usage statistics.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import numpy as np

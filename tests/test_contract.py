@@ -99,7 +99,7 @@ NEEDED = {
     ("ManifoldLoss", "seed"): {"meta_classes": "random"},
     ("MarginLoss", "nu"): {"learn_beta": True},
     ("MarginLoss", "num_classes"): {"learn_beta": True},
-    ("PNPLoss", "exponent"): {"variant": "Dq"},
+    ("PNPLoss", "alpha"): {"variant": "Dq"},
     ("PNPLoss", "saturation"): {"variant": "Ib"},
 }
 # The same code selects the triplets, and the pairs, of every loss: these two run every strategy,

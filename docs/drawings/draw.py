@@ -74,7 +74,7 @@ def plot_losses():
     points = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype("float32")
     proxies = np.radians([35, 160, 285])
     proxies = np.stack([np.cos(proxies), np.sin(proxies)], axis=1)
-    loss = losses.ProxyNCALoss(3, scale=3, embedding_dim=2, reduction="sum")
+    loss = losses.ProxyNCALoss(3, softmax_scale=3, embedding_dim=2, reduction="sum")
     loss.proxies.set_weights([proxies])
     last.add_patch(Circle((0, 0), 1, fill=False, color="#CCCCCC"))
     for label, proxy in enumerate(proxies):

@@ -382,7 +382,7 @@ class TestCenters:
         np.testing.assert_allclose(model.loss.class_vectors, expected, rtol=1e-4, atol=1e-6)
 
     def test_ada_face_updates_its_statistics(self):
-        model = model_of(losses.AdaFaceLoss(CLASSES, momentum=0.25), normalize=False)
+        model = model_of(losses.AdaFaceLoss(CLASSES, t_alpha=0.25), normalize=False)
         x = X.astype("float32")
         norms = np.linalg.norm(model.predict(x, verbose=0), axis=1)
         model.evaluate(x, LABELS, verbose=0)
@@ -489,7 +489,7 @@ class TestWithoutAnEmbeddingModel:
             (lambda: losses.SphereFaceLoss(5, margin=1.5), "must be an integer"),
             (lambda: losses.SoftTripleLoss(5, 0), "centers_per_class=0"),
             (lambda: losses.ProxyNCALoss(5, denominator="none"), "must be one of"),
-            (lambda: losses.AdaFaceLoss(5, momentum=0), "greater than 0"),
+            (lambda: losses.AdaFaceLoss(5, t_alpha=0), "greater than 0"),
             (lambda: losses.CenterLoss(5, embedding_dim=0), "embedding_dim=0"),
             (lambda: losses.ArcFaceLoss(5, initializer="no such"), "initializer"),
             (lambda: losses.MarginLoss(nu=0.1), "learn_beta=True"),

@@ -428,7 +428,7 @@ def test_a_new_process_resumes_a_saved_run():
     x, y = batches(15, seed=8, size=8)
     loss = losses.WeightedSum(
         [
-            (1.0, losses.ProxyAnchorLoss(CLASSES, scale=8)),
+            (1.0, losses.ProxyAnchorLoss(CLASSES, alpha=8)),
             (0.5, losses.ContrastiveLoss(memory=CrossBatchMemory(24, warmup=2))),
             (0.3, losses.DynamicSoftMarginLoss()),
             (0.2, losses.CenterLoss(CLASSES)),

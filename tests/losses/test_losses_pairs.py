@@ -222,10 +222,10 @@ CASES = {
         {"margin": 0.25, "gamma": 3},
         functools.partial(circle, margin=0.25, gamma=3),
     ),
-    "NCA": (losses.NCALoss, {"scale": 1.3}, functools.partial(nca, scale=1.3)),
+    "NCA": (losses.NCALoss, {"softmax_scale": 1.3}, functools.partial(nca, scale=1.3)),
     "NCA, cosine": (
         losses.NCALoss,
-        {"scale": 5, "distance": "cosine"},
+        {"softmax_scale": 5, "distance": "cosine"},
         functools.partial(nca, scale=5, metric="cosine"),
     ),
     "soft nearest neighbour": (
@@ -265,7 +265,7 @@ CASES = {
         )
         for mining in ("hard", "semi-hard", "semi-hard-all", "easy-positive")
     },
-    "instance": (losses.InstanceLoss, {"scale": 4}, functools.partial(instance, scale=4)),
+    "instance": (losses.InstanceLoss, {"gamma": 4}, functools.partial(instance, scale=4)),
     **{
         f"{name}, {metric}": (
             loss,
@@ -291,17 +291,17 @@ CASES = {
     "intra-pair variance": (losses.IntraPairVarianceLoss, {}, intra_pair_variance),
     "intra-pair variance, wide": (
         losses.IntraPairVarianceLoss,
-        {"positive_epsilon": 0.2, "negative_epsilon": 0.4},
+        {"pos_eps": 0.2, "neg_eps": 0.4},
         functools.partial(intra_pair_variance, epsilons=(0.2, 0.4)),
     ),
     "threshold consistent": (losses.ThresholdConsistentMarginLoss, {}, threshold_consistent),
     "threshold consistent, weighted": (
         losses.ThresholdConsistentMarginLoss,
         {
-            "positive_weight": 0.4,
-            "negative_weight": 3.0,
-            "positive_margin": 0.5,
-            "negative_margin": 0.1,
+            "lambda_plus": 0.4,
+            "lambda_minus": 3.0,
+            "margin_plus": 0.5,
+            "margin_minus": 0.1,
         },
         functools.partial(threshold_consistent, weights=(0.4, 3.0), margins=(0.5, 0.1)),
     ),
@@ -370,7 +370,7 @@ PUBLISHED = [
     (losses.CircleLoss, {}, 51.1102669164, 200.1018511248, None),
     (losses.CircleLoss, {"margin": 0.25, "gamma": 256}, 213.3890857080, 1569.9754450972, None),
     (losses.NCALoss, {}, 1.2443404402, 0.1720207332, None),
-    (losses.NCALoss, {"scale": 10}, 0.8379415450, 3.1398254471, None),
+    (losses.NCALoss, {"softmax_scale": 10}, 0.8379415450, 3.1398254471, None),
     (losses.RankedListLoss, {"negative_scale": 3}, 0.4152227787, 0.0744375681, None),
     (losses.MarginLoss, {}, 0.9731432043, 0.4253358385, None),
     (losses.MarginLoss, {"margin": 0.1, "beta": 1}, 0.6731431566, 0.4253358385, None),
@@ -386,7 +386,7 @@ PUBLISHED = [
     (losses.PNPLoss, {"variant": "Ib"}, 0.0628491990, 0.6068879169, 0.13123202),
     (
         losses.IntraPairVarianceLoss,
-        {"negative_epsilon": 0.02},
+        {"neg_eps": 0.02},
         0.0067039169,
         0.0045325022,
         -0.00344769,
@@ -700,7 +700,7 @@ class TestNPairs:
 class TestInstance:
     @pytest.mark.parametrize("labels", [np.arange(15), LABELS])
     def test_two_views(self, labels):
-        loss = losses.InstanceLoss(scale=5, dtype=DTYPE)
+        loss = losses.InstanceLoss(gamma=5, dtype=DTYPE)
         agrees(
             lambda z: loss(labels, z),
             lambda z: instance_views(z, labels, 5),
@@ -717,12 +717,12 @@ class TestInstance:
         expected = mean(
             [lse(s[i]) - mean([s[i, j] for j in np.flatnonzero(same[i])]) for i in range(9)]
         )
-        loss = losses.InstanceLoss(scale=6, labels="multi_hot", dtype=DTYPE)
+        loss = losses.InstanceLoss(gamma=6, labels="multi_hot", dtype=DTYPE)
         np.testing.assert_allclose(loss(y, x.astype(DTYPE)), expected, **CLOSE)
 
     def test_no_warning_if_all_labels_differ(self):
         x = rows(15, 6).astype("float32")
-        loss = losses.InstanceLoss(scale=4)
+        loss = losses.InstanceLoss(gamma=4)
         np.testing.assert_allclose(
             loss(np.arange(6), x), instance(x, np.arange(6), scale=4), rtol=1e-5
         )

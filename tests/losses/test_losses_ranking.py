@@ -162,7 +162,7 @@ CASES = {
         for variant, settings, cost in (
             ("O", {}, lambda r: r),
             ("Ds", {}, lambda r: math.log(1 + r)),
-            ("Dq", {"exponent": 3}, lambda r: 1 - 1 / (1 + r) ** 3),
+            ("Dq", {"alpha": 3}, lambda r: 1 - 1 / (1 + r) ** 3),
             ("Iu", {}, lambda r: (1 + r) * math.log(1 + r)),
             ("Ib", {"saturation": 3}, lambda r: (3 * r - math.log(1 + 3 * r)) / 9),
         )
@@ -321,7 +321,7 @@ def test_recall_at_one_length(k):
         (lambda: losses.HistogramLoss(delta=0.3), "`delta` must be 2 / num_bins"),
         (lambda: losses.HistogramLoss(10, 0.1), "`delta` must be 2 / num_bins"),
         (lambda: losses.PNPLoss(variant="X"), "`variant` must be one of"),
-        (lambda: losses.PNPLoss(exponent=8), "Only the variant 'Dq' reads `exponent`"),
+        (lambda: losses.PNPLoss(alpha=8), "Only the variant 'Dq' reads `alpha`"),
         (lambda: losses.PNPLoss(saturation=8, variant="Dq"), "'Ib' reads `saturation`"),
         (lambda: losses.PNPLoss(saturation=0), "`saturation` must be greater than 0"),
         (lambda: losses.RecallAtKSurrogateLoss(()), "`k` must have at least one length"),

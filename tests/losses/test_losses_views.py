@@ -44,19 +44,19 @@ def cosine(a, b):
 # Two views ------------------------------------------------------------------------------------
 
 
-def vicreg(x, invariance_weight=25, variance_weight=25, covariance_weight=1, epsilon=1e-4):
+def vicreg(x, invariance_lambda=25, variance_mu=25, covariance_v=1, eps=1e-4):
     """The paper's terms, with the factors of the authors' code."""
     n, _, dim = x.shape
-    value = invariance_weight * sum(((v[0] - v[1]) ** 2).sum() for v in x) / n / dim
+    value = invariance_lambda * sum(((v[0] - v[1]) ** 2).sum() for v in x) / n / dim
     for z in (x[:, 0], x[:, 1]):
         mean = [sum(z[:, j]) / n for j in range(dim)]
         for j in range(dim):
             variance = sum((z[i, j] - mean[j]) ** 2 for i in range(n)) / (n - 1)
-            value += variance_weight * max(1 - np.sqrt(variance + epsilon), 0) / dim / 2
+            value += variance_mu * max(1 - np.sqrt(variance + eps), 0) / dim / 2
             for k in range(dim):
                 if k != j:
                     products = [(z[i, j] - mean[j]) * (z[i, k] - mean[k]) for i in range(n)]
-                    value += covariance_weight * (sum(products) / (n - 1)) ** 2 / dim
+                    value += covariance_v * (sum(products) / (n - 1)) ** 2 / dim
     return value
 
 
@@ -65,18 +65,18 @@ def test_vicreg_equals_loops(scale):
     x = scale * views(1)
     agrees(lambda z: double(losses.VICRegLoss)(None, z), vicreg, x)
     settings = {
-        "invariance_weight": 2.0,
-        "variance_weight": 7.0,
-        "covariance_weight": 3.0,
-        "epsilon": 0.1,
+        "invariance_lambda": 2.0,
+        "variance_mu": 7.0,
+        "covariance_v": 3.0,
+        "eps": 0.1,
     }
     loss = double(losses.VICRegLoss, **settings)
     agrees(lambda z: loss(None, z), lambda z: vicreg(z, **settings), x)
 
 
-def barlow_twins(x, weight=0.0051, epsilon=1e-5):
+def barlow_twins(x, weight=0.0051, eps=1e-5):
     n, _, dim = x.shape
-    first, second = ((z - z.mean(0)) / np.sqrt(z.var(0) + epsilon) for z in (x[:, 0], x[:, 1]))
+    first, second = ((z - z.mean(0)) / np.sqrt(z.var(0) + eps) for z in (x[:, 0], x[:, 1]))
     value = 0.0
     for i in range(dim):
         for j in range(dim):
@@ -89,7 +89,7 @@ def barlow_twins(x, weight=0.0051, epsilon=1e-5):
 def test_barlow_twins_equals_loops(scale):
     x = scale * views(2)
     agrees(lambda z: double(losses.BarlowTwinsLoss)(None, z), barlow_twins, x)
-    loss = double(losses.BarlowTwinsLoss, redundancy_weight=0.7, epsilon=0.2)
+    loss = double(losses.BarlowTwinsLoss, redundancy_weight=0.7, eps=0.2)
     agrees(lambda z: loss(None, z), lambda z: barlow_twins(z, 0.7, 0.2), x)
 
 
@@ -98,7 +98,7 @@ def test_barlow_twins_of_correlations():
     x = views(3, size=30)
     c = np.corrcoef(x[:, 0], x[:, 1], rowvar=False)[:4, 4:]
     expected = ((1 - np.diag(c)) ** 2).sum() + 0.5 * (c**2).sum() - 0.5 * (np.diag(c) ** 2).sum()
-    found = losses.BarlowTwinsLoss(redundancy_weight=0.5, epsilon=1e-12)(None, x)
+    found = losses.BarlowTwinsLoss(redundancy_weight=0.5, eps=1e-12)(None, x)
     np.testing.assert_allclose(number(found), expected, rtol=1e-5)
 
 
@@ -240,7 +240,7 @@ def test_odd_views_are_finite(name):
 
 
 def test_wrong_weights_of_terms_raise():
-    for name in ("invariance_weight", "variance_weight", "covariance_weight"):
+    for name in ("invariance_lambda", "variance_mu", "covariance_v"):
         with pytest.raises(ValueError, match=f"`{name}` must be at least 0"):
             losses.VICRegLoss(**{name: -1})
     with pytest.raises(ValueError, match="`redundancy_weight` must be at least 0"):

@@ -185,13 +185,13 @@ ALONE = {
     "PNP": (losses.PNPLoss(), pml_losses.PNPLoss),
     **{
         f"PNP {variant}": (
-            losses.PNPLoss(temperature=0.05, variant=variant, **read),
+            losses.PNPLoss(anneal=0.05, variant=variant, **read),
             lambda variant=variant: pml_losses.PNPLoss(3, 4, 0.05, variant),
         )
         for variant, read in {
             "O": {},
             "Ds": {},
-            "Dq": {"exponent": 4},
+            "Dq": {"alpha": 4},
             "Iu": {},
             "Ib": {"saturation": 3},
         }.items()

@@ -35,13 +35,13 @@ class RunningLength(keras.layers.Layer):
             start = keras.initializers.Constant(start)
             setattr(self, name, self.add_weight((), start, trainable=False, name=name))
 
-    def updated(self, norms, momentum):
+    def updated(self, norms, t_alpha):
         """(mean, deviation) after a batch of `norms` (batch, 1)."""
         mean = ops.mean(norms)
         number = ops.cast(ops.shape(norms)[0], norms.dtype)
         variance = ops.sum(ops.square(norms - mean)) / ops.maximum(number - 1, 1)
         return [
-            momentum * new + (1 - momentum) * ops.cast(old, new.dtype)
+            t_alpha * new + (1 - t_alpha) * ops.cast(old, new.dtype)
             for new, old in ((mean, self.mean), (ops.sqrt(variance), self.deviation))
         ]
 
@@ -69,7 +69,7 @@ class AdaFaceLoss(ClassLoss):
         concentration: factor of the standardized norm, above 0; `h` in the paper. Default 0.333: a
             norm of one standard deviation above the mean gives q = 0.333.
         scale: factor of the cosines, above 0. Default 64, as in the paper.
-        momentum: weight of the current batch in the running mean and standard deviation, above 0
+        t_alpha: weight of the current batch in the running mean and standard deviation, above 0
             and at most 1; `t_alpha` in the authors' code. Default 0.01.
         embedding_dim: dimension of the embeddings. Default None: `EmbeddingModel` sets it.
         initializer: Keras initializer of the class vectors. Default None: normal, norm about 1.
@@ -95,7 +95,7 @@ class AdaFaceLoss(ClassLoss):
         https://arxiv.org/abs/2204.00964
     """
 
-    renamed_arguments = {"h": "concentration", "t_alpha": "momentum"}
+    renamed_arguments = {"h": "concentration"}
     # The running statistics are over the norms of the whole batch.
     rows_depend_on = "batch"
     keeps_state = True
@@ -106,7 +106,7 @@ class AdaFaceLoss(ClassLoss):
         margin=0.4,
         concentration=0.333,
         scale=64,
-        momentum=0.01,
+        t_alpha=0.01,
         embedding_dim=None,
         initializer=None,
         reduction="mean_valid",
@@ -117,7 +117,7 @@ class AdaFaceLoss(ClassLoss):
         self.margin = check_number("margin", margin, at_least=0)
         self.concentration = check_number("concentration", concentration, above=0)
         self.scale = check_number("scale", scale, above=0)
-        self.momentum = check_number("momentum", momentum, above=0, at_most=1)
+        self.t_alpha = check_number("t_alpha", t_alpha, above=0, at_most=1)
         self.running = RunningLength(name=f"{name}_lengths")
         self.layers += (self.running,)
         if embedding_dim is not None:
@@ -127,7 +127,7 @@ class AdaFaceLoss(ClassLoss):
         cosine = ops.clip(cosines(embeddings, vectors), _EPSILON - 1, 1 - _EPSILON)
         report_cosines(reports, cosine, own)
         norm = ops.clip(ops.stop_gradient(norms(embeddings)), _MIN_NORM, _MAX_NORM)
-        mean, deviation = self.running.updated(norm, self.momentum)
+        mean, deviation = self.running.updated(norm, self.t_alpha)
         reports.update(self.running.mean, mean)
         reports.update(self.running.deviation, deviation)
         quality = ops.clip(self.concentration * (norm - mean) / (deviation + _EPSILON), -1, 1)

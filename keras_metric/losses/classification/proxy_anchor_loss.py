@@ -24,8 +24,8 @@ class ProxyAnchorLoss(ClassLoss):
     proxies; the authors use 100 times the learning rate of the backbone for them
     (`keras.optimizers.MultiOptimizer`).
 
-        positive_c = log(1 + sum of exp(-scale (cos(x, p_c) - margin)) over the items x of class c)
-        negative_c = log(1 + sum of exp(scale (cos(x, p_c) + margin)) over all other items x)
+        positive_c = log(1 + sum of exp(-alpha (cos(x, p_c) - margin)) over the items x of class c)
+        negative_c = log(1 + sum of exp(alpha (cos(x, p_c) + margin)) over all other items x)
         loss = mean of positive_c over classes in the batch + mean of negative_c over all classes
 
     It is one value per batch: it takes no `reduction` and no `sample_weight`.
@@ -33,7 +33,7 @@ class ProxyAnchorLoss(ClassLoss):
     Args:
         num_classes: number of classes; class ids are 0 to num_classes - 1.
         margin: at least 0. Default 0.1, as in the paper.
-        scale: factor of the cosines, above 0; alpha in the paper. Default 32, as in the paper.
+        alpha: factor of the cosines, above 0. Default 32, as in the paper.
         embedding_dim: dimension of the embeddings. Default None: `EmbeddingModel` sets it.
         initializer: Keras initializer of the class vectors. Default None: normal, norm about 1.
         name: name of the loss.
@@ -47,7 +47,7 @@ class ProxyAnchorLoss(ClassLoss):
     Example:
     >>> import numpy as np
     >>> from keras_metric.losses import ProxyAnchorLoss
-    >>> loss = ProxyAnchorLoss(2, scale=4, embedding_dim=2, initializer="identity")
+    >>> loss = ProxyAnchorLoss(2, alpha=4, embedding_dim=2, initializer="identity")
     >>> x, y = np.array([[1.0, 0.5], [0.8, 1.0]], "float32"), np.array([0, 1])
     >>> round(float(loss(y, x)), 3)
     2.676
@@ -57,7 +57,6 @@ class ProxyAnchorLoss(ClassLoss):
         https://arxiv.org/abs/2003.13911
     """
 
-    renamed_arguments = {"alpha": "scale"}
     # The anchors are the proxies, which are compared with all items.
     rows_depend_on = "batch"
     is_one_number = True
@@ -67,7 +66,7 @@ class ProxyAnchorLoss(ClassLoss):
         self,
         num_classes,
         margin=0.1,
-        scale=32,
+        alpha=32,
         embedding_dim=None,
         initializer=None,
         name="proxy_anchor_loss",
@@ -76,15 +75,15 @@ class ProxyAnchorLoss(ClassLoss):
         whole = "sum_over_batch_size"
         super().__init__(num_classes, embedding_dim, initializer, whole, name, dtype)
         self.margin = check_number("margin", margin, at_least=0)
-        self.scale = check_number("scale", scale, above=0)
+        self.alpha = check_number("alpha", alpha, above=0)
 
     def class_parts(self, reports, embeddings, vectors, own):
         cosine = cosines(embeddings, vectors)
         report_cosines(reports, cosine, own)
         invalid = ops.logical_not(ops.any(own, axis=1, keepdims=True))
         others = ops.logical_not(ops.logical_or(own, invalid))
-        positive = log_one_plus_sum(-self.scale * (cosine - self.margin), own)
-        negative = log_one_plus_sum(self.scale * (cosine + self.margin), others)
+        positive = log_one_plus_sum(-self.alpha * (cosine - self.margin), own)
+        negative = log_one_plus_sum(self.alpha * (cosine + self.margin), others)
         present = ops.cast(ops.any(own, axis=0), cosine.dtype)
         value = ops.sum(positive) / ops.maximum(ops.sum(present), 1) + ops.mean(negative)
         value = ops.where(ops.any(invalid), float("nan"), value)

@@ -24,15 +24,15 @@ class ProxyNCALoss(ClassLoss):
     trains and saves the proxies, which are normalised to norm 1.
 
         loss = mean over items of -log( e(x, p_y) / sum_c e(x, p_c) )
-        e(x, p) = exp(-scale |x - p|^2)
+        e(x, p) = exp(-s |x - p|^2)
 
-    with p_c the proxy of class c, and y the item's class. `ProxyNCALoss(C, scale=9)` is the loss of
-    ProxyNCA++ with its temperature of 1/9.
+    with p_c the proxy of class c, and y the item's class. `ProxyNCALoss(C, softmax_scale=9)` is the
+    loss of ProxyNCA++ with its temperature of 1/9.
 
     Args:
         num_classes: number of classes; class ids are 0 to num_classes - 1.
-        scale: factor of the squared distances, above 0; 1 / temperature. Default 1, as in the first
-            paper; 9 in ProxyNCA++; use 10 and more for many classes.
+        softmax_scale: s, factor of the squared distances, above 0; 1 / temperature. Default 1, as
+            in the first paper; 9 in ProxyNCA++; use 10 and more for many classes.
         denominator: proxies in the sum: "all" (default, as in ProxyNCA++ and
             pytorch-metric-learning) or "others" (the first paper; the loss can then be negative).
         embedding_dim: dimension of the embeddings. Default None: `EmbeddingModel` sets it.
@@ -62,12 +62,10 @@ class ProxyNCALoss(ClassLoss):
 
     is_softmax = False
 
-    renamed_arguments = {"softmax_scale": "scale"}
-
     def __init__(
         self,
         num_classes,
-        scale=1.0,
+        softmax_scale=1.0,
         denominator="all",
         embedding_dim=None,
         initializer=None,
@@ -76,14 +74,14 @@ class ProxyNCALoss(ClassLoss):
         dtype=None,
     ):
         super().__init__(num_classes, embedding_dim, initializer, reduction, name, dtype)
-        self.scale = check_number("scale", scale, above=0)
+        self.softmax_scale = check_number("softmax_scale", softmax_scale, above=0)
         self.denominator = check_choice("denominator", denominator, DENOMINATORS)
 
     def class_parts(self, reports, embeddings, vectors, own):
         unit = distances.unit(vectors)
         distance = distances.pairwise(embeddings, unit, "squared_euclidean")
         reports.add_distances(distance, distance, own, ops.logical_not(own))
-        logits = -self.scale * distance
+        logits = -self.softmax_scale * distance
         if self.denominator == "all":
             return [cross_entropy_rows(logits, own)]
         logits = bounded(logits)

@@ -28,7 +28,7 @@ class SoftTripleLoss(ClassLoss):
     modes, such as cars seen from the front and from the side. `EmbeddingModel` trains and saves the
     centers.
 
-        S_c  = sum_k q_k cos(x, w_ck),   q = softmax over k of cos(x, w_ck) / temperature
+        S_c  = sum_k q_k cos(x, w_ck),   q = softmax over k of cos(x, w_ck) / gamma
         loss = mean over items of -log( exp(scale (S_y - margin)) / (exp(scale (S_y - margin))
                + sum of exp(scale S_c) over the other classes c) ) + regularization_weight R
 
@@ -40,7 +40,7 @@ class SoftTripleLoss(ClassLoss):
         centers_per_class: number of centers per class, 1 or more. Default 10, as in the paper.
         scale: factor of the similarities, above 0; lambda in the paper. Default 20, as in the
             paper.
-        temperature: of the softmax over centers, above 0; gamma in the paper. Default 0.1, as
+        gamma: temperature of the softmax over centers, above 0. Default 0.1, as
             there.
         margin: subtracted from the similarity of the own class. Default 0.01, as in the paper.
         regularization_weight: weight of R, at least 0; tau in the paper. Default 0, as in
@@ -69,14 +69,14 @@ class SoftTripleLoss(ClassLoss):
         Sampling", 2019, https://arxiv.org/abs/1909.05235
     """
 
-    renamed_arguments = {"la": "scale", "gamma": "temperature", "tau": "regularization_weight"}
+    renamed_arguments = {"la": "scale", "tau": "regularization_weight"}
 
     def __init__(
         self,
         num_classes,
         centers_per_class=10,
         scale=20,
-        temperature=0.1,
+        gamma=0.1,
         margin=0.01,
         regularization_weight=0,
         embedding_dim=None,
@@ -90,7 +90,7 @@ class SoftTripleLoss(ClassLoss):
             num_classes, embedding_dim, initializer, reduction, name, dtype, centers_per_class
         )
         self.scale = check_number("scale", scale, above=0)
-        self.temperature = check_number("temperature", temperature, above=0)
+        self.gamma = check_number("gamma", gamma, above=0)
         self.margin = check_number("margin", margin)
         self.regularization_weight = check_number(
             "regularization_weight", regularization_weight, at_least=0
@@ -101,7 +101,7 @@ class SoftTripleLoss(ClassLoss):
         if self.centers_per_class == 1:
             return cosine, self.scale
         each = ops.reshape(cosine, (-1, self.num_classes, self.centers_per_class))
-        return ops.sum(ops.softmax(each / self.temperature, axis=2) * each, axis=2), self.scale
+        return ops.sum(ops.softmax(each / self.gamma, axis=2) * each, axis=2), self.scale
 
     def with_margin(self, cosine):
         return cosine - self.margin

@@ -13,10 +13,10 @@ from keras_metric.pairwise.anchor_rows import Rows
 from keras_metric.pairwise.pair_terms import n_pairs_rows
 
 
-def instance_rows(cosine, pairs, scale):
+def instance_rows(cosine, pairs, gamma):
     """One term per row: cross-entropy over all columns; all columns of its class are correct."""
     own = ops.cast(ops.logical_not(pairs.negative), cosine.dtype)
-    return n_pairs_rows(scale * cosine, own)
+    return n_pairs_rows(gamma * cosine, own)
 
 
 @export
@@ -28,8 +28,8 @@ class InstanceLoss(PairLoss):
     labelled batch (integer labels, embeddings (batch, dim)) all items of the anchor's class, the
     anchor included, are equally correct.
 
-        loss = mean over a of -1/|C(a)| sum over c of log( exp(scale * s_ac)
-                                                           / sum_j exp(scale * s_aj) )
+        loss = mean over a of -1/|C(a)| sum over c of log( exp(gamma * s_ac)
+                                                           / sum_j exp(gamma * s_aj) )
 
     with s the cosine, j over the batch, and C(a) the items with the label of a. The paper learns a
     vector for each class; here the embeddings of the batch are used instead.
@@ -38,7 +38,7 @@ class InstanceLoss(PairLoss):
     target column, which is an item of another class in general. Both agree for y of 0, 1, 2, ...
 
     Args:
-        scale: factor of the cosines, above 0. Default 64.
+        gamma: factor of the cosines, above 0. Default 64.
         labels: "ids" (default), or "multi_hot": 0/1 rows; items that share a label are of one
             class.
         memory: `layers.CrossBatchMemory` of past batches to compare with. Default None.
@@ -48,14 +48,14 @@ class InstanceLoss(PairLoss):
 
     Raises:
         TypeError: for an argument of a wrong type.
-        ValueError: for an unknown name, a scale of 0 or less, labels of a wrong kind, or a wrong
+        ValueError: for an unknown name, a gamma of 0 or less, labels of a wrong kind, or a wrong
             number of branches.
 
     Example:
     >>> import numpy as np
     >>> import keras_metric
     >>> views = np.array([[[1.0, 0.0], [1.0, 0.1]], [[0.0, 1.0], [0.1, 1.0]]], "float32")
-    >>> loss = keras_metric.losses.InstanceLoss(scale=2)
+    >>> loss = keras_metric.losses.InstanceLoss(gamma=2)
     >>> round(float(loss(np.arange(2), views)), 3)
     0.154
 
@@ -64,14 +64,13 @@ class InstanceLoss(PairLoss):
         https://arxiv.org/abs/1711.05535
     """
 
-    renamed_arguments = {"gamma": "scale"}
     num_branches = (2,)
     # An item is its own positive, so all labels may differ.
     needs_positives = False
 
     def __init__(
         self,
-        scale=64,
+        gamma=64,
         labels="ids",
         memory=None,
         reduction="mean_valid",
@@ -79,18 +78,18 @@ class InstanceLoss(PairLoss):
         dtype=None,
     ):
         super().__init__("cosine", "all", labels, reduction, name, dtype, memory)
-        self.scale = check_number("scale", scale, above=0)
+        self.gamma = check_number("gamma", gamma, above=0)
 
     def batch_parts(self, reports, labels, embeddings, references=None, reference_labels=None):
         given = (references, reference_labels) if references is not None else ()
         distance, pairs = self.chosen(reports, labels, embeddings, *given)
         cosine = similarity(distance, "cosine")
         if not isinstance(reference_labels, class_pairs.Remembered):
-            return [instance_rows(cosine, pairs, self.scale)]
+            return [instance_rows(cosine, pairs, self.gamma)]
         # Empty positions of the queue are neither positives nor negatives.
         listed = with_anchor(pairs, reference_labels.own)
         held = ops.logical_or(listed.positive, listed.negative)
-        logits = ops.where(held, self.scale * cosine, -class_pairs.MASKED_DISTANCE)
+        logits = ops.where(held, self.gamma * cosine, -class_pairs.MASKED_DISTANCE)
         return [n_pairs_rows(logits, ops.cast(listed.positive, cosine.dtype))]
 
     def tuple_parts(self, reports, y_true, branches):
@@ -101,5 +100,5 @@ class InstanceLoss(PairLoss):
         distance = distances.pairwise(*branches, metric="cosine")
         reports.add_distances(distance, distance, ops.logical_not(pairs.negative), pairs.negative)
         cosine = similarity(distance, "cosine")
-        both = (instance_rows(s, pairs, self.scale) for s in (cosine, ops.transpose(cosine)))
+        both = (instance_rows(s, pairs, self.gamma) for s in (cosine, ops.transpose(cosine)))
         return [Rows(*(there + back for there, back in zip(*both)))]

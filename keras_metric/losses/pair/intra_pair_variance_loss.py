@@ -8,11 +8,11 @@ from keras_metric.losses.pair.pair_loss import PairLoss
 from keras_metric.pairwise.anchor_rows import masked_terms
 
 
-def intra_pair_variance_rows(distance, pairs, positive_epsilon, negative_epsilon):
+def intra_pair_variance_rows(distance, pairs, pos_eps, neg_eps):
     """Rows over the positive pairs, and rows over the negative ones."""
     cosine = 1 - distance
-    near = (1 - positive_epsilon) * _mean(cosine, pairs.positive) - cosine
-    far = cosine - (1 + negative_epsilon) * _mean(cosine, pairs.negative)
+    near = (1 - pos_eps) * _mean(cosine, pairs.positive) - cosine
+    far = cosine - (1 + neg_eps) * _mean(cosine, pairs.negative)
     return [
         masked_terms(ops.square(ops.relu(near)), pairs.positive),
         masked_terms(ops.square(ops.relu(far)), pairs.negative),
@@ -32,15 +32,15 @@ class IntraPairVarianceLoss(PairLoss):
     the influence of a few hard pairs. It has no gradient that separates classes, so do not use it
     independently. For a labelled batch, or several views of each item.
 
-        positive pair: max((1 - positive_epsilon) * M_p - cos, 0)**2
-        negative pair: max(cos - (1 + negative_epsilon) * M_n, 0)**2
+        positive pair: max((1 - pos_eps) * M_p - cos, 0)**2
+        negative pair: max(cos - (1 + neg_eps) * M_n, 0)**2
 
     with M_p and M_n the mean cosines of all positive and all negative pairs. The mean over the
     positive pairs and the mean over the negative pairs are added.
 
     Args:
-        positive_epsilon: fraction of M_p by which a positive pair may be below it. Default 0.01.
-        negative_epsilon: fraction of M_n by which a negative pair may be above it. Default 0.01.
+        pos_eps: fraction of M_p by which a positive pair may be below it. Default 0.01.
+        neg_eps: fraction of M_n by which a negative pair may be above it. Default 0.01.
         mining: pairs to use: "all" (default), a strategy of `layers.PairMiner`, or a miner.
         labels: "ids" (default), or "multi_hot": 0/1 rows; a shared label makes a positive pair.
         memory: `layers.CrossBatchMemory` of past batches to compare with. Default None.
@@ -66,14 +66,13 @@ class IntraPairVarianceLoss(PairLoss):
         https://doi.org/10.1109/ICCV.2019.00659
     """
 
-    renamed_arguments = {"pos_eps": "positive_epsilon", "neg_eps": "negative_epsilon"}
     # The means are over all pairs of the batch.
     rows_depend_on = "batch"
 
     def __init__(
         self,
-        positive_epsilon=0.01,
-        negative_epsilon=0.01,
+        pos_eps=0.01,
+        neg_eps=0.01,
         mining="all",
         labels="ids",
         memory=None,
@@ -82,10 +81,8 @@ class IntraPairVarianceLoss(PairLoss):
         dtype=None,
     ):
         super().__init__("cosine", mining, labels, reduction, name, dtype, memory)
-        self.positive_epsilon = check_number("positive_epsilon", positive_epsilon)
-        self.negative_epsilon = check_number("negative_epsilon", negative_epsilon)
+        self.pos_eps = check_number("pos_eps", pos_eps)
+        self.neg_eps = check_number("neg_eps", neg_eps)
 
     def pair_parts(self, distance, pairs):
-        return intra_pair_variance_rows(
-            distance, pairs, self.positive_epsilon, self.negative_epsilon
-        )
+        return intra_pair_variance_rows(distance, pairs, self.pos_eps, self.neg_eps)

@@ -9,11 +9,11 @@ from keras_metric.pairwise.anchor_rows import single_terms
 from keras_metric.pairwise.class_pairs import MASKED_DISTANCE
 
 
-def nca_rows(distance, pairs, scale):
+def nca_rows(distance, pairs, softmax_scale):
     """One term per anchor: -log of the total softmax probability of its positives."""
 
     def weight(mask):
-        return ops.logsumexp(ops.where(mask, -scale * distance, -MASKED_DISTANCE), axis=1)
+        return ops.logsumexp(ops.where(mask, -softmax_scale * distance, -MASKED_DISTANCE), axis=1)
 
     near, others = weight(pairs.positive), weight(pairs.negative)
     return single_terms(ops.softplus(others - near), pairs.num_positives > 0)
@@ -27,14 +27,14 @@ class NCALoss(PairLoss):
     distances, has the class of the anchor. One near positive suffices, so a class may form several
     clusters.
 
-        loss = mean over a of -log( sum_p exp(-scale * d_ap) / sum_j exp(-scale * d_aj) )
+        loss = mean over a of -log( sum_p exp(-s d_ap) / sum_j exp(-s d_aj) )
 
     with p over the positives of the anchor a, and j over all its positives and negatives. Anchors
     without a positive have no term.
 
     Args:
-        scale: factor of the distances, above 0. Default 1. A larger scale concentrates on the
-            nearest neighbours; for unit vectors, whose squared distances are at most 4, use about
+        softmax_scale: s, factor of the distances, above 0. Default 1. A larger value
+            concentrates on the nearest neighbours; for unit vectors, whose squared distances are at most 4, use about
             10.
         distance: metric name, default "squared_euclidean", as in the paper.
         mining: pairs to use: "all" (default), a strategy of `layers.PairMiner`, or a miner.
@@ -46,7 +46,7 @@ class NCALoss(PairLoss):
 
     Raises:
         TypeError: for an argument of a wrong type.
-        ValueError: for an unknown name, a scale of 0 or less, or labels of a wrong kind.
+        ValueError: for an unknown name, a `softmax_scale` of 0 or less, or labels of a wrong kind.
 
     Example:
     >>> import numpy as np
@@ -61,11 +61,9 @@ class NCALoss(PairLoss):
         https://www.cs.toronto.edu/~hinton/absps/nca.pdf
     """
 
-    renamed_arguments = {"softmax_scale": "scale"}
-
     def __init__(
         self,
-        scale=1.0,
+        softmax_scale=1.0,
         distance="squared_euclidean",
         mining="all",
         labels="ids",
@@ -75,7 +73,7 @@ class NCALoss(PairLoss):
         dtype=None,
     ):
         super().__init__(distance, mining, labels, reduction, name, dtype, memory)
-        self.scale = check_number("scale", scale, above=0)
+        self.softmax_scale = check_number("softmax_scale", softmax_scale, above=0)
 
     def pair_parts(self, distance, pairs):
-        return [nca_rows(distance, pairs, self.scale)]
+        return [nca_rows(distance, pairs, self.softmax_scale)]

@@ -14,19 +14,19 @@ class ThresholdConsistentMarginLoss(PairLoss):
 
     Add it to another loss with `WeightedSum`, where one threshold will be applied to all classes
     (same person or not). Only pairs on the wrong side of a margin have a loss: positive pairs with
-    cosines below `positive_margin` and negative pairs above `negative_margin`. For a labelled
+    cosines below `margin_plus` and negative pairs above `margin_minus`. For a labelled
     batch, or several views of each item.
 
-        positive pair: positive_weight * max(positive_margin - cos, 0)
-        negative pair: negative_weight * max(cos - negative_margin, 0)
+        positive pair: lambda_plus * max(margin_plus - cos, 0)
+        negative pair: lambda_minus * max(cos - margin_minus, 0)
 
     The mean over the positive terms greater than zero and that over the negative ones are added.
 
     Args:
-        positive_weight: weight of the positive pairs, at least 0. Default 1.
-        negative_weight: weight of the negative pairs, at least 0. Default 1.
-        positive_margin: cosine above which a positive pair has no loss. Default 0.9.
-        negative_margin: cosine below which a negative pair has no loss. Default 0.5.
+        lambda_plus: weight of the positive pairs, at least 0. Default 1.
+        lambda_minus: weight of the negative pairs, at least 0. Default 1.
+        margin_plus: cosine above which a positive pair has no loss. Default 0.9.
+        margin_minus: cosine below which a negative pair has no loss. Default 0.5.
         mining: pairs to use: "all" (default), a strategy of `layers.PairMiner`, or a miner.
         labels: "ids" (default), or "multi_hot": 0/1 rows; a shared label makes a positive pair.
         memory: `layers.CrossBatchMemory` of past batches to compare with. Default None.
@@ -53,19 +53,12 @@ class ThresholdConsistentMarginLoss(PairLoss):
         2024, https://arxiv.org/abs/2307.04047
     """
 
-    renamed_arguments = {
-        "lambda_plus": "positive_weight",
-        "lambda_minus": "negative_weight",
-        "margin_plus": "positive_margin",
-        "margin_minus": "negative_margin",
-    }
-
     def __init__(
         self,
-        positive_weight=1.0,
-        negative_weight=1.0,
-        positive_margin=0.9,
-        negative_margin=0.5,
+        lambda_plus=1.0,
+        lambda_minus=1.0,
+        margin_plus=0.9,
+        margin_minus=0.5,
         mining="all",
         labels="ids",
         memory=None,
@@ -74,13 +67,13 @@ class ThresholdConsistentMarginLoss(PairLoss):
         dtype=None,
     ):
         super().__init__("cosine", mining, labels, reduction, name, dtype, memory)
-        self.positive_weight = check_number("positive_weight", positive_weight, at_least=0)
-        self.negative_weight = check_number("negative_weight", negative_weight, at_least=0)
-        self.positive_margin = check_number("positive_margin", positive_margin)
-        self.negative_margin = check_number("negative_margin", negative_margin)
+        self.lambda_plus = check_number("lambda_plus", lambda_plus, at_least=0)
+        self.lambda_minus = check_number("lambda_minus", lambda_minus, at_least=0)
+        self.margin_plus = check_number("margin_plus", margin_plus)
+        self.margin_minus = check_number("margin_minus", margin_minus)
 
     def pair_parts(self, distance, pairs):
         cosine = 1 - distance
-        near = self.positive_weight * ops.relu(self.positive_margin - cosine)
-        far = self.negative_weight * ops.relu(cosine - self.negative_margin)
+        near = self.lambda_plus * ops.relu(self.margin_plus - cosine)
+        far = self.lambda_minus * ops.relu(cosine - self.margin_minus)
         return [masked_terms(near, pairs.positive), masked_terms(far, pairs.negative)]

@@ -19,14 +19,12 @@ class Penalty(NamedTuple):
     derivative: object
 
 
-def penalty(variant, saturation, exponent):
+def penalty(variant, saturation, alpha):
     """The `Penalty` of a variant of the paper."""
     if variant == "Ds":
         return Penalty(ops.log1p, lambda r: 1 / (1 + r))
     if variant == "Dq":
-        return Penalty(
-            lambda r: 1 - (1 + r) ** -exponent, lambda r: exponent * (1 + r) ** (-exponent - 1)
-        )
+        return Penalty(lambda r: 1 - (1 + r) ** -alpha, lambda r: alpha * (1 + r) ** (-alpha - 1))
     if variant == "Iu":
         return Penalty(lambda r: (1 + r) * ops.log1p(r), lambda r: 1 + ops.log1p(r))
     if variant == "Ib":
@@ -37,9 +35,9 @@ def penalty(variant, saturation, exponent):
     return Penalty(lambda r: r, ops.ones_like)
 
 
-def pnp_terms(distance, pairs, cost, temperature):
+def pnp_terms(distance, pairs, cost, anneal):
     """Mean `Penalty` over the positives of some anchors, and its derivatives."""
-    step_at = smooth_steps(distance, pairs.negative, temperature)
+    step_at = smooth_steps(distance, pairs.negative, anneal)
     number = ops.cast(ops.maximum(pairs.num_positives, 1), distance.dtype)
 
     def body(rank, column, exists, total, gradient):
@@ -60,10 +58,10 @@ class PNPLoss(PairLoss):
     Use it instead of `SmoothAPLoss` where the positives of a list should not compete with each
     other: only negatives count against a positive.
 
-        R(p) = sum over n of sigmoid((d(a, p) - d(a, n)) / temperature)
+        R(p) = sum over n of sigmoid((d(a, p) - d(a, n)) / anneal)
         loss = mean over a of the mean over p of f(R(p))
 
-    With b the `saturation` and alpha the `exponent`:
+    With b the `saturation`:
 
     | variant | f(R) | gradient |
     | --- | --- | --- |
@@ -78,9 +76,9 @@ class PNPLoss(PairLoss):
 
     Args:
         saturation: b, for the variant "Ib" only, above 0. Default 2, as in pytorch-metric-learning.
-        exponent: alpha, for the variant "Dq" only, above 0. Default 1, as in
+        alpha: for the variant "Dq" only, above 0. Default 1, as in
             pytorch-metric-learning; the paper has its best results with "Dq" and 8.
-        temperature: width of the sigmoid, in units of `distance`, above 0; `anneal` in
+        anneal: width of the sigmoid, in units of `distance`, above 0; as in
             pytorch-metric-learning. Default 0.01, as in the paper.
         variant: a name in the table. Default "O", as in pytorch-metric-learning.
         distance: metric name, default "cosine".
@@ -94,7 +92,7 @@ class PNPLoss(PairLoss):
     Raises:
         TypeError: for an argument of a wrong type.
         ValueError: for an unknown name, a number of 0 or less, labels of a wrong kind, or a
-            non-default `saturation` or `exponent` for a variant that does not read it.
+            non-default `saturation` or `alpha` for a variant that does not read it.
 
     Example:
     >>> import numpy as np
@@ -109,13 +107,13 @@ class PNPLoss(PairLoss):
         Instances before Positive Ones is Enough", 2021, https://arxiv.org/abs/2102.04640
     """
 
-    renamed_arguments = {"b": "saturation", "alpha": "exponent", "anneal": "temperature"}
+    renamed_arguments = {"b": "saturation"}
 
     def __init__(
         self,
         saturation=2,
-        exponent=1,
-        temperature=0.01,
+        alpha=1,
+        anneal=0.01,
         variant="O",
         distance="cosine",
         mining="all",
@@ -126,11 +124,11 @@ class PNPLoss(PairLoss):
         dtype=None,
     ):
         super().__init__(distance, mining, labels, reduction, name, dtype, memory)
-        self.temperature = check_number("temperature", temperature, above=0)
+        self.anneal = check_number("anneal", anneal, above=0)
         self.variant = check_choice("variant", variant, VARIANTS)
         for setting, value, default, reader in (
             ("saturation", saturation, 2, "Ib"),
-            ("exponent", exponent, 1, "Dq"),
+            ("alpha", alpha, 1, "Dq"),
         ):
             check_number(setting, value, above=0)
             if value != default and variant != reader:
@@ -139,12 +137,12 @@ class PNPLoss(PairLoss):
                     f"it. Received: variant={variant!r}, {setting}={value!r}"
                 )
         self.saturation = saturation
-        self.exponent = exponent
+        self.alpha = alpha
 
     def batch_parts(self, reports, labels, embeddings, *references, size=None):
         batch = (reports, labels, embeddings, *references)
         return [list_rows(self, self._list_terms, *batch, with_own=True, size=size)]
 
     def _list_terms(self, distance, pairs):
-        cost = penalty(self.variant, self.saturation, self.exponent)
-        return pnp_terms(distance, pairs, cost, self.temperature)
+        cost = penalty(self.variant, self.saturation, self.alpha)
+        return pnp_terms(distance, pairs, cost, self.anneal)

@@ -96,7 +96,7 @@ class DynamicSoftMarginLoss(MetricLoss):
     it gets no gradient. The loss is negative where d_an > d_ap for most triplets.
 
     Args:
-        min_value: lower end of the histogram, below 0, in units of `distance`; the upper end is its
+        min_val: lower end of the histogram, below 0, in units of `distance`; the upper end is its
             negative. Default -2, for Euclidean distances of unit vectors.
         num_bins: number of bins of the histogram, at least 2. Default 10, as in
             pytorch-metric-learning.
@@ -131,13 +131,12 @@ class DynamicSoftMarginLoss(MetricLoss):
         2019, https://doi.org/10.1109/ICCV.2019.00306
     """
 
-    renamed_arguments = {"min_val": "min_value"}
     num_branches = (2, 3)
     keeps_state = True
 
     def __init__(
         self,
-        min_value=-2.0,
+        min_val=-2.0,
         num_bins=10,
         momentum=0.01,
         distance="euclidean",
@@ -147,15 +146,15 @@ class DynamicSoftMarginLoss(MetricLoss):
         dtype=None,
     ):
         super().__init__(reduction=reduction, name=name, dtype=dtype)
-        self.min_value = check_number("min_value", min_value)
-        if min_value >= 0:
-            raise ValueError(f"`min_value` must be less than 0. Received: min_value={min_value!r}")
+        self.min_val = check_number("min_val", min_val)
+        if min_val >= 0:
+            raise ValueError(f"`min_val` must be less than 0. Received: min_val={min_val!r}")
         self.num_bins = check_count("num_bins", num_bins, at_least=2)
         self.momentum = check_number("momentum", momentum, above=0, at_most=1)
         distances.check_metric("distance", distance)
         self.labels = check_choice("labels", labels, LABELS)
         self.distance = distance
-        self.bins = Bins(min_value, num_bins)
+        self.bins = Bins(min_val, num_bins)
         self.histogram = RunningHistogram(num_bins, name=name)
         self.layers = (self.histogram, *distances.layers_of(distance))
 

@@ -9,9 +9,9 @@ from keras_metric.losses.two_view.two_views import off_diagonal_squares, standar
 from keras_metric.pairwise.anchor_rows import whole_batch
 
 
-def barlow_twins(first, second, redundancy_weight, epsilon):
+def barlow_twins(first, second, redundancy_weight, eps):
     """The loss of two views (batch, dim)."""
-    first, second = standardised(first, epsilon), standardised(second, epsilon)
+    first, second = standardised(first, eps), standardised(second, eps)
     # The diagonal of the correlation matrix, without indexing the matrix.
     same = ops.mean(first * second, axis=0)
     size = ops.cast(ops.shape(first)[0], first.dtype)
@@ -35,7 +35,7 @@ class BarlowTwinsLoss(MetricLoss):
 
     Args:
         redundancy_weight: lambda of the paper, at least 0. Default 0.0051, the paper's best value.
-        epsilon: added to each variance, above 0. Default 1e-5, as in the authors' code. A constant
+        eps: added to each variance, above 0. Default 1e-5, as in the authors' code. A constant
             dimension has correlation 0.
         name: name of the loss.
         dtype: dtype of the result; computed in float32 or wider.
@@ -57,18 +57,15 @@ class BarlowTwinsLoss(MetricLoss):
         Redundancy Reduction", 2021, https://arxiv.org/abs/2103.03230
     """
 
-    renamed_arguments = {"eps": "epsilon"}
     num_branches = (2,)
     is_one_number = True
 
-    def __init__(
-        self, redundancy_weight=0.0051, epsilon=1e-5, name="barlow_twins_loss", dtype=None
-    ):
+    def __init__(self, redundancy_weight=0.0051, eps=1e-5, name="barlow_twins_loss", dtype=None):
         super().__init__("sum_over_batch_size", name, dtype)
         self.redundancy_weight = check_number("redundancy_weight", redundancy_weight, at_least=0)
-        self.epsilon = check_number("epsilon", epsilon, above=0)
+        self.eps = check_number("eps", eps, above=0)
 
     def tuple_parts(self, reports, y_true, branches):
         first, second = two_views(branches)
-        value = barlow_twins(first, second, self.redundancy_weight, self.epsilon)
+        value = barlow_twins(first, second, self.redundancy_weight, self.eps)
         return whole_batch(value, ops.shape(first)[0])
