@@ -21,10 +21,16 @@ pytestmark = [
 
 
 def run(*command):
+    tests = str(Path(__file__).parents[1])
     done = subprocess.run(
         [sys.executable, *map(str, command)],
-        # Each waiting replica blocks a thread; the default number is too small on few cores.
-        env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "TF_NUM_INTEROP_THREADS": "16"},
+        env={
+            **os.environ,
+            "CUDA_VISIBLE_DEVICES": "",
+            # A waiting replica holds a thread; by default TensorFlow has too few on few cores.
+            "TF_NUM_INTEROP_THREADS": "16",
+            "PYTHONPATH": os.pathsep.join([tests, os.environ.get("PYTHONPATH", "")]),
+        },
         capture_output=True,
         text=True,
         timeout=1800,
