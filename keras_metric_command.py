@@ -145,7 +145,7 @@ def _parser():
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    def command(name, line, examples, check, function=None):
+    def command(name, line, examples, check, module=None, function=None):
         made = commands.add_parser(
             name,
             help=line,
@@ -153,7 +153,7 @@ def _parser():
             epilog="\n".join(["examples:", *(f"  keras-metric {name}{e}" for e in examples)]),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        made.set_defaults(command=(name, function or name), check=check)
+        made.set_defaults(command=(module or name, function or name), check=check)
         add = made.add_argument
         add("--run", default=RUN, help=f"folder of the encoder (default: {RUN})")
         add("--skip-broken", action="store_true", help="omit unreadable images and empty classes")
@@ -190,12 +190,12 @@ def _parser():
     add("--json", action="store_true", help="print JSON")
 
     line = "Enrol every image of a folder, so that `search` finds it."
-    add = command("index", line, (" photos",), _check_index)
+    add = command("index", line, (" photos",), _check_index, module="image_index")
     add("folder", metavar="FOLDER")
 
     line = "Print the enrolled images that are nearest to each given one."
     examples = (" new.jpg", " a.png b.png -k 3 --json")
-    add = command("search", line, examples, _check_search, function="find")
+    add = command("search", line, examples, _check_search, "image_index", "find")
     add("image", metavar="IMAGE", nargs="+")
     add("-k", type=_count, default=5, help="neighbours to show (default: 5)")
     add("--json", action="store_true", help="print JSON")

@@ -69,16 +69,10 @@ OPEN_LOSS_MODULES = set()
 BACKEND_UNITS = {"data", "distributed", "models", "viz"}
 BACKENDS = {"tensorflow", "torch", "jax", "jaxlib"}
 BANNED_NAMES = {"utils", "util", "core", "common", "base", "helpers", "misc"}
-# Names of files that another file or folder has as well.
-REPEATED_NAMES = {"card", "columns", "distances", "identification", "images", "index", "search"} | {
-    *("losses", "triplet"),
-}
+# The module path of tensorflow-addons: `addons.losses.triplet`.
+REPEATED_NAMES = {"losses", "triplet"}
 # Private names and constants that tests replace.
-PATCHED_NAMES = {
-    *("BLOCK", "MANY", "MOST_COUNTED", "_BLOCK", "_COLUMNS", "_FEW", "_MOST", "_MOST_DOUBTS"),
-    *("_MOST_FOR_A_PAIR", "_MOST_SORTED", "_OPEN", "_PLACES", "_ROWS", "_VALUES", "_build"),
-    *("_check_layers", "_digest", "_opened", "_rows_of_a_block"),
-}
+PATCHED_NAMES = set()
 
 # Words that the pages, docstrings, comments, messages and names do without: each has a plainer one.
 PLAINER = {

@@ -18,7 +18,7 @@ class IdGuard(keras.layers.Layer):
 
     def __init__(self, **kwargs):
         super().__init__(**{"name": "id_guard", "dtype": "float32", **kwargs})
-        self.number = keras.metrics.Sum(name="strange_ids", dtype="float32")
+        self.number = keras.metrics.Sum(name="invalid_ids", dtype="float32")
         # Number of classes, or None for any ids, by the name of the loss. A loss object would be
         # saved as a part of this layer.
         self.num_classes = {}

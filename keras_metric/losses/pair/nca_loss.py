@@ -34,8 +34,8 @@ class NCALoss(PairLoss):
 
     Args:
         softmax_scale: s, factor of the distances, above 0. Default 1. A larger value
-            concentrates on the nearest neighbours; for unit vectors, whose squared distances are at most 4, use about
-            10.
+            concentrates on the nearest neighbours; for unit vectors, whose squared distances are
+            at most 4, use about 10.
         distance: metric name, default "squared_euclidean", as in the paper.
         mining: pairs to use: "all" (default), a strategy of `layers.PairMiner`, or a miner.
         labels: "ids" (default), or "multi_hot": 0/1 rows; a shared label makes a positive pair.

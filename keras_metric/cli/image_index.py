@@ -1,4 +1,4 @@
-"""`keras-metric search`: find the indexed images nearest to given images."""
+"""`keras-metric index` and `keras-metric search`: the images of a folder, by their embeddings."""
 
 import contextlib
 import json
@@ -7,11 +7,34 @@ from pathlib import Path
 import numpy as np
 
 from keras_metric import data, search, viz
-from keras_metric.cli.index import UNLABELLED
-from keras_metric.cli.listing import Listing, read_listing
+from keras_metric.cli.listing import Listing, list_folder, read_listing
 from keras_metric.cli.messages import UserError, show
+from keras_metric.cli.retrieval_table import METRIC
 from keras_metric.cli.run_folder import trained
 from keras_metric.search.fingerprint import fingerprint
+
+# The label of an image from a FOLDER without classes; no folder can have this name.
+UNLABELLED = ""
+
+
+def index(chosen):
+    """Embed every image of a folder and save them as an index."""
+    encoder, settings = trained(chosen.run)
+    listed = list_folder(chosen.folder, chosen.run, flat=True)
+    images, listed = read_listing(
+        listed, settings["image_size"], settings["color"], chosen.skip_broken
+    )
+    enrolled = search.Index(
+        metric=METRIC, encoder=encoder, description=f"Images of {chosen.folder}"
+    )
+    embeddings = encoder.predict(images, verbose=0)
+    labels = [UNLABELLED] * len(listed.paths)
+    if listed.names is not None:
+        labels = [listed.names[label] for label in listed.labels]
+    enrolled.add(embeddings, labels, ids=listed.paths)
+    enrolled.save(Path(chosen.run) / "index")
+    show(f"{listed.text()} are in {Path(chosen.run) / 'index'}")
+    show("Next: keras-metric search IMAGE")
 
 
 def find(chosen):
