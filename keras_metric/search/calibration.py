@@ -13,7 +13,7 @@ def calibrated(store, metric, embeddings, labels, false_accept_rate, rule, k, sa
     rng = np.random.default_rng(seed)
     own_ids = None
     if embeddings is None:
-        items = store.sample(sample, rng)
+        items = _sample(store, sample, rng)
         embeddings = np.array([item.embedding for item in items], "float32")
         labels = [item.label for item in items]
         own_ids = [item.id for item in items]
@@ -21,7 +21,7 @@ def calibrated(store, metric, embeddings, labels, false_accept_rate, rule, k, sa
         raise ValueError("Calibration needs enrolled items, and queries to compare with them.")
     queries = embeddings, labels, own_ids
     if rule == "verify":
-        impostors, genuine = _pair_distances(store, metric, *queries, store.sample(sample, rng))
+        impostors, genuine = _pair_distances(store, metric, *queries, _sample(store, sample, rng))
     elif rule == "centroid":
         impostors, genuine = _centroid_distances(store, metric, *queries)
     else:
@@ -43,7 +43,7 @@ def operating_point(rule, impostors, genuine, false_accept_rate):
         raise ValueError(
             f"{len(impostors)} impostor comparisons cannot resolve a false accept rate of "
             f"{false_accept_rate:g}: it needs {np.ceil(1 / false_accept_rate):.0f}. Pass more "
-            f"queries or a higher rate. Received: false_accept_rate={false_accept_rate!r}"
+            "queries or a higher rate."
         )
     if not len(genuine):
         raise ValueError(
@@ -77,11 +77,16 @@ def as_threshold(value):
     except OverflowError:
         number = float("nan")
     if number != number:
-        raise ValueError(
-            "`threshold` must not be NaN, nor an integer beyond the largest float. "
-            f"Received: threshold={shown(value)}"
-        )
+        raise ValueError(f"`threshold` must be a float other than NaN. Received: {shown(value)}")
     return number
+
+
+def _sample(store, count, rng):
+    """`count` random items without replacement, or all items if there are no more."""
+    ids = store.all_ids()
+    if count < len(ids):
+        ids = [ids[row] for row in rng.choice(len(ids), count, replace=False)]
+    return store.get(ids)
 
 
 def _pair_distances(store, metric, embeddings, labels, own_ids, others):

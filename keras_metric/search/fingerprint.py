@@ -60,20 +60,16 @@ def encoder_width(encoder):
     return width
 
 
-def check_fingerprint(encoder, expected, dim):
+def check_fingerprint(encoder, expected):
     """Raise unless the encoder has the fingerprint that an index stores."""
     if expected is None:
-        raise ValueError(
-            "This index has no fingerprint of an encoder. Create it with Index(encoder=...), or "
-            "leave `encoder` out."
-        )
+        raise ValueError("This index has no fingerprint. Create it with Index(encoder=...).")
     found = fingerprint(encoder)
     if found != expected:
         raise ValueError(
             f"This index was made with another encoder: its fingerprint is {expected[:12]}..., "
-            f"that of {encoder.name!r} is {found[:12]}... Distances between their embeddings have "
-            "no meaning: load the encoder that was saved with the index, or embed all items again "
-            f"(dim={dim})."
+            f"that of {encoder.name!r} is {found[:12]}... Load the encoder that was saved with the "
+            "index, or embed all items again."
         )
 
 

@@ -116,11 +116,8 @@ class Index:
         for name, value in (("collection", collection), ("description", description)):
             if not isinstance(value, str):
                 raise TypeError(f"`{name}` must be a string. Received: {name}={shown(value)}")
-        if encoder is not None and encoder_width(encoder) != dim:
-            raise ValueError(
-                f"The encoder computes embeddings of length {encoder_width(encoder)}. Received: "
-                f"dim={dim}. Leave `dim` out."
-            )
+        if encoder is not None and dim != (width := encoder_width(encoder)):
+            raise ValueError(f"`dim` must be that of the encoder, {width}. Received: dim={dim}")
         self.dim = int(dim)
         self.metric = metric
         self.kind = kind
@@ -134,10 +131,7 @@ class Index:
         if store == "faiss":
             if uri is not None or token is not None:
                 given = "token" if uri is None else f"uri={shown(uri)}"
-                raise ValueError(
-                    f'The store "faiss" has no address. Received: {given}. Pass store="milvus", or '
-                    "leave it out."
-                )
+                raise ValueError(f'Only store="milvus" has an address. Received: {given}')
             self._store = FaissStore(self.dim, metric, kind, self.settings)
         else:
             from keras_metric.search.stores.milvus_store import MilvusStore
@@ -247,17 +241,14 @@ class Index:
                 f"Pass either `ids` or `labels`. Received: ids={shown(ids)}, labels={shown(labels)}"
             )
         if ids is not None:
-            ids = as_names("ids", ids)
-            check_distinct(ids)
+            ids = check_distinct(as_names("ids", ids))
         else:
             labels = as_names("labels", labels)
         with self._lock.write():
             if ids is None:
                 for label in labels:
                     if not self._store.ids_of([label]):
-                        raise ValueError(
-                            f"No item has the label {shown(label)}. Nothing was changed."
-                        )
+                        raise ValueError(f"No item has this label. Received: {shown(label)}")
                 ids = self._store.ids_of(labels)
             self._check_existing(ids)
             self._write("remove", ids)
@@ -343,10 +334,7 @@ class Index:
         query = as_array("query", query)
         query = as_vectors("query", query[None] if query.ndim == 1 else query, self.dim, "verify")
         if len(query) != 1:
-            raise ValueError(
-                f"`query` must be one embedding. Received: query.shape={query.shape}. `identify` "
-                "takes many."
-            )
+            raise ValueError(f"`query` must be one embedding. Received: query.shape={query.shape}")
         threshold = self._threshold("verify", threshold)
         query, item = stored(query, self.metric), self.get([id])[0]
         distance = float(paired(query, item.embedding[None, None], self.metric)[0, 0])
@@ -444,7 +432,7 @@ class Index:
 
     def check_encoder(self, encoder):
         """Raise unless the encoder has the fingerprint that the index stores."""
-        check_fingerprint(encoder, self.fingerprint, self.dim)
+        check_fingerprint(encoder, self.fingerprint)
 
     def save(self, path):
         """Write the index to the folder `path`; a kill at any time leaves the old or the new state.
@@ -499,8 +487,7 @@ class Index:
         labels = as_names("labels", labels, len(vectors))
         table = as_table(attributes, len(vectors))
         if ids is not None:
-            ids = as_names("ids", ids, len(vectors))
-            check_distinct(ids)
+            ids = check_distinct(as_names("ids", ids, len(vectors)))
         return ids, vectors, labels, table
 
     def _write(self, change, ids, vectors=None, labels=None, table=None):

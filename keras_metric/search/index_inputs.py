@@ -38,21 +38,14 @@ def as_vectors(name, value, dim, method="add"):
 
     Errors about raw inputs propose to embed them first and then call `method` of the index.
     """
-    # `ops.is_tensor` takes 0.1 ms, which counts for a single query: skip it for NumPy arrays.
-    is_plain = isinstance(value, np.ndarray) or not ops.is_tensor(value)
-    array = as_array(name, value) if is_plain else ops.convert_to_numpy(value)
+    array = as_array(name, value)
     embed_first = f"Embed raw inputs first: `index.{method}({_CALLS[method]})`."
-    if array.ndim != 2:
+    if array.ndim != 2 or array.shape[1] != dim:
         vector = array.ndim == 1 and is_numeric(array)
         raise ValueError(
-            f"`{name}` must have shape (rows, {dim}). Received: {name}.shape={array.shape}. "
+            f"`{name}` must have shape (rows, {dim}), the width of this index. Received: "
+            f"{name}.shape={array.shape}. "
             + ("A single vector becomes a row by vector[None]." if vector else embed_first)
-        )
-    if array.shape[1] != dim:
-        raise ValueError(
-            f"`{name}` must have the width of this index, dim={dim}. Received: "
-            f"{name}.shape={array.shape}. {embed_first} Vectors of another encoder belong in "
-            "another index."
         )
     if array.dtype.kind == "b" or not is_numeric(array):
         raise TypeError(
@@ -67,8 +60,7 @@ def as_vectors(name, value, dim, method="add"):
     if not finite.all():
         raise ValueError(
             f"`{name}` must be finite float32. Received: NaN or infinity in row "
-            f"{int(np.argmin(finite))} of {name}.shape={array.shape}. Nothing was changed. The "
-            "encoder diverged, or a zero vector was normalized."
+            f"{int(np.argmin(finite))}. The encoder diverged, or a zero vector was normalized."
         )
     return array
 
@@ -87,15 +79,10 @@ def as_names(name, value, count=None):
             )
         value = value.tolist()
     if isinstance(value, (str, bytes)) or not hasattr(value, "__iter__"):
-        raise TypeError(
-            f"`{name}` must be a list of strings or integers. Received: {name}={shown(value)}"
-        )
+        raise TypeError(f"`{name}` must be a list of strings or integers. Received: {shown(value)}")
     names = list(value)
     if count is not None and len(names) != count:
-        raise ValueError(
-            f"`{name}` must have one entry for each of the {count} rows. Received: "
-            f"len({name})={len(names)}"
-        )
+        raise ValueError(f"`{name}` must have {count} entries, one per row. Received: {len(names)}")
     if set(map(type, names)) <= {int, str}:
         return names
     return [as_name(name, entry) for entry in names]
@@ -113,13 +100,14 @@ def as_name(name, value):
 
 
 def check_distinct(ids):
-    """Raise if an id occurs more than once."""
+    """Return `ids`; raise if one occurs more than once."""
     if len(set(ids)) < len(ids):
         found = set()
         duplicate = next(key for key in ids if key in found or found.add(key))
         raise ValueError(
             f"`ids` must differ. Received {shown(duplicate)} more than once. Nothing was changed."
         )
+    return ids
 
 
 def as_table(attributes, count):
@@ -127,15 +115,10 @@ def as_table(attributes, count):
     if attributes is None:
         return {}
     if isinstance(attributes, dict) or not isinstance(attributes, (list, tuple)):
-        raise TypeError(
-            "`attributes` must be a list of dicts, one for each row. Received: "
-            f"attributes of type {type(attributes).__name__}"
-        )
+        raise TypeError(f"`attributes` must be a list of dicts. Received: {shown(attributes)}")
     if len(attributes) != count:
-        raise ValueError(
-            f"`attributes` must have one dict for each of the {count} rows. Received: "
-            f"len(attributes)={len(attributes)}"
-        )
+        received = f"Received: {len(attributes)}"
+        raise ValueError(f"`attributes` must have {count} dicts, one per row. {received}")
     names = {}
     for row in attributes:
         if not isinstance(row, dict):
@@ -189,12 +172,7 @@ def _column(name, values):
         # Numbers are checked one by one: some may be NaN, infinite or huge integers.
         values = [v if v is MISSING else _plain(name, v) for v in values]
         types = set(map(type, values)) - {type(MISSING)}
-    kinds = {_KINDS[kind] for kind in types}
-    if len(kinds) > 1:
-        raise TypeError(
-            f"The attribute {shown(name)} must be of one kind. Received: {sorted(kinds)}"
-        )
-    return kinds.pop(), values
+    return _one_kind(name, types), values
 
 
 def _plain(name, value):
@@ -224,7 +202,7 @@ def _clause(name, condition):
         return _between(name, condition)
     if isinstance(condition, (list, set, frozenset, np.ndarray)):
         values = tuple(_plain(name, value) for value in condition)
-        return AnyOf(name, _one_kind(name, values), values)
+        return AnyOf(name, _one_kind(name, map(type, values)), values)
     value = _plain(name, condition)
     return AnyOf(name, kind_of(value), (value,))
 
@@ -236,7 +214,7 @@ def _between(name, condition):
             f"any of its values. Received: {name:.200}={shown(condition)}"
         )
     low, high = (end if end is None else _plain(name, end) for end in condition)
-    kind = _one_kind(name, [end for end in (low, high) if end is not None])
+    kind = _one_kind(name, [type(end) for end in (low, high) if end is not None])
     if kind == "flag":
         raise TypeError(f"True and False have no range. Received: {name:.200}={shown(condition)}")
     if low is not None and high is not None and low > high:
@@ -244,10 +222,8 @@ def _between(name, condition):
     return Between(name, kind, low, high)
 
 
-def _one_kind(name, values):
-    kinds = {kind_of(value) for value in values}
+def _one_kind(name, types):
+    kinds = {_KINDS[kind] for kind in types}
     if len(kinds) > 1:
-        raise TypeError(
-            f"A condition must be of one kind. Received: {name:.200} with {sorted(kinds)}"
-        )
+        raise TypeError(f"Values of {shown(name)} must be of one kind. Received: {sorted(kinds)}")
     return kinds.pop() if kinds else None

@@ -1,6 +1,5 @@
 """The approximate kinds compared with exact distances in NumPy."""
 
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -87,22 +86,16 @@ def test_distances_filters_and_recall(rng, kind, metric):
 
 
 @pytest.mark.parametrize("kind", SMALL)
-def test_few_items_are_searched_exactly(rng, kind):
-    x, queries = clustered(rng, 200), clustered(rng, 20)
-    index = new_index(kind, 10_000)
-    index.add(x, [0] * 200)
-    for query, matches in zip(queries, index.search(queries, 5)):
-        assert [m.id for m in matches] == np.argsort(exact(x, query))[:5].tolist()
-
-
-@pytest.mark.parametrize("kind", SMALL)
-def test_a_narrow_filter_is_searched_exactly(rng, kind):
+@pytest.mark.parametrize(("train_at", "rows"), [(10_000, range(1000)), (500, range(100, 126))])
+def test_few_items_are_searched_exactly(rng, kind, train_at, rows):
+    """The search is exact below `train_at` items, and where a filter leaves few of them."""
     x, queries = clustered(rng, 1000), clustered(rng, 20)
-    index = new_index(kind, 500)
+    index = new_index(kind, train_at)
     index.add(x, [0] * 1000, attributes=[{"n": n} for n in range(1000)])
-    assert index._store.approximate.ready
-    for query, matches in zip(queries, index.search(queries, 5, where={"n": (100, 125)})):
-        expected = 100 + np.argsort(exact(x[100:126], query))[:5]
+    assert index._store.approximate.ready is (train_at == 500)
+    where = {"n": (100, 125)} if len(rows) < 1000 else None
+    for query, matches in zip(queries, index.search(queries, 5, where)):
+        expected = rows[0] + np.argsort(exact(x[rows], query))[:5]
         assert [m.id for m in matches] == expected.tolist()
 
 
@@ -193,22 +186,18 @@ def test_more_centroids_than_training_items(kind, settings):
         Index(8, kind=kind, settings=settings)
 
 
+@pytest.mark.usefixtures("frequent_switches")
 def test_concurrent_first_requests_for_centroids(rng):
     """With frequent thread switches each thread gets the same result, and no item counts twice."""
     vectors, labels = rng.normal(size=(20_000, DIM)), np.arange(20_000) % 50
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    try:
-        for _ in range(3):
-            index = Index(DIM, "euclidean")
-            index.add(vectors, labels=labels)
+    for _ in range(3):
+        index = Index(DIM, "euclidean")
+        index.add(vectors, labels=labels)
 
-            def identify(number, index=index):
-                return index.identify(vectors[:1], rule="centroid", threshold=float("inf"))[0]
+        def identify(number, index=index):
+            return index.identify(vectors[:1], rule="centroid", threshold=float("inf"))[0]
 
-            with ThreadPoolExecutor(4) as pool:
-                found = set(pool.map(identify, range(8)))
-            assert len(found) == 1
-            assert index._store.sums._counts.sum() == 20_000
-    finally:
-        sys.setswitchinterval(interval)
+        with ThreadPoolExecutor(4) as pool:
+            found = set(pool.map(identify, range(8)))
+        assert len(found) == 1
+        assert index._store.sums._counts.sum() == 20_000

@@ -45,6 +45,12 @@ CONDITIONS = st.fixed_dictionaries(
 )
 
 
+def parts(rows):
+    """The arguments of `add` and `replace` for some rows."""
+    ids, vectors, labels, attributes = zip(*rows, strict=True) if rows else [()] * 4
+    return np.reshape(vectors, (-1, DIM)), labels, ids, attributes
+
+
 class Calls(RuleBasedStateMachine):
     """The expected state is `self.items`: id -> (vector, label, attributes)."""
 
@@ -72,31 +78,18 @@ class Calls(RuleBasedStateMachine):
     @rule(rows=ROWS)
     def add(self, rows):
         ids = [row[0] for row in rows]
-        call = (
-            np.array([row[1] for row in rows]).reshape(-1, DIM),
-            [row[2] for row in rows],
-            ids,
-            [row[3] for row in rows],
-        )
         if len(set(ids)) < len(ids) or set(ids) & set(self.items):
             with pytest.raises(ValueError, match="Nothing was changed"):
-                self.index.add(*call)
+                self.index.add(*parts(rows))
             return
-        self.index.add(*call)
-        for key, *rest in rows:
-            self.items[key] = rest
+        self.index.add(*parts(rows))
+        self.items |= {key: rest for key, *rest in rows}
 
     @rule(rows=ROWS)
     def replace(self, rows):
         rows = list({row[0]: row for row in rows if row[0] in self.items}.values())
-        self.index.replace(
-            np.array([row[1] for row in rows]).reshape(-1, DIM),
-            [row[2] for row in rows],
-            [row[0] for row in rows],
-            [row[3] for row in rows],
-        )
-        for key, *rest in rows:
-            self.items[key] = rest
+        self.index.replace(*parts(rows))
+        self.items |= {key: rest for key, *rest in rows}
 
     @rule(ids=st.lists(IDS, max_size=4, unique=True))
     def remove(self, ids):
@@ -205,12 +198,8 @@ class CallsOnMilvus(Calls):
         return {"store": "milvus", "uri": self.uri, "collection": f"calls{self.number}"}
 
 
-COMMON = {
-    "deadline": None,
-    "derandomize": True,
-    "database": None,
-    "suppress_health_check": list(HealthCheck),
-}
+COMMON = {"deadline": None, "derandomize": True, "database": None}
+COMMON["suppress_health_check"] = list(HealthCheck)
 
 
 @pytest.mark.parametrize("calls", [Calls, CallsWithJournal, CallsOfApproximateKind])
@@ -221,10 +210,8 @@ def test_random_calls(calls):
 
 
 @pytest.mark.milvus
-def test_random_calls_on_milvus(tmp_path):
-    pytest.importorskip("pymilvus", reason="needs pip install keras_metric[milvus]")
-    pytest.importorskip("milvus_lite", reason="needs pip install keras_metric[milvus]")
-    CallsOnMilvus.uri = str(tmp_path / "milvus.db")
+def test_random_calls_on_milvus(uri):
+    CallsOnMilvus.uri = uri
     case = CallsOnMilvus.TestCase
     case.settings = settings(max_examples=12, stateful_step_count=15, **COMMON)
     case().runTest()

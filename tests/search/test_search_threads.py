@@ -107,44 +107,31 @@ def test_waiting_readers_precede_the_next_writer(threads, monkeypatch):
     assert order == ["a", "search", "search", "b", "c", "d"]
 
 
-def ids_found_during(call, index, added, threads, monkeypatch):
-    """Block `call` while it flushes a file, add an item, and search meanwhile."""
-    started, gate = threading.Event(), threading.Event()
+@pytest.mark.parametrize("method", ["add", "save", "keep"])
+def test_searches_run_and_changes_wait_during_a_flush(threads, monkeypatch, tmp_path, method):
+    index = Index(DIM)
+    index.keep(tmp_path / "index")
+    item(index, "a")
+    started, gate, found = threading.Event(), threading.Event(), []
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", blocked(os.fsync, started, gate))
-        threads.start(call)
+        if method == "add":
+            threads.start(item, index, "b")
+        else:
+            threads.start(getattr(index, method), tmp_path / "index")
         assert started.wait(LONGEST)
-        threads.start_and_block(item, index, added)
-        found = []
+        threads.start_and_block(item, index, "c")
         reader = threads.start(lambda: found.extend(index.search(np.ones((1, DIM)))[0]))
         reader.join(LONGEST)
         gate.set()
         threads.join()
-    return [match.id for match in found]
-
-
-def test_searches_run_while_a_change_is_flushed(threads, monkeypatch, tmp_path):
-    index = Index(DIM)
-    item(index, "a")
-    index.keep(tmp_path / "index")
     # A change is found only after it has been flushed.
-    found = ids_found_during(lambda: item(index, "b"), index, "c", threads, monkeypatch)
-    assert found == ["a"] and index.ids() == ["a", "b", "c"]
+    assert [match.id for match in found] == ["a"]
+    ids = ["a", "b", "c"] if method == "add" else ["a", "c"]
+    assert index.ids() == ids
     index.close()
-    assert Index.load(tmp_path / "index").ids() == ["a", "b", "c"]
-
-
-@pytest.mark.parametrize("method", ["save", "keep"])
-def test_searches_run_and_changes_wait_during_a_save(threads, monkeypatch, tmp_path, method):
-    index = Index(DIM)
-    index.keep(tmp_path / "index")
-    item(index, "a")
-    save = getattr(index, method)
-    found = ids_found_during(lambda: save(tmp_path / "index"), index, "b", threads, monkeypatch)
-    assert found == ["a"]
-    index.close()
-    # The new journal contains the item that was added during the save.
-    assert Index.load(tmp_path / "index").ids() == ["a", "b"]
+    # The new journal contains the item that was added during a save.
+    assert Index.load(tmp_path / "index").ids() == ids
 
 
 def test_neither_searches_nor_additions_starve(threads, tmp_path):
@@ -170,10 +157,10 @@ def test_neither_searches_nor_additions_starve(threads, tmp_path):
     assert searches >= 300 and min(added) >= 5
 
 
+@pytest.mark.usefixtures("frequent_switches")
 def test_readers_read_complete_changes(threads):
     """With frequent thread switches, no reader reads a pair of which one half has changed."""
     lock, pair, pairs = ReadWriteLock(), [0, 0], []
-    interval = sys.getswitchinterval()
 
     def write():
         for _ in range(200):
@@ -191,16 +178,55 @@ def test_readers_read_complete_changes(threads):
                 time.sleep(0)
                 pairs.append((first, pair[1]))
 
-    sys.setswitchinterval(1e-5)
-    try:
-        for _ in range(4):
-            threads.start(write)
-            threads.start(read)
-        threads.join()
-    finally:
-        sys.setswitchinterval(interval)
+    for _ in range(4):
+        threads.start(write)
+        threads.start(read)
+    threads.join()
     assert pair == [800, 800]
     assert len(pairs) == 800 and all(first == second for first, second in pairs)
+
+
+def test_readers_get_items_of_one_state(threads, rng):
+    """Label and attribute depend on the vector, so that an inconsistent read is detected."""
+    index, stop = Index(2, metric="euclidean"), threading.Event()
+    points = rng.integers(-50, 50, (300, 2)).astype("float32")
+
+    def enrol(rows, ids, method):
+        x = points[rows]
+        names = [f"{a:.0f},{b:.0f}" for a, b in x]
+        method(x, names, ids, [{"first": float(a)} for a in x[:, 0]])
+
+    def vector_of(found):
+        x = np.array([float(part) for part in found.label.split(",")])
+        assert found.attributes["first"] == x[0]
+        return x
+
+    def read(seed):
+        dice = np.random.default_rng(seed)
+        while not stop.is_set():
+            query = dice.integers(-50, 50, (1, 2)).astype("float64")
+            where = {"first": (-20, 20)} if dice.random() < 0.5 else None
+            for match in index.search(query, k=7, where=where)[0]:
+                assert abs(np.linalg.norm(query - vector_of(match)) - match.distance) < 1e-6
+            index.identify(query, "centroid", threshold=3)
+            for item in index:
+                assert (item.embedding == vector_of(item)).all()
+
+    enrolled, writes = list(range(100)), 0
+    enrol(range(100), enrolled, index.add)
+    for seed in range(4):
+        threads.start(read, seed)
+    end = time.perf_counter() + 2
+    while time.perf_counter() < end:
+        ids = [1000 + 3 * writes + n for n in range(3)]
+        enrol(rng.integers(300, size=3), ids, index.add)
+        enrol(rng.integers(300, size=2), enrolled[:2], index.replace)
+        index.remove([enrolled.pop(int(rng.integers(len(enrolled)))) for _ in range(3)])
+        enrolled += ids
+        writes += 1
+    stop.set()
+    threads.join()
+    assert writes > 20 and sorted(index.ids()) == sorted(enrolled)
 
 
 @pytest.mark.parametrize("admitted", [False, True])

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import quote
 
@@ -42,11 +43,11 @@ def send_image(client, path, seed, **arguments):
     return client.post(path, content=image_file(seed), headers=PNG, **arguments)
 
 
-def start(folder, *more):
+def start(folder, index, *more):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    arguments = ["--encoder", folder / "encoder.keras", "--index", folder / "people"]
+    arguments = ["--encoder", folder / "encoder.keras", "--index", index]
     arguments += ["--threshold", "1e-4", "--port", str(port), "--max-bytes", "100000", *more]
     process = subprocess.Popen(
         [sys.executable, SCRIPT, *arguments],
@@ -76,21 +77,15 @@ def stop(process, client, how):
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("serve")
     keras.utils.set_random_seed(0)
-    encoder = keras.Sequential(
-        [
-            keras.Input((16, 16, 3)),
-            keras.layers.Rescaling(1 / 255, offset=-0.5),
-            keras.layers.Flatten(),
-            keras.layers.Dense(16),
-        ]
-    )
-    encoder.save(folder / "encoder.keras")
+    layers = [keras.Input((16, 16, 3)), keras.layers.Rescaling(1 / 255, offset=-0.5)]
+    layers += [keras.layers.Flatten(), keras.layers.Dense(16)]
+    keras.Sequential(layers).save(folder / "encoder.keras")
     return folder
 
 
 @pytest.fixture(scope="module")
 def service(folder):
-    process, client = start(folder)
+    process, client = start(folder, folder / "people")
     yield client
     stop(process, client, signal.SIGTERM)
     # On exit the service merges the journal into the saved index.
@@ -214,22 +209,16 @@ def test_a_burst_is_processed_or_gets_503(service):
 
 @pytest.mark.slow
 def test_a_kill_loses_no_enrolment(folder):
-    other = folder / "killed"
-    other.mkdir()
-    (other / "encoder.keras").symlink_to(folder / "encoder.keras")
-    process, client = start(other)
-    enrolled_items = []
-    for n in range(20):
-        enrolled_items.append(send_image(client, f"/enrol?label=p{n}", n).json())
+    process, client = start(folder, folder / "killed")
+    items = [send_image(client, f"/enrol?label=p{n}", n).json() for n in range(20)]
     client.delete("/labels/p3")
     stop(process, client, signal.SIGKILL)
-    index = Index.load(other / "people")
-    enrolled = {item["id"]: item["label"] for item in enrolled_items if item["label"] != "p3"}
-    assert {item.id: item.label for item in index} == enrolled
-    process, client = start(other)
+    enrolled = {item["id"]: item["label"] for item in items if item["label"] != "p3"}
+    assert {item.id: item.label for item in Index.load(folder / "killed")} == enrolled
+    process, client = start(folder, folder / "killed")
     assert send_image(client, "/identify", 7).json()["label"] == "p7"
     stop(process, client, signal.SIGTERM)
-    assert len(Index.load(other / "people")) == 19
+    assert len(Index.load(folder / "killed")) == 19
 
 
 # Every character that JSON allows in a string, and names that a URL path would change.
@@ -304,14 +293,11 @@ def test_each_rule_has_its_own_threshold(folder, rules):
         assert client.get("/").json()["thresholds"] == {rule: limits[rule] for rule in rules}
         identified = client.post("/identify", content=query, headers=PNG)
         verified = client.post(f"/verify?id={nearest.id}", content=query, headers=PNG)
-        if "nearest" in rules:
-            assert identified.json()["label"] is None
-        else:
-            assert identified.status_code == 409 and "calibrate" in identified.json()["detail"]
-        if "verify" in rules:
-            assert verified.json()["same"] is True
-        else:
-            assert verified.status_code == 409 and "calibrate" in verified.json()["detail"]
+        for rule, answer in (("nearest", identified), ("verify", verified)):
+            if rule not in rules:
+                assert answer.status_code == 409 and "calibrate" in answer.json()["detail"]
+        assert "nearest" not in rules or identified.json()["label"] is None
+        assert "verify" not in rules or verified.json()["same"] is True
 
 
 def test_infinite_thresholds_are_null(folder):
@@ -365,24 +351,19 @@ def test_no_response_contains_an_address(service):
 
 def test_concurrent_changes_are_not_lost(service):
     images = [image_file(200 + n) for n in range(24)]
-    wrong = []
 
-    def one(n):
+    def change(n):
         with httpx.Client(base_url=service.base_url, timeout=60) as client:
             for _ in range(3):
                 client.post(f"/enrol?label=q{n}&id=q{n}", content=images[n], headers=PNG)
                 found = client.post("/identify", content=images[n], headers=PNG).json()["label"]
                 removed = client.delete(f"/items/q{n}").status_code
-                if found != f"q{n}" or removed != 204:
-                    wrong.append((n, found, removed))
+                assert (found, removed) == (f"q{n}", 204)
 
     before = service.get("/").json()
-    threads = [threading.Thread(target=one, args=(n,)) for n in range(24)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not wrong and service.get("/").json() == before
+    with ThreadPoolExecutor(24) as pool:
+        list(pool.map(change, range(24)))
+    assert service.get("/").json() == before
 
 
 def open_upload(service, length, sent):
@@ -411,12 +392,9 @@ def resident(process):
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the memory of a process from /proc")
 def test_slow_clients(folder):
     """Unfinished uploads: memory and response time are bounded, and the server can stop."""
-    other = folder / "slow"
-    other.mkdir()
-    (other / "encoder.keras").symlink_to(folder / "encoder.keras")
     limits = ["--max-bytes", "5000000", "--max-total-bytes", "30000000", "--read-seconds", "3"]
     limits += ["--stop-seconds", "1"]
-    process, client = start(other, *limits)
+    process, client = start(folder, folder / "slow", *limits)
     lines = []
     reading = threading.Thread(target=lambda: lines.extend(process.stderr))
     reading.start()
@@ -460,7 +438,7 @@ def test_slow_clients(folder):
         process.stderr.close()
     text = b"".join(lines).decode()
     assert "Traceback" not in text, text
-    assert sorted(Index.load(other / "people").labels) == ["ann", "bob"]
+    assert sorted(Index.load(folder / "slow").labels) == ["ann", "bob"]
 
 
 @pytest.mark.parametrize("given", ["nan", "NaN", "-nan", "x"])

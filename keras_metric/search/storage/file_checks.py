@@ -11,6 +11,7 @@ import os
 import numpy as np
 
 from keras_metric.search.index_inputs import as_names, check_distinct
+from keras_metric.search.storage.manifest import damaged
 from keras_metric.search.stores.attribute_columns import KINDS
 
 
@@ -18,12 +19,8 @@ def read_array(file):
     """Return the array of a .npy file; the file must hold what its header states, and no pickle."""
     try:
         with open(file, "rb") as stream:
-            version = np.lib.format.read_magic(stream)
-            read = {
-                (1, 0): np.lib.format.read_array_header_1_0,
-                (2, 0): np.lib.format.read_array_header_2_0,
-            }[version]
-            shape, _, dtype = read(stream)
+            np.lib.format.read_magic(stream)
+            shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
             size = stream.tell() + dtype.itemsize * int(np.prod(shape, dtype=object))
         if dtype.hasobject or size != os.path.getsize(file):
             raise ValueError(f"the header states {shape} of {dtype}, {size} bytes")
@@ -32,10 +29,7 @@ def read_array(file):
         raise
     # NumPy parses the header as Python, so damage can raise any exception.
     except Exception as error:
-        raise ValueError(
-            f"The file {str(file)!r} is not an array of numbers as keras_metric writes them: "
-            f"{error}. Nothing was changed."
-        ) from error
+        raise damaged(f"The file {str(file)!r} is not an array of numbers: {error}") from error
 
 
 def read_names(file):
@@ -43,9 +37,7 @@ def read_names(file):
     try:
         return json.loads(file.read_text("ascii"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(
-            f"The file {str(file)!r} is not JSON: {error}. Nothing was changed."
-        ) from error
+        raise damaged(f"The file {str(file)!r} is not JSON: {error}") from error
 
 
 def check_data(folder, names, arrays, dim):
@@ -63,10 +55,8 @@ def check_data(folder, names, arrays, dim):
             _check_slots(names["coarse"], arrays, size)
     except _Misfit as misfit:
         file, reason = misfit.args
-        raise ValueError(
-            f"The file {file!r} of the index {str(folder)!r} does not fit the others: {reason}. "
-            "Restore the folder from a copy; nothing was changed."
-        ) from misfit.__cause__
+        fault = f"The file {str(folder / file)!r} does not fit the others: {reason}"
+        raise damaged(fault) from misfit.__cause__
 
 
 class _Misfit(Exception):
@@ -76,11 +66,10 @@ class _Misfit(Exception):
 def _check_names(names):
     file = "names.json"
     types = {"ids": list, "labels": list, "columns": list, "next_id": int}
+    types["coarse"] = (dict, type(None))
     for part, kind in types.items():
         if not isinstance(names, dict) or not isinstance(names.get(part), kind):
             raise _Misfit(file, f"`{part}` is missing or has another type")
-    if not isinstance(names.get("coarse"), (dict, type(None))):
-        raise _Misfit(file, "`coarse` has another type")
     for part in ("ids", "labels"):
         try:
             if any(isinstance(value, (list, dict)) for value in names[part]):

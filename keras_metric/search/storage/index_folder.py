@@ -29,9 +29,10 @@ from keras_metric.search.results import OperatingPoint
 from keras_metric.search.storage.file_checks import check_data, read_array, read_names
 from keras_metric.search.storage.index_card import index_card
 from keras_metric.search.storage.journal import Journal, check_change, read_journal, reports_damage
-from keras_metric.search.storage.kept_folder import FolderLock, KeptFolder, flush_folder
+from keras_metric.search.storage.kept_folder import KeptFolder, flush_folder
 from keras_metric.search.storage.manifest import (
     MANIFEST,
+    damaged,
     describe,
     manifest_text,
     not_a_link,
@@ -50,10 +51,7 @@ def save(index, path):
 def keep(index, path):
     """Write the index, and append every later change to a journal."""
     if index.store != "faiss":
-        raise ValueError(
-            "A Milvus store saves every change itself. Received: keep() with store='milvus'. "
-            "`save` writes the manifest."
-        )
+        raise ValueError("Milvus saves every change itself. Received: keep(). Call `save` instead.")
     _write(index, as_path("path", path), journal=True)
 
 
@@ -68,22 +66,17 @@ def load(cls, path, encoder, uri, token):
             # A concurrent save may have replaced the manifest and removed the files it named.
             if attempt < 2 and read_manifest(path) != body:
                 continue
-            raise ValueError(
-                f"The index {str(path)!r} lacks a file: {error.filename!r}. Restore the folder "
-                "from a copy; nothing was changed."
-            ) from error
+            raise damaged(f"The index {str(path)!r} lacks a file: {error.filename!r}") from error
     raise ValueError(f"The index {str(path)!r} changes faster than it can be read. Try again.")
 
 
 def _write(index, path, journal):
     _check_folder(path)
     path.mkdir(parents=True, exist_ok=True)
-    before = index._kept
-    kept = before if journal and before is not None and before.owns(path) else None
-    lock = fresh = None
-    if kept is None:
-        # Another index that keeps this folder would append to a journal that is never read.
-        lock = FolderLock(path)
+    before, fresh = index._kept, None
+    is_own = journal and before is not None and before.owns(path)
+    # Another index that keeps this folder would append to a journal that is never read.
+    folder = before if is_own else KeptFolder(path)
     suffix, saved = uuid.uuid4().hex, datetime.datetime.now(datetime.UTC)
     data, log = path / f"data-{suffix}", path / f"journal-{suffix}"
     try:
@@ -104,14 +97,11 @@ def _write(index, path, journal):
         _replace(path / MANIFEST, manifest_text(body))
         # The manifest now names the new journal: changes go there even if a later step fails.
         if journal:
-            if kept is None:
-                kept = KeptFolder(path.resolve(), lock)
-                lock = None
-            kept.switch_to(fresh)
-            index._kept, fresh = kept, None
-            if before is not None and before is not kept:
+            folder.switch_to(fresh)
+            index._kept, fresh = folder, None
+            if before is not None and before is not folder:
                 before.close()
-            kept.flush()
+            folder.flush()
         else:
             flush_folder(path)
         try:
@@ -127,13 +117,13 @@ def _write(index, path, journal):
             shutil.rmtree(data, ignore_errors=True)
             with contextlib.suppress(OSError):
                 log.unlink()
-        elif fresh is not None and kept is not None:
+        elif fresh is not None:
             # The manifest names the new journal: a change in the earlier one would be lost.
-            kept.close()
+            folder.close()
         raise
     finally:
-        if lock is not None:
-            lock.close()
+        if folder is not index._kept:
+            folder.close()
 
 
 def _write_data(index, folder):
@@ -156,7 +146,7 @@ def _write_data(index, folder):
 
 def _read(cls, path, body, encoder, uri, token):
     if encoder is not None:
-        check_fingerprint(encoder, body["fingerprint"], body["dim"])
+        check_fingerprint(encoder, body["fingerprint"])
     saved_uri = body["address"].get("uri")
     if token is not None and uri is None and saved_uri is not None:
         raise ValueError(
@@ -177,9 +167,8 @@ def _read(cls, path, body, encoder, uri, token):
             store=body["store"],
             kind=body["kind"],
             settings=body["settings"],
-            uri=uri or saved_uri,
             token=token,
-            **{name: value for name, value in body["address"].items() if name != "uri"},
+            **{**body["address"], "uri": uri or saved_uri},
             description=body["description"],
         )
     except TypeError as error:
@@ -200,11 +189,8 @@ def _read_data(index, path, body):
         file = not_a_link(folder / name)
         size = file.stat().st_size
         if size != entry["bytes"] or _digest(file) != entry["sha256"]:
-            raise ValueError(
-                f"The file {str(file)!r} is damaged: {size} bytes of {entry['bytes']}, or another "
-                "checksum than in the manifest. Restore the folder from a copy; nothing was "
-                "changed."
-            )
+            fault = f"{size} bytes of {entry['bytes']}, or another checksum than in the manifest"
+            raise damaged(f"The file {str(file)!r} is damaged: {fault}")
         if file.suffix == ".npy":
             arrays[file.stem] = read_array(file)
         else:
@@ -221,17 +207,13 @@ def _read_data(index, path, body):
 
 def _check_folder(path):
     if path.exists() and not path.is_dir():
-        raise ValueError(
-            f"An index is saved as a folder, and there is a file. Received: path={str(path)!r}"
-        )
+        raise ValueError(f"An index is a folder, not a file. Received: path={str(path)!r}")
     if not path.exists() or (path / MANIFEST).exists():
         return
     others = sorted(entry.name for entry in path.iterdir() if not _OURS.fullmatch(entry.name))
     if others:
-        raise ValueError(
-            f"An index needs a folder of its own. Received: path={str(path)!r}, which contains "
-            f"{others[:3]}"
-        )
+        found = f"{str(path)!r} with {others[:3]}"
+        raise ValueError(f"An index needs a folder of its own. Received: {found}")
 
 
 def _named_files(path):

@@ -10,6 +10,7 @@ import numpy as np
 
 from keras_metric._validation import shown
 from keras_metric.search.index_inputs import as_names, as_table, as_vectors, check_distinct, rows_of
+from keras_metric.search.storage.manifest import damaged
 
 # Length of the JSON part, length of the vectors, checksum of both, checksum of this header.
 _HEADER = struct.Struct("<IQII")
@@ -77,15 +78,16 @@ def read_journal(path, dim):
     while len(data) - start >= _HEADER.size:
         header = data[start : start + _HEADER.size]
         text_size, vector_size, checksum, header_checksum = _HEADER.unpack(header)
-        if zlib.crc32(header[:-4]) != header_checksum:
-            if _ends_in_zeros(data, start, start + _HEADER.size):
+        end = start + _HEADER.size
+        intact = zlib.crc32(header[:-4]) == header_checksum
+        if intact:
+            body = data[end : end + text_size + vector_size]
+            end += text_size + vector_size
+            if end > len(data):
                 return
-            raise _damaged(path, start)
-        body = data[start + _HEADER.size : start + _HEADER.size + text_size + vector_size]
-        if len(body) < text_size + vector_size:
-            return
-        if zlib.crc32(body) != checksum:
-            if _ends_in_zeros(data, start, start + _HEADER.size + len(body)):
+            intact = zlib.crc32(body) == checksum
+        if not intact:
+            if _ends_in_zeros(data, start, end):
                 return
             raise _damaged(path, start)
         with reports_damage(path, start):
@@ -93,7 +95,7 @@ def read_journal(path, dim):
             vectors = np.frombuffer(body[text_size:], "<f4").reshape(-1, dim)
             table = None if attributes is None else as_table(attributes, len(ids))
         yield start, (change, ids, vectors, labels, table)
-        start += _HEADER.size + len(body)
+        start = end
 
 
 @contextlib.contextmanager
@@ -136,11 +138,8 @@ def _ends_in_zeros(data, start, end):
     After a power failure a file can have its new length before its new blocks.
     """
     zeros = len(data.rstrip(b"\0"))
-    return zeros <= start or start < -(-zeros // _BLOCK) * _BLOCK < min(end, len(data))
+    return zeros <= start or start < -(-zeros // _BLOCK) * _BLOCK < end
 
 
 def _damaged(path, position):
-    return ValueError(
-        f"The journal {str(path)!r} is damaged at byte {position}. Restore the folder from a copy; "
-        "nothing was changed."
-    )
+    return damaged(f"The journal {str(path)!r} is damaged at byte {position}")

@@ -87,15 +87,17 @@ def read_manifest(path):
             f"keras_metric reads up to {VERSION}. Install a newer one."
         )
     if not intact:
-        raise ValueError(
-            f"{MANIFEST} of the index {str(path)!r} is damaged or was edited. Restore the folder "
-            "from a copy; nothing was changed."
-        )
+        raise damaged(f"{MANIFEST} of the index {str(path)!r} is damaged or was edited")
     _check_body(path, body)
     if body["version"] == 1:
         settings = body["settings"].items()
         body["settings"] = {_RENAMED_SETTINGS.get(name, name): value for name, value in settings}
     return body
+
+
+def damaged(fault):
+    """The error for a fault in the folder of an index."""
+    return ValueError(f"{fault}. Restore the folder from a copy; nothing was changed.")
 
 
 def not_a_link(path):
@@ -130,9 +132,8 @@ def _check_body(path, body):
         if not valid or not isinstance(point[0], str) or not all(map(_is_number, point[1:])):
             raise _invalid(path, "operating_points", point)
     address = body["address"]
-    if set(address) - {"uri", "collection"} or not all(
-        isinstance(v, str) for v in address.values()
-    ):
+    texts = all(isinstance(value, str) for value in address.values())
+    if set(address) - {"uri", "collection"} or not texts:
         raise _invalid(path, "address", address)
 
 

@@ -85,10 +85,12 @@ class ApproximateSearch:
 
     FAISS cannot remove from a graph, so a removed item leaves an unused slot. When half of the
     slots are unused, or the data have outgrown the training set, the structure is built again.
+    The kind "flat" never has a structure.
     """
 
     def __init__(self, dim, metric, kind, settings):
         self.dim, self.metric, self.kind, self.settings = dim, metric, kind, settings
+        self._train_at = settings.get("train_at", math.inf)
         self._reset()
 
     def _reset(self):
@@ -105,12 +107,10 @@ class ApproximateSearch:
 
     def add(self, start, vectors):
         """Add the rows from `start` on; `vectors` are all rows."""
-        if len(vectors) >= max(self.settings["train_at"], _RETRAIN_GROWTH * self.trained_on):
-            is_trained = self.kind not in ("hnsw", "short")
-            if not self.ready or is_trained:
-                self._build(vectors)
-                return
-        if self.ready:
+        enough = len(vectors) >= max(self._train_at, _RETRAIN_GROWTH * self.trained_on)
+        if enough and (not self.ready or self.kind not in ("hnsw", "short")):
+            self._build(vectors)
+        elif self.ready:
             self._append(start, vectors)
 
     def remove(self, row, last):
@@ -177,7 +177,7 @@ class ApproximateSearch:
     def _is_valid(self, structure, slots):
         import faiss
 
-        kinds = {"short": faiss.IndexFlat, "hnsw": faiss.IndexHNSW}
+        kinds = {"flat": (), "short": faiss.IndexFlat, "hnsw": faiss.IndexHNSW}
         width = self.settings["dims"] if self.kind == "short" else self.dim
         fits = isinstance(structure, kinds.get(self.kind, faiss.IndexIVF))
         if not fits or structure.d != width or structure.ntotal != slots:
@@ -197,7 +197,7 @@ class ApproximateSearch:
 
     def _rebuild(self, vectors):
         self._reset()
-        if len(vectors) >= self.settings["train_at"]:
+        if len(vectors) >= self._train_at:
             self._build(vectors)
 
     def _build(self, vectors):

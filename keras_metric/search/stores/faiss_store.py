@@ -34,9 +34,7 @@ class FaissStore:
         self.label_names = ValueCodes()
         self.columns = AttributeColumns()
         self.sums = LabelSums(dim)
-        self.approximate = None
-        if kind != "flat":
-            self.approximate = ApproximateSearch(dim, metric, kind, settings)
+        self.approximate = ApproximateSearch(dim, metric, kind, settings)
 
     def __len__(self):
         return len(self.ids)
@@ -55,14 +53,12 @@ class FaissStore:
     def label_counts(self):
         """`{label: number of its items}`."""
         codes, counts = np.unique(self.labels.rows, return_counts=True)
-        labels = [self.label_names.values[code] for code in codes.tolist()]
-        return dict(zip(labels, counts.tolist(), strict=True))
+        return dict(zip(self._labels(codes), counts.tolist(), strict=True))
 
     def ids_of(self, labels):
         """The ids of all items with one of the labels."""
         codes = [self.label_names.code_of.get(label, -1) for label in labels]
-        rows = np.flatnonzero(np.isin(self.labels.rows, codes))
-        return self._ids(rows)
+        return self._ids(np.flatnonzero(np.isin(self.labels.rows, codes)))
 
     def summary(self):
         """The data part of the index card."""
@@ -98,8 +94,7 @@ class FaissStore:
         largest = max((key for key in ids if isinstance(key, int)), default=-1)
         self.next_id = max(self.next_id, largest + 1)
         self.sums.add(codes, fresh)
-        if self.approximate is not None:
-            self.approximate.add(start, self.vectors.rows)
+        self.approximate.add(start, self.vectors.rows)
 
     def replace(self, ids, vectors, labels, table):
         rows = np.array([self.row_of[key] for key in ids], "int64")
@@ -112,8 +107,7 @@ class FaissStore:
         self.labels.rows[rows] = codes
         self.columns.replace(rows, table)
         self.sums.add(codes, self.vectors.rows[rows])
-        if self.approximate is not None:
-            self.approximate.replace(rows, self.vectors.rows)
+        self.approximate.replace(rows, self.vectors.rows)
         self._tidy()
 
     def remove(self, ids):
@@ -123,8 +117,7 @@ class FaissStore:
         for key in ids:
             row, last = self.row_of.pop(key), len(self.ids) - 1
             self.sums.subtract(self.labels.rows[row], self.vectors.rows[row])
-            if self.approximate is not None:
-                self.approximate.remove(row, last)
+            self.approximate.remove(row, last)
             self.vectors.fill_hole(row)
             self.labels.fill_hole(row)
             self.columns.fill_hole(row)
@@ -136,13 +129,8 @@ class FaissStore:
 
     def get(self, ids):
         """The items with these ids, in that order; unknown ids are left out."""
-        return self._items(np.array([self.row_of[key] for key in self.existing(ids)], "int64"))
-
-    def sample(self, count, rng):
-        """`count` random items without replacement, or all items if there are no more."""
-        if count >= len(self):
-            return self._items(np.arange(len(self)))
-        return self._items(rng.choice(len(self), count, replace=False))
+        rows = np.array([self.row_of[key] for key in self.existing(ids)], "int64")
+        return self._tuples(Item, rows, self.vectors.rows[rows])
 
     def search(self, queries, k, clauses=(), other_than=None):
         """Up to `k` matches for each query, closest first.
@@ -165,14 +153,12 @@ class FaissStore:
         else:
             picked = LabelSums(self.vectors.rows.shape[1])
             codes, sums, counts = picked.of(self.labels.rows[rows], self.vectors.rows[rows])
-        return [self.label_names.values[code] for code in codes.tolist()], sums, counts
+        return self._labels(codes), sums, counts
 
     def to_arrays(self):
         """Return a JSON-ready description and arrays by name, for `from_arrays`."""
         columns, arrays = self.columns.to_arrays()
-        coarse, coarse_arrays = None, {}
-        if self.approximate is not None:
-            coarse, coarse_arrays = self.approximate.to_arrays()
+        coarse, coarse_arrays = self.approximate.to_arrays()
         codes, labels = compacted(self.labels.rows, self.label_names.values)
         description = {
             "ids": self.ids,
@@ -204,8 +190,7 @@ class FaissStore:
         if used is not None:
             self.sums.keep(used)
         self.columns.tidy()
-        if self.approximate is not None:
-            self.approximate.tidy(self.vectors.rows)
+        self.approximate.tidy(self.vectors.rows)
 
     def _note_lengths(self, rows):
         if len(rows):
@@ -216,9 +201,8 @@ class FaissStore:
         return nearest_rows(queries, self.vectors.rows, k, self.metric, self.largest, rows)
 
     def _is_approximate(self, k, rows):
-        if self.approximate is None or not self.approximate.ready:
-            return False
-        return (len(self) if rows is None else len(rows)) > max(self.exact_up_to, k)
+        count = len(self) if rows is None else len(rows)
+        return self.approximate.ready and count > max(self.exact_up_to, k)
 
     def _nearest_candidates(self, queries, k, rows):
         candidates = self.approximate.nearest_rows(queries, k, rows)
@@ -248,14 +232,14 @@ class FaissStore:
         width = found.shape[1]
         return [matches[start : start + width] for start in range(0, len(matches), width)]
 
-    def _items(self, rows):
-        return self._tuples(Item, rows, self.vectors.rows[rows])
-
     def _tuples(self, cls, rows, values):
         """`cls(id, label, value, attributes)` for each row."""
-        labels = [self.label_names.values[code] for code in self.labels.rows[rows].tolist()]
+        labels = self._labels(self.labels.rows[rows])
         parts = zip(self._ids(rows), labels, values, self.columns.read(rows), strict=True)
         return list(map(cls._make, parts))
+
+    def _labels(self, codes):
+        return [self.label_names.values[code] for code in codes.tolist()]
 
     def _ids(self, rows):
         return [self.ids[row] for row in rows.tolist()]

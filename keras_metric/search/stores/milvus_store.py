@@ -39,10 +39,8 @@ class MilvusStore:
 
     def __init__(self, dim, metric, kind, settings, uri, token, collection):
         if kind not in _KINDS:
-            raise ValueError(
-                f"Milvus has the kinds {sorted(_KINDS)}. Received: kind={kind!r}. Leave it out, or "
-                'use store="faiss".'
-            )
+            expected = f'With store="milvus", `kind` must be one of {sorted(_KINDS)}'
+            raise ValueError(f"{expected}. Received: kind={kind!r}")
         self.metric, self.kind, self.settings = metric, kind, settings
         self.uri, self.collection = _checked_uri(uri), collection
         self._client = _connect(self.uri, token)
@@ -100,7 +98,7 @@ class MilvusStore:
         try:
             for start in range(0, len(rows), _PAGE):
                 self._client.insert(self.collection, rows[start : start + _PAGE])
-            self._note_kinds(table)
+            self._attribute_kinds |= {name: kind for name, (kind, _) in table.items()}
         except BaseException:
             # Undo the pages before the error, so that all items are added or none.
             with contextlib.suppress(Exception):
@@ -111,7 +109,7 @@ class MilvusStore:
         rows = self._entities(ids, vectors, labels, table)
         for start in range(0, len(rows), _PAGE):
             self._client.upsert(self.collection, rows[start : start + _PAGE])
-        self._note_kinds(table)
+        self._attribute_kinds |= {name: kind for name, (kind, _) in table.items()}
 
     def remove(self, ids):
         keys = [key_of(name) for name in ids]
@@ -123,17 +121,10 @@ class MilvusStore:
         found = {row["id"]: row for row in self._rows(keys, ["label", "vector", "attributes"])}
         return [_item(found[key]) for key in keys if key in found]
 
-    def sample(self, count, rng):
-        ids = self.all_ids()
-        if count < len(ids):
-            ids = [ids[row] for row in rng.choice(len(ids), count, replace=False)]
-        return self.get(ids)
-
     def search(self, queries, k, clauses=(), other_than=None):
-        empty = [[] for _ in queries]
         expression = self._expression(clauses)
         if expression is None or not len(queries):
-            return empty
+            return [[] for _ in queries]
         parts = [f"({expression})"] if expression else []
         if other_than is not None:
             parts.append(f"label != {quoted(key_of(other_than[0]))}")
@@ -155,9 +146,7 @@ class MilvusStore:
                 search_params={"params": self._parameters(limit)[1]},
                 anns_field="vector",
             )
-            result += [
-                self._matches(query, hits, k) for query, hits in zip(block, found, strict=True)
-            ]
+            result += [self._matches(*pair, k) for pair in zip(block, found, strict=True)]
         return result
 
     def centroids(self, clauses=()):
@@ -195,9 +184,6 @@ class MilvusStore:
         if self.kind == "ivf-pq":
             create |= {"m": settings["m"], "nbits": settings["nbits"]}
         return create, search
-
-    def _note_kinds(self, table):
-        self._attribute_kinds.update({name: kind for name, (kind, _) in table.items()})
 
     def _entities(self, ids, vectors, labels, table):
         vectors, attributes = stored(vectors, self.metric), rows_of(table, len(ids))
@@ -290,10 +276,8 @@ class MilvusStore:
             raise ValueError(f"{self} holds vectors of length {length}. Received: dim={dim}")
         metric = self._client.describe_index(self.collection, "vector")["metric_type"]
         if metric != _metric(self.metric):
-            raise ValueError(
-                f"{self} ranks by {metric}. Received: metric={self.metric!r}, which needs "
-                f"{_metric(self.metric)}"
-            )
+            needed = f"metric={self.metric!r}, which needs {_metric(self.metric)}"
+            raise ValueError(f"{self} ranks by {metric}. Received: {needed}")
 
     def _check_lengths(self):
         """Raise if the metric is "cosine" and the stored vectors do not have length 1."""
@@ -302,10 +286,7 @@ class MilvusStore:
         some = self._client.query(self.collection, filter="", limit=10, output_fields=["vector"])
         lengths = [float(np.linalg.norm(row["vector"])) for row in some]
         if any(abs(length - 1) > 1e-3 and length for length in lengths):
-            raise ValueError(
-                f'{self} was made with metric="dot": its vectors do not have length 1. Received: '
-                'metric="cosine"'
-            )
+            raise ValueError(f'{self} was made with metric="dot". Received: metric="cosine"')
 
 
 def _metric(metric):
