@@ -40,14 +40,9 @@ class RankCounter:
     The positives of a query are kept farthest first: an item that is not closer than the farthest
     is not closer than any other, so few items of a tile remain after the first comparison.
 
-    Args:
-        distances: An `ExactDistances`.
-        index: `(items,)` position of each column in the caller's order; it breaks ties.
-        ranges: `(queries, 2)` first and last column of each query's own class.
-        columns: `(queries, most)` the columns of the positives.
-        real: `(queries, most)` which of these exist.
-        first: Number of positives of a query to rank at most, the nearest ones.
-        limits: A `RankLimits`.
+    `index` `(items,)` is the position of each column in the caller's order, which breaks ties.
+    `ranges` `(queries, 2)` is the first and the last column of each query's own class, `columns`
+    `(queries, most)` those of its positives where `real`; the nearest `first` of these are ranked.
     """
 
     def __init__(self, distances, index, ranges, columns, real, first, limits):

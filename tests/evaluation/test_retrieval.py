@@ -10,7 +10,7 @@ from test_neighbors import DATA, distances_from
 
 from keras_metric.evaluation import retrieval_metrics
 from keras_metric.evaluation._rank_counts import RankLimits
-from keras_metric.evaluation._relevant_ranks import PrecomputedRanking, Ranking
+from keras_metric.evaluation._relevant_ranks import Ranking, precomputed_ranks
 
 CUTS = (1, 2, 5, 40)
 
@@ -99,15 +99,16 @@ LIMITS = {
 def test_every_method_gives_the_ranks(kind, limits, rng):
     """With groups too, some of which leave a query nothing, and some cross classes."""
     x, y, g = DATA[kind](rng, 160), unequal_labels(rng, 160), rng.integers(0, 3, 160)
-    for groups in ((), (g, None)):
-        limited = {"limits": LIMITS[limits]}
-        expected = hits_by_hand(x, y, groups=g if groups else None)
-        check_ranks(Ranking(x, y, None, None, "euclidean", *groups, **limited), expected)
-        groups = groups and (g[:70], g[60:])
-        parts = x[:70], y[:70], x[60:], y[60:]
+    limited = {"metric": "euclidean", "limits": LIMITS[limits]}
+    for groups in (None, g):
+        check_ranks(Ranking((x, y, groups), None, **limited), hits_by_hand(x, y, groups=groups))
+        queries, gallery = (
+            (x[part], y[part], groups if groups is None else groups[part])
+            for part in (slice(70), slice(60, None))
+        )
+        expected = [*hits_by_hand(*queries[:2], *gallery[:2], "euclidean", queries[2], gallery[2])]
         for first in (None, 1, 3):
-            ranking = Ranking(*parts, "euclidean", *groups, first=first, **limited)
-            check_ranks(ranking, hits_by_hand(*parts, "euclidean", *groups), first)
+            check_ranks(Ranking(queries, gallery, first=first, **limited), expected, first)
 
 
 METRICS = ["cosine", "dot", "pearson", "snr", "squared_euclidean"]
@@ -129,8 +130,10 @@ def test_equals_the_definitions(metric, kind, rng):
 def test_copies_of_another_width(limits, rng):
     """A gallery of float64, queries of the same vectors as float32: all are near copies."""
     gallery = rng.standard_normal((5, 3))[rng.integers(0, 5, 80)]
-    parts = gallery[:60].astype("float32"), rng.integers(0, 6, 60), gallery, rng.integers(0, 6, 80)
-    check_ranks(Ranking(*parts, "euclidean", limits=LIMITS[limits]), hits_by_hand(*parts))
+    queries = gallery[:60].astype("float32"), rng.integers(0, 6, 60)
+    gallery = gallery, rng.integers(0, 6, 80)
+    ranking = Ranking((*queries, None), (*gallery, None), "euclidean", limits=LIMITS[limits])
+    check_ranks(ranking, hits_by_hand(*queries, *gallery))
 
 
 @pytest.mark.parametrize("size", [1e22, 1e30])
@@ -233,8 +236,7 @@ def test_precomputed_distances(kind, rng):
     d = np.stack([distances_from(query, x) for query in x])
     ours = retrieval_metrics(d, y, k=CUTS, groups=g, metric="precomputed")
     assert ours == pytest.approx(by_hand(x, y, groups=g), abs=1e-12)
-    ranking = PrecomputedRanking(d, y, None, g, None, progress=None, numbers=500)
-    check_ranks(ranking, hits_by_hand(x, y, groups=g))
+    check_ranks(precomputed_ranks((d, y, g), None, numbers=500), hits_by_hand(x, y, groups=g))
     ours = retrieval_metrics(
         d[:70, 60:], y[:70], gallery_labels=y[60:], k=CUTS, metric="precomputed"
     )
@@ -285,7 +287,7 @@ def test_several_tiles(rng):
     x, y = rng.standard_normal((2300, 4)).astype("float32"), rng.integers(0, 500, 2300)
     y[:40] = 1000
     assert retrieval_metrics(x, y, k=CUTS) == pytest.approx(by_hand(x, y), abs=1e-12)
-    ranking = Ranking(x, y, None, None, "euclidean", limits=LIMITS["several tiles"])
+    ranking = Ranking((x, y, None), None, "euclidean", limits=LIMITS["several tiles"])
     check_ranks(ranking, hits_by_hand(x, y))
 
 
