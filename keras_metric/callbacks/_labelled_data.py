@@ -30,11 +30,7 @@ def _check_arrays(name, x):
 class LabelledData:
     """Arrays with labels, or an iterable of batches `(x, labels)` that can be read repeatedly.
 
-    Args:
-        name: Name of the argument, for messages.
-        x: Array or dict of arrays; with `y` None, a source of batches.
-        y: Labels, or None.
-        batch_size: Number of rows at a time, for arrays.
+    `x` is an array or a dict of arrays; or a source of batches, and then `y` is None.
     """
 
     def __init__(self, name, x, y, batch_size):

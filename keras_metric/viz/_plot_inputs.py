@@ -49,11 +49,9 @@ def sample(num_items, limit, seed):
 
 
 def sampled_items(embeddings, labels, max_items, seed):
-    """Return at most `max_items` of the items, for plots of neighbours.
+    """Return the rows of at most `max_items` items, their embeddings and codes, and the classes.
 
-    Returns:
-        `(kept, embeddings, codes, classes)`: the kept rows, their embeddings and class numbers, and
-        the label of every class number.
+    Codes are class numbers; `classes[code]` is the label of one.
     """
     embeddings, labels, codes = as_items(embeddings, labels)
     if len(labels) < 2:

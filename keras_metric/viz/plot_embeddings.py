@@ -5,7 +5,7 @@ from threadpoolctl import threadpool_limits
 
 from keras_metric._validation import check_choice, check_count
 from keras_metric.viz import _plot_style as style
-from keras_metric.viz._pixels import as_pixels, channels_last, resize_to_fit
+from keras_metric.viz._pixels import as_pixels, channels_last, check_image_count, resize_to_fit
 from keras_metric.viz._plot_inputs import as_labels, as_matrix, sample
 from keras_metric.viz._plot_style import add_labels, new_figure, readable, shorten
 
@@ -65,11 +65,7 @@ def plot_embeddings(
     kept = sample(len(labels), max_points, seed)
     if images is not None:
         images = channels_last(images)
-        if len(images) != len(labels):
-            raise ValueError(
-                f"`images` must hold one image for each of {len(labels)} embeddings. Received: "
-                f"{len(images)}"
-            )
+        check_image_count(images, len(labels))
         images = as_pixels(images, rows=kept)
     figure = new_figure(5.2 * len(panels) + 0.6, 5.2)
     scatters = []
