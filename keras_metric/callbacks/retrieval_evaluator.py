@@ -14,7 +14,8 @@ from keras_metric.callbacks._named_evaluations import as_evaluations, check_labe
 from keras_metric.callbacks._tensorboard_log import TensorBoardLog, check_plots
 from keras_metric.evaluation import retrieval_metrics
 from keras_metric.neighbors import METRICS
-from keras_metric.viz._pixels import channels_last, check_image_count
+from keras_metric.viz._pixels import channels_last
+from keras_metric.viz._plot_inputs import check_length
 from keras_metric.viz._plot_style import check_class_names, readable
 from keras_metric.viz.write_projector import PROJECTOR_NAME
 
@@ -147,7 +148,7 @@ class RetrievalEvaluator(keras.callbacks.Callback):
             checked = channels_last(images)
             for source in self.sets.values():
                 if source.y is not None:
-                    check_image_count(checked, len(source.y), f"items of `{source.name}`")
+                    check_length("images", checked, len(source.y), f"items of `{source.name}`")
         _check_names(name, self.sets, log_dir, at_start)
         check_class_names(class_names)
         self.images, self.log_dir, self.tensorboard = images, log_dir, None

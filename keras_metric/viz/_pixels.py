@@ -19,14 +19,6 @@ def looks_like_images(value):
     return len(shape) == 4 and shape[channels] in (1, 3, 4)
 
 
-def check_image_count(images, count, items="embeddings"):
-    """Raise unless there is one image for each of `count` items."""
-    if len(images) != count:
-        raise ValueError(
-            f"`images` must hold one image for each of {count} {items}. Received: {len(images)}"
-        )
-
-
 def channels_last(images, name="images"):
     """Return images as an array `(n, h, w)` or `(n, h, w, 1 | 3 | 4)`, or raise."""
     images = as_array(name, images)

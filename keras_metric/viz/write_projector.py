@@ -10,8 +10,8 @@ from PIL import Image
 
 from keras_metric._text import visible
 from keras_metric._validation import as_array, as_path, check_count
-from keras_metric.viz._pixels import as_pixels, check_image_count, resize_to_fit
-from keras_metric.viz._plot_inputs import as_labels, as_matrix, sample
+from keras_metric.viz._pixels import as_pixels, resize_to_fit
+from keras_metric.viz._plot_inputs import as_labels, as_matrix, check_length, sample
 from keras_metric.viz._plot_style import readable
 
 PROJECTOR_NAME = r"[\w.-]+"  # ASCII
@@ -102,7 +102,8 @@ def write_projector(
             )
         columns[str(column)] = as_labels(f"metadata[{column!r}]", values, num_items)
     if images is not None:
-        check_image_count(np.atleast_1d(as_array("images", images)), num_items)
+        arrays = np.atleast_1d(as_array("images", images))
+        check_length("images", arrays, num_items, "embeddings")
     kept = sample(num_items, max_points, seed)
     with np.errstate(over="ignore"):
         tensor = embeddings[kept].astype("<f4")
