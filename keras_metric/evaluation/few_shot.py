@@ -74,12 +74,12 @@ def few_shot_accuracy(
     codes = as_codes(as_labels("labels", labels, len(embeddings)))[0]
     order = np.argsort(codes, kind="stable")
     members = np.split(order, np.flatnonzero(np.diff(codes[order])) + 1)
-    members = [rows for rows in members if len(rows) >= shots + queries]
+    size = shots + queries
+    members = [rows for rows in members if len(rows) >= size]
     if len(members) < ways:
         raise ValueError(
-            f"An episode needs {ways} classes of at least shots + queries = {shots + queries} "
-            f"items. Received: `labels` with {len(members)} such classes. Use fewer "
-            "ways or queries."
+            f"An episode needs {ways} classes of at least shots + queries = {size} items. "
+            f"Received: `labels` with {len(members)} such classes. Use fewer ways or queries."
         )
     if metric == "euclidean":
         # Scale and shift keep the order of distances; squares stay finite and keep their digits.
@@ -92,7 +92,7 @@ def few_shot_accuracy(
     hits = np.empty((episodes, 2))
     for row in hits:
         chosen = rng.choice(len(members), ways, replace=False)
-        rows = np.stack([rng.choice(members[c], shots + queries, replace=False) for c in chosen])
+        rows = np.stack([rng.choice(members[c], size, replace=False) for c in chosen])
         examples, tested = np.split(embeddings[rows], [shots], axis=1)
         tested = tested.reshape(ways * queries, -1)
         means = examples.mean(axis=1)

@@ -71,8 +71,7 @@ def plot_neighbors(
     if (embeddings is None) == (neighbors is None):
         raise ValueError(
             "Pass either `embeddings` or `neighbors`. Received: "
-            f"embeddings={'None' if embeddings is None else 'an array'}, "
-            f"neighbors={'None' if neighbors is None else 'an array'}"
+            f"{'neither' if embeddings is None else 'both'}"
         )
     images, labels = as_labelled_images(images, labels)
     if titles is not None:
