@@ -223,14 +223,7 @@ def key_index(keys):
 
 
 def key_blocks(distances, description, progress=None, numbers=_BLOCK_NUMBERS):
-    """Yield `(rows, keys)`: a slice of the queries and their `order_keys` `(rows, items)`.
-
-    Args:
-        distances: An `ExactDistances`.
-        description: Text of the progress bar.
-        progress: See `with_progress`.
-        numbers: Size of a block.
-    """
+    """Yield `(rows, keys)`: a slice of the queries and their `order_keys` `(rows, items)`."""
     items = len(distances.gallery)
     index = np.arange(items)
     distances.keep_float64()
@@ -268,21 +261,10 @@ def nearest_items(
 ):
     """Yield `(rows, index, distances)`: the `k` nearest items of a slice of the queries.
 
-    Nearest first; of distances that are equal in float32 the smaller index comes first.
-
-    Args:
-        queries: `(queries, dim)`.
-        gallery: `(items, dim)`, the same object as `queries` to compare them with each other.
-        metric: One of `METRICS_WITH_UNITS`.
-        k: Number of items; fewer are returned where there are fewer.
-        description: Text of the progress bar.
-        progress: See `with_progress`.
-        without_self: Whether item i is excluded from the neighbours of query i.
-        numbers: Size of a block.
-
-    Returns:
-        An iterator of slices, indices `(rows, k)` and float64 distances `(rows, k)` in units of the
-        metric.
+    `index` and the float64 `distances`, in units of `metric` (one of `METRICS_WITH_UNITS`), are
+    `(rows, k)`, or narrower if there are fewer items, nearest first; of distances that are equal in
+    float32 the smaller index comes first. `gallery` may be the same object as `queries`;
+    `without_self` then excludes item i from the neighbours of query i.
     """
     measured = ExactDistances(queries, gallery, metric)
     k = min(k, len(gallery) - without_self)

@@ -30,11 +30,7 @@ def _check_arrays(name, x):
 class LabelledData:
     """Arrays with labels, or an iterable of batches `(x, labels)` that can be read repeatedly.
 
-    Args:
-        name: Name of the argument, for messages.
-        x: Array or dict of arrays; with `y` None, a source of batches.
-        y: Labels, or None.
-        batch_size: Number of rows at a time, for arrays.
+    `x` is an array or a dict of arrays; or a source of batches, and then `y` is None.
     """
 
     def __init__(self, name, x, y, batch_size):
@@ -82,7 +78,10 @@ class LabelledData:
             images = self.x if with_images and looks_like_images(self.x) else None
             return embeddings, np.asarray(self.y).reshape(-1), images
         # One pass for all three, because the order of a source may change between passes.
-        parts = [self._embed_batch(encoder, batch, with_images) for batch in self._batches()]
+        batches = self.x
+        if isinstance(batches, keras.utils.PyDataset):
+            batches = (self.x[index] for index in range(len(self.x)))
+        parts = [self._embed_batch(encoder, batch, with_images) for batch in batches]
         if not parts:
             raise ValueError(
                 f"`{self.name}` must yield a batch each time it is read. Received none: a "
@@ -91,11 +90,6 @@ class LabelledData:
         embeddings, labels, images = zip(*parts)
         images = None if images[0] is None else np.concatenate(images)
         return np.concatenate(embeddings), np.concatenate(labels), images
-
-    def _batches(self):
-        if isinstance(self.x, keras.utils.PyDataset):
-            return (self.x[index] for index in range(len(self.x)))
-        return iter(self.x)
 
     def _embed_batch(self, encoder, batch, with_images):
         inputs, labels, _ = keras.utils.unpack_x_y_sample_weight(batch)

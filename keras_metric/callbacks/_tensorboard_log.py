@@ -36,12 +36,7 @@ def check_plots(plots):
 class TensorBoardLog:
     """Writes the curves, plots and projections of one folder; the first write opens its file.
 
-    Args:
-        log_dir: Folder of TensorBoard.
-        class_names: Optional names of the labels.
-        max_points: Points in the projector.
-        plots: Names of the plots to write.
-        metric: Metric of the evaluation; plots for "cosine" use unit vectors.
+    `metric` is that of the evaluation; plots for "cosine" use unit vectors.
     """
 
     def __init__(self, log_dir, class_names, max_points, plots, metric):
@@ -57,15 +52,8 @@ class TensorBoardLog:
 
     def write_embeddings(self, name, embeddings, labels, images, step):
         """Write the projector's files, and the plots."""
-        viz.write_projector(
-            self.log_dir,
-            embeddings,
-            labels,
-            images,
-            name=name,
-            max_points=self.max_points,
-            class_names=self.class_names,
-        )
+        settings = {"max_points": self.max_points, "class_names": self.class_names}
+        viz.write_projector(self.log_dir, embeddings, labels, images, name=name, **settings)
         for plot in self.plots:
             if plot in _OF_IMAGES and images is None:
                 continue
@@ -81,13 +69,11 @@ class TensorBoardLog:
         """Return the figure of a plot."""
         if plot == "distance_history":
             return self._history(name.removesuffix("_start"), embeddings, labels, step)
+        names, metric = {"class_names": self.class_names}, self.plotted_metric
         if plot == "distances":
-            return viz.plot_distances(embeddings, labels, metric=self.plotted_metric)
-        names = {"class_names": self.class_names}
+            return viz.plot_distances(embeddings, labels, metric=metric)
         if plot == "neighbors":
-            return viz.plot_neighbors(
-                images, labels, embeddings, metric=self.plotted_metric, **names
-            )
+            return viz.plot_neighbors(images, labels, embeddings, metric=metric, **names)
         if self.metric == "cosine":
             # The nearest unit vectors by Euclidean distance are the nearest by cosine.
             embeddings = unit_rows(embeddings)

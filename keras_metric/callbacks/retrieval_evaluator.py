@@ -15,6 +15,7 @@ from keras_metric.callbacks._tensorboard_log import TensorBoardLog, check_plots
 from keras_metric.evaluation import retrieval_metrics
 from keras_metric.neighbors import METRICS
 from keras_metric.viz._pixels import channels_last
+from keras_metric.viz._plot_inputs import check_length
 from keras_metric.viz._plot_style import check_class_names, readable
 from keras_metric.viz.write_projector import PROJECTOR_NAME
 
@@ -144,19 +145,18 @@ class RetrievalEvaluator(keras.callbacks.Callback):
         self.name, self.k, self.metric = name, k, metric
         self.every, self.at_start = every, at_start
         if images is not None and images is not False:
-            _check_images(channels_last(images), self.sets)
-        if log_dir is not None:
-            as_path("log_dir", log_dir)
+            checked = channels_last(images)
+            for source in self.sets.values():
+                if source.y is not None:
+                    check_length("images", checked, len(source.y), f"items of `{source.name}`")
         _check_names(name, self.sets, log_dir, at_start)
         check_class_names(class_names)
-        if log_dir is not None and class_names is not None:
-            for source in self.sets.values():
+        self.images, self.log_dir, self.tensorboard = images, log_dir, None
+        if log_dir is not None:
+            as_path("log_dir", log_dir)
+            for source in self.sets.values() if class_names is not None else ():
                 for label in set(np.asarray([] if source.y is None else source.y).ravel().tolist()):
                     readable(label, class_names)
-        self.images = images
-        self.log_dir = log_dir
-        self.tensorboard = None
-        if log_dir is not None:
             self.tensorboard = TensorBoardLog(log_dir, class_names, max_points, plots, metric)
         self.history = {}
 
@@ -193,12 +193,11 @@ class RetrievalEvaluator(keras.callbacks.Callback):
         metrics, written = {}, []
         for name, source in self.sets.items():
             metrics |= self._evaluate_set(epoch, encoder, name, source, gallery, suffix, written)
+        files = ""
         if self.tensorboard is not None:
             self.tensorboard.write_scalars(metrics, epoch)
-            written.insert(0, "scalars")
-            self._report(epoch, metrics, f"; {' and '.join(written)} to {self.log_dir}")
-        else:
-            self._report(epoch, metrics, "")
+            files = f"; {' and '.join(['scalars', *written])} to {self.log_dir}"
+        self._report(epoch, metrics, files)
         return metrics
 
     def _evaluate_set(self, epoch, encoder, name, source, gallery, suffix, written):
@@ -211,12 +210,11 @@ class RetrievalEvaluator(keras.callbacks.Callback):
                 result |= measure(embeddings, labels, *gallery, k=self.k, metric=self.metric)
             self.metric_names |= set(result)
             if self.tensorboard is not None:
-                images = images if self.images is None else self.images
-                images = None if images is False else images
-                self.tensorboard.write_embeddings(
-                    prefix + suffix, embeddings, labels, images, epoch
-                )
-                written.append(f"projector {prefix + suffix!r}")
+                if self.images is not None:
+                    images = None if self.images is False else self.images
+                written_name = prefix + suffix
+                self.tensorboard.write_embeddings(written_name, embeddings, labels, images, epoch)
+                written.append(f"projector {written_name!r}")
         else:
             result = dict.fromkeys(sorted(self.metric_names), float("nan"))
             warnings.warn(
@@ -259,16 +257,6 @@ def _check_names(name, sets, log_dir, at_start):
             "`sets` must have unique names in TensorBoard, where the first evaluation of a set is "
             f"its name and '_start'. Received: {sorted(sets)}"
         )
-
-
-def _check_images(images, sets):
-    """Raise unless there is an image for each item of each set."""
-    for name, source in sets.items():
-        if source.y is not None and len(source.y) != len(images):
-            raise ValueError(
-                f"`images` must hold one image for each of {len(source.y)} items of "
-                f"`{f'sets[{name!r}]' if name else 'x'}`. Received: {len(images)}"
-            )
 
 
 def _as_sets(x, y, sets, batch_size):

@@ -40,14 +40,9 @@ class RankCounter:
     The positives of a query are kept farthest first: an item that is not closer than the farthest
     is not closer than any other, so few items of a tile remain after the first comparison.
 
-    Args:
-        distances: An `ExactDistances`.
-        index: `(items,)` position of each column in the caller's order; it breaks ties.
-        ranges: `(queries, 2)` first and last column of each query's own class.
-        columns: `(queries, most)` the columns of the positives.
-        real: `(queries, most)` which of these exist.
-        first: Number of positives of a query to rank at most, the nearest ones.
-        limits: A `RankLimits`.
+    `index` `(items,)` is the position of each column in the caller's order, which breaks ties.
+    `ranges` `(queries, 2)` is the first and the last column of each query's own class, `columns`
+    `(queries, most)` those of its positives where `real`; the nearest `first` of these are ranked.
     """
 
     def __init__(self, distances, index, ranges, columns, real, first, limits):
@@ -179,7 +174,7 @@ def _compare(close, surely, perhaps, axis, before, flags, most_listed):
         else:
             np.greater(close, bounds[0], out=sure[:, inside])
             before[:, slot] += _sum_flags(sure, 1 - axis)[: len(before)]
-            pair = _differences(sure, maybe)
+            pair = list(np.divmod(np.flatnonzero(sure != maybe), maybe.shape[1]))
         if len(pair[0]):
             yield pair, slot
 
@@ -193,11 +188,3 @@ def _sum_flags(flags, axis):
         words = flags.view("uint64").reshape(len(flags), -1, 255).sum(axis=2)
         return words.view("uint8").sum(axis=1, dtype="int64")
     return flags.view("uint8").sum(axis=0, dtype="uint8")
-
-
-def _differences(first, second):
-    """Return the rows and columns where two tiles of booleans differ, compared as 64-bit words."""
-    words = np.flatnonzero(first.view("uint64") != second.view("uint64"))
-    flat = (8 * words[:, None] + np.arange(8)).ravel()
-    flat = flat[first.reshape(-1)[flat] != second.reshape(-1)[flat]]
-    return list(np.divmod(flat, first.shape[1]))

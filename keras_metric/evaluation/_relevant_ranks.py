@@ -19,40 +19,19 @@ class Ranking:
 
     `queries` are row numbers of the embeddings, in any order. `ranks` is `(queries, most)`, from 1,
     nearest first, infinite beyond `relevant` `(queries,)`, the number of relevant items. With
-    `first`, columns beyond that many may be missing.
+    `first`, the number of ranks that are needed, columns beyond that many may be missing.
 
-    Args:
-        embeddings: `(queries, dim)`.
-        codes: `(queries,)` class numbers from 0.
-        gallery: `(items, dim)`, or None: each query against all other queries.
-        gallery_codes: `(items,)`, numbered together with `codes`.
-        metric: One of `METRICS`.
-        groups: `(queries,)` group numbers from 0, or None. Items of a query's class and group are
-            excluded.
-        gallery_groups: `(items,)`, numbered together with `groups`.
-        progress: See `with_progress`.
-        first: Number of ranks of each query that are needed, or None for all of them.
-        limits: A `RankLimits`, or None for its defaults.
+    `queries` and `gallery` are tuples `(embeddings, codes, groups)`: class and group numbers from 0
+    that are common to both, groups may be None. Items of a query's class and group are excluded.
+    `gallery` may be None: each query against all other queries.
     """
 
-    def __init__(
-        self,
-        embeddings,
-        codes,
-        gallery,
-        gallery_codes,
-        metric,
-        groups=None,
-        gallery_groups=None,
-        progress=None,
-        first=None,
-        limits=None,
-    ):
+    def __init__(self, queries, gallery, metric, progress=None, first=None, limits=None):
         self.leave_one_out = gallery is None
         self.progress, self.limits = progress, limits or RankLimits()
         self.first = LAST_KEY if first is None else first
-        if self.leave_one_out:
-            gallery, gallery_codes, gallery_groups = embeddings, codes, groups
+        embeddings, codes, groups = queries
+        gallery, gallery_codes, gallery_groups = gallery or queries
         sizes = np.bincount(gallery_codes, minlength=codes.max(initial=0) + 1)
         others = sizes - self.leave_one_out
         # Sort items by class, so that a query's positives are one range of columns, and classes
@@ -177,54 +156,37 @@ class Ranking:
         return _ranks_of_odd(keys, self.relevant[rows])
 
 
-class PrecomputedRanking:
-    """Iterates as `Ranking` does, over the rows of `distances` `(queries, items)`.
+def precomputed_ranks(queries, gallery, progress=None, numbers=1 << 20):
+    """Yield what `Ranking` does, in blocks of `numbers` distances.
 
-    Args:
-        distances: `(queries, items)`.
-        codes: `(queries,)` class numbers from 0.
-        gallery_codes: `(items,)`, numbered together with `codes`, or None: the queries themselves.
-        groups: `(queries,)`, and
-        gallery_groups: `(items,)`, or None, as in `Ranking`.
-        progress: See `with_progress`.
-        numbers: Size of a block.
+    `queries` is `(distances, codes, groups)`, with distances `(queries, items)`; `gallery` is
+    `(None, codes, groups)`, or None if the items are the queries.
     """
+    distances, codes, groups = queries
+    _, item_codes, item_groups = gallery or queries
+    # float64 holds distances beyond float32; a power of two changes no order and no tie.
+    exponent = HEADROOM - exponent_of(distances) if distances.dtype == "float64" else 0
 
-    def __init__(
-        self, distances, codes, gallery_codes, groups, gallery_groups, progress, numbers=1 << 20
-    ):
-        self.leave_one_out = gallery_codes is None
-        self.distances, self.codes, self.groups = distances, codes, groups
-        self.progress, self.numbers = progress, numbers
-        # float64 holds distances beyond float32; a power of two changes no order and no tie.
-        self.exponent = HEADROOM - exponent_of(distances) if distances.dtype == "float64" else 0
-        self.item_codes = codes if self.leave_one_out else gallery_codes
-        self.item_groups = groups if self.leave_one_out else gallery_groups
-
-    def __iter__(self):
-        queries, items = self.distances.shape
-        blocks = row_blocks(0, queries, self.numbers // max(1, items))
-        parts = in_threads(self._sorted, blocks)
-        for rows, keys in with_progress(parts, len(blocks), "ranks", self.progress):
-            relevant = (keys & 1).sum(axis=1)
-            answered = relevant > 0
-            if answered.any():
-                ranks = _ranks_of_odd(keys[answered], relevant[answered])
-                yield np.arange(rows.start, rows.stop)[answered], ranks, relevant[answered]
-
-    def _sorted(self, rows):
-        keys = order_keys(
-            np.ldexp(self.distances[rows], self.exponent), np.arange(len(self.item_codes))
-        )
-        same = self.codes[rows, None] == self.item_codes
+    def sorted_keys(rows):
+        keys = order_keys(np.ldexp(distances[rows], exponent), np.arange(len(item_codes)))
+        same = codes[rows, None] == item_codes
         hidden = np.zeros_like(same)
-        if self.groups is not None:
-            hidden = same & (self.groups[rows, None] == self.item_groups)
-        if self.leave_one_out:
+        if groups is not None:
+            hidden = same & (groups[rows, None] == item_groups)
+        if gallery is None:
             hidden[np.arange(len(keys)), np.arange(rows.start, rows.stop)] = True
         keys |= same
         keys[hidden] = _EXCLUDED
         return rows, np.sort(keys, axis=1)
+
+    blocks = row_blocks(0, len(distances), numbers // max(1, distances.shape[1]))
+    parts = with_progress(in_threads(sorted_keys, blocks), len(blocks), "ranks", progress)
+    for rows, keys in parts:
+        relevant = (keys & 1).sum(axis=1)
+        answered = relevant > 0
+        if answered.any():
+            ranks = _ranks_of_odd(keys[answered], relevant[answered])
+            yield np.arange(rows.start, rows.stop)[answered], ranks, relevant[answered]
 
 
 def _ranks_of_odd(keys, relevant):

@@ -74,35 +74,34 @@ def few_shot_accuracy(
     codes = as_codes(as_labels("labels", labels, len(embeddings)))[0]
     order = np.argsort(codes, kind="stable")
     members = np.split(order, np.flatnonzero(np.diff(codes[order])) + 1)
-    members = [rows for rows in members if len(rows) >= shots + queries]
+    size = shots + queries
+    members = [rows for rows in members if len(rows) >= size]
     if len(members) < ways:
         raise ValueError(
-            f"An episode needs {ways} classes of at least shots + queries = {shots + queries} "
-            f"items. Received: `labels` with {len(members)} such classes. Use fewer "
-            "ways or queries."
+            f"An episode needs {ways} classes of at least shots + queries = {size} items. "
+            f"Received: `labels` with {len(members)} such classes. Use fewer ways or queries."
         )
-    distance = _squared_distances
     if metric == "euclidean":
         # Scale and shift keep the order of distances; squares stay finite and keep their digits.
         embeddings = np.ldexp(embeddings, -exponent_of(embeddings))
         embeddings -= np.median(embeddings, axis=0)
     else:
-        # The product gives an example of zeros the cosine 0 to all; differences would not.
-        embeddings, distance = unit_rows(embeddings), _negative_products
+        embeddings = unit_rows(embeddings)
     rng = np.random.default_rng(seed)
     truth = np.repeat(np.arange(ways), queries)
     hits = np.empty((episodes, 2))
     for row in hits:
         chosen = rng.choice(len(members), ways, replace=False)
-        rows = np.stack([rng.choice(members[c], shots + queries, replace=False) for c in chosen])
+        rows = np.stack([rng.choice(members[c], size, replace=False) for c in chosen])
         examples, tested = np.split(embeddings[rows], [shots], axis=1)
         tested = tested.reshape(ways * queries, -1)
         means = examples.mean(axis=1)
         if metric == "cosine":
             means = unit_rows(means)
         # Of equal distances the first is selected; the order of the classes is random.
-        nearest = distance(tested, examples.reshape(ways * shots, -1)).argmin(axis=1) // shots
-        of_means = distance(tested, means).argmin(axis=1)
+        examples = examples.reshape(ways * shots, -1)
+        nearest = _distances(tested, examples, metric).argmin(axis=1) // shots
+        of_means = _distances(tested, means, metric).argmin(axis=1)
         row[:] = np.mean(nearest == truth), np.mean(of_means == truth)
     mean = hits.mean(axis=0)
     interval = 1.96 * hits.std(axis=0, ddof=1) / np.sqrt(episodes)
@@ -115,11 +114,7 @@ def few_shot_accuracy(
     }
 
 
-def _squared_distances(a, b):
-    """Return squared distances, up to a constant for each row of `a`."""
-    return np.square(b).sum(axis=1) - 2.0 * (a @ b.T)
-
-
-def _negative_products(a, b):
-    """Return cosine distances minus 1, of rows of length 1 or 0."""
-    return -(a @ b.T)
+def _distances(a, b, metric):
+    """Return two times the cosine distances, or squared ones, up to a constant for each row."""
+    # The product gives an example of zeros the cosine 0 to all; differences would not.
+    return (np.square(b).sum(axis=1) if metric == "euclidean" else 0.0) - 2.0 * (a @ b.T)

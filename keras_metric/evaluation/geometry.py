@@ -128,9 +128,8 @@ def _triplet_accuracy(embeddings, codes, progress):
     """Return the fraction of triplets in order, from the ranks of the positives."""
     sizes = np.bincount(codes)
     wrong = total = 0
-    for queries, ranks, relevant in Ranking(
-        embeddings, codes, None, None, "euclidean", progress=progress
-    ):
+    ranking = Ranking((embeddings, codes, None), None, "euclidean", progress)
+    for queries, ranks, relevant in ranking:
         # Of the items before the i-th positive, all but i - 1 positives are negatives.
         before = ranks - np.arange(1, ranks.shape[1] + 1)
         wrong += before[np.isfinite(ranks)].sum()

@@ -97,8 +97,7 @@ def identification_metrics(
     identities, number = np.unique(gallery_codes, return_inverse=True)
     order = np.argsort(number, kind="stable")
     starts = np.searchsorted(number[order], np.arange(len(identities)))
-    own = np.searchsorted(identities, codes)
-    own = np.minimum(own, len(identities) - 1)
+    own = np.minimum(np.searchsorted(identities, codes), len(identities) - 1)
     enrolled = identities[own] == codes
     measured = ExactDistances(embeddings, gallery[0], metric)
     ranks, nearest = np.empty(len(codes)), np.empty(len(codes), "float32")

@@ -53,24 +53,15 @@ def pair_distances(
     check_progress(progress)
     embeddings = as_embeddings("embeddings", embeddings)
     codes = as_codes(as_labels("labels", labels, len(embeddings)))[0]
-    sizes = np.bincount(codes)
-    num_same = int((sizes * (sizes - 1)).sum()) // 2
-    num_different = len(codes) * (len(codes) - 1) // 2 - num_same
-    if not (num_same and num_different):
-        raise ValueError(
-            "Pairs need two items of one class and two classes. Received: "
-            f"`labels` of {len(codes)} items in {len(sizes)} classes."
-        )
-    if num_same + num_different <= max_pairs:
+    order, sizes = pair_samples.sorted_by_class(codes)
+    if len(codes) * (len(codes) - 1) // 2 <= max_pairs:
         first, second = np.triu_indices(len(codes), 1)
     else:
         rng = np.random.default_rng(seed)
-        from_one_class = min(num_same, max_pairs // 2)
-        parts = [
-            pair_samples.sample_pairs(sizes, from_one_class, True, rng),
-            pair_samples.sample_pairs(sizes, max_pairs - from_one_class, False, rng),
-        ]
-        first, second = np.argsort(codes, kind="stable")[np.concatenate(parts, axis=1)]
+        num_same = min(pair_samples.num_pairs(sizes, True), max_pairs // 2)
+        kinds = (num_same, True), (max_pairs - num_same, False)
+        parts = [pair_samples.sample_pairs(sizes, *kind, rng) for kind in kinds]
+        first, second = order[np.concatenate(parts, axis=1)]
     scores = pair_samples.measure(
         *(embeddings, (first, second), metric),
         with_progress=lambda parts, total: with_progress(parts, total, "pairs", progress),

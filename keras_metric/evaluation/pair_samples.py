@@ -32,29 +32,37 @@ def sample_pairs(sizes, count, same, rng):
     return np.stack([start[chosen] + first, other + (other >= start[chosen]) * sizes[chosen]])
 
 
-def pairs_of_kinds(labels, most, seed):
-    """Return `(first, second)` row numbers of pairs of one class, and those of pairs of two.
-
-    All pairs of a kind, or `most` sampled uniformly with `seed`.
-    """
-    codes = np.unique(labels, return_inverse=True)[1]
-    order = np.argsort(codes, kind="stable")
+def sorted_by_class(codes):
+    """Return the order of the items by class, and the sizes of the classes, or raise."""
     sizes = np.bincount(codes)
     if len(sizes) < 2 or sizes.max() < 2:
         raise ValueError(
             "Distances need two items of one class and two classes. Received: "
             f"`labels` of {len(codes)} items in {len(sizes)} classes."
         )
+    return np.argsort(codes, kind="stable"), sizes
+
+
+def num_pairs(sizes, same):
+    """Return the number of unordered pairs of one class, or of two."""
+    return int((sizes * (sizes - 1 if same else sizes.sum() - sizes)).sum()) // 2
+
+
+def pairs_of_kinds(labels, most, seed):
+    """Return `(first, second)` row numbers of pairs of one class, and those of pairs of two.
+
+    All pairs of a kind, or `most` sampled uniformly with `seed`.
+    """
+    order, sizes = sorted_by_class(np.unique(labels, return_inverse=True)[1])
     rng = np.random.default_rng(seed)
     return [order[_all_or_sampled(sizes, same, most, rng)] for same in (True, False)]
 
 
 def _all_or_sampled(sizes, same, most, rng):
     """Return `(2, pairs)` positions in the items sorted by class."""
-    start, num_items = np.cumsum(sizes) - sizes, sizes.sum()
-    total = int((sizes * (sizes - 1 if same else num_items - sizes)).sum()) // 2
-    if total > most:
+    if num_pairs(sizes, same) > most:
         return sample_pairs(sizes, most, same, rng)
+    start, num_items = np.cumsum(sizes) - sizes, sizes.sum()
     if same:
         pairs = [first + np.stack(np.triu_indices(size, 1)) for first, size in zip(start, sizes)]
     else:

@@ -10,7 +10,7 @@ from keras_metric.evaluation._input_checks import (
     as_gallery,
     as_labels,
 )
-from keras_metric.evaluation._relevant_ranks import PrecomputedRanking, Ranking
+from keras_metric.evaluation._relevant_ranks import Ranking, precomputed_ranks
 from keras_metric.neighbors import METRICS
 
 _AT_CUTS = ("recall", "precision", "ndcg", "cmc")
@@ -152,18 +152,16 @@ def retrieval_metrics(
         gallery = _precomputed_gallery(embeddings, gallery_embeddings, gallery_labels)
     else:
         gallery = as_gallery(gallery_embeddings, gallery_labels, embeddings.shape)
-    codes = (*as_codes(labels), None) if gallery is None else as_codes(labels, gallery[1])
-    group_codes = _group_codes(groups, gallery_groups, len(embeddings), gallery)
+    codes, *gallery_codes = as_codes(labels, *(gallery or ())[1:])
+    group_codes, gallery_groups = _group_codes(groups, gallery_groups, len(embeddings), gallery)
+    items = None if gallery is None else (gallery[0], *gallery_codes, gallery_groups)
+    parts = (embeddings, codes, group_codes), items
     if metric == "precomputed":
-        ranking = PrecomputedRanking(embeddings, *codes, *group_codes, progress)
+        ranking = precomputed_ranks(*parts, progress)
     else:
-        items = None if gallery is None else gallery[0]
-        first = _ranks_needed(measures, cuts)
-        ranking = Ranking(
-            embeddings, codes[0], items, codes[1], metric, *group_codes, progress, first
-        )
+        ranking = Ranking(*parts, metric, progress, _ranks_needed(measures, cuts))
     names, values, queries = _values(ranking, measures, cuts)
-    classes, of_class = np.unique(codes[0][queries], return_inverse=True)
+    classes, of_class = np.unique(codes[queries], return_inverse=True)
     sums = [np.bincount(of_class, column, len(classes)) for column in values.T]
     class_means = np.stack(sums, axis=1) / np.bincount(of_class)[:, None]
     units = class_means if average == "class" else values
@@ -174,7 +172,7 @@ def retrieval_metrics(
     result["num_queries"] = float(len(queries))
     result["excluded_queries"] = float(len(labels) - len(queries))
     if per_class:
-        first = np.unique(codes[0], return_index=True)
+        first = np.unique(codes, return_index=True)
         label_of = dict(zip(first[0].tolist(), map(str, labels[first[1]]), strict=True))
         for code, row in zip(classes.tolist(), class_means.tolist(), strict=True):
             result |= {f"{label_of[code]}/{name}": v for name, v in zip(names, row, strict=True)}

@@ -100,19 +100,18 @@ def verification_metrics(
     curve = roc_curve(scores, same, larger_is_closer)
     if threshold is None:
         threshold = float(curve.thresholds[_most_accurate(curve)])
-    sign = -1.0 if larger_is_closer else 1.0
-    result = _of_curve(curve, rates) | _at(sign * threshold, sign * scores, same)
+    distances, sign = (-scores, -1.0) if larger_is_closer else (scores, 1.0)
+    result = _of_curve(curve, rates) | _at(sign * threshold, distances, same)
     result["threshold"] = float(threshold)
     if folds is not None:
         result |= _over_folds(scores, same, folds, larger_is_closer)
     for group, inside in () if groups is None else _each(groups):
-        own, kind = scores[inside], same[inside]
-        part = _of_curve(roc_curve(own, kind, larger_is_closer), rates)
-        part |= _at(sign * threshold, sign * own, kind)
+        own = distances[inside], same[inside]
+        part = _of_curve(roc_curve(scores[inside], own[1], larger_is_closer), rates)
+        part |= _at(sign * threshold, *own)
         for rate in rates:
-            shared = _at(sign * result[f"threshold_at_far_{rate:g}"], sign * own, kind)
-            part[f"far_at_shared_far_{rate:g}"] = shared["far"]
-            part[f"frr_at_shared_far_{rate:g}"] = shared["frr"]
+            shared = _at(sign * result[f"threshold_at_far_{rate:g}"], *own)
+            part |= {f"{key}_at_shared_far_{rate:g}": shared[key] for key in ("far", "frr")}
         result |= {f"{group}/{key}": value for key, value in part.items()}
     return result
 

@@ -2,9 +2,18 @@
 
 import numpy as np
 
+from keras_metric._validation import as_array
 from keras_metric.evaluation import _input_checks
 from keras_metric.evaluation.roc import roc_curve
 from keras_metric.viz._pixels import channels_last
+
+
+def check_length(name, values, count, items):
+    """Raise unless `values` has `count` entries, one for each of the `items` (a noun)."""
+    if len(values) != count:
+        raise ValueError(
+            f"`{name}` must hold one entry for each of {count} {items}. Received: {len(values)}"
+        )
 
 
 def as_matrix(name, value):
@@ -36,8 +45,9 @@ def as_items(embeddings, labels):
 
 
 def as_labelled_images(images, labels):
-    """Return images `(n, height, width)` or `(n, height, width, channels)`, and their labels."""
-    images = channels_last(images)
+    """Return images, in the layout that is given, and their labels."""
+    images = as_array("images", images)
+    channels_last(images)  # raises for another shape
     return images, None if labels is None else as_labels("labels", labels, len(images))
 
 
@@ -49,11 +59,9 @@ def sample(num_items, limit, seed):
 
 
 def sampled_items(embeddings, labels, max_items, seed):
-    """Return at most `max_items` of the items, for plots of neighbours.
+    """Return the rows of at most `max_items` items, their embeddings and codes, and the classes.
 
-    Returns:
-        `(kept, embeddings, codes, classes)`: the kept rows, their embeddings and class numbers, and
-        the label of every class number.
+    Codes are class numbers; `classes[code]` is the label of one.
     """
     embeddings, labels, codes = as_items(embeddings, labels)
     if len(labels) < 2:

@@ -82,14 +82,12 @@ def curve_style(number, name, text):
     }
 
 
-def add_labels(axes, xlabel, ylabel):
-    """Label the axes, and remove the upper and the right frame."""
+def add_labels(axes, xlabel, ylabel, legend_columns=0):
+    """Label the axes, remove two frames, and add a legend below if it has columns."""
     axes.set_xlabel(xlabel, fontsize=9)
     axes.set_ylabel(ylabel, fontsize=9)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8)
-
-
-def add_legend_below(figure, **settings):
-    """Add a legend below all axes."""
-    figure.legend(loc="outside lower center", fontsize=8, frameon=False, **settings)
+    if legend_columns:
+        settings = {"loc": "outside lower center", "fontsize": 8, "frameon": False}
+        axes.figure.legend(**settings, ncols=legend_columns)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from keras_metric.viz._plot_inputs import as_curves
-from keras_metric.viz._plot_style import add_labels, add_legend_below, curve_style, new_figure
+from keras_metric.viz._plot_style import add_labels, curve_style, new_figure
 
 _TICKS = (1e-5, 1e-4, 1e-3, 0.01, 0.05, 0.2, 0.5, 0.8, 0.95, 0.99)
 
@@ -61,6 +61,5 @@ def plot_det(scores, same, larger_is_closer=False):
         axis.set_ticks(norm.ppf(ticks), texts)
     axes.set(xlim=(low, high), ylim=(low, high))
     axes.grid(color="#E5E5E5", linewidth=0.6)
-    add_legend_below(figure)
-    add_labels(axes, "false accept rate (FAR)", "false reject rate (FRR)")
+    add_labels(axes, "false accept rate (FAR)", "false reject rate (FRR)", 1)
     return figure

@@ -6,7 +6,7 @@ from keras_metric import distances
 from keras_metric._validation import check_choice, check_count
 from keras_metric.evaluation import pair_samples
 from keras_metric.viz._plot_inputs import as_labels, as_matrix
-from keras_metric.viz._plot_style import RIGHT, WRONG, add_labels, add_legend_below, new_figure
+from keras_metric.viz._plot_style import RIGHT, WRONG, add_labels, new_figure
 
 _BINS = 60
 
@@ -86,6 +86,5 @@ def plot_distance_history(
                 **{"zorder": row + 0.5, "label": name if row == 0 else None},
             )
     axes.set_yticks(range(len(rows))[::-1], [str(epoch) for epoch in epochs])
-    add_legend_below(figure, ncols=2)
-    add_labels(axes, f"{metric.replace('_', ' ')} distance", "epoch")
+    add_labels(axes, f"{metric.replace('_', ' ')} distance", "epoch", 2)
     return figure

@@ -6,7 +6,7 @@ from keras_metric import distances
 from keras_metric._validation import check_choice, check_count
 from keras_metric.evaluation import pair_samples
 from keras_metric.viz._plot_inputs import as_labels, as_matrix
-from keras_metric.viz._plot_style import RIGHT, WRONG, add_labels, add_legend_below, new_figure
+from keras_metric.viz._plot_style import RIGHT, WRONG, add_labels, new_figure
 
 _BINS = 60
 
@@ -65,6 +65,5 @@ def plot_distances(embeddings, labels, metric="euclidean", max_pairs=100_000, se
         axes.axvline(median, color=colour, linestyle=line, linewidth=1, label=text)
     axes.set_title(f"overlap of the two: {np.minimum(*fractions).sum():.0%}", fontsize=11)
     axes.set_ylim(bottom=0)
-    add_legend_below(figure, ncols=2)
-    add_labels(axes, f"{metric.replace('_', ' ')} distance", "fraction of pairs")
+    add_labels(axes, f"{metric.replace('_', ' ')} distance", "fraction of pairs", 2)
     return figure

@@ -6,7 +6,7 @@ from threadpoolctl import threadpool_limits
 from keras_metric._validation import check_choice, check_count
 from keras_metric.viz import _plot_style as style
 from keras_metric.viz._pixels import as_pixels, channels_last, resize_to_fit
-from keras_metric.viz._plot_inputs import as_labels, as_matrix, sample
+from keras_metric.viz._plot_inputs import as_labels, as_matrix, check_length, sample
 from keras_metric.viz._plot_style import add_labels, new_figure, readable, shorten
 
 _MOST_NAMED = len(style.PALETTE)  # classes with a colour
@@ -64,12 +64,7 @@ def plot_embeddings(
     labels = as_labels("labels", labels, num_items.pop())
     kept = sample(len(labels), max_points, seed)
     if images is not None:
-        images = channels_last(images)
-        if len(images) != len(labels):
-            raise ValueError(
-                f"`images` must hold one image for each of {len(labels)} embeddings. Received: "
-                f"{len(images)}"
-            )
+        check_length("images", channels_last(images), len(labels), "embeddings")
         images = as_pixels(images, rows=kept)
     figure = new_figure(5.2 * len(panels) + 0.6, 5.2)
     scatters = []

@@ -6,7 +6,7 @@ from keras import ops
 from keras_metric._validation import as_array, check_choice, check_count
 from keras_metric.distances import METRICS, elementwise
 from keras_metric.viz._pixels import as_pixels
-from keras_metric.viz._plot_inputs import as_labelled_images, as_matrix, sample
+from keras_metric.viz._plot_inputs import as_labelled_images, as_matrix, check_length, sample
 from keras_metric.viz._plot_style import RIGHT, WRONG, new_figure, readable, shorten, show_image
 
 _CELL = 1.05  # inches of one image
@@ -71,14 +71,11 @@ def plot_neighbors(
     if (embeddings is None) == (neighbors is None):
         raise ValueError(
             "Pass either `embeddings` or `neighbors`. Received: "
-            f"embeddings={'None' if embeddings is None else 'an array'}, "
-            f"neighbors={'None' if neighbors is None else 'an array'}"
+            f"{'neither' if embeddings is None else 'both'}"
         )
     images, labels = as_labelled_images(images, labels)
-    if titles is not None and len(titles) != len(images):
-        raise ValueError(
-            f"`titles` must hold one text for each of {len(images)} images. Received: {len(titles)}"
-        )
+    if titles is not None:
+        check_length("titles", titles, len(images), "images")
     if np.ndim(queries) == 0:
         check_count("queries", queries)
         if neighbors is not None:
@@ -92,11 +89,7 @@ def plot_neighbors(
         raise ValueError(f"`queries` must be a number or a list. Received: queries={queries!r}")
     if neighbors is None:
         embeddings = as_matrix("embeddings", embeddings)
-        if len(embeddings) != len(images):
-            raise ValueError(
-                f"`embeddings` must have one row for each of {len(images)} images. Received: "
-                f"embeddings.shape={embeddings.shape}"
-            )
+        check_length("embeddings", embeddings, len(images), "images")
         metric = "euclidean" if metric is None else metric
         check_choice("metric", metric, METRICS)
         neighbors, distances = _nearest(embeddings, queries, k, metric)

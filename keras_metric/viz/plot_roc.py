@@ -4,7 +4,7 @@ import numpy as np
 
 from keras_metric._validation import check_flag
 from keras_metric.viz._plot_inputs import as_curves
-from keras_metric.viz._plot_style import add_labels, add_legend_below, curve_style, new_figure
+from keras_metric.viz._plot_style import add_labels, curve_style, new_figure
 
 
 def plot_roc(scores, same, larger_is_closer=False, log=True):
@@ -52,6 +52,5 @@ def plot_roc(scores, same, larger_is_closer=False, log=True):
     if log:
         axes.set_xscale("log")
     axes.set(xlim=(lowest, 1.0), ylim=(0.0, 1.02))
-    add_legend_below(figure)
-    add_labels(axes, "false accept rate (FAR)", "true accept rate (TAR)")
+    add_labels(axes, "false accept rate (FAR)", "true accept rate (TAR)", 1)
     return figure

@@ -11,7 +11,7 @@ from PIL import Image
 from keras_metric._text import visible
 from keras_metric._validation import as_array, as_path, check_count
 from keras_metric.viz._pixels import as_pixels, resize_to_fit
-from keras_metric.viz._plot_inputs import as_labels, as_matrix, sample
+from keras_metric.viz._plot_inputs import as_labels, as_matrix, check_length, sample
 from keras_metric.viz._plot_style import readable
 
 PROJECTOR_NAME = r"[\w.-]+"  # ASCII
@@ -101,13 +101,9 @@ def write_projector(
                 "together with `labels`, which is the column 'label'."
             )
         columns[str(column)] = as_labels(f"metadata[{column!r}]", values, num_items)
-    if images is not None and np.ndim(as_array("images", images)) == 0:
-        raise ValueError(f"`images` must hold images. Received: images={images!r}")
-    if images is not None and len(images) != num_items:
-        raise ValueError(
-            f"`images` must hold one image for each of {num_items} embeddings. "
-            f"Received: {len(images)}"
-        )
+    if images is not None:
+        arrays = np.atleast_1d(as_array("images", images))
+        check_length("images", arrays, num_items, "embeddings")
     kept = sample(num_items, max_points, seed)
     with np.errstate(over="ignore"):
         tensor = embeddings[kept].astype("<f4")

@@ -127,13 +127,18 @@ def model_of_rows():
     return model
 
 
+def mining_of(source, model=None, **settings):
+    mining = HardExampleMining(source, progress=False, **settings)
+    mining.set_model(model or model_of_rows())
+    return mining
+
+
 class TestCallback:
     @pytest.mark.parametrize("rule", ["neighbors", "classes"])
     def test_finds_adjacent_classes(self, rule):
         """Rows are consecutive numbers, grouped by class: neighbours are the adjacent classes."""
         source = batches()
-        mining = HardExampleMining(source, rule=rule, neighbors=2, progress=False)
-        mining.set_model(model_of_rows())
+        mining = mining_of(source, rule=rule, neighbors=2)
         mining.on_epoch_end(0, {})
         assert mining.history["epoch"] == [1]
         expected = 5.0 if rule == "classes" else np.mean(np.tile([1, 2, 3, 2, 1], CLASSES))
@@ -146,22 +151,16 @@ class TestCallback:
         assert near == len(source)
 
     def test_epochs_of_the_search(self):
-        source = batches()
-        mining = HardExampleMining(source, every=2, start=3, progress=False)
-        mining.set_model(model_of_rows())
+        mining = mining_of(batches(), every=2, start=3)
         for epoch in range(8):
             mining.on_epoch_end(epoch)
         assert mining.history["epoch"] == [3, 5, 7]
 
     def test_max_items(self):
-        source = batches()
-        sizes = []
-        mining = HardExampleMining(source, max_items=30, batch_size=8, progress=False)
-        model = model_of_rows()
+        sizes, model = [], model_of_rows()
         embed = model.encoder.predict_on_batch
         model.encoder.predict_on_batch = lambda x: sizes.append(len(x)) or embed(x)
-        mining.set_model(model)
-        mining.on_epoch_end(0)
+        mining_of(batches(), model, max_items=30, batch_size=8).on_epoch_end(0)
         assert sum(sizes) == 30 and max(sizes) == 8
 
     def test_in_fit(self):
@@ -174,21 +173,17 @@ class TestCallback:
         assert mining.history["epoch"] == [1, 2]
 
     def test_an_encoder_of_nan_changes_nothing(self):
-        source = batches()
-        mining = HardExampleMining(source, progress=False)
-        model = model_of_rows()
+        source, model = batches(), model_of_rows()
         model.encoder.predict_on_batch = lambda x: np.full((len(x), 1), np.nan)
-        mining.set_model(model)
         with pytest.warns(UserWarning, match="NaN or infinity"):
-            assert np.isnan(mining.mine())
+            assert np.isnan(mining_of(source, model).mine())
         assert not source.has_hard_neighbors
 
     def test_another_model_starts_with_planned_batches(self):
         source = batches()
         mining = HardExampleMining(source, neighbors=2, start=2, progress=False)
         for _ in range(2):
-            model = model_of_rows()
-            mining.set_model(model)
+            mining.set_model(model_of_rows())
             mining.on_train_begin()
             mining.on_epoch_begin(0)
             assert not source.has_hard_neighbors
@@ -200,14 +195,8 @@ class TestCallback:
     def test_warns_without_neighbours(self):
         y = np.repeat([0, 1], 300)
         x = np.random.default_rng(0).normal(1000.0 * y[:, None], size=(600, 1)).astype("float32")
-        mining = HardExampleMining(BalancedBatches(x, y, 2, 2), progress=False)
-        mining.set_model(model_of_rows())
         with pytest.warns(UserWarning, match="600 of 600 items have no item of another class"):
-            mining.mine()
-
-    def test_needs_a_model(self):
-        with pytest.raises(ValueError, match="set_model"):
-            HardExampleMining(batches()).mine()
+            mining_of(BalancedBatches(x, y, 2, 2)).mine()
 
     @pytest.mark.parametrize(
         "arguments",
@@ -217,6 +206,8 @@ class TestCallback:
         with pytest.raises(ValueError):
             HardExampleMining(batches(), **arguments)
 
-    def test_needs_balanced_batches(self):
+    def test_needs_a_model_and_balanced_batches(self):
+        with pytest.raises(ValueError, match="set_model"):
+            HardExampleMining(batches()).mine()
         with pytest.raises(TypeError, match="BalancedBatches"):
             HardExampleMining([(ROWS, LABELS)])

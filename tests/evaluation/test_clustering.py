@@ -1,5 +1,6 @@
 """clustering_metrics compared with loops over pairs and with scikit-learn."""
 
+import importlib.util
 import itertools
 import sys
 
@@ -9,6 +10,11 @@ from sklearn import metrics
 
 from keras_metric.evaluation import clustering_metrics
 from keras_metric.evaluation.clustering import compare_partitions
+
+needs_faiss = pytest.mark.skipif(not importlib.util.find_spec("faiss"), reason="needs faiss-cpu")
+engines = pytest.mark.parametrize(
+    "engine", ["scikit-learn", pytest.param("faiss", marks=needs_faiss)]
+)
 
 
 def unequal(rng, size=120, classes=7):
@@ -37,10 +43,8 @@ def test_partitions_are_compared_pair_by_pair(seed):
     assert found["ami"] == pytest.approx(metrics.adjusted_mutual_info_score(labels, clusters))
 
 
-@pytest.mark.parametrize("engine", ["scikit-learn", "faiss"])
+@engines
 def test_distant_classes_are_found(engine, rng):
-    if engine == "faiss":
-        pytest.importorskip("faiss")
     labels = unequal(rng)
     x = 100.0 * np.eye(7)[labels] + rng.normal(size=(120, 7))
     best = max(
@@ -60,12 +64,10 @@ def test_the_clusters_are_those_of_k_means(rng):
     assert (ours["num_clusters"], ours["num_items"]) == (5.0, 90.0)
 
 
-@pytest.mark.parametrize("engine", ["scikit-learn", "faiss"])
+@engines
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_scale_does_not_matter(engine, dtype, rng):
     """FAISS would abort the process if a square were infinite."""
-    if engine == "faiss":
-        pytest.importorskip("faiss")
     x, labels = rng.normal(size=(120, 4)).astype(dtype), unequal(rng)
     settings = dict(engine=engine, silhouette=True)
     expected = clustering_metrics(x, labels, **settings)
@@ -73,12 +75,12 @@ def test_scale_does_not_matter(engine, dtype, rng):
         assert clustering_metrics(np.ldexp(x, exponent), labels, **settings) == expected
 
 
-def test_offset_does_not_matter_for_faiss(rng):
+@engines
+def test_offset_does_not_matter(engine, rng):
     """In float32 the offset would leave steps of 1."""
-    pytest.importorskip("faiss")
     x, labels = rng.integers(-64, 64, (120, 4)) / 64, unequal(rng)
-    expected = clustering_metrics(x, labels, engine="faiss")
-    assert clustering_metrics(x + 2.0**24, labels, engine="faiss") == expected
+    expected = clustering_metrics(x, labels, engine=engine)
+    assert clustering_metrics(x + 2.0**24, labels, engine=engine) == expected
 
 
 def test_silhouette_on_request(rng):

@@ -97,23 +97,19 @@ def test_published_case():
     assert ours["fnmr_at_fmr_0.5"] == pytest.approx(0.2)
 
 
-def test_crossing_between_two_points():
-    """FAR - FRR goes from -1/3 at one score to 1/6 at the next: 2/3 of the way, 1/3."""
-    same = [1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0]
-    scores = [1, 1, 1, 1, 5, 5, 2, 3, 3, 6, 6, 7]
-    ours = verification_metrics(scores, same)
-    curve = dict(zip(roc_curve(scores, same).thresholds, roc_curve(scores, same).far))
-    assert curve[2] == pytest.approx(1 / 6) and curve[3] == pytest.approx(1 / 2)
-    # From (1/6, 1/3) to (1/2, 1/3): FAR meets FRR at 1/3, half-way.
-    assert ours["eer"] == pytest.approx(1 / 3)
-    assert ours["eer_threshold"] == 3
-
-
-def test_a_crossing_on_a_point_is_exact():
-    """At score 1, three of ten are accepted and three of ten rejected; 1 - 0.7 is above 0.3."""
-    scores = [1] * 7 + [3] * 3 + [1] * 3 + [2] * 7
-    found = verification_metrics(scores, [1] * 10 + [0] * 10)
-    assert found["eer_threshold"] == 1.0 and found["eer"] == pytest.approx(0.3)
+@pytest.mark.parametrize(
+    ("scores", "eer", "threshold"),
+    [
+        # From (FAR, FRR) = (1/6, 1/3) at score 2 to (1/2, 1/3) at 3: FAR meets FRR at 1/3.
+        ([1, 1, 1, 1, 5, 5, 2, 3, 3, 6, 6, 7], 1 / 3, 3),
+        # At score 1, three of ten are accepted and three of ten rejected; 1 - 0.7 is above 0.3.
+        ([1] * 7 + [3] * 3 + [1] * 3 + [2] * 7, 0.3, 1),
+    ],
+)
+def test_crossing_between_two_points_and_on_a_point(scores, eer, threshold):
+    same = np.arange(len(scores)) < len(scores) / 2
+    found = verification_metrics(scores, same)
+    assert found["eer"] == pytest.approx(eer) and found["eer_threshold"] == threshold
 
 
 def test_a_rate_that_is_a_fraction_of_the_pairs(rng):
@@ -131,9 +127,8 @@ def test_similarities_are_negated_distances(items):
     if same.all() or not same.any():
         return
     distances = verification_metrics(scores, same, groups=scores % 2, far=FARS)
-    similarities = verification_metrics(
-        -scores, same, larger_is_closer=True, groups=scores % 2, far=FARS
-    )
+    settings = dict(larger_is_closer=True, groups=scores % 2, far=FARS)
+    similarities = verification_metrics(-scores, same, **settings)
     for key, value in distances.items():
         flip = -1 if "threshold" in key else 1
         assert similarities[key] == pytest.approx(flip * value, nan_ok=True), key

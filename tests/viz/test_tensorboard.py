@@ -72,14 +72,8 @@ def trained(tmp_path_factory, _digits):
     keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(5)])
     model.compile("sgd", "mse", run_eagerly=True)
-    evaluator = RetrievalEvaluator(
-        images,
-        labels,
-        log_dir=log_dir,
-        at_start=True,
-        plots=["distance_history", "neighbors"],
-        class_names="ABCDEFGHIJ",
-    )
+    settings = dict(plots=["distance_history", "neighbors"], class_names="ABCDEFGHIJ")
+    evaluator = RetrievalEvaluator(images, labels, log_dir=log_dir, at_start=True, **settings)
     model.fit(images, np.zeros((60, 5)), epochs=3, callbacks=[evaluator], verbose=0)
     return log_dir, model.predict(images, verbose=0), labels, evaluator
 

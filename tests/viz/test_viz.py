@@ -68,9 +68,8 @@ class TestNeighbors:
     def test_neighbors_of_an_index(self, digits):
         images, labels = digits
         neighbors = np.array([[5, 6, 7], [8, 9, 10]])
-        figure = viz.plot_neighbors(
-            images, labels, neighbors=neighbors, queries=[0, 1], k=2, class_names="ABCDEFGHIJ"
-        )
+        settings = dict(neighbors=neighbors, queries=[0, 1], k=2, class_names="ABCDEFGHIJ")
+        figure = viz.plot_neighbors(images, labels, **settings)
         assert texts(figure) == ["A", "✗ F", "✗ G", "B", "✗ I", "✗ J"]
 
     def test_the_choice_of_queries_is_seeded(self, digits):
@@ -89,7 +88,7 @@ class TestNeighbors:
             (dict(neighbors=np.zeros((1, 1), int), queries=3), "list the index"),
             (dict(neighbors=np.zeros((2, 1), int), queries=[1]), "one row for each"),
             (dict(embeddings=np.zeros((4, 2)), labels=[0]), "one label for each"),
-            (dict(embeddings=np.zeros((5, 2))), "one row for each of 4"),
+            (dict(embeddings=np.zeros((5, 2))), "`embeddings` must hold one entry for each of 4"),
             (dict(embeddings=np.zeros((4, 2)), queries=[4]), "indices of items, 0 to 3"),
             (dict(embeddings=np.zeros((4, 2)), queries=[[1]]), "a number or a list"),
             # An index returns -1 for a missing neighbour, which must not index the last item.
@@ -108,18 +107,13 @@ class TestNeighbors:
 
 
 class TestEmbeddings:
-    def legend(self, figure):
-        return [text.get_text() for text in figure.legends[0].get_texts()]
-
-    def test_two_classes(self, rng):
-        figure = viz.plot_embeddings(rng.normal(size=(40, 5)), np.arange(40) % 2)
-        assert self.legend(figure) == ["0", "1"]
-
-    def test_two_thousand_classes(self, rng):
+    def test_two_and_two_thousand_classes(self, rng):
         """Nine large classes and one of the small ones are named, the others counted."""
-        labels = np.concatenate([np.repeat(np.arange(9), 20), np.arange(2000)])
-        figure = viz.plot_embeddings(rng.normal(size=(len(labels), 3)), labels)
-        assert self.legend(figure) == ["1,990 other classes", *map(str, range(10))]
+        many = np.concatenate([np.repeat(np.arange(9), 20), np.arange(2000)])
+        names = ["1,990 other classes", *map(str, range(10))]
+        for labels, expected in ((np.arange(40) % 2, ["0", "1"]), (many, names)):
+            figure = viz.plot_embeddings(rng.normal(size=(len(labels), 3)), labels)
+            assert [text.get_text() for text in figure.legends[0].get_texts()] == expected
 
     def test_points_are_the_principal_components(self, rng):
         """Compared with an eigendecomposition: coordinates up to sign, fractions of variance."""
@@ -185,17 +179,18 @@ class TestEmbeddings:
         figure = viz.plot_embeddings(np.ones(shape), np.arange(shape[0]), method=method)
         assert len(figure.axes[0].collections) == shape[0]
 
-    def test_images_of_other_items(self):
-        with pytest.raises(ValueError, match="one image for each of 4 embeddings. Received: 3"):
-            viz.plot_embeddings(np.eye(4), [0, 0, 1, 1], np.zeros((3, 8, 8)))
-
-    def test_errors(self):
-        with pytest.raises(ValueError, match="one of"):
-            viz.plot_embeddings(np.ones((2, 2)), [0, 1], method="mds")
-        with pytest.raises(ValueError, match="same items"):
-            viz.plot_embeddings({"a": np.ones((2, 2)), "b": np.ones((3, 2))}, [0, 1])
-        with pytest.raises(ValueError, match="finite"):
-            viz.plot_embeddings([[np.nan, 0.0]], [0])
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (dict(images=np.zeros((3, 8, 8))), "one entry for each of 2 embeddings. Received: 3"),
+            (dict(method="mds"), "one of"),
+            (dict(embeddings={"a": np.eye(2), "b": np.eye(3)}), "same items"),
+            (dict(embeddings=[[np.nan, 0.0]]), "finite"),
+        ],
+    )
+    def test_errors(self, arguments, message):
+        with pytest.raises(ValueError, match=message):
+            viz.plot_embeddings(**{"embeddings": np.eye(2), "labels": [0, 1], **arguments})
 
 
 @pytest.mark.touches_keras
@@ -253,9 +248,8 @@ class TestRoc:
         figure = viz.plot_roc(scores, same, log=False)
         line = figure.axes[0].lines[0]
         for far, tar in zip(line.get_xdata(), line.get_ydata()):
-            thresholds = [-np.inf, *scores]
-            pairs = [((scores[same == 0] <= t).mean(), (scores[same == 1] <= t).mean())
-                     for t in thresholds]  # fmt: skip
+            accepted = [scores <= threshold for threshold in (-np.inf, *scores)]
+            pairs = [(some[same == 0].mean(), some[same == 1].mean()) for some in accepted]
             assert any(np.allclose((far, tar), pair) for pair in pairs)
         assert len(line.get_xdata()) == 61
 
@@ -269,17 +263,14 @@ class TestRoc:
         assert first.get_linestyle() != second.get_linestyle()
         assert figure.axes[0].get_xscale() == "log" and first.get_xdata().min() > 0
 
+    @pytest.mark.parametrize("plot", [viz.plot_det, viz.plot_roc])
     @pytest.mark.parametrize(
-        ("arguments", "message"),
-        [
-            (([0.1, 0.2], [1, 1]), "same and different"),
-            (({}, [1, 0]), "at least one"),
-            (([0.1], [1, 0]), "one number for each pair"),
-        ],
+        ("scores", "message"),
+        [([0.1, 0.2], "same and different"), ({}, "at least one"), ([0.1], "one number for each")],
     )
-    def test_errors(self, arguments, message):
+    def test_errors(self, plot, scores, message):
         with pytest.raises(ValueError, match=message):
-            viz.plot_roc(*arguments)
+            plot(scores, [1, 1])
 
 
 class TestProjector:
@@ -332,9 +323,8 @@ class TestProjector:
 
     @pytest.mark.parametrize("text", UNUSUAL_NAMES)
     def test_one_line_for_each_item_with_any_text(self, tmp_path, text):
-        config = viz.write_projector(
-            tmp_path, np.eye(3), [text, "b", text], metadata={"c": [1, 2, 3]}
-        )
+        metadata = {"c": [1, 2, 3]}
+        config = viz.write_projector(tmp_path, np.eye(3), [text, "b", text], metadata=metadata)
         rows = (config.parent / "embeddings_metadata.tsv").read_text("utf-8").splitlines()
         assert [len(row.split("\t")) for row in rows] == [2] * 4
 
@@ -412,18 +402,15 @@ class TestProjector:
             (dict(name="a/b"), "letters"),
             (dict(name=""), "letters"),
             (dict(labels=[1]), "one label for each"),
-            (dict(images=np.zeros((3, 8, 8))), "one image for each"),
+            (dict(images=np.zeros((3, 8, 8))), "`images` must hold one entry for each"),
             (dict(metadata={"age": [1, 2, 3]}), "age"),
             (dict(max_points=0), "at least 1"),
+            (dict(embeddings=1e39 * np.eye(2)), "float32.*1e\\+39"),
         ],
     )
     def test_errors(self, tmp_path, arguments, message):
         with pytest.raises(ValueError, match=message):
-            viz.write_projector(tmp_path, np.eye(2), **arguments)
-
-    def test_numbers_beyond_float32(self, tmp_path):
-        with pytest.raises(ValueError, match="float32.*1e\\+39"):
-            viz.write_projector(tmp_path, 1e39 * np.eye(2))
+            viz.write_projector(tmp_path, **{"embeddings": np.eye(2), **arguments})
         assert not list(tmp_path.iterdir())
 
 
@@ -454,6 +441,10 @@ class TestPixels:
             keras.config.set_image_data_format("channels_first")
             assert as_pixels(np.zeros((2, 3, 8, 9))).shape == (2, 8, 9, 3)
             assert looks_like_images(np.zeros((2, 3, 8, 9)))
+            inputs = np.zeros((2, 3, 8, 9)), [0, 1], np.eye(2)
+            shown = viz.plot_neighbors(*inputs).axes[0].images[0].get_array()
+            assert shown.shape == (8, 9, 3)
+            assert len(viz.plot_embeddings(np.eye(2), [0, 1], inputs[0]).axes[0].artists) == 2
         finally:
             keras.config.set_image_data_format(before)
 

@@ -62,14 +62,9 @@ class TestLabelErrors:
     def test_small_classes_of_a_perfect_encoder(self, rng, each):
         labels = np.repeat(np.arange(30), each)
         x = rng.normal(size=(30, 4))[labels] + 1e-3 * rng.normal(size=(len(labels), 4))
-        figure = viz.plot_label_errors(np.zeros((len(labels), 8, 8)), labels, x)
-        assert figure.get_suptitle().startswith(f"0 of {len(labels)} items")
-
-    def test_no_errors(self):
-        x, labels = np.repeat([[0.0], [9.0]], 5, axis=0), np.repeat([0, 1], 5)
-        figure = viz.plot_label_errors(np.zeros((10, 8, 8)), labels, x, k=3)
-        assert not titles(figure)
-        assert figure.get_suptitle() == "0 of 10 items are outvoted by their 3 nearest"
+        figure = viz.plot_label_errors(np.zeros((len(labels), 8, 8)), labels, x, k=3)
+        expected = f"0 of {len(labels)} items are outvoted by their 3 nearest"
+        assert figure.get_suptitle() == expected and not titles(figure)
 
 
 class TestConfusions:
@@ -178,10 +173,6 @@ class TestDet:
         assert middle.sum() > 100
         np.testing.assert_allclose((far + frr)[middle], -2.0, atol=0.05)
         assert figure.legends[0].get_texts()[0].get_text() == "EER 0.159"
-
-    def test_one_kind_of_pairs(self):
-        with pytest.raises(ValueError, match="same and different"):
-            viz.plot_det([0.1, 0.2], [1, 1])
 
 
 @pytest.mark.parametrize("plot", [viz.plot_hardest_pairs, viz.plot_label_errors])
