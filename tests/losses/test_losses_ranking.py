@@ -156,7 +156,7 @@ CASES = {
     ),
     **{
         f"PNP {variant}": (
-            functools.partial(losses.PNPLoss, temperature=0.1, variant=variant, **settings),
+            functools.partial(losses.PNPLoss, anneal=0.1, variant=variant, **settings),
             functools.partial(pnp, cost=cost),
         )
         for variant, settings, cost in (

@@ -43,7 +43,7 @@ TUPLES = {
 }
 # Required arguments of losses.
 ARGUMENTS = {
-    "ManifoldLoss": {"l": 4},
+    "ManifoldLoss": {"embedding_dim": 4},
     "WeightedSum": {"terms": [(1.0, losses.TripletLoss())]},
     **{
         name: {"num_classes": 3}
