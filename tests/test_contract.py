@@ -65,7 +65,7 @@ COMPILED = {
 CHOICES = {
     ("ContrastiveLoss", "positive_label"): (0, 1),
     ("ContrastiveLoss", "power"): (1, 2),
-    ("FastAPLoss", "distance"): "LARGEST",
+    ("FastAPLoss", "distance"): "MAX_DISTANCE",
     ("ManifoldLoss", "meta_classes"): "META_CLASSES",
     ("MarginLoss", "count"): "COUNTS",
     ("MarginLoss", "mining"): (*triplet_rules.STRATEGIES, *pair_rules.STRATEGIES),
