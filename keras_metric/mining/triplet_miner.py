@@ -12,7 +12,7 @@ from keras_metric._validation import (
     class_ids,
     nan_if_invalid,
 )
-from keras_metric.mining import bands, triplet_rules
+from keras_metric.mining import every_triplet_rules, triplet_rules
 from keras_metric.mining.miner import Miner
 from keras_metric.pairwise import class_pairs
 from keras_metric.pairwise.class_pairs import MASKED_DISTANCE, at
@@ -134,16 +134,16 @@ class TripletMiner(Miner):
             check_number("nonzero_loss_cutoff", farthest, above=nearest)
 
     def edges(self, name):
-        """The edges of `bands` of a strategy of every triplet; None if it has none."""
-        edges = bands.EDGES.get(name)
+        """The edges of the band of a strategy of every triplet; None if it has none."""
+        edges = every_triplet_rules.EDGES.get(name)
         return None if edges is None else edges(**self.settings(name))
 
     def inside(self, name, metric):
-        """Which negatives a strategy of every triplet counts; see `bands.chooser`."""
-        return bands.chooser(name, metric, self.settings(name))
+        """Which negatives a strategy of every triplet counts; see `every_triplet_rules.chooser`."""
+        return every_triplet_rules.chooser(name, metric, self.settings(name))
 
     def picker(self, name, distance, pairs, noise, dim, metric):
-        """The negatives of the strategy `name`, one of `PER_PAIR`; see `pick_semi_hard`."""
+        """The negatives of a strategy of `PER_PAIR`; see `triplet_rules.semi_hard`."""
         if name == "distance-weighted":
             distance = _to_euclidean(distance, metric)
         rule = triplet_rules.PER_PAIR[name]
@@ -163,7 +163,7 @@ class TripletMiner(Miner):
         noise = self.noise(*ops.shape(distance))
 
         def masks(name):
-            if name in bands.EVERY:
+            if name in every_triplet_rules.EVERY:
                 return _pairs_in_every(self.inside(name, metric), distance, pairs, among)
             listed = self._listed(name, distance, pairs, noise, dim, metric)
             return _pairs_in_listed(*listed, pairs)
@@ -179,7 +179,7 @@ class TripletMiner(Miner):
     def call(self, embeddings, labels):
         embeddings = as_tensor("embeddings", embeddings)
         check_matrix("embeddings", embeddings)
-        never_listed = [name for name in self.strategies if name in bands.EVERY]
+        never_listed = [name for name in self.strategies if name in every_triplet_rules.EVERY]
         if never_listed:
             raise ValueError(
                 f"The strategy {never_listed[0]!r} takes every triplet of a kind: a loss sums them "
@@ -211,7 +211,7 @@ def _pairs_in_listed(table, weight, pairs):
 
 
 def _pairs_in_every(inside, distance, pairs, among):
-    """Positives and negatives of every triplet that `inside` of `bands.chooser` counts."""
+    """Positives and negatives of every triplet that `inside` counts."""
     positive, negative = pairs.positive, pairs.negative
     if inside is None:
         both = pairs.has_both[:, None]

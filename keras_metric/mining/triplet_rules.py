@@ -2,23 +2,42 @@
 
 `PER_PAIR` picks one negative for each (anchor, positive); `PER_ANCHOR` picks one positive and one
 negative for each anchor. `triplets` returns either as the two matrices `(negative, weight)` of a
-miner. Ties go to the lowest column. The strategies of `bands` take every triplet of a kind; a loss
-sums them in closed form, without a list.
+miner. Ties go to the lowest column. The strategies of `every_triplet_rules` take
+every triplet of a kind; a loss sums them in closed form, without a list.
 """
 
 import math
 
 from keras import ops
 
-from keras_metric.mining.bands import EVERY
-from keras_metric.pairwise.class_pairs import MASKED_DISTANCE, argmax, argmin, at
-from keras_metric.pairwise.triplets_by_rank import pick_semi_hard
+from keras_metric.mining.every_triplet_rules import EVERY
+from keras_metric.pairwise.class_pairs import MASKED_DISTANCE, argmax, argmin, at, first
 
 
 def _turn(noise, rank):
     """Other uniform numbers for each rank: `noise` plus an irrational shift, modulo 1."""
     shift = ops.cast(rank, noise.dtype) * ((math.sqrt(5) - 1) / 2)
     return ops.mod(noise + shift, 1.0)
+
+
+def semi_hard(distance, pairs, noise=None, dim=None):
+    """For each positive the nearest negative beyond it, else the farthest of all.
+
+    Returns a function of a rank and the distances of the positives of that rank, (rows,). It
+    returns the columns of their negatives, and whether there is one, each (rows,).
+    """
+    columns, negative = pairs.columns, pairs.negative
+    others = ops.where(negative, distance, MASKED_DISTANCE)
+    farthest = ops.max(ops.where(negative, distance, -MASKED_DISTANCE), axis=-1)
+    exists = pairs.num_negatives > 0
+
+    def pick(rank, positive_distance):
+        near = positive_distance[:, None]
+        nearest = ops.min(ops.where(others > near, others, MASKED_DISTANCE), axis=-1)
+        chosen = ops.where(nearest < MASKED_DISTANCE, nearest, farthest)
+        return first(ops.equal(others, chosen[:, None]), columns), exists
+
+    return pick
 
 
 def semi_hard_random(distance, pairs, noise=None, dim=None, *, margin):
@@ -114,7 +133,7 @@ def soft_hard(distance, pairs, noise=None):
 
 
 PER_PAIR = {
-    "semi-hard": pick_semi_hard,
+    "semi-hard": semi_hard,
     "semi-hard-random": semi_hard_random,
     "random": random,
     "distance-weighted": distance_weighted,

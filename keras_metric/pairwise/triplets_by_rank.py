@@ -16,7 +16,7 @@ from keras import ops
 
 from keras_metric.pairwise import triplets_by_sorting as by_sorting
 from keras_metric.pairwise.anchor_rows import bounded_square
-from keras_metric.pairwise.class_pairs import MASKED_DISTANCE, MaskedPairs, first
+from keras_metric.pairwise.class_pairs import MASKED_DISTANCE, MaskedPairs
 
 
 class Form(NamedTuple):
@@ -82,14 +82,17 @@ def every_triplet(
     )
 
 
-def semi_hard(distance, pairs, noise, margin, form, sort_above=by_sorting.SORT_ABOVE):
-    """Rows of one triplet for each positive: the nearest negative beyond it, else the farthest."""
+def semi_hard(distance, pairs, noise, margin, form, pick, sort_above=by_sorting.SORT_ABOVE):
+    """Rows of one triplet for each positive: the nearest negative beyond it, else the farthest.
+
+    `pick`: `mining.triplet_rules.semi_hard`, the rule of the loop.
+    """
     if _never_sorts(pairs, sort_above):
-        return one_per_pair(distance, pairs, noise, margin, form, pick_semi_hard)
+        return one_per_pair(distance, pairs, noise, margin, form, pick)
     return ops.cond(
         ops.max(pairs.num_positives) > sort_above,
         lambda: by_sorting.semi_hard(distance, pairs, margin, form),
-        lambda: one_per_pair(distance, pairs, noise, margin, form, pick_semi_hard),
+        lambda: one_per_pair(distance, pairs, noise, margin, form, pick),
     )
 
 
@@ -98,26 +101,6 @@ def _never_sorts(pairs, sort_above):
     size = pairs.size
     # Masks have no order of classes, by which sorting rotates a row.
     return (size is not None and size <= sort_above) or isinstance(pairs, MaskedPairs)
-
-
-def pick_semi_hard(distance, pairs, noise=None, dim=None):
-    """For each positive the nearest negative beyond it, else the farthest of all.
-
-    Returns a function of a rank and the distances of the positives of that rank, (rows,). It
-    returns the columns of their negatives, and whether there is one, each (rows,).
-    """
-    columns, negative = pairs.columns, pairs.negative
-    others = ops.where(negative, distance, MASKED_DISTANCE)
-    farthest = ops.max(ops.where(negative, distance, -MASKED_DISTANCE), axis=-1)
-    exists = pairs.num_negatives > 0
-
-    def pick(rank, positive_distance):
-        near = positive_distance[:, None]
-        nearest = ops.min(ops.where(others > near, others, MASKED_DISTANCE), axis=-1)
-        chosen = ops.where(nearest < MASKED_DISTANCE, nearest, farthest)
-        return first(ops.equal(others, chosen[:, None]), columns), exists
-
-    return pick
 
 
 def _every_triplet(distance, pairs, margin, form, inside, among):
@@ -154,7 +137,7 @@ def _every_triplet(distance, pairs, margin, form, inside, among):
 
 
 def one_per_pair(distance, pairs, noise, margin, form, pick):
-    """Rows of one triplet for each positive, with the negative of `pick`, as `pick_semi_hard`."""
+    """Rows of one triplet for each positive; `pick`: a rule of `mining.triplet_rules`."""
     negative_of = pick(distance, pairs, noise)
 
     def step(rank, column, exists, total, active, valid, derivative):

@@ -9,10 +9,10 @@ from keras_metric._export import export
 from keras_metric._validation import check_choice, check_flag, check_number
 from keras_metric.losses.metric_loss import MetricLoss, check_branches
 from keras_metric.losses.pair.pair_loss import LABELS, among_references, check_memory, chosen_pairs
-from keras_metric.mining.bands import EVERY
+from keras_metric.mining.every_triplet_rules import EVERY
 from keras_metric.mining.pair_miner import PairMiner
 from keras_metric.mining.triplet_miner import TripletMiner
-from keras_metric.mining.triplet_rules import PER_ANCHOR, SETTINGS, STRATEGIES
+from keras_metric.mining.triplet_rules import PER_ANCHOR, PER_PAIR, SETTINGS, STRATEGIES
 from keras_metric.pairwise import class_pairs, triplets_by_rank, triplets_with_swap
 from keras_metric.pairwise.anchor_rows import Rows, single_terms
 from keras_metric.pairwise.blockwise import rows_in_blocks
@@ -242,7 +242,9 @@ def _terms(miner, name, margin, form, metric, dim, among, sort_above):
     """The function of `triplets_by_rank` for a strategy, with its settings."""
     settings = {"margin": margin, "form": form}
     if name == "semi-hard":
-        return partial(triplets_by_rank.semi_hard, **settings, sort_above=sort_above)
+        return partial(
+            triplets_by_rank.semi_hard, **settings, pick=PER_PAIR[name], sort_above=sort_above
+        )
     if name in PER_ANCHOR:
         return partial(triplets_by_rank.one_per_anchor, **settings, choose=PER_ANCHOR[name])
     if name in EVERY:

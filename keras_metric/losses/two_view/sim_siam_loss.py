@@ -8,7 +8,7 @@ from keras import ops
 from keras_metric import distances
 from keras_metric._export import export
 from keras_metric.losses.metric_loss import MetricLoss, check_branches
-from keras_metric.losses.two_view.two_views import standardised
+from keras_metric.losses.two_view.view_statistics import standardised
 from keras_metric.pairwise.anchor_rows import single_terms
 
 

@@ -5,7 +5,7 @@ from keras import ops
 from keras_metric._export import export
 from keras_metric._validation import check_number
 from keras_metric.losses.metric_loss import MetricLoss
-from keras_metric.losses.two_view.two_views import centred, off_diagonal_squares, two_views
+from keras_metric.losses.two_view.view_statistics import centred, off_diagonal_squares, two_views
 from keras_metric.pairwise.anchor_rows import whole_batch
 
 

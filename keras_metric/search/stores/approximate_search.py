@@ -20,7 +20,7 @@ import numpy as np
 from keras_metric._validation import check_count, shown
 from keras_metric.search.stores.exact_distances import BLOCK, stored
 from keras_metric.search.stores.exact_search import bitmap, matrix_products
-from keras_metric.search.stores.row_storage import GrowingArray
+from keras_metric.search.stores.growing_arrays import GrowingArray
 
 # The settings of each kind, named as in FAISS, with defaults; None is derived from the data.
 SETTINGS = {

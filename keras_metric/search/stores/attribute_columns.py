@@ -4,7 +4,7 @@ import numpy as np
 
 from keras_metric._validation import shown
 from keras_metric.search.index_inputs import MISSING, AnyOf, check_kind
-from keras_metric.search.stores.row_storage import GrowingArray, ValueCodes, compacted
+from keras_metric.search.stores.growing_arrays import GrowingArray, ValueCodes, compacted
 
 
 class _Column:

@@ -7,7 +7,7 @@ from keras_metric.search.stores.approximate_search import ApproximateSearch
 from keras_metric.search.stores.attribute_columns import AttributeColumns
 from keras_metric.search.stores.exact_distances import BLOCK, paired, stored
 from keras_metric.search.stores.exact_search import nearest_rows
-from keras_metric.search.stores.row_storage import GrowingArray, LabelSums, ValueCodes, compacted
+from keras_metric.search.stores.growing_arrays import GrowingArray, LabelSums, ValueCodes, compacted
 
 
 class FaissStore:
