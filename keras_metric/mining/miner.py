@@ -44,8 +44,8 @@ class Miner(keras.layers.Layer):
             setattr(self, name, value)
             if value is not None:
                 self._check_read(name, value)
-        is_random = any(name in RANDOM for name in self.strategies)
-        self.seed_generator = keras.random.SeedGenerator(seed) if is_random else None
+        self.is_random = any(name in RANDOM for name in self.strategies)
+        self.seed_generator = keras.random.SeedGenerator(seed) if self.is_random else None
         self.stage = None
         if len(self.strategies) > 1:
             # A variable: the value of a Python attribute is fixed in a compiled step.

@@ -184,8 +184,11 @@ def triplet_rows(
         sort_above: number of positives from which sorting replaces the loop.
     """
     settings = (margin, FORMS[form], metric, dim, among, sort_above)
-    compute = miner.chosen([_terms(miner, name, *settings) for name in miner.strategies])
-    noise = miner.noise(ops.shape(pairs.num_positives)[0], ops.shape(pairs.columns)[1])
+    functions = [_terms(miner, name, *settings) for name in miner.strategies]
+    compute = miner.chosen(functions) if len(functions) > 1 else functions[0]
+    noise = None
+    if miner.is_random:
+        noise = miner.noise(ops.shape(pairs.num_positives)[0], ops.shape(pairs.columns)[1])
     total, active, valid, *sums = rows_in_blocks(
         compute, measured, pairs, noise, size=size, with_sums=reports.wants_distances
     )
