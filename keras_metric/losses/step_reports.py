@@ -4,6 +4,8 @@ import contextvars
 
 from keras import ops
 
+from keras_metric._validation import check_flag
+
 
 class StepReports:
     """Statistics, state updates and label problems that the losses of one step report.
@@ -29,6 +31,9 @@ class StepReports:
         statistics: whether `statistics` are collected. Default True.
         collecting: False for an object that ignores all reports. Default True.
 
+    Raises:
+        TypeError: for an argument that is not True or False.
+
     Example:
     >>> import numpy as np
     >>> from keras_metric import losses
@@ -40,13 +45,15 @@ class StepReports:
     """
 
     def __init__(self, statistics=True, collecting=True):
-        self.collecting = collecting
+        self.collecting = check_flag("collecting", collecting)
         self.statistics = {}
         self.updates = []
         self.invalid_ids = []
         self.positives = []
         # Attributes and no methods: a loss reads them before it computes a statistic.
-        self.wants_active = self.wants_distances = statistics and collecting
+        self.wants_active = self.wants_distances = (
+            check_flag("statistics", statistics) and collecting
+        )
 
     def __enter__(self):
         self._token = CURRENT.set(self)
