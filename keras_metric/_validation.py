@@ -448,10 +448,14 @@ def check_not_strings(name, labels):
 
 
 def check_arrays(name, values):
-    """Raise if a list, tuple or dict of `values` contains plain Python numbers.
+    """Raise for a string or a set, and if a list, tuple or dict contains plain Python numbers.
 
     Keras interprets each item of a list as a separate input, and fails on PyTorch.
     """
+    if isinstance(values, (str, bytes, set, frozenset)):
+        raise TypeError(
+            f"`{name}` must be an array, or a structure of arrays. Received: {name}={shown(values)}"
+        )
     if not isinstance(values, (list, tuple, dict)):
         return
     for leaf in keras.tree.flatten(values):
