@@ -216,7 +216,10 @@ def _pairwise_differences(a, b, own, root):
         def grad(*args, upstream=None):
             incoming = incoming_gradient(args, upstream)
             weights = measured.weights(distance, incoming)
-            return measured.backward(weights, ops.ones_like(incoming[:, :1]))
+            to_a, sums = measured.backward(
+                measured.anchors, weights, ops.ones_like(incoming[:, :1])
+            )
+            return to_a, *measured.of_references(sums)
 
         return distance, grad
 

@@ -6,7 +6,7 @@ Ties go to the lowest column.
 
 from keras import ops
 
-from keras_metric.pairwise.class_pairs import MASKED_DISTANCE, MaskedPairs, argmax, argmin
+from keras_metric.pairwise.class_pairs import MASKED_DISTANCE, argmax, argmin
 
 # How one of an anchor's positives or negatives is chosen. "semi-hard": the hardest one that is in
 # order with the chosen item of the other kind.
@@ -119,7 +119,7 @@ def n_pairs(distance, pairs, noise=None):
 
     Sohn 2016, "Improved Deep Metric Learning with Multi-class N-pair Loss Objective".
     """
-    if isinstance(pairs, MaskedPairs):
+    if not pairs.is_grouped:
         raise ValueError(
             'The strategy "n-pairs" takes one pair of each class of a batch, so it needs integer '
             'class labels, and no memory. Received: labels="multi_hot", or a memory'

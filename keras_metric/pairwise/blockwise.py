@@ -2,17 +2,22 @@
 
 A block of distances is computed, used and released while it fits the cache. What remains is one
 matrix (batch, references) of derivatives, from which two matrix products give the gradient of the
-embeddings.
+embeddings. Of a large batch not even that remains: the backward pass computes each block again.
 """
 
 import functools
 import math
 
-from keras import ops
+from keras import ops, tree
 
 # Entries of a block. 2**18 of float32 are 1 MB, which fits a core's cache together with their
 # derivatives and one temporary.
 BLOCK = 2**18
+# Entries of the matrix of derivatives above which it is not kept: 64 MB of float32.
+KEPT = 2**24
+
+# Settings of `rows_in_blocks` for terms of few and cheap passes over a block, as a softmax.
+FEW_PASSES = {"block": 2**20, "cheap": True}
 
 # Squared distances are bounded by this, so that a sum over a batch stays inside float32.
 LARGEST_SQUARE = 1e30
@@ -35,7 +40,17 @@ def incoming_gradient(args, upstream):
     return args[0] if upstream is None else upstream
 
 
-def rows_in_blocks(compute, distances, pairs, noise=None, block=BLOCK, size=None, with_sums=False):
+def rows_in_blocks(
+    compute,
+    distances,
+    pairs,
+    noise=None,
+    block=BLOCK,
+    size=None,
+    kept=KEPT,
+    cheap=False,
+    with_sums=False,
+):
     """Tensors (batch,) that `compute` returns for each anchor; the first is differentiable.
 
     Args:
@@ -50,6 +65,9 @@ def rows_in_blocks(compute, distances, pairs, noise=None, block=BLOCK, size=None
         noise: (batch, references) or None.
         block: number of distances of a block, approximately.
         size: number of rows of a block, in place of `block`.
+        kept: number of distances up to which their derivatives are kept. Above it, the backward
+            pass runs `compute` again.
+        cheap: whether to run `compute` again also where the size is unknown while tracing.
         with_sums: whether to append the sums of each row's distances to positives and negatives.
 
     Returns:
@@ -72,15 +90,42 @@ def rows_in_blocks(compute, distances, pairs, noise=None, block=BLOCK, size=None
         batch, references = measured.anchors.shape[0], pairs.size
         # The number of references may be unknown while tracing; 1,024 stands for it.
         most = size or 2 ** round(math.log2(max(block / (references or 1024), 32)))
-        if batch is not None and batch <= most:
+        unknown = batch is None or references is None
+        keep = not measured.makes_blocks or (not cheap if unknown else batch * references <= kept)
+        blocks = None
+        if unknown or batch > most:
+            blocks = RowBlocks(ops.shape(measured.anchors)[0], most)
+
+        def of_number(number):
+            position, inside = blocks.at(number)
+            some = None if noise is None else ops.take(noise, position, axis=0)
+            anchors = ops.take(measured.anchors, position, axis=0)
+            return anchors, inside, of_block(anchors, pairs.rows(position, inside), some)
+
+        if blocks is None:
             rows, weights = of_block(measured.anchors, pairs, noise)
+        elif keep:
+            rows, weights = blocks.map(lambda number: of_number(number)[-1])
         else:
-            rows, weights = _mapped(of_block, measured.anchors, pairs, noise, most)
+            rows = blocks.map(lambda number: of_number(number)[-1][0])
 
         def grad(*args, upstream=None):
             factor = incoming_gradient(args, upstream)[0][:, None]
-            gradients = measured.backward(weights, factor)
-            return gradients if len(gradients) > 1 else gradients[0]
+            if blocks is None or keep:
+                to_anchors, sums = measured.backward(measured.anchors, weights, factor)
+                gradients = to_anchors, *measured.of_references(sums)
+                return gradients if len(gradients) > 1 else gradients[0]
+
+            def backward(sums, number):
+                anchors, inside, (_, weights) = of_number(number)
+                part = ops.take(factor, blocks.at(number)[0], axis=0)
+                # The last block repeats the last row.
+                part = ops.where(inside[:, None], part, 0)
+                to_anchors, more = measured.backward(anchors, weights, part)
+                return sums + more, to_anchors
+
+            sums, to_anchors = blocks.loop(backward, measured.no_sums(), measured.anchors.shape[1])
+            return to_anchors, *measured.of_references(sums)
 
         return ops.transpose(rows), grad
 
@@ -88,26 +133,50 @@ def rows_in_blocks(compute, distances, pairs, noise=None, block=BLOCK, size=None
     return [stacked[0], *ops.unstack(ops.stop_gradient(stacked[1:]))]
 
 
-def _mapped(of_block, anchors, pairs, noise, size):
-    """Results of `of_block` for blocks of `size` anchors, one after the other."""
-    batch = ops.shape(anchors)[0]
-    blocks = (batch + size - 1) // size
+class RowBlocks:
+    """The blocks of `size` rows that cover a batch, whose size may be unknown while tracing."""
 
-    def one(number):
-        position = number * size + ops.arange(size, dtype="int32")
-        inside = position < batch
-        # Padding rows of the last block have no positives and contribute nothing.
-        position = ops.minimum(position, batch - 1)
-        some = None if noise is None else ops.take(noise, position, axis=0)
-        return of_block(ops.take(anchors, position, axis=0), pairs.rows(position, inside), some)
+    def __init__(self, batch, size):
+        self.batch, self.size = batch, size
+        self.number = (batch + size - 1) // size
 
-    def joined(results):
-        results = ops.reshape(results, (blocks * size, *ops.shape(results)[2:]))
-        whole = isinstance(batch, int) and batch % size == 0
-        return results if whole else results[:batch]
+    def at(self, number):
+        """Positions of the rows of a block, and which of them are inside the batch.
 
-    results = ops.map(one, ops.arange(blocks, dtype="int32"))
-    return tuple(joined(result) for result in results)
+        The last block is filled with copies of the last row.
+        """
+        position = number * self.size + ops.arange(self.size, dtype="int32")
+        return ops.minimum(position, self.batch - 1), position < self.batch
+
+    def map(self, function):
+        """The rows that `function(number)` returns for all blocks, joined."""
+        results = ops.map(function, ops.arange(self.number, dtype="int32"))
+        return tree.map_structure(lambda rows: self._batch(self._joined(rows)), results)
+
+    def loop(self, step, state, width):
+        """Run `state, rows = step(state, number)` for all blocks; `rows` have shape (size, width).
+
+        Returns the last state, and the joined rows (batch, width).
+        """
+        # Not `ops.scan`: on TensorFlow it requires rows of the shape of the state.
+        rows = ops.zeros((self.number * self.size, width), dtype=state.dtype)
+
+        def body(number, state, rows):
+            state, new = step(state, number)
+            return number + 1, state, ops.slice_update(rows, (number * self.size, 0), new)
+
+        first = ops.zeros((), dtype="int32")
+        _, state, rows = ops.while_loop(
+            lambda number, *_: number < self.number, body, (first, state, rows)
+        )
+        return state, self._batch(rows)
+
+    def _joined(self, rows):
+        return ops.reshape(rows, (self.number * self.size, *ops.shape(rows)[2:]))
+
+    def _batch(self, rows):
+        whole = isinstance(self.batch, int) and self.batch % self.size == 0
+        return rows if whole else rows[: self.batch]
 
 
 class EuclideanDistances:
@@ -116,6 +185,8 @@ class EuclideanDistances:
     One matrix product forward and two backward, written by hand: autodiff stores four matrices,
     and its square root has an infinite derivative at zero.
     """
+
+    makes_blocks = True
 
     def __init__(self, anchors, references, root):
         self.anchors, self.references, self.scale = _centred(anchors, references)
@@ -140,12 +211,23 @@ class EuclideanDistances:
             return ops.where(apart, derivative * (self.scale / ops.where(apart, distance, 1)), 0)
         return ops.where(distance < 0.99 * LARGEST_SQUARE, 2 * derivative * self.scale, 0)
 
-    def backward(self, weights, factor):
-        """Gradients of anchors and references; `factor` (rows, 1) multiplies rows of `weights`."""
-        a, b = self.anchors, self.references
+    def backward(self, anchors, weights, factor):
+        """The gradient of some anchors, and their part of the sums for `of_references`.
+
+        `factor` (rows, 1) multiplies the rows of `weights`.
+        """
+        a, b = anchors, self.references
         to_a = factor * (ops.sum(weights, 1)[:, None] * a - ops.matmul(weights, b))
-        sums = ops.matmul(ops.transpose(weights), ops.concatenate([factor * a, factor], axis=1))
-        return to_a, sums[:, -1:] * b - sums[:, :-1]
+        both = ops.concatenate([factor * a, factor], axis=1)
+        return to_a, ops.matmul(ops.transpose(weights), both)
+
+    def no_sums(self):
+        """The sums of no anchors."""
+        return ops.zeros_like(ops.pad(self.references, [(0, 0), (0, 1)]))
+
+    def of_references(self, sums):
+        """The gradient of the references, in a tuple."""
+        return (sums[:, -1:] * self.references - sums[:, :-1],)
 
 
 def _centred(a, b):
@@ -172,6 +254,8 @@ def _centred(a, b):
 class DotDistances:
     """Distances `offset - a.b` of blocks of anchors, as `EuclideanDistances`."""
 
+    makes_blocks = True
+
     def __init__(self, anchors, references, offset):
         self.anchors, self.references = anchors, references
         self.transposed = ops.transpose(references)
@@ -183,13 +267,22 @@ class DotDistances:
     def weights(self, distance, derivative):
         return -derivative
 
-    def backward(self, weights, factor):
+    def backward(self, anchors, weights, factor):
         to_a = factor * ops.matmul(weights, self.references)
-        return to_a, ops.matmul(ops.transpose(weights), factor * self.anchors)
+        return to_a, ops.matmul(ops.transpose(weights), factor * anchors)
+
+    def no_sums(self):
+        return ops.zeros_like(self.references)
+
+    def of_references(self, sums):
+        return (sums,)
 
 
 class MatrixDistances:
     """Rows of a matrix of distances that was computed before, as `EuclideanDistances`."""
+
+    # The matrix is in memory, whatever the size of a block.
+    makes_blocks = False
 
     def __init__(self, matrix):
         self.anchors = matrix
@@ -200,8 +293,11 @@ class MatrixDistances:
     def weights(self, distance, derivative):
         return derivative
 
-    def backward(self, weights, factor):
-        return (factor * weights,)
+    def backward(self, rows, weights, factor):
+        return factor * weights, None
+
+    def of_references(self, sums):
+        return ()
 
 
 def of_vectors(a, b, make, **settings):

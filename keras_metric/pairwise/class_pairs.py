@@ -48,6 +48,8 @@ class Pairs(NamedTuple):
     `own_rank`: (rows,), the anchor's own position relative to `start`; at least the number of
     columns if the anchor is no reference.
     `num_positives`, `num_negatives`: (rows,).
+    `held`: boolean (columns,), False for columns that do not count, which `order` has last; None if
+    all count.
     """
 
     labels: Any
@@ -58,9 +60,15 @@ class Pairs(NamedTuple):
     own_rank: Any
     num_positives: Any
     num_negatives: Any
+    held: Any = None
 
     for_each_positive = _for_each_positive
     has_both = property(_has_both)
+
+    @property
+    def is_grouped(self):
+        """Whether `order` groups all columns by class, and all columns count."""
+        return self.held is None
 
     @property
     def size(self):
@@ -76,12 +84,15 @@ class Pairs(NamedTuple):
     def positive(self):
         """Boolean (rows, columns): same class, and not the anchor itself."""
         same = ops.equal(self.labels[:, None], self.reference_labels[None, :])
-        return ops.logical_and(same, ops.not_equal(self.columns, self.own[:, None]))
+        return self._held(ops.logical_and(same, ops.not_equal(self.columns, self.own[:, None])))
 
     @property
     def negative(self):
         """Boolean (rows, columns): another class."""
-        return ops.not_equal(self.labels[:, None], self.reference_labels[None, :])
+        return self._held(ops.not_equal(self.labels[:, None], self.reference_labels[None, :]))
+
+    def _held(self, mask):
+        return mask if self.held is None else ops.logical_and(mask, self.held[None, :])
 
     def column(self, rank):
         """Column of each anchor's positive number `rank`, and whether there is one: (rows,)."""
@@ -110,6 +121,7 @@ class MaskedPairs(NamedTuple):
 
     for_each_positive = _for_each_positive
     has_both = property(_has_both)
+    is_grouped = False
 
     @property
     def size(self):
@@ -165,9 +177,10 @@ def from_labels(labels, reference_labels=None, own=None):
             `Remembered` labels of a queue.
         own: (batch,): the columns of the anchors themselves, if they are among the references.
     """
+    held = None
     if isinstance(reference_labels, Remembered):
-        return _from_remembered(labels, reference_labels)
-    if isinstance(reference_labels, Placed):
+        reference_labels, held, own = reference_labels
+    elif isinstance(reference_labels, Placed):
         reference_labels, own = reference_labels
     if len(labels.shape) == 2:
         return _from_multi_hot(labels, reference_labels, own)
@@ -178,16 +191,22 @@ def from_labels(labels, reference_labels=None, own=None):
     dtype = keras.backend.result_type(labels.dtype, reference_labels.dtype)
     labels, reference_labels = ops.cast(labels, dtype), ops.cast(reference_labels, dtype)
     order = ops.cast(ops.argsort(reference_labels), "int32")
+    number = ops.shape(reference_labels)[0]
     ranked = ops.take(reference_labels, order)
+    if held is not None:
+        # Two stable sorts: the columns that count first, by label.
+        number = ops.sum(ops.cast(held, "int32"))
+        order = ops.take(order, ops.argsort(ops.logical_not(ops.take(held, order))))
+        counts = ops.arange(ops.shape(order)[0], dtype="int32") < number
+        last = ops.max(reference_labels)
+        ranked = ops.where(counts, ops.take(reference_labels, order), last)
     start = ops.cast(ops.searchsorted(ranked, labels, side="left"), "int32")
-    same_class = ops.cast(ops.searchsorted(ranked, labels, side="right"), "int32") - start
-    num_references = ops.shape(reference_labels)[0]
+    end = ops.cast(ops.searchsorted(ranked, labels, side="right"), "int32")
+    same_class = ops.maximum(ops.minimum(end, number) - start, 0)
     if own is None:
-        own, own_rank = ops.zeros_like(start) - 1, ops.zeros_like(start) + num_references
-        num_positives = same_class
-    else:
-        own_rank = ops.take(ops.cast(ops.argsort(order), "int32"), own) - start
-        num_positives = same_class - 1
+        own = ops.zeros_like(start) - 1
+    position = ops.take(ops.cast(ops.argsort(order), "int32"), ops.maximum(own, 0))
+    own_rank = ops.where(own >= 0, position - start, ops.shape(order)[0])
     return Pairs(
         labels=labels,
         reference_labels=reference_labels,
@@ -195,8 +214,9 @@ def from_labels(labels, reference_labels=None, own=None):
         order=order,
         start=start,
         own_rank=own_rank,
-        num_positives=num_positives,
-        num_negatives=num_references - same_class,
+        num_positives=same_class - ops.cast(own >= 0, "int32"),
+        num_negatives=number - same_class,
+        held=held,
     )
 
 
@@ -226,14 +246,33 @@ def _from_multi_hot(labels, reference_labels, own):
     return from_masks(same, negative)
 
 
-def _from_remembered(labels, queue):
-    same = ops.equal(ops.cast(labels, queue.labels.dtype)[:, None], queue.labels[None, :])
-    slots = ops.arange(ops.shape(queue.labels)[0], dtype="int32")
-    other = ops.not_equal(slots[None, :], queue.own[:, None])
-    return from_masks(
-        ops.logical_and(ops.logical_and(same, other), queue.filled[None, :]),
-        ops.logical_and(ops.logical_not(same), queue.filled[None, :]),
+def with_anchor(pairs, own=None):
+    """`pairs` with each anchor among its own positives.
+
+    `own`: (batch,), the columns of the anchors, or -1; None for the diagonal.
+    """
+    if isinstance(pairs, MaskedPairs):
+        own = ops.transpose(pairs.columns) if own is None else own[:, None]
+        mine = ops.equal(pairs.columns, own)
+        return from_masks(ops.logical_or(pairs.positive, mine), pairs.negative)
+    nowhere = ops.zeros_like(pairs.own) - 1
+    return pairs._replace(
+        own=nowhere,
+        own_rank=nowhere + 1 + ops.shape(pairs.order)[0],
+        num_positives=pairs.num_positives + ops.cast(pairs.own >= 0, "int32"),
     )
+
+
+def sums_over_positives(pairs, vectors):
+    """The sum of the vectors (rows, dim) of each anchor's positives; anchors are the references.
+
+    Anchors must be among their own positives: see `with_anchor`.
+    """
+    if isinstance(pairs, MaskedPairs):
+        return ops.matmul(ops.cast(pairs.positive, vectors.dtype), vectors)
+    # The position at which a class begins is a number of the class.
+    sums = ops.segment_sum(vectors, pairs.start, num_segments=ops.shape(vectors)[0])
+    return ops.take(sums, pairs.start, axis=0)
 
 
 def at(matrix, column):

@@ -16,7 +16,7 @@ from keras import ops
 
 from keras_metric.pairwise import triplets_by_sorting as by_sorting
 from keras_metric.pairwise.anchor_rows import bounded_square
-from keras_metric.pairwise.class_pairs import MASKED_DISTANCE, MaskedPairs
+from keras_metric.pairwise.class_pairs import MASKED_DISTANCE
 
 
 class Form(NamedTuple):
@@ -99,8 +99,8 @@ def semi_hard(distance, pairs, noise, margin, form, pick, sort_above=by_sorting.
 def _never_sorts(pairs, sort_above):
     """Whether no anchor can have more than `sort_above` positives, or sorting is not possible."""
     size = pairs.size
-    # Masks have no order of classes, by which sorting rotates a row.
-    return (size is not None and size <= sort_above) or isinstance(pairs, MaskedPairs)
+    # Sorting rotates a row by the order of the classes.
+    return (size is not None and size <= sort_above) or not pairs.is_grouped
 
 
 def _every_triplet(distance, pairs, margin, form, inside, among):

@@ -1,22 +1,14 @@
 """Instance loss."""
 
-from keras import ops
+import functools
 
-from keras_metric import distances
 from keras_metric._export import export
-from keras_metric._validation import check_number, check_one_each
-from keras_metric.losses.metric_loss import check_branches
-from keras_metric.losses.pair.pair_loss import PairLoss, similarity
-from keras_metric.losses.ranking.list_rows import with_anchor
-from keras_metric.pairwise import class_pairs
-from keras_metric.pairwise.anchor_rows import Rows
-from keras_metric.pairwise.pair_terms import n_pairs_rows
-
-
-def instance_rows(cosine, pairs, gamma):
-    """One term per row: cross-entropy over all columns; all columns of its class are correct."""
-    own = ops.cast(ops.logical_not(pairs.negative), cosine.dtype)
-    return n_pairs_rows(gamma * cosine, own)
+from keras_metric._validation import check_number
+from keras_metric.losses.pair.pair_loss import PairLoss
+from keras_metric.losses.pair.sup_con_loss import sup_con_terms
+from keras_metric.losses.ranking.list_rows import list_rows
+from keras_metric.losses.two_view.clip_loss import clip_rows, measured_branches
+from keras_metric.pairwise.blockwise import FEW_PASSES
 
 
 @export
@@ -80,25 +72,11 @@ class InstanceLoss(PairLoss):
         super().__init__("cosine", "all", labels, reduction, name, dtype, memory)
         self.gamma = check_number("gamma", gamma, above=0)
 
-    def batch_parts(self, reports, labels, embeddings, references=None, reference_labels=None):
-        given = (references, reference_labels) if references is not None else ()
-        distance, pairs = self.chosen(reports, labels, embeddings, *given)
-        cosine = similarity(distance, "cosine")
-        if not isinstance(reference_labels, class_pairs.Remembered):
-            return [instance_rows(cosine, pairs, self.gamma)]
-        # Empty positions of the queue are neither positives nor negatives.
-        listed = with_anchor(pairs, reference_labels.own)
-        held = ops.logical_or(listed.positive, listed.negative)
-        logits = ops.where(held, self.gamma * cosine, -class_pairs.MASKED_DISTANCE)
-        return [n_pairs_rows(logits, ops.cast(listed.positive, cosine.dtype))]
+    def batch_parts(self, reports, labels, embeddings, *references):
+        terms = functools.partial(sup_con_terms, temperature=1 / self.gamma)
+        batch = (reports, labels, embeddings, *references)
+        return [list_rows(self, terms, *batch, with_own=True, alone=True, **FEW_PASSES)]
 
     def tuple_parts(self, reports, y_true, branches):
-        check_branches(branches, 2, "first, second")
-        labels = self._checked_labels(y_true, "y_true")
-        check_one_each(labels, branches[0], "y_true", "y_pred")
-        pairs = class_pairs.from_labels(labels)
-        distance = distances.pairwise(*branches, metric="cosine")
-        reports.add_distances(distance, distance, ops.logical_not(pairs.negative), pairs.negative)
-        cosine = similarity(distance, "cosine")
-        both = (instance_rows(s, pairs, self.gamma) for s in (cosine, ops.transpose(cosine)))
-        return [Rows(*(there + back for there, back in zip(*both)))]
+        measured = measured_branches(self, reports, y_true, branches)
+        return [clip_rows(*measured, self.gamma)]

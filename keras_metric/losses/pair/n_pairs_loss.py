@@ -1,15 +1,17 @@
 """N-pairs loss."""
 
+import functools
+
 from keras import ops
 
 from keras_metric import distances
 from keras_metric._export import export
 from keras_metric._validation import check_choice, check_number, check_one_each
 from keras_metric.losses.metric_loss import MetricLoss, check_branches
+from keras_metric.losses.pair.sup_con_loss import sup_con_terms
 from keras_metric.pairwise import class_pairs
 from keras_metric.pairwise.anchor_rows import Rows, single_terms
-from keras_metric.pairwise.class_pairs import MASKED_DISTANCE
-from keras_metric.pairwise.pair_terms import n_pairs_rows
+from keras_metric.pairwise.blockwise import FEW_PASSES, rows_in_blocks
 
 # Products of larger components overflow float32; clipping keeps the loss finite.
 _LARGEST = 1e14
@@ -84,15 +86,10 @@ class NPairsLoss(MetricLoss):
         anchors, positives = (
             ops.take(_bounded(embeddings), rows, axis=0) for rows in (indices, positives)
         )
-        distance = distances.pairwise(anchors, positives, metric=self.distance)
-        is_own = ops.equal(indices[:, None], indices[None, :])
-        correct = ops.logical_and(is_own, exists[:, None])
-        both = ops.logical_and(exists[:, None], exists[None, :])
-        reports.add_distances(
-            distance, distance, correct, ops.logical_and(both, ops.logical_not(is_own))
-        )
-        logits = ops.where(exists[None, :], -distance, -MASKED_DISTANCE)
-        rows = n_pairs_rows(logits, ops.cast(correct, distance.dtype))
+        # Rows and columns are numbered by their anchors, which are all different.
+        nowhere = ops.zeros_like(indices) - 1
+        pairs = class_pairs.from_labels(indices, class_pairs.Remembered(indices, exists, nowhere))
+        rows = self._rows(reports, anchors, positives, pairs, exists)
         norms = (ops.sum(ops.square(x), axis=1) for x in (anchors, positives))
         rows = self._with_norms(rows, *norms)
         # Scatter the rows back to the items; the anchors are in batch order.
@@ -107,12 +104,23 @@ class NPairsLoss(MetricLoss):
         anchors, positives = (_bounded(branch) for branch in branches)
         labels = self._checked_labels(y_true, "y_true")
         check_one_each(labels, anchors, "y_true", "y_pred")
-        distance = distances.pairwise(anchors, positives, metric=self.distance)
-        pairs = class_pairs.from_labels(labels, labels)
-        reports.add_distances(distance, distance, pairs.positive, pairs.negative)
-        rows = n_pairs_rows(-distance, ops.cast(pairs.positive, distance.dtype))
+        rows = self._rows(reports, anchors, positives, class_pairs.from_labels(labels, labels))
         norms = (ops.sum(ops.square(x), axis=1) for x in (anchors, positives))
         return [self._with_norms(rows, *norms)]
+
+    def _rows(self, reports, anchors, positives, pairs, exists=None):
+        """Cross-entropies of anchors over positives, of those that exist."""
+        measured = distances.in_blocks(self.distance)(anchors, positives)
+        terms = functools.partial(sup_con_terms, temperature=1.0)
+        values, *sums = rows_in_blocks(
+            terms, measured, pairs, with_sums=reports.wants_distances, **FEW_PASSES
+        )
+        if sums:
+            numbers = pairs.num_positives, pairs.num_negatives
+            if exists is not None:
+                sums, numbers = ([ops.where(exists, x, 0) for x in xs] for xs in (sums, numbers))
+            reports.add_distance_sums(*sums, *numbers)
+        return single_terms(values, exists)
 
     def _with_norms(self, rows, anchors, positives):
         """`rows` plus the L2 term: the squared norms of both items of a pair."""

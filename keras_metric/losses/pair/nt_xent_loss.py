@@ -1,21 +1,33 @@
 """NT-Xent loss (InfoNCE)."""
 
+import functools
+
 from keras import ops
 
 from keras_metric._export import export
 from keras_metric._validation import check_number
 from keras_metric.losses.pair.pair_loss import PairLoss
-from keras_metric.pairwise.anchor_rows import masked_terms
+from keras_metric.pairwise.anchor_rows import Rows
+from keras_metric.pairwise.blockwise import FEW_PASSES, rows_in_blocks
 from keras_metric.pairwise.class_pairs import MASKED_DISTANCE
 
 
-def nt_xent_rows(distance, pairs, temperature):
-    """Rows over the positive pairs: -log of the softmax of a positive among the negatives."""
-    logits = -distance / temperature
-    others = ops.logsumexp(
-        ops.where(pairs.negative, logits, -MASKED_DISTANCE), axis=1, keepdims=True
-    )
-    return masked_terms(ops.softplus(others - logits), pairs.positive)
+def nt_xent_terms(distance, pairs, noise=None, *, temperature):
+    """Sum and number above zero of the terms of an anchor's positives, and the derivatives.
+
+    A term is -log of the softmax of one positive among all negatives.
+    """
+    positive, logits = pairs.positive, -distance / temperature
+    far = ops.where(pairs.negative, logits, -MASKED_DISTANCE)
+    highest = ops.max(far, axis=1, keepdims=True)
+    weights = ops.exp(far - highest)
+    total = ops.sum(weights, axis=1, keepdims=True)
+    gap = ops.where(positive, highest + ops.log(total) - logits, -MASKED_DISTANCE)
+    terms, slopes = ops.softplus(gap), ops.sigmoid(gap)
+    # Without a negative, all weights are 1 and all slopes are 0.
+    derivative = (slopes - ops.sum(slopes, axis=1, keepdims=True) * weights / total) / temperature
+    active = ops.sum(ops.cast(terms > 0, terms.dtype), axis=1)
+    return ops.sum(terms, axis=1), active, derivative
 
 
 @export
@@ -73,5 +85,12 @@ class NTXentLoss(PairLoss):
         super().__init__(distance, mining, labels, reduction, name, dtype, memory)
         self.temperature = check_number("temperature", temperature, above=0)
 
-    def pair_parts(self, distance, pairs):
-        return [nt_xent_rows(distance, pairs, self.temperature)]
+    def batch_parts(self, reports, labels, embeddings, *references):
+        measured, pairs = self.in_blocks(labels, embeddings, *references)
+        terms = functools.partial(nt_xent_terms, temperature=self.temperature)
+        total, active, *sums = rows_in_blocks(
+            terms, measured, pairs, with_sums=reports.wants_distances, **FEW_PASSES
+        )
+        if sums:
+            reports.add_distance_sums(*sums, pairs.num_positives, pairs.num_negatives)
+        return [Rows(total, active, ops.cast(pairs.num_positives, total.dtype))]

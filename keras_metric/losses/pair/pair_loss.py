@@ -11,6 +11,7 @@ from keras_metric.mining.pair_miner import PairMiner
 from keras_metric.mining.triplet_miner import TripletMiner
 from keras_metric.pairwise import class_pairs
 from keras_metric.pairwise.anchor_rows import Rows
+from keras_metric.pairwise.blockwise import of_matrix
 
 LABELS = ("ids", "multi_hot")
 
@@ -97,6 +98,16 @@ class PairLoss(MetricLoss):
         distance, pairs = measured_pairs(reports, labels, embeddings, self.distance, *references)
         context = self.context(distance, embeddings, *references)
         return distance, chosen_pairs(self.miner, distance, pairs, **context)
+
+    def in_blocks(self, labels, embeddings, references=None, reference_labels=None):
+        """The distances of a labelled batch for `rows_in_blocks`, and the `Pairs` that count."""
+        pairs = class_pairs.from_labels(labels, reference_labels)
+        if self.miner is None:
+            others = embeddings if references is None else references
+            return distances.in_blocks(self.distance)(embeddings, others), pairs
+        distance = distances.pairwise(embeddings, references, self.distance)
+        context = self.context(distance, embeddings, references)
+        return of_matrix(distance), chosen_pairs(self.miner, distance, pairs, **context)
 
     def context(self, distance, embeddings, *references):
         """Further arguments of `TripletMiner.masks`."""

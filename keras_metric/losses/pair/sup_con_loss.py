@@ -1,15 +1,18 @@
 """Supervised contrastive loss."""
 
+import functools
+
 from keras import ops
 
 from keras_metric._export import export
 from keras_metric._validation import check_number
 from keras_metric.losses.pair.pair_loss import PairLoss
 from keras_metric.losses.ranking.list_rows import list_rows
+from keras_metric.pairwise.blockwise import FEW_PASSES
 from keras_metric.pairwise.class_pairs import MASKED_DISTANCE
 
 
-def sup_con_terms(distance, pairs, temperature):
+def sup_con_terms(distance, pairs, noise=None, *, temperature):
     """Negative mean log-softmax of an anchor's positives, and its derivatives by the distances.
 
     Both are meaningless for an anchor without a positive.
@@ -79,10 +82,7 @@ class SupConLoss(PairLoss):
         super().__init__(distance, mining, labels, reduction, name, dtype, memory)
         self.temperature = check_number("temperature", temperature, above=0)
 
-    def batch_parts(self, reports, labels, embeddings, *references, size=None):
-        # Few and cheap passes over a block: larger blocks are faster than for rankings.
+    def batch_parts(self, reports, labels, embeddings, *references, **blocks):
+        terms = functools.partial(sup_con_terms, temperature=self.temperature)
         batch = (reports, labels, embeddings, *references)
-        return [list_rows(self, self._list_terms, *batch, block=2**20, size=size)]
-
-    def _list_terms(self, distance, pairs):
-        return sup_con_terms(distance, pairs, self.temperature)
+        return [list_rows(self, terms, *batch, **{**FEW_PASSES, **blocks})]

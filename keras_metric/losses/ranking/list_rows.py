@@ -5,11 +5,10 @@ from typing import NamedTuple
 from keras import ops
 
 from keras_metric import distances
-from keras_metric.losses.pair.pair_loss import chosen_pairs
 from keras_metric.pairwise import class_pairs
 from keras_metric.pairwise.anchor_rows import single_terms
-from keras_metric.pairwise.blockwise import BLOCK, of_matrix, rows_in_blocks
-from keras_metric.pairwise.class_pairs import MASKED_DISTANCE
+from keras_metric.pairwise.blockwise import rows_in_blocks
+from keras_metric.pairwise.class_pairs import MASKED_DISTANCE, with_anchor
 
 
 def list_rows(
@@ -21,8 +20,8 @@ def list_rows(
     references=None,
     reference_labels=None,
     with_own=False,
-    block=BLOCK,
-    size=None,
+    alone=False,
+    **blocks,
 ):
     """Rows of one term for each anchor.
 
@@ -37,18 +36,10 @@ def list_rows(
         references: `(references, dim)`, or None.
         reference_labels: labels of `references`.
         with_own: whether each anchor is in its own list, as a positive.
-        block: number of distances of a block, see `rows_in_blocks`.
-        size: number of rows of a block, in place of `block`.
+        alone: whether an anchor that has no positive but itself has a term.
+        blocks: further arguments of `rows_in_blocks`.
     """
-    pairs = class_pairs.from_labels(labels, reference_labels)
-    if loss.miner is None:
-        others = embeddings if references is None else references
-        measured = distances.in_blocks(loss.distance)(embeddings, others)
-    else:
-        distance = distances.pairwise(embeddings, references, loss.distance)
-        context = loss.context(distance, embeddings, references)
-        pairs = chosen_pairs(loss.miner, distance, pairs, **context)
-        measured = of_matrix(distance)
+    measured, pairs = loss.in_blocks(labels, embeddings, references, reference_labels)
     listed = pairs
     if with_own and references is None:
         listed = with_anchor(pairs)
@@ -58,33 +49,15 @@ def list_rows(
         lambda distance, pairs, noise: terms(distance, pairs),
         measured,
         listed,
-        block=block,
-        size=size,
         with_sums=reports.wants_distances,
+        **blocks,
     )
     if sums:
         near, far = sums
         if listed is not pairs:
             near = near - distances.elementwise(embeddings, embeddings, loss.distance)
         reports.add_distance_sums(near, far, pairs.num_positives, pairs.num_negatives)
-    return single_terms(values, pairs.num_positives > 0)
-
-
-def with_anchor(pairs, own=None):
-    """`pairs` with each anchor among its own positives.
-
-    `own`: (batch,), the columns of the anchors; None for the diagonal.
-    """
-    if isinstance(pairs, class_pairs.MaskedPairs):
-        own = ops.transpose(pairs.columns) if own is None else own[:, None]
-        mine = ops.equal(pairs.columns, own)
-        return class_pairs.from_masks(ops.logical_or(pairs.positive, mine), pairs.negative)
-    nowhere = ops.zeros_like(pairs.own) - 1
-    return pairs._replace(
-        own=nowhere,
-        own_rank=nowhere + 1 + ops.shape(pairs.order)[0],
-        num_positives=pairs.num_positives + 1,
-    )
+    return single_terms(values, (listed if alone else pairs).num_positives > 0)
 
 
 class SmoothStep(NamedTuple):

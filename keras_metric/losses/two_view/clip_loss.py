@@ -12,6 +12,8 @@ from keras_metric.losses.metric_loss import MetricLoss, check_branches
 from keras_metric.losses.pair.pair_loss import LABELS
 from keras_metric.pairwise import class_pairs
 from keras_metric.pairwise.anchor_rows import Rows, single_terms
+from keras_metric.pairwise.class_pairs import sums_over_positives
+from keras_metric.pairwise.log_sums import log_sums
 
 
 class LogitScale(keras.layers.Layer):
@@ -46,31 +48,37 @@ class LogitScale(keras.layers.Layer):
         return ops.exp(ops.minimum(self.log_factor + 0, math.log(self.MAX_FACTOR)))
 
 
-def measured_branches(reports, labels, branches):
-    """Cosine distances of all first to all second branches, and the mask of positive pairs.
+def measured_branches(loss, reports, y_true, branches):
+    """Both branches of unit length, and the `Pairs` of first and second branches.
 
     The two branches of an item are a positive pair, and so are those of items that share a label.
     """
     check_branches(branches, 2, "first, second")
+    labels = loss._checked_labels(y_true, "y_true")
     check_one_each(labels, branches[0], "y_true", "y_pred")
-    distance = distances.pairwise(*branches, "cosine")
-    same = class_pairs.from_labels(labels, labels).positive
-    same = ops.logical_or(same, ops.cast(ops.eye(ops.shape(labels)[0]), "bool"))
-    reports.add_distances(distance, distance, same, ops.logical_not(same))
-    return distance, same
+    first, second = (distances.unit(branch) for branch in branches)
+    pairs = class_pairs.with_anchor(class_pairs.from_labels(labels))
+    if reports.wants_distances:
+        near = ops.sum(first * sums_over_positives(pairs, second), axis=1)
+        far = ops.sum(first * ops.sum(second, axis=0), axis=1) - near
+        numbers = pairs.num_positives, pairs.num_negatives
+        distance = (number - cosines for number, cosines in zip(numbers, (near, far)))
+        reports.add_distance_sums(*distance, *numbers)
+    return first, second, pairs
 
 
-def clip_rows(distance, same, factor):
+def clip_rows(first, second, pairs, factor):
     """Two terms per item: its first branch among all second ones, and vice versa.
 
-    `same`: symmetric boolean mask (batch, batch) of positive pairs. `factor`: 1 / temperature.
+    `first`, `second`: (batch, dim), of unit length. `factor`: 1 / temperature.
     """
-    logits = -distance * factor
-    near = ops.where(same, logits, 0)
-    number = ops.sum(ops.cast(same, logits.dtype), axis=1)
+    first = first * factor
+    number = ops.cast(pairs.num_positives, first.dtype)
     ahead, back = (
-        single_terms(ops.logsumexp(logits, axis=axis) - ops.sum(near, axis=axis) / number)
-        for axis in (1, 0)
+        single_terms(sums - ops.sum(x * sums_over_positives(pairs, y), axis=1) / number)
+        for sums, x, y in zip(
+            ops.unstack(log_sums(first, second), 2), (first, second), (second, first)
+        )
     )
     return Rows(*(a + b for a, b in zip(ahead, back)))
 
@@ -145,8 +153,8 @@ class ClipLoss(MetricLoss):
         return True
 
     def tuple_parts(self, reports, y_true, branches):
-        labels = self._checked_labels(y_true, "y_true")
-        distance, same = measured_branches(reports, labels, branches)
-        if self.logit_scale is None:
-            return [clip_rows(distance, same, 1 / self.temperature)]
-        return [clip_rows(distance, same, ops.cast(self.logit_scale.factor, distance.dtype))]
+        first, second, pairs = measured_branches(self, reports, y_true, branches)
+        factor = 1 / self.temperature
+        if self.logit_scale is not None:
+            factor = ops.cast(self.logit_scale.factor, first.dtype)
+        return [clip_rows(first, second, pairs, factor)]

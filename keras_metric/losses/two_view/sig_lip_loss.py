@@ -8,12 +8,17 @@ from keras_metric.losses.metric_loss import MetricLoss
 from keras_metric.losses.pair.pair_loss import LABELS
 from keras_metric.losses.two_view.clip_loss import LogitScale, measured_branches
 from keras_metric.pairwise.anchor_rows import single_terms
+from keras_metric.pairwise.blockwise import FEW_PASSES, DotDistances, of_vectors, rows_in_blocks
 
 
-def sig_lip_rows(distance, same, factor, bias):
-    """One term per item: summed logistic losses of its first branch with all second ones."""
-    logits = (1 - distance) * factor + bias
-    return single_terms(ops.sum(ops.softplus(ops.where(same, -logits, logits)), axis=1))
+def sig_lip_terms(distance, pairs, noise=None):
+    """Summed logistic losses of a first branch with all second ones, and their derivatives.
+
+    `distance`: the negative logits.
+    """
+    signed = ops.where(pairs.positive, distance, -distance)
+    slope = ops.sigmoid(signed)
+    return ops.sum(ops.softplus(signed), axis=1), ops.where(pairs.positive, slope, -slope)
 
 
 @export
@@ -88,10 +93,14 @@ class SigLipLoss(MetricLoss):
         return True
 
     def tuple_parts(self, reports, y_true, branches):
-        labels = self._checked_labels(y_true, "y_true")
-        distance, same = measured_branches(reports, labels, branches)
-        if self.logit_scale is None:
-            return [sig_lip_rows(distance, same, 1 / self.temperature, self.bias)]
-        learned = (self.logit_scale.factor, self.logit_scale.bias)
-        learned = (ops.cast(number, distance.dtype) for number in learned)
-        return [sig_lip_rows(distance, same, *learned)]
+        first, second, pairs = measured_branches(self, reports, y_true, branches)
+        factor, bias = 1 / self.temperature, self.bias
+        if self.logit_scale is not None:
+            factor, bias = self.logit_scale.factor, self.logit_scale.bias
+        # A further dimension holds the bias, so that the logits are products.
+        ones = ops.ones_like(first[:, :1])
+        first = first * ops.cast(factor, first.dtype)
+        first = ops.concatenate([first, ones * ops.cast(bias, first.dtype)], axis=1)
+        second = ops.concatenate([second, ones], axis=1)
+        logits = of_vectors(first, second, DotDistances, offset=0)
+        return [single_terms(rows_in_blocks(sig_lip_terms, logits, pairs, **FEW_PASSES)[0])]
