@@ -11,8 +11,8 @@ from keras_metric.pairwise import class_pairs
 def triplets(loss, **engine):
     """The `TripletLoss` as a function of (labels, embeddings, ...), with settings of the engine.
 
-    `engine`: `size`, number of rows of a block; `sort_above`, number of positives from which
-    sorting replaces the loop.
+    `engine`: `size`, number of rows of a block; `kept`, number of distances up to which their
+    derivatives are kept; `sort_above`, number of positives from which sorting replaces the loop.
     """
 
     def run(y, z, weights=None, labels=None, others=None):
@@ -37,11 +37,11 @@ def triplets(loss, **engine):
     return run
 
 
-def lists(loss, size):
-    """A loss of ranked lists as a function of (labels, embeddings, ...) in blocks of `size`."""
+def lists(loss, **engine):
+    """A loss with rows in blocks as a function of (labels, embeddings, ...); `engine`: as above."""
 
     def run(y, z, labels=None, others=None):
         batch = [ops.convert_to_tensor(x) for x in (y, z, others, labels) if x is not None]
-        return loss._reduced(loss.batch_parts(IGNORED, *batch, size=size), None, loss.dtype)
+        return loss._reduced(loss.batch_parts(IGNORED, *batch, **engine), None, loss.dtype)
 
     return run

@@ -37,7 +37,7 @@ def test_blocks_of_rows_change_nothing(labels, rows):
         return loss.against(y, z, *sets) if sets else loss(y, z)
 
     def in_blocks(y, z):
-        return engine.lists(loss, rows)(y, z, *sets)
+        return engine.lists(loss, size=rows)(y, z, *sets)
 
     y, x = batch
     found, expected = (value_and_gradient(lambda z, f=f: f(y, z), x) for f in (in_blocks, whole))

@@ -72,10 +72,11 @@ class InstanceLoss(PairLoss):
         super().__init__("cosine", "all", labels, reduction, name, dtype, memory)
         self.gamma = check_number("gamma", gamma, above=0)
 
-    def batch_parts(self, reports, labels, embeddings, *references):
+    def batch_parts(self, reports, labels, embeddings, *references, **blocks):
         terms = functools.partial(sup_con_terms, temperature=1 / self.gamma)
         batch = (reports, labels, embeddings, *references)
-        return [list_rows(self, terms, *batch, with_own=True, alone=True, **FEW_PASSES)]
+        blocks = {"with_own": True, "alone": True, **FEW_PASSES, **blocks}
+        return [list_rows(self, terms, *batch, **blocks)]
 
     def tuple_parts(self, reports, y_true, branches):
         measured = measured_branches(self, reports, y_true, branches)

@@ -85,11 +85,15 @@ class NTXentLoss(PairLoss):
         super().__init__(distance, mining, labels, reduction, name, dtype, memory)
         self.temperature = check_number("temperature", temperature, above=0)
 
-    def batch_parts(self, reports, labels, embeddings, *references):
+    def batch_parts(self, reports, labels, embeddings, *references, **blocks):
         measured, pairs = self.in_blocks(labels, embeddings, *references)
         terms = functools.partial(nt_xent_terms, temperature=self.temperature)
         total, active, *sums = rows_in_blocks(
-            terms, measured, pairs, with_sums=reports.wants_distances, **FEW_PASSES
+            terms,
+            measured,
+            pairs,
+            with_sums=reports.wants_distances,
+            **{**FEW_PASSES, **blocks},
         )
         if sums:
             reports.add_distance_sums(*sums, pairs.num_positives, pairs.num_negatives)

@@ -113,9 +113,9 @@ class FastAPLoss(PairLoss):
         super().__init__(distance, mining, labels, reduction, name, dtype, memory)
         self.num_bins = check_count("num_bins", num_bins)
 
-    def batch_parts(self, reports, labels, embeddings, *references, size=None):
+    def batch_parts(self, reports, labels, embeddings, *references, **blocks):
         batch = (reports, labels, embeddings, *references)
-        return [list_rows(self, self._list_terms, *batch, size=size)]
+        return [list_rows(self, self._list_terms, *batch, **blocks)]
 
     def _list_terms(self, distance, pairs):
         return fast_ap_terms(distance, pairs, self.num_bins, MAX_DISTANCE[self.distance])

@@ -139,9 +139,9 @@ class PNPLoss(PairLoss):
         self.saturation = saturation
         self.alpha = alpha
 
-    def batch_parts(self, reports, labels, embeddings, *references, size=None):
+    def batch_parts(self, reports, labels, embeddings, *references, **blocks):
         batch = (reports, labels, embeddings, *references)
-        return [list_rows(self, self._list_terms, *batch, with_own=True, size=size)]
+        return [list_rows(self, self._list_terms, *batch, with_own=True, **blocks)]
 
     def _list_terms(self, distance, pairs):
         cost = penalty(self.variant, self.saturation, self.alpha)

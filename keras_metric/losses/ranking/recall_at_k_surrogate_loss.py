@@ -119,9 +119,9 @@ class RecallAtKSurrogateLoss(PairLoss):
                 f"k={self.k}, k_temperature={self.k_temperature}"
             )
 
-    def batch_parts(self, reports, labels, embeddings, *references, size=None):
+    def batch_parts(self, reports, labels, embeddings, *references, **blocks):
         batch = (reports, labels, embeddings, *references)
-        return [list_rows(self, self._list_terms, *batch, size=size)]
+        return [list_rows(self, self._list_terms, *batch, **blocks)]
 
     def _list_terms(self, distance, pairs):
         widths = (

@@ -86,9 +86,9 @@ class SmoothAPLoss(PairLoss):
         super().__init__(distance, mining, labels, reduction, name, dtype, memory)
         self.temperature = check_number("temperature", temperature, above=0)
 
-    def batch_parts(self, reports, labels, embeddings, *references, size=None):
+    def batch_parts(self, reports, labels, embeddings, *references, **blocks):
         batch = (reports, labels, embeddings, *references)
-        return [list_rows(self, self._list_terms, *batch, with_own=True, size=size)]
+        return [list_rows(self, self._list_terms, *batch, with_own=True, **blocks)]
 
     def _list_terms(self, distance, pairs):
         return smooth_ap_terms(distance, pairs, self.temperature)

@@ -165,8 +165,8 @@ def triplet_rows(
     metric=None,
     dim=None,
     among=None,
-    size=None,
     sort_above=SORT_ABOVE,
+    **blocks,
 ):
     """Rows of the triplet loss of a labelled batch.
 
@@ -180,8 +180,8 @@ def triplet_rows(
         metric: name of the metric, for "angular" and "distance-weighted".
         dim: length of an embedding, for "distance-weighted".
         among: distances (references, references), for a miner with "angular".
-        size: number of rows of a block, see `rows_in_blocks`.
         sort_above: number of positives from which sorting replaces the loop.
+        blocks: further arguments of `rows_in_blocks`.
     """
     settings = (margin, FORMS[form], metric, dim, among, sort_above)
     functions = [_terms(miner, name, *settings) for name in miner.strategies]
@@ -190,7 +190,7 @@ def triplet_rows(
     if miner.is_random:
         noise = miner.noise(ops.shape(pairs.num_positives)[0], ops.shape(pairs.columns)[1])
     total, active, valid, *sums = rows_in_blocks(
-        compute, measured, pairs, noise, size=size, with_sums=reports.wants_distances
+        compute, measured, pairs, noise, with_sums=reports.wants_distances, **blocks
     )
     if sums:
         reports.add_distance_sums(*sums, pairs.num_positives, pairs.num_negatives)
