@@ -130,13 +130,8 @@ def _clusters(embeddings, num_clusters, seed):
 
 
 def _faiss_clusters(embeddings, num_clusters, seed):
-    try:
-        import faiss
-    except ImportError as error:
-        raise ImportError(
-            'clustering_metrics(engine="faiss") needs FAISS: pip install faiss-cpu. '
-            'engine="scikit-learn" does not need it.'
-        ) from error
+    import faiss
+
     # Float32 has too few digits for a large offset. scikit-learn subtracts the mean as well.
     embeddings = np.ascontiguousarray(embeddings - embeddings.mean(axis=0), "float32")
     # Use every item: by default FAISS samples 256 for each cluster.

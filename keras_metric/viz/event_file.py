@@ -12,19 +12,11 @@ class EventFile:
 
     Args:
         log_dir: Folder that TensorBoard reads; created if missing.
-
-    Raises:
-        ImportError: `tensorboard` is not installed.
     """
 
     def __init__(self, log_dir):
-        try:
-            from tensorboard.summary.writer.event_file_writer import EventFileWriter
-        except ImportError as error:
-            raise ImportError(
-                "Writing for TensorBoard needs the package `tensorboard`, which TensorFlow no "
-                "longer installs: pip install tensorboard"
-            ) from error
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
         self.writer = EventFileWriter(str(log_dir))
 
     def scalars(self, values, step):
