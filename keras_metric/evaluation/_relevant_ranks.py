@@ -100,20 +100,17 @@ class Ranking:
 
     def _positives(self, rows):
         """Return columns of the rows' own classes, and which of them are relevant."""
-        candidates = self.candidates[rows, None]
-        most = candidates.max(initial=0)
+        ranges = self.ranges[rows]
+        sizes = np.diff(ranges)
+        slot = np.arange(sizes.max(initial=0))
+        columns = np.minimum(ranges[:, :1] + slot, ranges[:, 1:] - 1)
+        real = slot < sizes
         if self.groups is not None:
-            slot = np.arange(most + self.leave_one_out)
-            columns = np.minimum(self.ranges[rows, :1] + slot, self.ranges[rows, 1:] - 1)
             # This excludes the query itself too: it is of its own group.
-            other = self.column_groups[columns] != self.groups[rows, None]
-            return columns, other & (slot < candidates + self.leave_one_out)
-        slot = np.arange(most)
-        columns = self.ranges[rows, :1] + slot
-        if self.leave_one_out:
-            columns += columns >= np.arange(rows.start, rows.stop)[:, None]
-        real = slot < candidates
-        return np.where(real, columns, 0), real
+            real &= self.column_groups[columns] != self.groups[rows, None]
+        elif self.leave_one_out:
+            real &= columns != np.arange(rows.start, rows.stop)[:, None]
+        return columns, real
 
     def _nearest_positives(self, rows):
         """Return the same as `_positives`, of the `first` nearest only."""
