@@ -5,13 +5,9 @@ import time
 
 
 class EventFile:
-    """Writes scalars and images for TensorBoard, on any Keras backend.
+    """Writes scalars and images into a folder for TensorBoard, on any Keras backend.
 
-    `keras.callbacks.TensorBoard` needs TensorFlow; this class only needs the package `tensorboard`,
-    which it imports.
-
-    Args:
-        log_dir: Folder that TensorBoard reads; created if missing.
+    `keras.callbacks.TensorBoard` needs TensorFlow; this class needs the package `tensorboard`.
     """
 
     def __init__(self, log_dir):
