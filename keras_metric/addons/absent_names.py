@@ -6,7 +6,6 @@ _FOCAL = (
     "keras.losses.BinaryFocalCrossentropy(apply_class_balancing=True), a mean where it was a sum"
 )
 # Replacements in Keras 3 by module and name; None for no replacement.
-# Replacements in Keras 3 by module and name; None for no replacement.
 _REPLACEMENTS = {
     "keras_metric.addons": {
         "activations": "gelu, hard_shrink, mish, soft_shrink, sparsemax and tanh_shrink in "

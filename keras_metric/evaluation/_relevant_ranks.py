@@ -23,7 +23,8 @@ class Ranking:
 
     `queries` and `gallery` are tuples `(embeddings, codes, groups)`: class and group numbers from 0
     that are common to both, groups may be None. Items of a query's class and group are excluded.
-    `gallery` may be None: each query against all other queries.
+    `gallery` may be None: each query against all other queries. With the metric "precomputed" the
+    embeddings of the queries are their distances `(queries, items)`, those of the gallery None.
     """
 
     def __init__(self, queries, gallery, metric, progress=None, first=None, limits=None):
@@ -55,6 +56,12 @@ class Ranking:
         columns, own = class_rank[gallery_codes[self.index]], class_rank[codes[rows]]
         ends = [np.searchsorted(columns, own, side) for side in ("left", "right")]
         self.ranges = np.stack(ends, axis=1)
+        # Counts need the vectors; the distances of a matrix are sorted.
+        self.most_counted, self.width = self.limits.most_counted, embeddings.shape[1]
+        if metric == "precomputed":
+            self.most_counted = 0
+            self.distances = _GivenDistances(embeddings, rows, self.index)
+            return
         gallery = gallery[self.index]
         queries = gallery if self.leave_one_out else embeddings[rows]
         self.distances = ExactDistances(queries, gallery, metric)
@@ -69,10 +76,10 @@ class Ranking:
 
     def _ranks(self):
         """Yield slices of the queries and their ranks, nearest first."""
-        total, most_counted = len(self.candidates), self.limits.most_counted
-        few = int(np.searchsorted(self.candidates, most_counted, side="right"))
+        total = len(self.candidates)
+        few = int(np.searchsorted(self.candidates, self.most_counted, side="right"))
         # The first ranks are those of the nearest positives, which are found inside their class.
-        counted = total if self.first <= most_counted else few
+        counted = total if self.first <= self.most_counted else few
         if counted:
             rows = slice(0, counted)
             columns, real = self._positives(slice(0, few))
@@ -92,28 +99,26 @@ class Ranking:
             yield rows, np.sort(np.where(exists, ranks, np.inf), axis=1)
         if counted == total:
             return
-        self.distances.keep_float64()
-        width = max(len(self.index), self.distances.raw_gallery.shape[1])
-        blocks = row_blocks(counted, total, self.limits.sorted_numbers // width)
+        if self.most_counted:
+            self.distances.keep_float64()
+        size = self.limits.sorted_numbers // max(len(self.index), self.width)
+        blocks = row_blocks(counted, total, size)
         sorted_blocks = in_threads(lambda rows: (rows, self._sorted(rows)), blocks)
         yield from with_progress(sorted_blocks, len(blocks), "ranks", self.progress)
 
     def _positives(self, rows):
         """Return columns of the rows' own classes, and which of them are relevant."""
-        candidates = self.candidates[rows, None]
-        most = candidates.max(initial=0)
+        ranges = self.ranges[rows]
+        sizes = np.diff(ranges)
+        slot = np.arange(sizes.max(initial=0))
+        columns = np.minimum(ranges[:, :1] + slot, ranges[:, 1:] - 1)
+        real = slot < sizes
         if self.groups is not None:
-            slot = np.arange(most + self.leave_one_out)
-            columns = np.minimum(self.ranges[rows, :1] + slot, self.ranges[rows, 1:] - 1)
             # This excludes the query itself too: it is of its own group.
-            other = self.column_groups[columns] != self.groups[rows, None]
-            return columns, other & (slot < candidates + self.leave_one_out)
-        slot = np.arange(most)
-        columns = self.ranges[rows, :1] + slot
-        if self.leave_one_out:
-            columns += columns >= np.arange(rows.start, rows.stop)[:, None]
-        real = slot < candidates
-        return np.where(real, columns, 0), real
+            real &= self.column_groups[columns] != self.groups[rows, None]
+        elif self.leave_one_out:
+            real &= columns != np.arange(rows.start, rows.stop)[:, None]
+        return columns, real
 
     def _nearest_positives(self, rows):
         """Return the same as `_positives`, of the `first` nearest only."""
@@ -156,37 +161,17 @@ class Ranking:
         return _ranks_of_odd(keys, self.relevant[rows])
 
 
-def precomputed_ranks(queries, gallery, progress=None, numbers=1 << 20):
-    """Yield what `Ranking` does, in blocks of `numbers` distances.
+class _GivenDistances:
+    """The blocks of a matrix whose `rows` and `columns` are in the order of a `Ranking`."""
 
-    `queries` is `(distances, codes, groups)`, with distances `(queries, items)`; `gallery` is
-    `(None, codes, groups)`, or None if the items are the queries.
-    """
-    distances, codes, groups = queries
-    _, item_codes, item_groups = gallery or queries
-    # float64 holds distances beyond float32; a power of two changes no order and no tie.
-    exponent = HEADROOM - exponent_of(distances) if distances.dtype == "float64" else 0
+    def __init__(self, matrix, rows, columns):
+        self.matrix, self.rows, self.columns = matrix, rows, columns
+        # float64 holds distances beyond float32; a power of two changes no order and no tie.
+        self.exponent = HEADROOM - exponent_of(matrix) if matrix.dtype == "float64" else 0
 
-    def sorted_keys(rows):
-        keys = order_keys(np.ldexp(distances[rows], exponent), np.arange(len(item_codes)))
-        same = codes[rows, None] == item_codes
-        hidden = np.zeros_like(same)
-        if groups is not None:
-            hidden = same & (groups[rows, None] == item_groups)
-        if gallery is None:
-            hidden[np.arange(len(keys)), np.arange(rows.start, rows.stop)] = True
-        keys |= same
-        keys[hidden] = _EXCLUDED
-        return rows, np.sort(keys, axis=1)
-
-    blocks = row_blocks(0, len(distances), numbers // max(1, distances.shape[1]))
-    parts = with_progress(in_threads(sorted_keys, blocks), len(blocks), "ranks", progress)
-    for rows, keys in parts:
-        relevant = (keys & 1).sum(axis=1)
-        answered = relevant > 0
-        if answered.any():
-            ranks = _ranks_of_odd(keys[answered], relevant[answered])
-            yield np.arange(rows.start, rows.stop)[answered], ranks, relevant[answered]
+    def block(self, rows, columns):
+        part = self.matrix[np.ix_(self.rows[rows], self.columns[columns])]
+        return np.ldexp(part, self.exponent)
 
 
 def _ranks_of_odd(keys, relevant):

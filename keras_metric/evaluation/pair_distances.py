@@ -3,7 +3,7 @@
 import numpy as np
 
 from keras_metric import distances
-from keras_metric._block_loops import check_progress, with_progress
+from keras_metric._block_loops import check_progress
 from keras_metric._validation import check_choice, check_count
 from keras_metric.evaluation import pair_samples
 from keras_metric.evaluation._input_checks import as_codes, as_embeddings, as_labels
@@ -21,7 +21,7 @@ def pair_distances(
 
     If the pairs are many for the number of items, as all pairs are, distances of float32 embeddings
     come from matrix products, which is much faster. They have the accuracy of float32, also between
-    near copies. Float64 embeddings and the metric "manhattan" are measured pair by pair.
+    near copies. Float64 embeddings, "manhattan" and "snr" are measured pair by pair.
 
     Args:
         embeddings: Array `(items, dim)`, finite.
@@ -62,8 +62,5 @@ def pair_distances(
         kinds = (num_same, True), (max_pairs - num_same, False)
         parts = [pair_samples.sample_pairs(sizes, *kind, rng) for kind in kinds]
         first, second = order[np.concatenate(parts, axis=1)]
-    scores = pair_samples.measure(
-        *(embeddings, (first, second), metric),
-        with_progress=lambda parts, total: with_progress(parts, total, "pairs", progress),
-    )
+    scores = pair_samples.measure(embeddings, (first, second), metric, progress)
     return scores.astype("float64"), codes[first] == codes[second]

@@ -4,15 +4,13 @@ import numpy as np
 from keras import ops
 
 from keras_metric import distances
-from keras_metric.neighbors import unit_rows
+from keras_metric._block_loops import row_blocks, with_progress
+from keras_metric.neighbors import METRICS_WITH_UNITS, ExactDistances
 
 _GATHERED = 2**22  # numbers gathered at a time, for each side of the pairs
-_TILE_ROWS = 256  # multiplied with each other at a time
+_TILE_ROWS = 256  # multiplied with all items at a time
 # A product of all items with all takes as long as this many times fewer pairs one by one.
 _ITEM_PAIRS_PER_PAIR = 16
-_SQUARED = ("euclidean", "squared_euclidean")
-# A squared difference below this fraction of the squares has lost float32 digits in the product.
-_CANCELLED = 2.0**-22
 
 
 def sample_pairs(sizes, count, same, rng):
@@ -74,76 +72,24 @@ def _all_or_sampled(sizes, same, most, rng):
     return np.concatenate(pairs, axis=1)
 
 
-def measure(embeddings, pairs, metric, with_progress=None, gathered=_GATHERED):
+def measure(embeddings, pairs, metric, progress=False):
     """Return the distances of `pairs`, row numbers `(first, second)`.
 
-    If the pairs are many for the number of items, as all pairs are, float32 embeddings are
-    multiplied with each other in float64, a tile at a time; the result has the accuracy of float32.
-    Other pairs are measured one by one, `gathered` numbers of each side at a time.
-    `with_progress(parts, total)` wraps the loop, for a progress bar.
+    If the pairs are many for the number of items, as all pairs are, the distances of float32
+    embeddings are picked from those of all items. Other pairs are measured one by one.
     """
-    with_progress = with_progress or (lambda parts, total: parts)
-    few_items = len(embeddings) ** 2 <= _ITEM_PAIRS_PER_PAIR * len(pairs[0])
-    if few_items and metric != "manhattan" and _is_safe(embeddings):
-        return _from_products(embeddings, pairs, metric, with_progress)
-    return _one_by_one(embeddings, pairs, metric, with_progress, gathered)
-
-
-def _one_by_one(embeddings, pairs, metric, with_progress, gathered=_GATHERED):
-    block = max(1, gathered // embeddings.shape[1])
-    starts = range(0, len(pairs[0]), block)
-    parts = [
-        ops.convert_to_numpy(
-            distances.elementwise(
-                *(embeddings[rows[start : start + block]] for rows in pairs), metric=metric
-            )
-        )
-        for start in with_progress(starts, len(starts))
-    ]
-    return np.concatenate(parts) if parts else np.zeros(0, "float32")
-
-
-def _is_safe(embeddings):
-    """Return whether float64 products keep float32 accuracy; `distances` scales huge vectors."""
-    return embeddings.dtype == np.float32 and np.abs(embeddings).max(initial=0) < 1e12
-
-
-def _from_products(embeddings, pairs, metric, with_progress):
     first, second = pairs
-    size = len(embeddings)
-    products = np.empty((size, size))
-    mean = np.mean(embeddings, axis=0, dtype="float64") if metric in _SQUARED else 0.0
-    tiles = [(i, j) for i in range(0, size, _TILE_ROWS) for j in range(i, size, _TILE_ROWS)]
-    for i, j in with_progress(tiles, len(tiles)):
-        a = _prepared(embeddings[i : i + _TILE_ROWS], mean, metric)
-        b = a if i == j else _prepared(embeddings[j : j + _TILE_ROWS], mean, metric)
-        tile = a @ b.T
-        products[i : i + _TILE_ROWS, j : j + _TILE_ROWS] = tile
-        products[j : j + _TILE_ROWS, i : i + _TILE_ROWS] = tile.T
-    squares = np.diagonal(products)
-    found = products[first, second]
-    if metric == "dot":
-        return (-found).astype("float32")
-    if metric in ("cosine", "pearson"):
-        size, found = 2.0, 1.0 - found
-    else:
-        size = squares[first] + squares[second]
-        found = size - 2.0 * found
-    close = np.flatnonzero(found < _CANCELLED * size)
-    if metric == "euclidean":
-        found = np.sqrt(np.maximum(found, 0.0))
-    elif metric == "snr":
-        found /= np.maximum(squares[first], 1e-12)
-    found = found.astype("float32")
-    # The difference of large numbers has few digits for near copies.
-    near = first[close], second[close]
-    found[close] = _one_by_one(embeddings, near, metric, lambda parts, total: parts)
-    return found
-
-
-def _prepared(rows, mean, metric):
-    """Return rows in float64 whose products give the distances of `metric`."""
-    rows = rows - np.float64(mean)
-    if metric in ("pearson", "snr"):
-        rows -= rows.mean(axis=1, keepdims=True)
-    return unit_rows(rows) if metric in ("cosine", "pearson") else rows
+    few_items = len(embeddings) ** 2 <= _ITEM_PAIRS_PER_PAIR * len(first)
+    if few_items and metric in METRICS_WITH_UNITS and embeddings.dtype == np.float32:
+        measured = ExactDistances(embeddings, embeddings, metric)
+        blocks = row_blocks(0, len(embeddings), _TILE_ROWS)
+        table = np.empty((len(embeddings), len(embeddings)), "float32")
+        for rows in with_progress(blocks, len(blocks), "pairs", progress):
+            table[rows] = measured.block(rows, slice(None))
+        return measured.in_units(table[first, second]).astype("float32")
+    blocks = row_blocks(0, len(first), _GATHERED // embeddings.shape[1])
+    parts = [np.zeros(0, "float32")]
+    for block in with_progress(blocks, len(blocks), "pairs", progress):
+        part = distances.elementwise(embeddings[first[block]], embeddings[second[block]], metric)
+        parts.append(ops.convert_to_numpy(part))
+    return np.concatenate(parts)

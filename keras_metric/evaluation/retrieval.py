@@ -10,7 +10,7 @@ from keras_metric.evaluation._input_checks import (
     as_gallery,
     as_labels,
 )
-from keras_metric.evaluation._relevant_ranks import Ranking, precomputed_ranks
+from keras_metric.evaluation._relevant_ranks import Ranking
 from keras_metric.neighbors import METRICS
 
 _AT_CUTS = ("recall", "precision", "ndcg", "cmc")
@@ -155,11 +155,8 @@ def retrieval_metrics(
     codes, *gallery_codes = as_codes(labels, *(gallery or ())[1:])
     group_codes, gallery_groups = _group_codes(groups, gallery_groups, len(embeddings), gallery)
     items = None if gallery is None else (gallery[0], *gallery_codes, gallery_groups)
-    parts = (embeddings, codes, group_codes), items
-    if metric == "precomputed":
-        ranking = precomputed_ranks(*parts, progress)
-    else:
-        ranking = Ranking(*parts, metric, progress, _ranks_needed(measures, cuts))
+    queries, needed = (embeddings, codes, group_codes), _ranks_needed(measures, cuts)
+    ranking = Ranking(queries, items, metric, progress, needed)
     names, values, queries = _values(ranking, measures, cuts)
     classes, of_class = np.unique(codes[queries], return_inverse=True)
     sums = [np.bincount(of_class, column, len(classes)) for column in values.T]

@@ -16,18 +16,12 @@ def check_steps(mask, sequence):
 def position_mask(mask, x, features_first):
     """Return `mask` as booleans of the shape of `x`: True for positions to use.
 
-    Args:
-        mask: None, or a tensor `(batch, steps)`; for a map, of any leading part of
-            (batch, positions). 0 or False marks padding.
-        x: the sequence or map to pool.
-        features_first: whether axis 1 of `x` is the features, instead of the last one.
+    `mask` is None, or a tensor `(batch, steps)`; for a map, of any leading part of (batch,
+    positions). 0 or False marks padding. `features_first`: whether axis 1 of `x` is the features.
 
-    Returns:
-        None without a mask, and for a map whose mask has other positions: layers that change the
-        size of a map, such as TimeDistributed(Conv2D), return the mask of their input.
-
-    Raises:
-        ValueError: if the mask of a sequence has other steps.
+    Returns None without a mask, and for a map whose mask has other positions: layers that change
+    the size of a map, such as TimeDistributed(Conv2D), return the mask of their input. Raises
+    ValueError if the mask of a sequence has other steps.
     """
     if mask is None:
         return None

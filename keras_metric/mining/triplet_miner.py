@@ -171,10 +171,22 @@ class TripletMiner(Miner):
         return self.choose(masks)
 
     def _listed(self, name, distance, pairs, noise, dim, metric):
-        if name == "distance-weighted":
-            distance = _to_euclidean(distance, metric)
-        settings = self.settings(name)
-        return triplet_rules.triplets(name, distance, pairs, noise, dim=dim, **settings)
+        """The chosen triplets as the two matrices that `call` returns."""
+        columns = pairs.columns
+        if name in triplet_rules.PER_ANCHOR:
+            positive, negative, exists = triplet_rules.PER_ANCHOR[name](distance, pairs, noise)
+            chosen = ops.logical_and(ops.equal(columns, positive[:, None]), exists[:, None])
+            return ops.where(chosen, negative[:, None], 0), ops.cast(chosen, distance.dtype)
+        pick = self.picker(name, distance, pairs, noise, dim, metric)
+
+        def step(rank, column, exists, table, weight):
+            negative, found = pick(rank, at(distance, column))
+            here = ops.equal(columns, column[:, None])
+            here = ops.logical_and(here, ops.logical_and(exists, found)[:, None])
+            return ops.where(here, negative[:, None], table), ops.where(here, 1.0, weight)
+
+        empty = ops.zeros_like(distance)
+        return pairs.for_each_positive(step, (ops.cast(empty, "int32"), empty))
 
     def call(self, embeddings, labels):
         embeddings = as_tensor("embeddings", embeddings)
@@ -199,7 +211,7 @@ class TripletMiner(Miner):
 
 
 def _pairs_in_listed(table, weight, pairs):
-    """Positives and negatives of the triplets in the matrices of `triplets`, as two masks."""
+    """Positives and negatives of the triplets in the matrices of `_listed`, as two masks."""
 
     def step(rank, column, exists, negative):
         there = ops.logical_and(exists, at(weight, column) > 0)[:, None]

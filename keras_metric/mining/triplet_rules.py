@@ -1,8 +1,7 @@
 """Strategies of `TripletMiner`: functions of distances (batch, references) and `Pairs`.
 
 `PER_PAIR` picks one negative for each (anchor, positive); `PER_ANCHOR` picks one positive and one
-negative for each anchor. `triplets` returns either as the two matrices `(negative, weight)` of a
-miner. Ties go to the lowest column. The strategies of `every_triplet_rules` take
+negative for each anchor. Ties go to the lowest column. The strategies of `every_triplet_rules` take
 every triplet of a kind; a loss sums them in closed form, without a list.
 """
 
@@ -11,7 +10,7 @@ import math
 from keras import ops
 
 from keras_metric.mining.every_triplet_rules import EVERY
-from keras_metric.pairwise.class_pairs import MASKED_DISTANCE, argmax, argmin, at, first
+from keras_metric.pairwise.class_pairs import MASKED_DISTANCE, argmax, argmin, first
 
 
 def _turn(noise, rank):
@@ -147,36 +146,3 @@ SETTINGS: dict[str, dict[str, object]] = dict.fromkeys(STRATEGIES, {}) | {
     "distance-weighted": {"cutoff": 0.5, "nonzero_loss_cutoff": 1.4},
     **dict.fromkeys(("easy-all", "semi-hard-all", "semi-hard-random"), {"margin": 0.2}),
 }
-
-
-def triplets(strategy, distance, pairs, noise=None, dim=None, **settings):
-    """The chosen triplets as matrices.
-
-    Args:
-        strategy: a name of `PER_PAIR` or `PER_ANCHOR`.
-        distance: float tensor `(batch, references)`.
-        pairs: `Pairs` of the same size.
-        noise: uniform in (0, 1), (batch, references), for the strategies of `RANDOM`.
-        dim: number of dimensions of the embeddings, for "distance-weighted".
-        **settings: those of the strategy, see `SETTINGS`.
-
-    Returns:
-        `(negative, weight)`, both `(batch, references)`: for anchor row i and positive column
-        j the column of the negative (int32), and 1.0 where the triplet counts, else 0.0.
-    """
-    columns = pairs.columns
-    if strategy in PER_ANCHOR:
-        positive, negative, exists = PER_ANCHOR[strategy](distance, pairs, noise=noise)
-        chosen = ops.logical_and(ops.equal(columns, positive[:, None]), exists[:, None])
-        return ops.where(chosen, negative[:, None], 0), ops.cast(chosen, distance.dtype)
-    pick = PER_PAIR[strategy](distance, pairs, noise=noise, dim=dim, **settings)
-
-    def step(rank, column, exists, table, weight):
-        negative, found = pick(rank, at(distance, column))
-        here = ops.equal(columns, column[:, None])
-        here = ops.logical_and(here, ops.logical_and(exists, found)[:, None])
-        return ops.where(here, negative[:, None], table), ops.where(here, 1.0, weight)
-
-    empty = ops.zeros_like(distance)
-    table, weight = pairs.for_each_positive(step, (ops.cast(empty, "int32"), empty))
-    return table, weight

@@ -160,12 +160,16 @@ class Encoder(keras.Model):
     @property
     def num_inputs(self):
         """Number of tensors the backbone takes, or None if unknown."""
-        return 1 if isinstance(self.backbone, keras.Sequential) else self._signature.count
+        if isinstance(self.backbone, keras.Sequential):
+            return 1
+        inputs = self._signature.structure
+        return None if inputs is None else len(keras.tree.flatten(inputs))
 
     @property
     def input_names(self):
         """Keys of the dict that the backbone takes, empty if it takes no dict."""
-        return self._signature.names
+        inputs = self._signature.structure
+        return set(inputs) if isinstance(inputs, dict) else set()
 
     # Keras reads the trainable weights through these two properties before it compiles a step.
     # `backbone.trainable = True` makes all its layers trainable, so freeze them again here.
@@ -192,8 +196,12 @@ class Encoder(keras.Model):
 
         Keras's default signature would declare every input as float32.
         """
-        if input_signature is None:
-            input_signature = self._signature.to_export()
+        inputs = self._signature.structure
+        if input_signature is None and inputs is not None:
+            specs = keras.tree.map_structure(
+                lambda t: keras.layers.InputSpec(shape=t.shape, dtype=t.dtype), inputs
+            )
+            input_signature = [specs]
         return super().export(
             filepath, format=format, verbose=verbose, input_signature=input_signature, **kw
         )
@@ -254,26 +262,6 @@ class InputSignature:
             for shape, t in zip(shapes, tensors)
         ]
         self.structure = keras.tree.pack_sequence_as(self.structure, specs)
-
-    @property
-    def count(self):
-        """Number of tensors of a batch, or None before the first batch."""
-        return None if self.structure is None else len(keras.tree.flatten(self.structure))
-
-    @property
-    def names(self):
-        """Keys of inputs that are a dict, otherwise an empty set."""
-        return set(self.structure) if isinstance(self.structure, dict) else set()
-
-    def to_export(self):
-        """Return the argument `input_signature` of `keras.Model.export`, or None if unknown."""
-        if self.structure is None:
-            return None
-        return [
-            keras.tree.map_structure(
-                lambda t: keras.layers.InputSpec(shape=t.shape, dtype=t.dtype), self.structure
-            )
-        ]
 
 
 def _common_shape(old, new):

@@ -35,19 +35,20 @@ class LossLayers(keras.layers.Layer):
         )
         for layer in held:
             _check_width(layer, width)
-        if width is not None:
-            for layer in held:
-                _build(layer, width)
         self.held = tuple(held)
         self.guard.num_classes = {}
         self.warnings.needs_positives = None
-        _check_paths(self.held)
+        if width is None:
+            _check_paths(self.held)
+        else:
+            self.build_held(width)
 
     def build_held(self, width):
         """Build the held layers for embeddings of length `width`."""
         for layer in self.held:
             _check_width(layer, width)
-            _build(layer, width)
+            if not layer.built:
+                layer.build((None, width))
         _check_paths(self.held)
 
     @property
@@ -93,11 +94,6 @@ def _check_paths(layers):
             f"Two weights of the loss are called {duplicates[0]!r}. Give each loss of a sum a name "
             'of its own: losses.ArcFaceLoss(10, name="kind"), losses.ArcFaceLoss(4, name="colour").'
         )
-
-
-def _build(layer, width):
-    if not layer.built:
-        layer.build((None, width))
 
 
 def _check_width(layer, width):

@@ -20,7 +20,6 @@ from keras_metric.data.batches.epoch_batches import EpochBatches
 from keras_metric.losses import MetricLoss, StepReports
 from keras_metric.models import branches, gradient_caching
 from keras_metric.models.backbone_inspection import inputs_of_shape
-from keras_metric.models.epoch_resume import EpochResume
 from keras_metric.models.loss_layers import LossLayers, random_states
 from keras_metric.models.suitable_losses import check_loss, check_target, losses_in
 from keras_metric.models.train_health import TrainHealth
@@ -326,7 +325,16 @@ def _of_epoch_batches(x, call):
 
     Keras shuffles batches with a global random generator, so a resumed run would get another order.
     """
-    callback = EpochResume(x, call.get("initial_epoch", 0))
+    initial_epoch, begun = call.get("initial_epoch", 0), []
+
+    def align(epoch, logs):
+        # BackupAndRestore can resume at a later epoch than `initial_epoch`, in a new process whose
+        # batches start at epoch 0.
+        if not begun:
+            begun.append(epoch)
+            x.catch_up(epoch, initial_epoch)
+
+    callback = keras.callbacks.LambdaCallback(on_epoch_begin=align)
     given = call.get("callbacks")
     if isinstance(given, keras.callbacks.CallbackList):
         given.callbacks.append(callback)

@@ -13,14 +13,9 @@ _MOST_NAMES = 30
 def model_card(title, data, class_names, training, numbers, notes=()):
     """Return the model card as Markdown, to be saved next to an encoder.
 
-    Args:
-        title: Text for the heading.
-        data: Dict from a property of the data to its value.
-        class_names: Names of the classes, of which the first 30 are listed.
-        training: Dict from a setting to its value.
-        numbers: Dict from a row's name ("raw pixels", "trained encoder") to a dict of floats with
-            the same names in each row.
-        notes: Sentences for the section on limits.
+    `data` and `training` are dicts from a property to its value; `numbers` is a dict from a row
+    ("raw pixels", "trained encoder") to a dict of floats with the same names in each row; `notes`
+    are sentences for the section on limits.
     """
     columns = list(next(iter(numbers.values())))
     names = ", ".join(map(as_markdown, class_names[:_MOST_NAMES]))

@@ -5,26 +5,14 @@ import time
 
 
 class EventFile:
-    """Writes scalars and images for TensorBoard, on any Keras backend.
+    """Writes scalars and images into a folder for TensorBoard, on any Keras backend.
 
-    `keras.callbacks.TensorBoard` needs TensorFlow; this class only needs the package `tensorboard`,
-    which it imports.
-
-    Args:
-        log_dir: Folder that TensorBoard reads; created if missing.
-
-    Raises:
-        ImportError: `tensorboard` is not installed.
+    `keras.callbacks.TensorBoard` needs TensorFlow; this class needs the package `tensorboard`.
     """
 
     def __init__(self, log_dir):
-        try:
-            from tensorboard.summary.writer.event_file_writer import EventFileWriter
-        except ImportError as error:
-            raise ImportError(
-                "Writing for TensorBoard needs the package `tensorboard`, which TensorFlow no "
-                "longer installs: pip install tensorboard"
-            ) from error
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
         self.writer = EventFileWriter(str(log_dir))
 
     def scalars(self, values, step):

@@ -177,13 +177,9 @@ def _write_sprite(path, pixels):
 
 def _config_without(name, path):
     """Return the `ProjectorConfig` of a file, if it exists, without the embeddings `name`."""
-    try:
-        from google.protobuf import text_format
-        from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
-    except ImportError as error:
-        raise ImportError(
-            "Writing for TensorBoard needs the package `tensorboard`: pip install tensorboard"
-        ) from error
+    from google.protobuf import text_format
+    from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
+
     config = ProjectorConfig()
     try:
         if path.exists():

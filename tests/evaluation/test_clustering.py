@@ -2,7 +2,6 @@
 
 import importlib.util
 import itertools
-import sys
 
 import numpy as np
 import pytest
@@ -116,9 +115,3 @@ def test_odd_sets(rng):
 def test_errors(arguments, message):
     with pytest.raises(ValueError, match=message):
         clustering_metrics(**{"embeddings": [[0.0], [1.0]], "labels": [0, 1], **arguments})
-
-
-def test_missing_faiss(monkeypatch):
-    monkeypatch.setitem(sys.modules, "faiss", None)
-    with pytest.raises(ImportError, match="pip install faiss-cpu"):
-        clustering_metrics([[0.0], [1.0]], [0, 1], engine="faiss")

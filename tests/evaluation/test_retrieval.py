@@ -10,7 +10,7 @@ from test_neighbors import DATA, distances_from
 
 from keras_metric.evaluation import retrieval_metrics
 from keras_metric.evaluation._rank_counts import RankLimits
-from keras_metric.evaluation._relevant_ranks import Ranking, precomputed_ranks
+from keras_metric.evaluation._relevant_ranks import Ranking
 
 CUTS = (1, 2, 5, 40)
 
@@ -226,7 +226,8 @@ def test_precomputed_distances(kind, rng):
     d = np.stack([distances_from(query, x) for query in x])
     ours = retrieval_metrics(d, y, k=CUTS, groups=g, metric="precomputed")
     assert ours == pytest.approx(by_hand(x, y, groups=g), abs=1e-12)
-    check_ranks(precomputed_ranks((d, y, g), None, numbers=500), hits_by_hand(x, y, groups=g))
+    ranking = Ranking((d, y, g), None, "precomputed", limits=RankLimits(sorted_numbers=500))
+    check_ranks(ranking, hits_by_hand(x, y, groups=g))
     for groups in ({}, dict(groups=g[:70], gallery_groups=g[60:])):
         settings = dict(gallery_labels=y[60:], k=CUTS, metric="precomputed", **groups)
         expected = by_hand(x[:70], y[:70], x[60:], y[60:], **groups)

@@ -63,10 +63,8 @@ def shares_of_draws(strategy, x, y, anchor, draws=2000, **settings):
     own = keras.ops.full((draws,), anchor, dtype="int32")
     partners = class_pairs.from_labels(labels, keras.ops.convert_to_tensor(y), own=own)
     noise = uniform_noise(draws, len(y), keras.random.SeedGenerator(1))
-    settings = triplet_rules.SETTINGS[strategy] | settings
-    negative, weight = step_by_step(triplet_rules.triplets)(
-        strategy, distance, partners, noise, dim=x.shape[1], **settings
-    )
+    listed = step_by_step(TripletMiner(strategy, **settings)._listed)
+    negative, weight = listed(strategy, distance, partners, noise, x.shape[1], "euclidean")
     negative, weight = (np.asarray(keras.ops.convert_to_numpy(m)) for m in (negative, weight))
     shares = {}
     for i, j in zip(*np.nonzero(weight)):

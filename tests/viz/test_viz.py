@@ -489,17 +489,6 @@ def test_figures_do_not_touch_the_global_state_of_matplotlib(rng):
     assert pyplot.get_fignums() == []
 
 
-def test_missing_tensorboard(monkeypatch, tmp_path):
-    from keras_metric.viz.event_file import EventFile
-
-    monkeypatch.setitem(sys.modules, "tensorboard.summary.writer.event_file_writer", None)
-    with pytest.raises(ImportError, match="pip install tensorboard"):
-        EventFile(tmp_path)
-    monkeypatch.setitem(sys.modules, "tensorboard.plugins.projector.projector_config_pb2", None)
-    with pytest.raises(ImportError, match="pip install tensorboard"):
-        viz.write_projector(tmp_path, np.eye(3))
-
-
 def test_a_list_of_names_has_no_name_for_negative_labels():
     with pytest.raises(ValueError, match="none for .*-1"):
         viz.plot_similarity(np.eye(4), [0, 0, -1, -1], class_names=["ant", "bee"])

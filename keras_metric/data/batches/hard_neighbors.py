@@ -8,12 +8,8 @@ from keras_metric._validation import as_array, check_number
 class HardNeighbors:
     """Replaces some classes of a planned batch by hard neighbors of the remaining classes.
 
-    Args:
-        index: `ClassIndex` of the labels.
-        rows: None, or for each row its hard negatives, rows of other classes, as integers
-            `(rows, neighbors)`; -1 for none.
-        classes: the same for classes, `(classes, neighbors)`. Exactly one of the two is given.
-        fraction: fraction of the classes of a batch that is replaced, above 0 and below 1.
+    `index` is the `ClassIndex` of the labels; the other arguments are those of
+    `BalancedBatches.set_hard_neighbors`.
     """
 
     def __init__(self, index, rows, classes, fraction):

@@ -13,7 +13,65 @@ _QUADRUPLETS = {
 }
 
 
-class PairBatches(RowBatches):
+class _AnchorBatches(RowBatches):
+    """Abstract source of anchors, sampled without replacement, and positives and negatives of them.
+
+    Each row whose class has at least `min_samples` samples is an anchor once a round.
+    """
+
+    def __init__(self, x, y, batch_size, settings, min_classes=2, min_samples=2, **kwargs):
+        check_count("batch_size", batch_size)
+        self.batch_size = batch_size
+        index = ClassIndex(y)
+        count = len(index.classes)
+        if count < min_classes:
+            raise ValueError(f"`y` must have at least {min_classes} classes. Received: {count}")
+        self._position = np.empty(len(index.ids), dtype="int64")
+        self._position[index.rows] = np.arange(len(index.rows))
+        self._anchors = index.rows[np.repeat(index.counts >= min_samples, index.counts)]
+        if len(self._anchors) == 0:
+            raise ValueError(
+                f"Some class in `y` must have at least {min_samples} samples, or no anchor has a "
+                f"positive. Received: {count} classes of at most {index.counts.max()} samples."
+            )
+        super().__init__(x, index, -(-len(self._anchors) // batch_size), *settings, **kwargs)
+
+    def _sample(self, epoch, index):
+        """Return the anchor rows `(batch_size,)` of a batch, and a generator for the other rows."""
+        total, per_epoch = len(self._anchors), len(self) * self.batch_size
+        # An epoch that uses every anchor starts a new round; a shorter epoch continues the round
+        # of the epoch before.
+        start = epoch * (-(-per_epoch // total) * total if per_epoch >= total else per_epoch)
+        steps = start + index * self.batch_size + np.arange(self.batch_size)
+        rounds, position = np.divmod(steps, total)
+        keys = hash_words(np.full(1, self.seed), rounds)
+        rng = np.random.default_rng((self.seed, epoch, index))
+        return self._anchors[permuted(position, total, keys)], rng
+
+    def _positives(self, anchors, rng, number=1):
+        """Return `number` arrays of other rows of the anchors' classes, all different by row."""
+        ids = self._index.ids[anchors]
+        starts, counts = self._index.starts[ids], self._index.counts[ids]
+        rank = self._position[anchors] - starts
+        steps = []
+        for taken in range(1, number + 1):
+            step = 1 + _random_below(counts - taken, rng)
+            for earlier in np.sort(steps, axis=0) if steps else ():
+                step += step >= earlier  # Skip the samples already chosen.
+            steps.append(step)
+        return [self._index.rows[starts + (rank + step) % counts] for step in steps]
+
+    def _negatives(self, *others, rng):
+        """Return uniformly sampled rows of classes that differ from those of all `others`."""
+        classes = np.sort([self._index.ids[rows] for rows in others], axis=0)
+        counts = self._index.counts
+        position = _random_below(len(self._index.rows) - counts[classes].sum(axis=0), rng)
+        for excluded in classes:  # In ascending order: skip the block of rows of each one.
+            position += (position >= self._index.starts[excluded]) * counts[excluded]
+        return self._index.rows[position]
+
+
+class PairBatches(_AnchorBatches):
     """Batches of pairs of the same class and of different classes, in an exact ratio.
 
     For `SiameseModel` and pair losses. A `keras.utils.PyDataset` that yields
@@ -67,25 +125,21 @@ class PairBatches(RowBatches):
                 "`batch_size` must be a multiple of the sum of `ratio`, so that every batch has "
                 f"it exactly. Received: batch_size={batch_size}, ratio={tuple(ratio)}"
             )
-        self.batch_size = batch_size
         self.ratio = tuple(ratio)
-        self._anchors = _AnchorSampler(y, batch_size)
-        index, length = self._anchors.index, self._anchors.batches_per_round
         settings = (batches_per_epoch, seed, load, augment, reshuffle)
-        super().__init__(x, index, length, *settings, **kwargs)
+        super().__init__(x, y, batch_size, settings, **kwargs)
 
     def _batch(self, epoch, index, plan):
-        rng = np.random.default_rng((self.seed, epoch, index))
-        first = self._anchors.batch(self.seed, epoch, index, len(self))
+        first, rng = self._sample(epoch, index)
         same = self.batch_size * self.ratio[0] // sum(self.ratio)
-        (positives,) = self._anchors.positives(first[:same], rng)
-        negatives = self._anchors.negatives(first[same:], rng=rng)
+        (positives,) = self._positives(first[:same], rng)
+        negatives = self._negatives(first[same:], rng=rng)
         x = self._take(np.concatenate([first, positives, negatives]), epoch, index)
         y = (np.arange(self.batch_size) < same).astype("int32")
         return split_branches(x, ("first", "second")), y
 
 
-class TripletBatches(RowBatches):
+class TripletBatches(_AnchorBatches):
     """Batches of an anchor, a positive of its class and a negative of another class.
 
     For `TripletModel` with random triplets, as in the early papers. Mining inside a labelled batch
@@ -127,23 +181,18 @@ class TripletBatches(RowBatches):
         reshuffle=True,
         **kwargs,
     ):
-        check_count("batch_size", batch_size)
-        self.batch_size = batch_size
-        self._anchors = _AnchorSampler(y, batch_size)
-        index, length = self._anchors.index, self._anchors.batches_per_round
         settings = (batches_per_epoch, seed, load, augment, reshuffle)
-        super().__init__(x, index, length, *settings, **kwargs)
+        super().__init__(x, y, batch_size, settings, **kwargs)
 
     def _batch(self, epoch, index, plan):
-        rng = np.random.default_rng((self.seed, epoch, index))
-        anchors = self._anchors.batch(self.seed, epoch, index, len(self))
-        (positives,) = self._anchors.positives(anchors, rng)
-        negatives = self._anchors.negatives(anchors, rng=rng)
+        anchors, rng = self._sample(epoch, index)
+        (positives,) = self._positives(anchors, rng)
+        negatives = self._negatives(anchors, rng=rng)
         x = self._take(np.concatenate([anchors, positives, negatives]), epoch, index)
         return (split_branches(x, ("anchor", "positive", "negative")),)
 
 
-class QuadrupletBatches(RowBatches):
+class QuadrupletBatches(_AnchorBatches):
     """Batches of quadruplets: a triplet and a second negative, or a triplet and a second anchor.
 
     For `QuadrupletModel`. A `keras.utils.PyDataset` that yields a dict as a 1-tuple, without `y`.
@@ -195,93 +244,24 @@ class QuadrupletBatches(RowBatches):
         reshuffle=True,
         **kwargs,
     ):
-        check_count("batch_size", batch_size)
         check_choice("form", form, tuple(_QUADRUPLETS))
-        self.batch_size = batch_size
         self.form = form
         classes, samples = (3, 2) if form == "second_negative" else (2, 3)
-        self._anchors = _AnchorSampler(y, batch_size, classes, samples)
-        index, length = self._anchors.index, self._anchors.batches_per_round
         settings = (batches_per_epoch, seed, load, augment, reshuffle)
-        super().__init__(x, index, length, *settings, **kwargs)
+        super().__init__(x, y, batch_size, settings, classes, samples, **kwargs)
 
     def _batch(self, epoch, index, plan):
-        rng = np.random.default_rng((self.seed, epoch, index))
-        anchors = self._anchors.batch(self.seed, epoch, index, len(self))
-        negatives = self._anchors.negatives(anchors, rng=rng)
+        anchors, rng = self._sample(epoch, index)
+        negatives = self._negatives(anchors, rng=rng)
         if self.form == "two_anchors":
-            second, positives = self._anchors.positives(anchors, rng, number=2)
+            second, positives = self._positives(anchors, rng, number=2)
             parts = [anchors, second, positives, negatives]
         else:
-            (positives,) = self._anchors.positives(anchors, rng)
-            second = self._anchors.negatives(anchors, negatives, rng=rng)
+            (positives,) = self._positives(anchors, rng)
+            second = self._negatives(anchors, negatives, rng=rng)
             parts = [anchors, positives, negatives, second]
         x = self._take(np.concatenate(parts), epoch, index)
         return (split_branches(x, _QUADRUPLETS[self.form]),)
-
-
-class _AnchorSampler:
-    """Samples anchors without replacement, and positives and negatives for them.
-
-    Each row whose class has at least `min_samples` samples is an anchor once a round.
-
-    Args:
-        y: labels of any kind.
-        batch_size: integer, anchors in a batch.
-        min_classes: raise if there are fewer classes.
-        min_samples: smallest number of samples of a class whose rows are anchors.
-
-    Attributes:
-        index: `ClassIndex` of the labels.
-        batches_per_round: batches that use every anchor at least once.
-    """
-
-    def __init__(self, y, batch_size, min_classes=2, min_samples=2):
-        self.index = index = ClassIndex(y)
-        count = len(index.classes)
-        if count < min_classes:
-            raise ValueError(f"`y` must have at least {min_classes} classes. Received: {count}")
-        self._batch_size = batch_size
-        self._position = np.empty(len(index.ids), dtype="int64")
-        self._position[index.rows] = np.arange(len(index.rows))
-        self._anchors = index.rows[np.repeat(index.counts >= min_samples, index.counts)]
-        if len(self._anchors) == 0:
-            raise ValueError(
-                f"Some class in `y` must have at least {min_samples} samples, or no anchor has a "
-                f"positive. Received: {count} classes of at most {index.counts.max()} samples."
-            )
-        self.batches_per_round = -(-len(self._anchors) // batch_size)
-
-    def batch(self, seed, epoch, index, batches):
-        """Return the anchor rows of a batch, `(batch_size,)`."""
-        total, per_epoch = len(self._anchors), batches * self._batch_size
-        # An epoch that uses every anchor starts a new round; a shorter epoch continues the round
-        # of the epoch before.
-        start = epoch * (-(-per_epoch // total) * total if per_epoch >= total else per_epoch)
-        steps = start + index * self._batch_size + np.arange(self._batch_size)
-        rounds, position = np.divmod(steps, total)
-        return self._anchors[permuted(position, total, hash_words(np.full(1, seed), rounds))]
-
-    def positives(self, anchors, rng, number=1):
-        """Return `number` arrays of other rows of the anchors' classes, all different by row."""
-        ids = self.index.ids[anchors]
-        starts, counts = self.index.starts[ids], self.index.counts[ids]
-        rank = self._position[anchors] - starts
-        steps = []
-        for taken in range(1, number + 1):
-            step = 1 + _random_below(counts - taken, rng)
-            for earlier in np.sort(steps, axis=0) if steps else ():
-                step += step >= earlier  # Skip the samples already chosen.
-            steps.append(step)
-        return [self.index.rows[starts + (rank + step) % counts] for step in steps]
-
-    def negatives(self, *others, rng):
-        """Return uniformly sampled rows of classes that differ from those of all `others`."""
-        classes = np.sort([self.index.ids[rows] for rows in others], axis=0)
-        position = _random_below(len(self.index.rows) - self.index.counts[classes].sum(axis=0), rng)
-        for excluded in classes:  # In ascending order: skip the block of rows of each one.
-            position += (position >= self.index.starts[excluded]) * self.index.counts[excluded]
-        return self.index.rows[position]
 
 
 def _random_below(limits, rng):

@@ -6,10 +6,11 @@ import keras
 import numpy as np
 import PIL.Image
 
+from keras_metric._block_loops import with_progress
 from keras_metric._validation import check_choice, check_count, check_flag
 from keras_metric.data.images.jpeg_decoding import can_decode_jpegs, decode_jpegs
 from keras_metric.data.images.read_image import MODES, read_image
-from keras_metric.data.images.unreadable_images import describe_faults, progress_bar, reason
+from keras_metric.data.images.unreadable_images import describe_faults, reason
 from keras_metric.data.records.tf_example import feature_values
 
 ON_ERROR = ("raise", "skip")
@@ -181,7 +182,7 @@ class ImageLoader:
 def read_images(loader, paths, progress=None):
     """Return an array of the readable images, and a dict from each other path to the reason."""
     images, failures, count = None, {}, 0
-    for path in progress_bar(paths, "reading", progress):
+    for path in with_progress(paths, len(paths), "reading", progress):
         try:
             image = loader(path)
         except ValueError as error:

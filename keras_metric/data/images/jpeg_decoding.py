@@ -21,17 +21,10 @@ def can_decode_jpegs():
 
 
 def decode_jpegs(contents, shape):
-    """Decode the JPEGs of the given shape; return None for every other file.
+    """Decode the JPEGs of the shape (height, width, channels); return None for every other file.
 
     The pixels are those of Pillow: both decode by libjpeg-turbo with exact integers. Requires
     `can_decode_jpegs()`.
-
-    Args:
-        contents: list of bytes, each a whole file of any kind.
-        shape: (height, width, channels) that the stored image must have.
-
-    Returns:
-        list of uint8 arrays `(height, width, channels)` and None.
     """
     decoded = [None] * len(contents)
     fits = [i for i, content in enumerate(contents) if jpeg_shape(content) == shape]

@@ -14,28 +14,13 @@ ORIENTATION = 0x0112  # the EXIF tag
 def read_image(file, color_mode, size=None, resample=None, crop=False, formats=None, most=None):
     """Return a Pillow image with 8 bits a channel, upright, with the given colours and size.
 
-    All image decoding of the package uses these rules:
+    All image decoding of the package uses these rules; those that users see are documented at
+    `ImageLoader`. EXIF data that cannot be parsed are ignored. Of 16 bits a channel the lower 8 are
+    dropped. Integers and floats of 32 bits have no fixed range and raise.
 
-    - EXIF orientation is applied. EXIF data that cannot be parsed are ignored.
-    - 16 bits a channel become 8 bits: the lower 8 bits are dropped. 32-bit integers and floats
-      have no fixed range and raise.
-    - The first image of an animation or a file of several pages is read.
-    - Palettes, CMYK and black-and-white are converted. An alpha channel is dropped, unless
-      `color_mode` is `"rgba"`, as in `keras.utils.load_img`.
-
-    Args:
-        file: path, or bytes of a whole file.
-        color_mode: `"grayscale"`, `"rgb"` or `"rgba"`.
-        size: None, or (height, width) of the result.
-        resample: a `PIL.Image.Resampling`, for `size`.
-        crop: True crops the middle in the aspect ratio of `size`; False stretches.
-        formats: None for every format that Pillow reads, or a list of Pillow's format names.
-        most: largest number of pixels in the file, or None. It is compared before decoding.
-
-    Raises:
-        TypeError: neither a path nor bytes.
-        ValueError: the file is not an image, is damaged, or has too many pixels or 32 bits a
-            channel.
+    `file` is a path or the bytes of a file, `size` (height, width) or None, `resample` a
+    `PIL.Image.Resampling`. `crop` cuts out the middle instead of stretching. `most` is the largest
+    number of pixels, compared before decoding. Every fault of the file is a ValueError.
     """
     if not isinstance(file, (bytes, str, os.PathLike)):
         raise TypeError(f"An image must be a path or bytes. Received: {type(file).__name__}")

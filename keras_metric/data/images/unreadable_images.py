@@ -3,8 +3,8 @@
 import os
 
 import PIL.Image
-from tqdm import tqdm
 
+from keras_metric._block_loops import with_progress
 from keras_metric.data.images.read_image import check_bits
 
 _PADDING = b"\0\r\n "  # some programs write these after the end of an image
@@ -19,7 +19,7 @@ def unreadable_images(paths, progress=None):
     valid end; `ImageLoader` raises when it decodes such a file.
     """
     found = {}
-    for path in progress_bar(paths, "checking", progress):
+    for path in with_progress(paths, len(paths), "checking", progress):
         try:
             _check(path)
         # Pillow also raises SyntaxError and DecompressionBombError.
@@ -57,14 +57,6 @@ def describe_faults(failures, total, empty_folders=(), most=10):
         named = listed([repr(str(folder)) for folder in empty_folders])
         parts.append(f"{len(empty_folders):,} {noun} no images: {named}")
     return "; ".join(parts)
-
-
-def progress_bar(paths, what, progress=None):
-    """Return `paths` with a progress bar on stderr; None shows it on a terminal after two s."""
-    disable = None if progress is None else not progress
-    return tqdm(
-        paths, desc=what, unit=" images", delay=0 if progress else 2, disable=disable, leave=False
-    )
 
 
 def _check(path):

@@ -69,7 +69,9 @@ def tfrecord_items(paths, label="label", index=None):
     files = _find_files(paths)
     # The labels of a function are not stored: two functions cannot be compared.
     name = None if callable(label) else label
-    stamp = _stamp(files, name)
+    states = [(os.path.getsize(path), os.stat(path).st_mtime_ns) for path in files]
+    # Compared with the one of an index file.
+    stamp = json.dumps({"files": files, "states": states, "label": name})
     stored = None
     if index is not None:
         stored = _read_index(_checked_index(index, files), stamp, files, name)
@@ -246,12 +248,6 @@ def _not_tfrecord(path, position, header):
     else:
         what = f"a file that begins with {header[:8]!r}."
     return ValueError(f"{path!r} must be an uncompressed TFRecord file. Received: {what}")
-
-
-def _stamp(files, label):
-    """Return the string by which an index file is compared with the TFRecord files."""
-    states = [(os.path.getsize(path), os.stat(path).st_mtime_ns) for path in files]
-    return json.dumps({"files": files, "states": states, "label": label})
 
 
 def _checked_index(index, files):

@@ -14,12 +14,8 @@ class FaissStore:
     """Vectors, labels and attributes as columns of dense rows: a removal moves the last row.
 
     Every kind stores the vectors themselves: matches are ordered by exact distance, and an
-    approximate kind only proposes candidates.
-
-    Args:
-        dim, metric, kind, settings: as for `Index`; the settings are checked and complete.
-        exact_up_to: integer: the approximate kinds search exactly among at most this many rows, as
-            a filter can leave.
+    approximate kind only proposes candidates, if there are more than `exact_up_to` rows, which a
+    filter can leave. `settings` are checked and complete.
     """
 
     def __init__(self, dim, metric, kind, settings, exact_up_to=10_000):
