@@ -63,16 +63,12 @@ IMPORT_LEVELS = [
     {"__init__", "__main__", "cli"},
 ]
 LEVEL_OF = {unit: level for level, units in enumerate(IMPORT_LEVELS) for unit in units}
-# Modules of `losses` that other units may import; all else comes from `keras_metric.losses`.
-OPEN_LOSS_MODULES = set()
 # The only units that may depend on the backend.
 BACKEND_UNITS = {"data", "distributed", "models", "viz"}
 BACKENDS = {"tensorflow", "torch", "jax", "jaxlib"}
 BANNED_NAMES = {"utils", "util", "core", "common", "base", "helpers", "misc"}
 # The module path of tensorflow-addons: `addons.losses.triplet`.
 REPEATED_NAMES = {"losses", "triplet"}
-# Private names and constants that tests replace.
-PATCHED_NAMES = set()
 
 # Words that the pages, docstrings, comments, messages and names do without: each has a plainer one.
 PLAINER = {
@@ -186,7 +182,7 @@ def level_faults(root=PACKAGE):
             )
 
 
-def loss_import_faults(root=PACKAGE, allowed=OPEN_LOSS_MODULES):
+def loss_import_faults(root=PACKAGE):
     for path, line, name in imports_of(root):
         parts = name.split(".")[1:]
         inside = parts[:1] == ["losses"] and unit_of(path, root) != "losses"
@@ -194,7 +190,7 @@ def loss_import_faults(root=PACKAGE, allowed=OPEN_LOSS_MODULES):
         for module in (parts, parts[:-1]) if inside else ():
             path_of = root.joinpath(*module)
             found = path_of.is_dir() or path_of.with_suffix(".py").is_file()
-            if len(module) > 1 and found and ".".join(module) not in allowed:
+            if len(module) > 1 and found:
                 yield (
                     f"{path.relative_to(root)}:{line} imports {name}: import public names from "
                     "keras_metric.losses, and export there what other units need."
@@ -329,7 +325,7 @@ def faults_of_registration(name, thing):
         yield f"{name} is not registered with Keras as {expected}: decorate it with @export."
 
 
-def patch_faults(root=ROOT / "tests", allowed=PATCHED_NAMES):
+def patch_faults(root=ROOT / "tests"):
     """Private names and constants that a test replaces; a parameter serves instead."""
     for path in python_files(root):
         for node in ast.walk(parsed(path)):
@@ -337,7 +333,7 @@ def patch_faults(root=ROOT / "tests", allowed=PATCHED_NAMES):
                 continue
             strings = [part.value for part in node.args[:2] if isinstance(part, ast.Constant)]
             name = str(strings[0]).rpartition(".")[2] if strings else ""
-            if re.match(r"_|[A-Z][A-Z0-9_]*$", name) and name not in allowed:
+            if re.match(r"_|[A-Z][A-Z0-9_]*$", name):
                 yield f"{path.relative_to(root)}:{node.lineno} replaces {name}: pass a parameter."
 
 
@@ -448,12 +444,10 @@ class TestTheRulesFindFaults:
     def test_loss_imports(self, plant):
         root = plant("losses/pair/contrastive_loss.py", "from keras_metric.losses import pair")
         plant("models/model.py", "from keras_metric.losses import ContrastiveLoss")
-        assert not list(loss_import_faults(root, ()))
-        for module in ("pair", "pair.contrastive_loss"):
-            plant(f"models/{module}.py", f"from keras_metric.losses.{module} import any_name")
-        plant("models/third.py", "from keras_metric.losses import pair")
-        assert len(list(loss_import_faults(root, ()))) == 3
-        assert len(list(loss_import_faults(root, {"losses.pair"}))) == 1
+        assert not list(loss_import_faults(root))
+        plant("models/a.py", "from keras_metric.losses.pair.contrastive_loss import any_name")
+        plant("models/b.py", "from keras_metric.losses import pair")
+        assert len(list(loss_import_faults(root))) == 2
 
     ARGS = "Title.\n\nArgs:\n    a: one.\n        Second line: indented.\n    *rest: more.\n"
     CODE = "\nExample:\n\n>>> 1\n1\n"

@@ -118,18 +118,19 @@ def test_sorting_rows_changes_nothing(form, mining, band):
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("mining", ["all", "semi-hard", "semi-hard-all"])
+@pytest.mark.parametrize("mining", ["all", "semi-hard", "semi-hard-all", "hard-all", "easy-all"])
 def test_sorting_rows_keeps_equal_distances_apart(form, mining):
     # Whole numbers on a line, so that many distances are equal, and equal a distance + margin.
     rng = np.random.default_rng(0)
-    x = rng.integers(0, 5, (30, 1)).astype("float32")
-    y = rng.choice([2, 2, 2, 3, 9], 30)
+    x, y = rng.integers(0, 5, (30, 1)).astype("float32"), rng.choice([2, 2, 2, 3, 9], 30)
     # A margin of half a unit would leave no such ties; products of whole numbers are exact.
-    miner = TripletMiner(mining, margin=2.0 if mining == "semi-hard-all" else None)
-    loss = losses.TripletLoss(1.0, "manhattan", miner, form=form, reduction="sum")
-    loss.reduction = "none"
-    looped = loss(y, x)
-    np.testing.assert_allclose(engine.triplets(loss, sort_above=0)(y, x), looped, rtol=1e-6)
+    miner = TripletMiner(mining, margin=2.0 if mining in ("semi-hard-all", "easy-all") else None)
+    loss = losses.TripletLoss(3.0, "manhattan", miner, form=form, reduction="mean_valid")
+    settings = {"form": form, "reduction": "mean_valid"}
+    settings["chosen"] = reference.triplets(reference.matrix(x, "manhattan"), y, mining, 2.0)
+    expected = reference.triplet_loss(x, y, 3.0, "manhattan", **settings)
+    for run in (loss, engine.triplets(loss, sort_above=0)):
+        assert float(step_by_step(run)(y, x)) == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("mining", ["all", "semi-hard"])
@@ -221,57 +222,28 @@ def test_wrong_reference_sets_say_the_way_out():
         losses.QuadrupletLoss(form="two_anchors").against(y, x, y, x)
 
 
-def test_ready_made_triplets_pairs_and_quadruplets_equal_their_formulas():
-    rng = np.random.default_rng(9)
-    t = rng.normal(size=(9, 4, 3))
-
-    def d(i, j, metric="euclidean"):
-        return np.array([reference.distance(row[i], row[j], metric) for row in t])
-
-    hinge = np.maximum(d(0, 1) - d(0, 2) + 0.5, 0)
-    swapped = np.maximum(d(0, 1) - np.minimum(d(0, 2), d(1, 2)) + 0.5, 0)
-    zeros = np.zeros(9, "int32")
+def test_targets_and_statistics_of_ready_made_pairs_and_triplets():
+    """The formulas on tuples are compared in test_formulas.py."""
+    t = np.random.default_rng(9).normal(size=(9, 3, 3))
+    near, far = (np.linalg.norm(t[:, 0] - t[:, i], axis=1) for i in (1, 2))
+    loss = double(losses.ContrastiveLoss, margin=2.5, power=2, reduction="none")
+    same, part = np.array([1, 0, 0, 1, 1, 0, 1, 0, 0]), np.linspace(0, 1, 9)
+    for y in (same, part):
+        expected = y * near**2 + (1 - y) * np.maximum(2.5 - near, 0) ** 2
+        np.testing.assert_allclose(loss(y, t[:, :2]), expected, **CLOSE)
     each = double(losses.TripletLoss, margin=0.5, reduction="none")
-    np.testing.assert_allclose(each(zeros, t[:, :3]), hinge, **CLOSE)
-    swap = double(losses.TripletLoss, margin=0.5, swap=True)
-    np.testing.assert_allclose(swap(zeros, t[:, :3]), swapped.sum() / (swapped > 0).sum(), **CLOSE)
-
-    same = np.array([1, 0, 0, 1, 1, 0, 1, 0, 0])
-    expected = same * d(0, 1) ** 2 + (1 - same) * np.maximum(2.5 - d(0, 1), 0) ** 2
-    settings = {"margin": 2.5, "power": 2, "reduction": "none"}
-    loss = double(losses.ContrastiveLoss, **settings)
-    np.testing.assert_allclose(loss(same, t[:, :2]), expected, **CLOSE)
-    hadsell = double(losses.ContrastiveLoss, positive_label=0, **settings)
-    np.testing.assert_allclose(hadsell(1 - same, t[:, :2]), expected, **CLOSE)
-    part = np.linspace(0, 1, 9)
-    expected = part * d(0, 1) ** 2 + (1 - part) * np.maximum(2.5 - d(0, 1), 0) ** 2
-    np.testing.assert_allclose(loss(part, t[:, :2]), expected, **CLOSE)
-    with losses.StepReports() as reports:
-        loss(same, t[:, :2])
-    seen = reports.statistics
-    assert float(seen["positive_distance"]) == pytest.approx(d(0, 1)[same == 1].mean(), rel=1e-5)
-    assert float(seen["negative_distance"]) == pytest.approx(d(0, 1)[same == 0].mean(), rel=1e-5)
-    assert (float(seen["positives"]), float(seen["negatives"])) == (4, 5)
-    with losses.StepReports() as reports:
-        each(None, t[:, :3])
-    seen = reports.statistics
-    assert float(seen["positive_distance"]) == pytest.approx(d(0, 1).mean(), rel=1e-5)
-    assert float(seen["negative_distance"]) == pytest.approx(d(0, 2).mean(), rel=1e-5)
-    assert (float(seen["positives"]), float(seen["negatives"])) == (9, 9)
-    np.testing.assert_allclose(each(None, t[:, :3]), hinge, **CLOSE)
-
-    square = "squared_euclidean"
-    expected = np.maximum(d(0, 1, square) - d(0, 2, square) + 1, 0)
-    expected = expected + np.maximum(d(0, 1, square) - d(2, 3, square) + 0.5, 0)
-    loss = double(losses.QuadrupletLoss, reduction="none")
-    np.testing.assert_allclose(loss(zeros, t), expected, **CLOSE)
-
-    pulls, pushes = (d(0, 2), d(1, 2), d(0, 1), d(0, 1)), (d(0, 3), d(1, 3), d(0, 3), d(1, 3))
-    expected = sum(
-        np.maximum(near - far + m, 0) for near, far, m in zip(pulls, pushes, (1, 1, 0.5, 0.5))
-    )
-    loss = double(losses.QuadrupletLoss, form="two_anchors", distance="euclidean", reduction="none")
-    np.testing.assert_allclose(loss(zeros, t), expected, **CLOSE)
+    for y in (None, np.zeros(9, "int32")):
+        np.testing.assert_allclose(each(y, t), np.maximum(near - far + 0.5, 0), **CLOSE)
+    for call, positive, negative in (
+        (lambda: loss(same, t[:, :2]), near[same == 1], near[same == 0]),
+        (lambda: each(None, t), near, far),
+    ):
+        with losses.StepReports() as reports:
+            call()
+        seen = {name: float(value) for name, value in reports.statistics.items()}
+        assert seen["positive_distance"] == pytest.approx(positive.mean(), rel=1e-5)
+        assert seen["negative_distance"] == pytest.approx(negative.mean(), rel=1e-5)
+        assert (seen["positives"], seen["negatives"]) == (len(positive), len(negative))
 
 
 # tensorflow-addons 0.23 on RandomState(s).rand(16, 6), randint(0, 4, 16): loss, gradient norm.

@@ -150,21 +150,24 @@ def threshold_consistent(
 
 
 def margin_triplets(
-    x, y, others=None, labels=None, margin=0.2, beta=1.2, mining="all", band=0.2, chosen=None
-):
+    x, y, others=None, labels=None, margin=0.2, beta=1.2, mining="all", band=0.2, chosen=None,
+    reduction="mean_active",
+):  # fmt: skip
     d = reference.matrix(x, "euclidean", others)
     terms = []
     for a, p, n in chosen or reference.triplets(d, y, mining, band, labels):
         terms += [max(d[a, p] - beta + margin, 0), max(beta - d[a, n] + margin, 0)]
-    return mean([term for term in terms if term > 0])
+    return mean([term for term in terms if term > 0 or reduction == "mean_valid"])
 
 
-def margin_pairs(x, y, others=None, labels=None, margin=0.2, beta=1.2, count="pairs"):
+def margin_pairs(
+    x, y, others=None, labels=None, margin=0.2, beta=1.2, count="pairs", reduction="mean_active"
+):
     terms = []
     for d, P, N in rows_of("euclidean", x, y, others, labels):
         terms += [max(d[p] - beta + margin, 0) for p in P]
         terms += [max(beta - d[n] + margin, 0) for n in N]
-    return mean([term for term in terms if term > 0])
+    return mean([term for term in terms if term > 0 or reduction == "mean_valid"])
 
 
 def instance(x, y, others=None, labels=None, gamma=64):
@@ -214,6 +217,7 @@ def instance_views(views, y, gamma):
 # Some anchors have no active term.
 INACTIVE = dict(margin=-2.2, positive_margin=1.2, distance="cosine")
 SCALED = [dict(temperature=0.4, distance=metric) for metric in ("cosine", "euclidean")]
+ALL_TERMS = dict(reduction="mean_valid")
 MINED = [dict(mining=m) for m in ("hard", "semi-hard", "semi-hard-all", "easy-positive")]
 # Name: (loss, settings, loop). The loops take (x, y), a reference set, and the same settings.
 CASES = {
@@ -240,8 +244,8 @@ CASES = {
             ranked_list,
             dict(margin=0.3, negative_scale=2.5, imbalance=0.3, alpha=1.9, positive_scale=1.5),
         ),
-        (losses.MarginLoss, margin_triplets, {}, dict(margin=0.4, beta=1.7), *MINED),
-        (losses.MarginLoss, margin_pairs, dict(count="pairs")),
+        (losses.MarginLoss, margin_triplets, {}, dict(margin=0.4, beta=1.7), ALL_TERMS, *MINED),
+        (losses.MarginLoss, margin_pairs, dict(count="pairs"), dict(count="pairs", **ALL_TERMS)),
         (losses.InstanceLoss, instance, dict(gamma=4)),
         (losses.NTXentLoss, nt_xent, *SCALED),
         (losses.SupConLoss, sup_con, *SCALED),
@@ -576,25 +580,6 @@ class TestMargin:
         assert solved == (values[0] == 0)
         added = 0.5 * 1.2 * (4 if reduction == "sum" else 1)
         assert values[1] - values[0] == pytest.approx(added, rel=1e-4)
-
-    @pytest.mark.parametrize("count", ["triplets", "pairs"])
-    def test_mean_over_all_terms(self, count):
-        x = rows(9, len(LABELS))
-        d = reference.matrix(x)
-        positive_terms = np.maximum(d - 1, 0)
-        negative_terms = np.maximum(1.4 - d, 0)
-        if count == "triplets":
-            terms = [
-                term
-                for a, p, n in reference.triplets(d, LABELS, "all")
-                for term in (positive_terms[a, p], negative_terms[a, n])
-            ]
-        else:
-            batch = range(len(LABELS))
-            terms = [positive_terms[i, j] for i in batch for j in reference.positives(LABELS, i)]
-            terms += [negative_terms[i, j] for i in batch for j in reference.negatives(LABELS, i)]
-        loss = losses.MarginLoss(count=count, reduction="mean_valid", dtype=DTYPE)
-        np.testing.assert_allclose(loss(LABELS, x.astype(DTYPE)), mean(terms), **CLOSE)
 
     def test_wrong_mining_raises(self):
         with pytest.raises(ValueError, match="must be one of.*distance-weighted.*multi-similarity"):

@@ -242,20 +242,6 @@ class TestEveryTripletOfAKind:
             value = float(step_by_step(sorting)(y, x.astype("float32")))
             assert value == pytest.approx(expected, rel=1e-4, abs=1e-6)
 
-    @pytest.mark.parametrize("strategy", ["hard-all", "easy-all"])
-    def test_ties_in_sorted_rows(self, strategy):
-        rng = np.random.default_rng(0)
-        x, y = rng.integers(0, 5, (30, 1)).astype("float32"), rng.choice([2, 2, 2, 3, 9], 30)
-        # Whole numbers are exact, so that many distances stand upon an edge.
-        miner = TripletMiner(strategy, margin=2.0 if strategy == "easy-all" else None)
-        loss = losses.TripletLoss(3.0, "manhattan", miner, reduction="mean_valid")
-        chosen = reference.triplets(reference.matrix(x, "manhattan"), y, strategy, 2.0)
-        expected = reference.triplet_loss(
-            x, y, 3.0, "manhattan", chosen=chosen, reduction="mean_valid"
-        )
-        for run in (loss, engine.triplets(loss, sort_above=0)):
-            assert float(step_by_step(run)(y, x)) == pytest.approx(expected, rel=1e-5)
-
     def test_three_kinds_share_all_triplets_out(self):
         x, y = unequal_batch(2)
         x = np.round(x.astype("float32"))
