@@ -4,13 +4,10 @@ import keras
 import numpy as np
 import pytest
 import reference
-from autodiff import value_and_gradient
+from autodiff import CLOSE, DOUBLE, DTYPE, value_and_gradient
 
 from keras_metric import distances
 
-DOUBLE = keras.backend.backend() == "tensorflow"
-DTYPE = "float64" if DOUBLE else "float32"
-CLOSE = {"rtol": 1e-9, "atol": 1e-9} if DOUBLE else {"rtol": 1e-4, "atol": 1e-4}
 METRICS = distances.METRICS
 
 

@@ -415,18 +415,12 @@ class TestLabels:
         got = value(loss(**arguments), ops.convert_to_tensor(other), x)
         assert got == pytest.approx(same, rel=1e-6)
 
-    def test_of_truth_values(self, rng):
-        x = rng.normal(size=(6, 3)).astype("float32")
-        y = np.array([0, 1, 1, 0, 1, 0])
-        loss = tfa.losses.TripletSemiHardLoss()
-        assert value(loss, y.astype(bool), x) == value(loss, y, x)
-
-    def test_fractions_are_not_rounded(self, rng):
-        """0.2 and 0.4 are two classes, as in tensorflow-addons."""
-        x = rng.normal(size=(6, 3)).astype("float32")
-        y = np.array([0, 1, 1, 0, 2, 2])
-        loss = tfa.losses.TripletSemiHardLoss()
-        assert value(loss, (0.2 * y).astype("float32"), x) == pytest.approx(value(loss, y, x))
+    @pytest.mark.parametrize(("scale", "dtype"), [(1, "bool"), (0.2, "float32")])
+    def test_truth_values_and_fractions_are_classes(self, rng, scale, dtype):
+        """As in tensorflow-addons, fractions are not rounded."""
+        x, loss = rng.normal(size=(6, 3)).astype("float32"), tfa.losses.TripletSemiHardLoss()
+        y = np.array([0, 1, 1, 0, 1, 0] if dtype == "bool" else [0, 1, 1, 0, 2, 2])
+        assert value(loss, (scale * y).astype(dtype), x) == pytest.approx(value(loss, y, x))
 
     def test_sparse(self, rng, backend):
         y = (rng.uniform(size=(6, 4)) < 0.5).astype("float32")

@@ -5,6 +5,7 @@ import functools
 import keras
 import numpy as np
 import pytest
+from batch_list import BatchList
 
 from keras_metric import evaluation
 from keras_metric.callbacks import MiningSchedule, RetrievalEvaluator
@@ -27,18 +28,8 @@ class Model(keras.Model):
         return 0.0 * self.encoder(x, training=training)
 
 
-class Batches(keras.utils.PyDataset):
-    """Uneven batches of (x, y)."""
-
-    def __init__(self, x, y):
-        super().__init__()
-        self.parts = list(zip(np.array_split(x, 3), np.array_split(y, 3)))
-
-    def __len__(self):
-        return len(self.parts)
-
-    def __getitem__(self, index):
-        return self.parts[index]
+def uneven(x, y):
+    return BatchList(zip(np.array_split(x, 3), np.array_split(y, 3)))
 
 
 @pytest.fixture
@@ -88,7 +79,7 @@ class TestRetrievalEvaluator:
             "arrays": (x, y),
             "column": (x, y[:, None]),
             "names": (x, np.array([f"class {label}" for label in y])),
-            "PyDataset": (Batches(x, y),),
+            "PyDataset": (uneven(x, y),),
             "Dataset": (tf.data.Dataset.from_tensor_slices((x, y)).batch(16),),
             "list": ([(x[:20], y[:20]), (x[20:], y[20:], np.ones(30))],),
         }
@@ -108,7 +99,7 @@ class TestRetrievalEvaluator:
 
     def test_gallery(self, model, data):
         x, y = data
-        galleries = {"arrays": (x[20:], y[20:]), "source": Batches(x[20:], y[20:])}
+        galleries = {"arrays": (x[20:], y[20:]), "source": uneven(x[20:], y[20:])}
         evaluators = (
             RetrievalEvaluator(x[:20], y[:20], gallery, name=name)
             for name, gallery in galleries.items()
@@ -163,7 +154,7 @@ class TestRetrievalEvaluator:
 
     def test_several_sets_by_name(self, model, data, tmp_path):
         x, y = data
-        sets = {"seen": (x[:30], y[:30]), "unseen": Batches(x[30:], y[30:])}
+        sets = {"seen": (x[:30], y[:30]), "unseen": uneven(x[30:], y[30:])}
         settings = dict(k=1, at_start=True, log_dir=tmp_path, plots=["similarity"])
         evaluator = RetrievalEvaluator(sets=sets, **settings)
         history = fit(model, data, evaluator)

@@ -1,5 +1,6 @@
 """PairBatches, TripletBatches, QuadrupletBatches: classes of the branches, ratio, anchors."""
 
+import itertools
 from concurrent.futures import ThreadPoolExecutor
 
 import keras
@@ -52,48 +53,43 @@ def test_pairs(trial, ratio):
     assert set(epoch_of(batches)["first"]) == set(usable)
 
 
+# For each kind: constructor, settings, branches of one class, pairs of branches of two classes, and
+# the smallest class whose samples are anchors.
+LAYOUTS = {
+    "triplets": (TripletBatches, {}, "anchor positive", ["anchor negative"], 2),
+    "second negative": (
+        *(QuadrupletBatches, {"batches_per_epoch": 30}, "anchor positive"),
+        ["anchor negative", "anchor second_negative", "negative second_negative"],
+        None,
+    ),
+    "two anchors": (
+        *(QuadrupletBatches, {"form": "two_anchors"}, "anchor second_anchor positive"),
+        ["anchor negative"],
+        3,
+    ),
+}
+
+
 @pytest.mark.parametrize("trial", range(6))
-def test_triplets(trial):
-    x, y = data(np.random.default_rng(trial))
-    batches = TripletBatches(x, y, batch_size=5, seed=trial)
+@pytest.mark.parametrize("kind", LAYOUTS)
+def test_branches_of_tuples(kind, trial):
+    make, settings, alike, apart, smallest = LAYOUTS[kind]
+    fewer = {"num_classes": 3 + trial} if smallest is None else {}
+    x, y = data(np.random.default_rng(trial), **fewer)
+    batches = make(x, y, batch_size=6, seed=trial, **settings)
     assert all(isinstance(batches[i], tuple) and len(batches[i]) == 1 for i in range(len(batches)))
     rows = epoch_of(batches)
-    assert list(rows) == ["anchor", "positive", "negative"]
-    assert (y[rows["anchor"]] == y[rows["positive"]]).all()
-    assert (rows["anchor"] != rows["positive"]).all()
-    assert (y[rows["anchor"]] != y[rows["negative"]]).all()
-    assert set(rows["anchor"]) == set(np.flatnonzero(y != "id0"))
-    times = np.bincount(rows["anchor"])[np.unique(rows["anchor"])]
-    assert np.ptp(times) <= 1
-
-
-@pytest.mark.parametrize("trial", range(6))
-def test_quadruplets_with_a_second_negative(trial):
-    x, y = data(np.random.default_rng(trial), num_classes=3 + trial)
-    rows = epoch_of(QuadrupletBatches(x, y, batch_size=6, seed=trial, batches_per_epoch=30))
-    assert list(rows) == ["anchor", "positive", "negative", "second_negative"]
-    labels = {name: y[part] for name, part in rows.items()}
-    assert (labels["anchor"] == labels["positive"]).all()
-    assert (rows["anchor"] != rows["positive"]).all()
-    assert (labels["anchor"] != labels["negative"]).all()
-    assert (labels["anchor"] != labels["second_negative"]).all()
-    assert (labels["negative"] != labels["second_negative"]).all()
-
-
-@pytest.mark.parametrize("trial", range(6))
-def test_quadruplets_with_two_anchors(trial):
-    x, y = data(np.random.default_rng(trial))
-    batches = QuadrupletBatches(x, y, batch_size=6, seed=trial, form="two_anchors")
-    rows = epoch_of(batches)
-    assert list(rows) == ["anchor", "second_anchor", "positive", "negative"]
-    assert (y[rows["anchor"]] == y[rows["second_anchor"]]).all()
-    assert (y[rows["anchor"]] == y[rows["positive"]]).all()
-    assert (y[rows["anchor"]] != y[rows["negative"]]).all()
-    for one, other in (("anchor", "second_anchor"), ("anchor", "positive")):
-        assert (rows[one] != rows[other]).all()
-    assert (rows["second_anchor"] != rows["positive"]).all()
-    names, counts = np.unique(y, return_counts=True)
-    assert set(rows["anchor"]) == set(np.flatnonzero(np.isin(y, names[counts >= 3])))
+    names = {name: None for pair in (alike, *apart) for name in pair.split()}
+    assert list(rows) == list(names)
+    for one, other in itertools.combinations(alike.split(), 2):
+        assert (y[rows[one]] == y[rows[other]]).all() and (rows[one] != rows[other]).all()
+    for one, other in map(str.split, apart):
+        assert (y[rows[one]] != y[rows[other]]).all()
+    if smallest is not None:
+        classes, counts = np.unique(y, return_counts=True)
+        usable = np.isin(y, classes[counts >= smallest])
+        assert set(rows["anchor"]) == set(np.flatnonzero(usable))
+        assert np.ptp(np.bincount(rows["anchor"])[usable]) <= 1
 
 
 def test_positives_and_negatives_are_uniform():

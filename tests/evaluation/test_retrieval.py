@@ -359,27 +359,6 @@ def test_average_precision_of_open_metric_learning(positions, expected):
     assert ours["map"] == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("with_gallery", [False, True])
-def test_agrees_with_pytorch_metric_learning(with_gallery, rng):
-    module = pytest.importorskip("pytorch_metric_learning.utils.accuracy_calculator")
-    torch = pytest.importorskip("torch")
-    x, y = rng.standard_normal((300, 16)).astype("float32"), unequal_labels(rng, 300)
-    x += 0.7 * rng.standard_normal((60, 16)).astype("float32")[y]
-    x[40:60] = x[:20]
-    cut = 100 if with_gallery else 0
-    parts = (x[:cut], y[:cut], x[cut:], y[cut:]) if with_gallery else (x, y)
-    theirs = module.AccuracyCalculator(
-        exclude=("NMI", "AMI"), device=torch.device("cpu")
-    ).get_accuracy(*(torch.as_tensor(part) for part in parts))
-    ours = retrieval_metrics(*parts, k=1)
-    theirs = {
-        key.replace("mean_average_precision", "map").replace("mean_reciprocal_rank", "mrr"): value
-        for key, value in theirs.items()
-    }
-    for key in ("precision_at_1", "r_precision", "map", "map_at_r", "mrr"):
-        assert ours[key] == pytest.approx(theirs[key], abs=2e-6), key
-
-
 class TestLabels:
     def test_large_ids_stay_distinct(self):
         """In float32 the two are equal."""

@@ -68,13 +68,7 @@ class TestPooling:
         np.testing.assert_allclose(numpy(head(x, mask=kept)), expected, rtol=1e-5)
         assert expected.max() < 2
 
-    def test_takes_the_mask_of_an_embedding(self):
-        embedding = keras.layers.Embedding(5, 2, mask_zero=True)
-        tokens = np.array([[1, 2, 0, 0], [3, 0, 0, 0]])
-        pooled = numpy(bare()(embedding(tokens)))
-        table = numpy(embedding.embeddings)
-        np.testing.assert_allclose(pooled, [(table[1] + table[2]) / 2, table[3]], rtol=1e-5)
-        # No mask of (batch, steps) is left on (batch, features).
+    def test_no_mask_of_steps_is_left_on_features(self):
         assert bare().compute_mask(None, None) is None
 
     def test_layer(self, rng):

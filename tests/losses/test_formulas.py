@@ -94,75 +94,53 @@ def lifted(x, smooth):
     return sum(terms) / (2 * len(terms))
 
 
-# Title: (y_true, branches of ready-made tuples or None for a labelled batch, the formula).
+# The y_true of ready-made tuples by number of branches, and of a labelled batch.
+TARGETS = {2: SAME, 3: ZEROS, 4: ZEROS, None: LABELS}
+
+
+def triplets(rows, term):
+    return mean(rows, lambda t: term(d(t, 0, 1), d(t, 0, 2), d(t, 1, 2)))
+
+
+def semi_hard(x):
+    return reference.triplet_loss(x, LABELS, 1.0, mining="semi-hard", reduction="mean_valid")
+
+
+# Title: (branches, the formula).
 FORMULAS = {
-    "Contrastive, l = 1 for same": (SAME, 2, pairs),
+    "Contrastive, l = 1 for same": (2, pairs),
     "Contrastive with halves, Y = 0 for same (Hadsell, Chopra and LeCun 2006)": (
-        1 - SAME,
-        2,
-        lambda r: pairs(r, half=0.5),
+        *(2, lambda r: pairs(r, half=0.5)),
     ),
-    "Contrastive over m images (Song et al. 2016, equation 1)": (
-        SAME,
-        2,
-        lambda r: pairs(r) * len(r) / (2 * len(r)),
-    ),
-    "Contrastive of plain distances (pytorch-metric-learning)": (SAME, 2, plain_pairs),
+    "Contrastive over m images (Song et al. 2016, equation 1)": (2, lambda r: pairs(r) / 2),
+    "Contrastive of plain distances (pytorch-metric-learning)": (2, plain_pairs),
     "Triplet of squared distances (FaceNet, Schroff et al. 2015)": (
-        ZEROS,
-        3,
-        lambda r: sum(squared_hinge(t) for t in r),
+        *(3, lambda r: sum(squared_hinge(t) for t in r)),
     ),
     "Triplet of squared distances, batch mean 3/(2m) (Song et al. 2016, equation 2)": (
-        ZEROS,
-        3,
-        lambda r: 3 / (2 * 3 * len(r)) * sum(squared_hinge(t) for t in r),
+        *(3, lambda r: 3 / (2 * 3 * len(r)) * sum(squared_hinge(t) for t in r)),
     ),
-    "Triplet of plain distances": (
-        ZEROS,
-        3,
-        lambda r: mean(r, lambda t: plus(d(t, 0, 1) - d(t, 0, 2) + 0.2)),
-    ),
+    "Triplet of plain distances": (3, lambda r: triplets(r, lambda p, n, _: plus(p - n + 0.2))),
     "Triplet, squared hinge of unsquared distances": (
-        ZEROS,
-        3,
-        lambda r: mean(r, lambda t: plus(d(t, 0, 1) - d(t, 0, 2) + 0.2) ** 2),
+        *(3, lambda r: triplets(r, lambda p, n, _: plus(p - n + 0.2) ** 2)),
     ),
     "Triplet, soft margin (Hermans, Beyer and Leibe 2017)": (
-        ZEROS,
-        3,
-        lambda r: mean(r, lambda t: np.log(1 + np.exp(d(t, 0, 1) - d(t, 0, 2)))),
+        *(3, lambda r: triplets(r, lambda p, n, _: np.log(1 + np.exp(p - n)))),
     ),
     "Triplet with swap (Balntas et al. 2016)": (
-        ZEROS,
-        3,
-        lambda r: mean(r, lambda t: plus(d(t, 0, 1) - min(d(t, 0, 2), d(t, 1, 2)) + 0.2)),
+        *(3, lambda r: triplets(r, lambda p, n, other: plus(p - min(n, other) + 0.2))),
     ),
     "Batch all (Hermans, Beyer and Leibe 2017)": (
-        LABELS,
-        None,
-        lambda x: reference.triplet_loss(x, LABELS, 0.2, mining="all"),
+        *(None, lambda x: reference.triplet_loss(x, LABELS, 0.2, mining="all")),
     ),
-    "Batch hard (Hermans, Beyer and Leibe 2017)": (LABELS, None, batch_hard),
-    "Semi-hard mining (tensorflow-addons)": (
-        LABELS,
-        None,
-        lambda x: reference.triplet_loss(
-            x, LABELS, 1.0, mining="semi-hard", reduction="mean_valid"
-        ),
-    ),
-    "Lifted structure, smooth (Song et al. 2016, equation 4)": (
-        LABELS,
-        None,
-        lambda x: lifted(x, smooth=True),
-    ),
+    "Batch hard (Hermans, Beyer and Leibe 2017)": (None, batch_hard),
+    "Semi-hard mining (tensorflow-addons)": (None, semi_hard),
+    "Lifted structure, smooth (Song et al. 2016, equation 4)": (None, lambda x: lifted(x, True)),
     "Lifted structure, not smooth (Song et al. 2016, equation 3)": (
-        LABELS,
-        None,
-        lambda x: lifted(x, smooth=False),
+        *(None, lambda x: lifted(x, False)),
     ),
-    "Quadruplet with two margins (Chen et al. 2017)": (ZEROS, 4, lambda r: mean(r, two_negatives)),
-    "Quadruplet with two anchors": (ZEROS, 4, lambda r: mean(r, two_anchors)),
+    "Quadruplet with two margins (Chen et al. 2017)": (4, lambda r: mean(r, two_negatives)),
+    "Quadruplet with two anchors": (4, lambda r: mean(r, two_anchors)),
 }
 
 
@@ -172,7 +150,9 @@ def test_every_section_has_its_loop():
 
 @pytest.mark.parametrize("title", FORMULAS)
 def test_the_constructor_gives_the_formula(title):
-    y, branches, formula = FORMULAS[title]
+    branches, formula = FORMULAS[title]
+    # Hadsell, Chopra and LeCun write 0 for the same.
+    y = 1 - SAME if "Y = 0" in title else TARGETS[branches]
     shape = (8, 4) if branches is None else (8, branches, 4)
     x = 0.4 * np.random.default_rng(1).normal(size=shape)
     loss = loss_of(title)

@@ -1,26 +1,26 @@
 """Values and gradients of the losses, beside loops in NumPy and published numbers."""
 
+import itertools
+
 import engine
 import keras
 import numpy as np
 import pytest
 import reference
-from autodiff import step_by_step, value_and_gradient
+from autodiff import CLOSE, DTYPE, agrees, step_by_step, value_and_gradient
 
 from keras_metric import distances, losses
 from keras_metric.layers import TripletMiner
 
-METRICS = distances.METRICS
 STRATEGIES = ["all", "semi-hard", "semi-hard-all", "hard", "easy-positive"]
 FORMS = ["hinge", "squared_hinge", "soft_margin"]
 REDUCTIONS = ["mean_active", "mean_valid", "sum", "sum_over_batch_size"]
-
-# float64 stays float64 on TensorFlow alone: JAX truncates it, and keras.ops on torch do too.
-DOUBLE = keras.backend.backend() == "tensorflow"
-DTYPE = "float64" if DOUBLE else "float32"
-CLOSE = {"rtol": 1e-9, "atol": 1e-9} if DOUBLE else {"rtol": 2e-4, "atol": 2e-4}
-# Central differences of a float64 loop are good to about 1e-8.
-CLOSE_SLOPE = {"rtol": 1e-5, "atol": 1e-6} if DOUBLE else {"rtol": 1e-3, "atol": 1e-3}
+LOOPS = {
+    losses.ContrastiveLoss: reference.contrastive_loss,
+    losses.LiftedStructureLoss: reference.lifted_structure_loss,
+    losses.QuadrupletLoss: reference.quadruplet_loss,
+    losses.TripletLoss: reference.triplet_loss,
+}
 
 
 def unequal_batch(seed, batch=15, dim=5):
@@ -30,36 +30,69 @@ def unequal_batch(seed, batch=15, dim=5):
     return 0.7 * rng.normal(size=(batch, dim)) + 0.1, y
 
 
-def agrees(loss, oracle, x, y, weights=None):
-    """Value and gradient of `loss` equal those of the loop `oracle(x)`."""
-
-    def run(tensor):
-        return loss(y, tensor, weights)
-
-    value, slope = value_and_gradient(run, x.astype(DTYPE))
-    np.testing.assert_allclose(value, oracle(x), **CLOSE)
-    # Random directions: a wrong element of the gradient shows in each of them.
-    directions = np.random.default_rng(0).normal(size=(3, *x.shape))
-    along = (directions * slope).sum((1, 2))
-    np.testing.assert_allclose(along, reference.slopes(oracle, x, directions), **CLOSE_SLOPE)
-
-
 def double(loss_class, **settings):
     return loss_class(dtype=DTYPE, **settings)
 
 
-@pytest.mark.parametrize("mining", STRATEGIES)
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("swap", [False, True])
-def test_triplet_loss_equals_loops(mining, form, swap):
-    x, y = unequal_batch(1)
-    loss = double(losses.TripletLoss, margin=0.3, mining=mining, form=form, swap=swap)
-    agrees(
-        loss,
-        lambda z: reference.triplet_loss(z, y, 0.3, mining=mining, form=form, swap=swap),
-        x,
-        y,
-    )
+def grid(loss, **choices):
+    """A case for each combination of the values of the settings."""
+    for values in itertools.product(*choices.values()):
+        settings = dict(zip(choices, values))
+        name = ",".join(f"{key}={value}" for key, value in settings.items())
+        yield pytest.param(loss, settings, id=f"{loss.__name__}({name})")
+
+
+def pair_of(loss, settings):
+    """The loss, and its loop as a function of (embeddings, labels, ...)."""
+    names = {"distance": "metric"}
+    named = {names.get(key, key): value for key, value in settings.items()}
+    return double(loss, **settings), lambda *args, **more: LOOPS[loss](*args, **named, **more)
+
+
+@pytest.mark.parametrize(
+    ("loss", "settings"),
+    [
+        *grid(losses.TripletLoss, margin=[0.3], mining=STRATEGIES, form=FORMS, swap=[False, True]),
+        *grid(
+            losses.TripletLoss,
+            margin=[0.4],
+            mining=["all", "semi-hard", "hard"],
+            distance=distances.METRICS,
+        ),
+        *grid(losses.LiftedStructureLoss, margin=[0.8], positive_margin=[0.1],
+              smooth=[True, False], reduction=REDUCTIONS),
+        *grid(losses.QuadrupletLoss, margin=[0.7], second_margin=[0.3],
+              second_pair=["hardest", "nearest"], mining=["all", "semi-hard"]),
+        # The second pair is the closest of two other classes.
+        *grid(losses.QuadrupletLoss, margin=[-50.0], second_margin=[2.0], mining=["hard"]),
+        *grid(losses.QuadrupletLoss, margin=[0.7], second_margin=[0.3],
+              form=["two_anchors"], reduction=REDUCTIONS),
+    ],
+)  # fmt: skip
+def test_losses_equal_loops(loss, settings):
+    loss, loop = pair_of(loss, settings)
+    # Several batches, so that the second pair is of several classes.
+    for seed in range(4) if settings.get("second_margin") and "mining" in settings else [1]:
+        x, y = unequal_batch(seed)
+        agrees(lambda z, y=y: loss(y, z), lambda z, y=y: loop(z, y), x, jit=False)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(
+    ("loss", "settings"),
+    [
+        *grid(losses.TripletLoss, mining=["all", "semi-hard", "hard"], reduction=REDUCTIONS),
+        *grid(losses.TripletLoss, margin=[0.4], mining=STRATEGIES, swap=[True],
+              reduction=["sum_over_batch_size"]),
+        *grid(losses.ContrastiveLoss, margin=[1.2], positive_margin=[0.1], power=[1, 2],
+              distance=["euclidean", "cosine", "squared_euclidean"], reduction=REDUCTIONS),
+    ],
+)  # fmt: skip
+def test_reductions_and_weights_of_anchors_equal_loops(loss, settings, weighted):
+    x, y = unequal_batch(3)
+    weights = np.random.default_rng(0).uniform(0.2, 3, len(y)) if weighted else None
+    loss, loop = pair_of(loss, settings)
+    agrees(lambda z: loss(y, z, weights), lambda z: loop(z, y, weights=weights), x, jit=False)
 
 
 @pytest.mark.parametrize("rows", [1, 4, 5, 15])
@@ -68,7 +101,8 @@ def test_blocks_of_rows_change_nothing(rows, mining):
     # 15 anchors fill blocks of 4 with one row to spare, blocks of 5 exactly.
     x, y = unequal_batch(16)
     loss = engine.triplets(double(losses.TripletLoss, margin=0.3, mining=mining), size=rows)
-    agrees(loss, lambda z: reference.triplet_loss(z, y, 0.3, mining=mining), x, y)
+    loop = reference.triplet_loss
+    agrees(lambda z: loss(y, z), lambda z: loop(z, y, 0.3, mining=mining), x, jit=False)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -80,22 +114,24 @@ def test_sorting_rows_changes_nothing(form, mining, band):
     loss = double(losses.TripletLoss, margin=0.3, mining=miner, form=form)
     loss = engine.triplets(loss, sort_above=0)
     chosen = reference.triplets(reference.matrix(x), y, mining, band)
-    agrees(loss, lambda z: reference.triplet_loss(z, y, 0.3, form=form, chosen=chosen), x, y)
+    loop = reference.triplet_loss
+    agrees(lambda z: loss(y, z), lambda z: loop(z, y, 0.3, form=form, chosen=chosen), x, jit=False)
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("mining", ["all", "semi-hard", "semi-hard-all"])
+@pytest.mark.parametrize("mining", ["all", "semi-hard", "semi-hard-all", "hard-all", "easy-all"])
 def test_sorting_rows_keeps_equal_distances_apart(form, mining):
     # Whole numbers on a line, so that many distances are equal, and equal a distance + margin.
     rng = np.random.default_rng(0)
-    x = rng.integers(0, 5, (30, 1)).astype("float32")
-    y = rng.choice([2, 2, 2, 3, 9], 30)
+    x, y = rng.integers(0, 5, (30, 1)).astype("float32"), rng.choice([2, 2, 2, 3, 9], 30)
     # A margin of half a unit would leave no such ties; products of whole numbers are exact.
-    miner = TripletMiner(mining, margin=2.0 if mining == "semi-hard-all" else None)
-    loss = losses.TripletLoss(1.0, "manhattan", miner, form=form, reduction="sum")
-    loss.reduction = "none"
-    looped = loss(y, x)
-    np.testing.assert_allclose(engine.triplets(loss, sort_above=0)(y, x), looped, rtol=1e-6)
+    miner = TripletMiner(mining, margin=2.0 if mining in ("semi-hard-all", "easy-all") else None)
+    loss = losses.TripletLoss(3.0, "manhattan", miner, form=form, reduction="mean_valid")
+    settings = {"form": form, "reduction": "mean_valid"}
+    settings["chosen"] = reference.triplets(reference.matrix(x, "manhattan"), y, mining, 2.0)
+    expected = reference.triplet_loss(x, y, 3.0, "manhattan", **settings)
+    for run in (loss, engine.triplets(loss, sort_above=0)):
+        assert float(step_by_step(run)(y, x)) == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("mining", ["all", "semi-hard"])
@@ -114,43 +150,29 @@ def reference_set(seed, references=19, dim=5):
     return 0.7 * rng.normal(size=(references, dim)), labels
 
 
-REFERENCE_CASES = [
-    *(
-        (losses.TripletLoss, reference.triplet_loss, {"mining": mining, "form": form})
-        for mining in STRATEGIES
-        for form in FORMS
-    ),
-    *(
-        (losses.TripletLoss, reference.triplet_loss, {"mining": mining, "swap": True})
-        for mining in STRATEGIES
-    ),
-    (losses.ContrastiveLoss, reference.contrastive_loss, {"power": 2}),
-    (losses.LiftedStructureLoss, reference.lifted_structure_loss, {}),
-    (losses.LiftedStructureLoss, reference.lifted_structure_loss, {"smooth": False}),
-    (losses.QuadrupletLoss, reference.quadruplet_loss, {}),
-    (losses.QuadrupletLoss, reference.quadruplet_loss, {"second_pair": "nearest"}),
-]
-
-
-@pytest.mark.parametrize(("loss_class", "oracle", "settings"), REFERENCE_CASES)
-def test_a_reference_set_equals_loops(loss_class, oracle, settings):
+@pytest.mark.parametrize(
+    ("loss", "settings"),
+    [
+        *grid(losses.TripletLoss, mining=STRATEGIES, form=FORMS),
+        *grid(losses.TripletLoss, mining=STRATEGIES, swap=[True]),
+        *grid(losses.ContrastiveLoss, power=[2]),
+        *grid(losses.LiftedStructureLoss, smooth=[True, False]),
+        *grid(losses.QuadrupletLoss, second_pair=["hardest", "nearest"]),
+    ],
+)
+def test_a_reference_set_equals_loops(loss, settings):
     x, y = unequal_batch(18)
     others, labels = reference_set(19)
-    weights = np.random.default_rng(2).uniform(0.2, 3, len(y))
-    loss = double(loss_class, margin=0.6, **settings)
-    both = np.concatenate([x, others])
-
-    def expected(z):
-        references = (z[len(x) :], labels)
-        return oracle(z[: len(x)], y, 0.6, **settings, weights=weights, references=references)
-
-    class Against:
-        """The anchors and the references as one tensor, so that the gradient has both."""
-
-        def __call__(self, y, z, weights):
-            return loss.against(y, z[: len(x)], labels, z[len(x) :], weights)
-
-    agrees(Against(), expected, both, y, weights)
+    batch = len(y)
+    weights = np.random.default_rng(2).uniform(0.2, 3, batch)
+    loss, loop = pair_of(loss, {"margin": 0.6, **settings})
+    # The anchors and the references are one tensor, so that the gradient has both.
+    agrees(
+        lambda z: loss.against(y, z[:batch], labels, z[batch:], weights),
+        lambda z: loop(z[:batch], y, weights=weights, references=(z[batch:], labels)),
+        np.concatenate([x, others]),
+        jit=False,
+    )
 
 
 def test_a_weighted_sum_against_references_adds():
@@ -166,18 +188,15 @@ def test_a_weighted_sum_against_references_adds():
 def test_blocks_of_rows_against_references_change_nothing(rows):
     x, y = unequal_batch(18)
     others, labels = reference_set(19)
-    loss = engine.triplets(double(losses.TripletLoss, margin=0.6), size=rows)
-
-    def expected(z):
-        references = (z[len(x) :], labels)
-        return reference.triplet_loss(
-            z[: len(x)], y, 0.6, mining="semi-hard", references=references
-        )
-
-    def run(y, z, weights):
-        return loss(y, z[: len(x)], weights, labels, z[len(x) :])
-
-    agrees(run, expected, np.concatenate([x, others]), y)
+    batch = len(y)
+    loss, loop = pair_of(losses.TripletLoss, {"margin": 0.6, "mining": "semi-hard"})
+    run = engine.triplets(loss, size=rows)
+    agrees(
+        lambda z: run(y, z[:batch], None, labels, z[batch:]),
+        lambda z: loop(z[:batch], y, references=(z[batch:], labels)),
+        np.concatenate([x, others]),
+        jit=False,
+    )
 
 
 @pytest.mark.parametrize("loss", [losses.TripletLoss, losses.SupConLoss])
@@ -204,186 +223,28 @@ def test_wrong_reference_sets_say_the_way_out():
         losses.QuadrupletLoss(form="two_anchors").against(y, x, y, x)
 
 
-@pytest.mark.parametrize("mining", STRATEGIES)
-def test_weights_of_anchors_reach_the_rows_a_swap_pulls_at(mining):
-    x, y = unequal_batch(20)
-    weights = np.random.default_rng(0).uniform(0.2, 3, len(y))
-    settings = {"mining": mining, "swap": True, "reduction": "sum_over_batch_size"}
-    loss = double(losses.TripletLoss, margin=0.4, **settings)
-    agrees(
-        loss,
-        lambda z: reference.triplet_loss(z, y, 0.4, weights=weights, **settings),
-        x,
-        y,
-        weights,
-    )
-
-
-@pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize("mining", ["all", "semi-hard", "hard"])
-def test_triplet_loss_takes_every_distance(metric, mining):
-    x, y = unequal_batch(2)
-    loss = double(losses.TripletLoss, margin=0.4, mining=mining, distance=metric)
-    agrees(loss, lambda z: reference.triplet_loss(z, y, 0.4, metric, mining), x, y)
-
-
-@pytest.mark.parametrize("reduction", REDUCTIONS)
-@pytest.mark.parametrize("mining", ["all", "semi-hard", "hard"])
-@pytest.mark.parametrize("weighted", [False, True])
-def test_triplet_loss_reductions_and_weights(reduction, mining, weighted):
-    x, y = unequal_batch(3)
-    weights = np.random.default_rng(0).uniform(0.2, 3, len(y)) if weighted else None
-    loss = double(losses.TripletLoss, mining=mining, reduction=reduction)
-    agrees(
-        loss,
-        lambda z: reference.triplet_loss(z, y, mining=mining, reduction=reduction, weights=weights),
-        x,
-        y,
-        weights,
-    )
-
-
-@pytest.mark.parametrize("power", [1, 2])
-@pytest.mark.parametrize("metric", ["euclidean", "cosine", "squared_euclidean"])
-@pytest.mark.parametrize("reduction", REDUCTIONS)
-def test_contrastive_loss_equals_loops(power, metric, reduction):
-    x, y = unequal_batch(4)
-    settings = {"margin": 1.2, "positive_margin": 0.1, "power": power}
-    loss = double(losses.ContrastiveLoss, distance=metric, reduction=reduction, **settings)
-    weights = np.random.default_rng(1).uniform(0.2, 3, len(y))
-    agrees(
-        loss,
-        lambda z: reference.contrastive_loss(
-            z, y, metric=metric, reduction=reduction, weights=weights, **settings
-        ),
-        x,
-        y,
-        weights,
-    )
-
-
-@pytest.mark.parametrize("smooth", [True, False])
-@pytest.mark.parametrize("reduction", REDUCTIONS)
-def test_lifted_structure_loss_equals_loops(smooth, reduction):
-    x, y = unequal_batch(5)
-    settings = {"margin": 0.8, "positive_margin": 0.1, "smooth": smooth, "reduction": reduction}
-    loss = double(losses.LiftedStructureLoss, **settings)
-    agrees(loss, lambda z: reference.lifted_structure_loss(z, y, **settings), x, y)
-
-
-@pytest.mark.parametrize("second_pair", ["hardest", "nearest"])
-@pytest.mark.parametrize("mining", ["all", "semi-hard"])
-@pytest.mark.parametrize("seed", [6, 7])
-def test_quadruplets_with_a_second_negative_equal_loops(second_pair, mining, seed):
-    x, y = unequal_batch(seed)
-    settings = {"margin": 0.7, "second_margin": 0.3, "second_pair": second_pair, "mining": mining}
-    loss = double(losses.QuadrupletLoss, **settings)
-    agrees(loss, lambda z: reference.quadruplet_loss(z, y, **settings), x, y)
-
-
-@pytest.mark.parametrize("reduction", REDUCTIONS)
-def test_quadruplets_with_two_anchors_equal_loops_over_all_of_them(reduction):
-    x, y = unequal_batch(8)
-    settings = {"form": "two_anchors", "margin": 0.7, "second_margin": 0.3}
-    loss = double(losses.QuadrupletLoss, reduction=reduction, **settings)
-    agrees(loss, lambda z: reference.quadruplet_loss(z, y, reduction=reduction, **settings), x, y)
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_second_pair_is_the_closest_of_two_other_classes(seed):
-    rng = np.random.default_rng(seed)
-    y = rng.integers(0, 4, 11)
-    x = rng.normal(size=(11, 3))
-    loss = double(losses.QuadrupletLoss, margin=-50.0, second_margin=2.0, mining="hard")
-    agrees(
-        loss,
-        lambda z: reference.quadruplet_loss(z, y, margin=-50.0, second_margin=2.0, mining="hard"),
-        x,
-        y,
-    )
-
-
-def test_ready_made_triplets_pairs_and_quadruplets_equal_their_formulas():
-    rng = np.random.default_rng(9)
-    t = rng.normal(size=(9, 4, 3))
-
-    def d(i, j, metric="euclidean"):
-        return np.array([reference.distance(row[i], row[j], metric) for row in t])
-
-    hinge = np.maximum(d(0, 1) - d(0, 2) + 0.5, 0)
-    swapped = np.maximum(d(0, 1) - np.minimum(d(0, 2), d(1, 2)) + 0.5, 0)
-    zeros = np.zeros(9, "int32")
+def test_targets_and_statistics_of_ready_made_pairs_and_triplets():
+    """The formulas on tuples are compared in test_formulas.py."""
+    t = np.random.default_rng(9).normal(size=(9, 3, 3))
+    near, far = (np.linalg.norm(t[:, 0] - t[:, i], axis=1) for i in (1, 2))
+    loss = double(losses.ContrastiveLoss, margin=2.5, power=2, reduction="none")
+    same, part = np.array([1, 0, 0, 1, 1, 0, 1, 0, 0]), np.linspace(0, 1, 9)
+    for y in (same, part):
+        expected = y * near**2 + (1 - y) * np.maximum(2.5 - near, 0) ** 2
+        np.testing.assert_allclose(loss(y, t[:, :2]), expected, **CLOSE)
     each = double(losses.TripletLoss, margin=0.5, reduction="none")
-    np.testing.assert_allclose(each(zeros, t[:, :3]), hinge, **CLOSE)
-    swap = double(losses.TripletLoss, margin=0.5, swap=True)
-    np.testing.assert_allclose(swap(zeros, t[:, :3]), swapped.sum() / (swapped > 0).sum(), **CLOSE)
-
-    same = np.array([1, 0, 0, 1, 1, 0, 1, 0, 0])
-    expected = same * d(0, 1) ** 2 + (1 - same) * np.maximum(2.5 - d(0, 1), 0) ** 2
-    settings = {"margin": 2.5, "power": 2, "reduction": "none"}
-    loss = double(losses.ContrastiveLoss, **settings)
-    np.testing.assert_allclose(loss(same, t[:, :2]), expected, **CLOSE)
-    hadsell = double(losses.ContrastiveLoss, positive_label=0, **settings)
-    np.testing.assert_allclose(hadsell(1 - same, t[:, :2]), expected, **CLOSE)
-    part = np.linspace(0, 1, 9)
-    expected = part * d(0, 1) ** 2 + (1 - part) * np.maximum(2.5 - d(0, 1), 0) ** 2
-    np.testing.assert_allclose(loss(part, t[:, :2]), expected, **CLOSE)
-    with losses.StepReports() as reports:
-        loss(same, t[:, :2])
-    seen = reports.statistics
-    assert float(seen["positive_distance"]) == pytest.approx(d(0, 1)[same == 1].mean(), rel=1e-5)
-    assert float(seen["negative_distance"]) == pytest.approx(d(0, 1)[same == 0].mean(), rel=1e-5)
-    assert (float(seen["positives"]), float(seen["negatives"])) == (4, 5)
-    with losses.StepReports() as reports:
-        each(None, t[:, :3])
-    seen = reports.statistics
-    assert float(seen["positive_distance"]) == pytest.approx(d(0, 1).mean(), rel=1e-5)
-    assert float(seen["negative_distance"]) == pytest.approx(d(0, 2).mean(), rel=1e-5)
-    assert (float(seen["positives"]), float(seen["negatives"])) == (9, 9)
-    np.testing.assert_allclose(each(None, t[:, :3]), hinge, **CLOSE)
-
-    square = "squared_euclidean"
-    expected = np.maximum(d(0, 1, square) - d(0, 2, square) + 1, 0)
-    expected = expected + np.maximum(d(0, 1, square) - d(2, 3, square) + 0.5, 0)
-    loss = double(losses.QuadrupletLoss, reduction="none")
-    np.testing.assert_allclose(loss(zeros, t), expected, **CLOSE)
-
-    pulls, pushes = (d(0, 2), d(1, 2), d(0, 1), d(0, 1)), (d(0, 3), d(1, 3), d(0, 3), d(1, 3))
-    expected = sum(
-        np.maximum(near - far + m, 0) for near, far, m in zip(pulls, pushes, (1, 1, 0.5, 0.5))
-    )
-    loss = double(losses.QuadrupletLoss, form="two_anchors", distance="euclidean", reduction="none")
-    np.testing.assert_allclose(loss(zeros, t), expected, **CLOSE)
-
-
-# Five points at 0, 20, .., 80 degrees, labels 0, 0, 1, 1, 2: numbers of pytorch-metric-learning
-# 2.9.0 (value, sum of the squared gradient).
-ANGLES = np.radians([0, 20, 40, 60, 80])
-ELLIPSE = np.stack([2 * np.cos(ANGLES), 0.5 * np.sin(ANGLES)], axis=1)
-ELLIPSE_LABELS = np.array([0, 0, 1, 1, 2])
-PUBLISHED = [
-    (losses.TripletLoss(0.05, mining="all"), True, 0.0684676121, 1.7754096807),
-    (losses.TripletLoss(0.2, mining="all"), True, 0.1649332709, 1.2062745729),
-    (losses.TripletLoss(0.2, mining="all", reduction="mean_valid"), True, 0.0687221962, 0.20942267),
-    (losses.TripletLoss(0.2, "cosine", "all"), True, 0.1611862612, 0.0303082968),
-    (losses.TripletLoss(0.2, mining="all", form="soft_margin"), True, 0.6631253957, 0.1729267663),
-    (losses.TripletLoss(0.2, mining="all", swap=True), True, 0.2184676121, 1.7754096807),
-    (losses.TripletLoss(0.2, "squared_euclidean", "all"), True, 0.1441850609, 0.1104677073),
-    (losses.TripletLoss(0.2, mining="all"), False, 0.1650761920, 3.7948963423),
-    (losses.ContrastiveLoss(), True, 0.6364218785, 1.0774702246),
-    (losses.LiftedStructureLoss(), True, 3.2379395060, 4.7749954441),
-    (losses.LiftedStructureLoss(0.5), True, 2.0912477602, 3.0912813565),
-]
-
-
-@pytest.mark.parametrize(("loss", "normalised", "value", "slope"), PUBLISHED)
-def test_published_numbers(loss, normalised, value, slope):
-    def run(x):
-        return loss(ELLIPSE_LABELS, distances.unit(x) if normalised else x)
-
-    ours, gradient = value_and_gradient(run, ELLIPSE.astype(DTYPE))
-    np.testing.assert_allclose(ours, value, rtol=1e-5)
-    np.testing.assert_allclose((gradient**2).sum(), slope, rtol=1e-3)
+    for y in (None, np.zeros(9, "int32")):
+        np.testing.assert_allclose(each(y, t), np.maximum(near - far + 0.5, 0), **CLOSE)
+    for call, positive, negative in (
+        (lambda: loss(same, t[:, :2]), near[same == 1], near[same == 0]),
+        (lambda: each(None, t), near, far),
+    ):
+        with losses.StepReports() as reports:
+            call()
+        seen = {name: float(value) for name, value in reports.statistics.items()}
+        assert seen["positive_distance"] == pytest.approx(positive.mean(), rel=1e-5)
+        assert seen["negative_distance"] == pytest.approx(negative.mean(), rel=1e-5)
+        assert (seen["positives"], seen["negatives"]) == (len(positive), len(negative))
 
 
 # tensorflow-addons 0.23 on RandomState(s).rand(16, 6), randint(0, 4, 16): loss, gradient norm.

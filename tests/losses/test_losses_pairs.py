@@ -36,19 +36,21 @@ def mean(terms):
     return sum(terms) / len(terms)
 
 
-def generalized_lifted(x, y, others=None, labels=None, margin=1, positive_margin=0, metric=None):
+def generalized_lifted(
+    x, y, others=None, labels=None, margin=1, positive_margin=0, distance="euclidean"
+):
     terms = []
-    for d, P, N in rows_of(metric or "euclidean", x, y, others, labels):
+    for d, P, N in rows_of(distance, x, y, others, labels):
         pull = lse(d[P] - positive_margin) if P else 0
         push = lse(margin - d[N]) if N else 0
         terms.append(max(pull + push, 0))
     return mean(terms)
 
 
-def multi_similarity(x, y, others=None, labels=None, alpha=2, beta=50, base=0.5, metric="cosine"):
+def multi_similarity(x, y, others=None, labels=None, alpha=2, beta=50, base=0.5, distance="cosine"):
     terms = []
-    for d, P, N in rows_of(metric, x, y, others, labels):
-        s = 1 - d if metric == "cosine" else -d
+    for d, P, N in rows_of(distance, x, y, others, labels):
+        s = 1 - d if distance == "cosine" else -d
         pull = np.log(1 + np.exp(-alpha * (s[P] - base)).sum()) / alpha
         push = np.log(1 + np.exp(beta * (s[N] - base)).sum()) / beta
         terms.append(pull + push)
@@ -72,19 +74,25 @@ def circle(x, y, others=None, labels=None, margin=0.4, gamma=80, weighting=None)
     return mean([term for term in terms if term > 0])
 
 
-def nca(x, y, others=None, labels=None, scale=1.0, metric="squared_euclidean"):
+def nca(x, y, others=None, labels=None, softmax_scale=1.0, distance="squared_euclidean"):
     terms = []
-    for d, P, N in rows_of(metric, x, y, others, labels):
+    for d, P, N in rows_of(distance, x, y, others, labels):
         if P:
-            weights = np.exp(-scale * d)
+            weights = np.exp(-softmax_scale * d)
             terms.append(-np.log(weights[P].sum() / weights[P + N].sum()))
     return mean(terms)
 
 
+def soft_nearest_neighbor(x, y, others=None, labels=None, temperature=1.0):
+    return nca(x, y, others, labels, 1 / temperature)
+
+
 def ranked_list(
-    x, y, others=None, labels=None, margin=0.4, scales=(0, 10), imbalance=0.5, alpha=1.2
-):
-    terms = []
+    x, y, others=None, labels=None, margin=0.4, negative_scale=10, imbalance=0.5, alpha=None,
+    positive_scale=0,
+):  # fmt: skip
+    alpha = 1 + margin / 2 if alpha is None else alpha
+    scales, terms = (positive_scale, negative_scale), []
     for d, P, N in rows_of("euclidean", x, y, others, labels):
         both = []
         for violations, scale in zip((d[P] - (alpha - margin), alpha - d[N]), scales):
@@ -95,25 +103,27 @@ def ranked_list(
     return mean(terms)
 
 
-def nt_xent(x, y, others=None, labels=None, temperature=0.07, metric="cosine"):
+def nt_xent(x, y, others=None, labels=None, temperature=0.07, distance="cosine"):
     terms = []
-    for d, P, N in rows_of(metric, x, y, others, labels):
+    for d, P, N in rows_of(distance, x, y, others, labels):
         terms += [np.logaddexp(0, lse([-np.inf, *(d[p] - d[N]) / temperature])) for p in P]
     return mean(terms)
 
 
-def sup_con(x, y, others=None, labels=None, temperature=0.1, metric="cosine"):
+def sup_con(x, y, others=None, labels=None, temperature=0.1, distance="cosine"):
     terms = []
-    for d, P, N in rows_of(metric, x, y, others, labels):
+    for d, P, N in rows_of(distance, x, y, others, labels):
         if P:
             terms.append(lse(-d[P + N] / temperature) + d[P].mean() / temperature)
     return mean([term for term in terms if term > 0])
 
 
-def signal_to_noise(x, y, others=None, labels=None, margin=1.0, positive_margin=0.0, weight=0.0):
+def signal_to_noise(
+    x, y, others=None, labels=None, margin=1.0, positive_margin=0.0, zero_mean_weight=0.0
+):
     sets = {"metric": "snr", "references": (others, labels)}
     pairs = reference.contrastive_loss(x, y, margin, positive_margin, **sets)
-    return pairs + weight * mean([abs(a.sum()) for a in x])
+    return pairs + zero_mean_weight * mean([abs(a.sum()) for a in x])
 
 
 def cosines_of_pairs(x, y, others, labels):
@@ -122,44 +132,50 @@ def cosines_of_pairs(x, y, others, labels):
     return (np.concatenate([1 - row[0][row[kind]] for row in rows]) for kind in (1, 2))
 
 
-def intra_pair_variance(x, y, others=None, labels=None, epsilons=(0.01, 0.01)):
+def intra_pair_variance(x, y, others=None, labels=None, pos_eps=0.01, neg_eps=0.01):
     positive, negative = cosines_of_pairs(x, y, others, labels)
-    pull = np.maximum((1 - epsilons[0]) * positive.mean() - positive, 0) ** 2
-    push = np.maximum(negative - (1 + epsilons[1]) * negative.mean(), 0) ** 2
+    pull = np.maximum((1 - pos_eps) * positive.mean() - positive, 0) ** 2
+    push = np.maximum(negative - (1 + neg_eps) * negative.mean(), 0) ** 2
     return pull.mean() + push.mean()
 
 
-def threshold_consistent(x, y, others=None, labels=None, weights=(1.0, 1.0), margins=(0.9, 0.5)):
+def threshold_consistent(
+    x, y, others=None, labels=None, lambda_plus=1.0, lambda_minus=1.0, margin_plus=0.9,
+    margin_minus=0.5,
+):  # fmt: skip
     positive, negative = cosines_of_pairs(x, y, others, labels)
-    pull = (margins[0] - positive)[positive <= margins[0]]
-    push = (negative - margins[1])[negative >= margins[1]]
-    return weights[0] * pull.mean() + weights[1] * push.mean()
+    pull = (margin_plus - positive)[positive <= margin_plus]
+    push = (negative - margin_minus)[negative >= margin_minus]
+    return lambda_plus * pull.mean() + lambda_minus * push.mean()
 
 
 def margin_triplets(
-    x, y, others=None, labels=None, margin=0.2, beta=1.2, mining="all", band=0.2, chosen=None
-):
+    x, y, others=None, labels=None, margin=0.2, beta=1.2, mining="all", band=0.2, chosen=None,
+    reduction="mean_active",
+):  # fmt: skip
     d = reference.matrix(x, "euclidean", others)
     terms = []
     for a, p, n in chosen or reference.triplets(d, y, mining, band, labels):
         terms += [max(d[a, p] - beta + margin, 0), max(beta - d[a, n] + margin, 0)]
-    return mean([term for term in terms if term > 0])
+    return mean([term for term in terms if term > 0 or reduction == "mean_valid"])
 
 
-def margin_pairs(x, y, others=None, labels=None, margin=0.2, beta=1.2):
+def margin_pairs(
+    x, y, others=None, labels=None, margin=0.2, beta=1.2, count="pairs", reduction="mean_active"
+):
     terms = []
     for d, P, N in rows_of("euclidean", x, y, others, labels):
         terms += [max(d[p] - beta + margin, 0) for p in P]
         terms += [max(beta - d[n] + margin, 0) for n in N]
-    return mean([term for term in terms if term > 0])
+    return mean([term for term in terms if term > 0 or reduction == "mean_valid"])
 
 
-def instance(x, y, others=None, labels=None, scale=64):
+def instance(x, y, others=None, labels=None, gamma=64):
     cosines = 1 - reference.matrix(x, "cosine", others)
     # In the batch an anchor is of its own class.
     columns = y if labels is None else labels
     terms = []
-    for i, s in enumerate(scale * cosines):
+    for i, s in enumerate(gamma * cosines):
         own = [j for j in range(len(columns)) if columns[j] == y[i]]
         if own:
             terms.append(-mean([s[j] - lse(s) for j in own]))
@@ -198,113 +214,51 @@ def instance_views(views, y, gamma):
     return mean(terms)
 
 
-# Name: (loss, settings, loop). The loops take (x, y) and a reference set.
+# Some anchors have no active term.
+INACTIVE = dict(margin=-2.2, positive_margin=1.2, distance="cosine")
+SCALED = [dict(temperature=0.4, distance=metric) for metric in ("cosine", "euclidean")]
+ALL_TERMS = dict(reduction="mean_valid")
+MINED = [dict(mining=m) for m in ("hard", "semi-hard", "semi-hard-all", "easy-positive")]
+# Name: (loss, settings, loop). The loops take (x, y), a reference set, and the same settings.
 CASES = {
-    "generalized lifted": (
-        losses.GeneralizedLiftedStructureLoss,
-        {"margin": 0.8, "positive_margin": 0.1},
-        functools.partial(generalized_lifted, margin=0.8, positive_margin=0.1),
-    ),
-    "generalized lifted, some inactive": (
-        losses.GeneralizedLiftedStructureLoss,
-        {"margin": -2.2, "positive_margin": 1.2, "distance": "cosine"},
-        functools.partial(generalized_lifted, margin=-2.2, positive_margin=1.2, metric="cosine"),
-    ),
-    "multi-similarity": (losses.MultiSimilarityLoss, {}, multi_similarity),
-    "multi-similarity, Euclidean": (
-        losses.MultiSimilarityLoss,
-        {"alpha": 1.5, "beta": 4, "base": -1.2, "distance": "euclidean"},
-        functools.partial(multi_similarity, alpha=1.5, beta=4, base=-1.2, metric="euclidean"),
-    ),
-    "circle": (losses.CircleLoss, {}, circle),
-    "circle, small": (
-        losses.CircleLoss,
-        {"margin": 0.25, "gamma": 3},
-        functools.partial(circle, margin=0.25, gamma=3),
-    ),
-    "NCA": (losses.NCALoss, {"softmax_scale": 1.3}, functools.partial(nca, scale=1.3)),
-    "NCA, cosine": (
-        losses.NCALoss,
-        {"softmax_scale": 5, "distance": "cosine"},
-        functools.partial(nca, scale=5, metric="cosine"),
-    ),
-    "soft nearest neighbour": (
-        losses.SoftNearestNeighborLoss,
-        {"temperature": 0.7},
-        functools.partial(nca, scale=1 / 0.7),
-    ),
-    "ranked list": (losses.RankedListLoss, {}, ranked_list),
-    "ranked list, all settings": (
-        losses.RankedListLoss,
-        {
-            "margin": 0.3,
-            "negative_scale": 2.5,
-            "imbalance": 0.3,
-            "alpha": 1.9,
-            "positive_scale": 1.5,
-        },
-        functools.partial(ranked_list, margin=0.3, scales=(1.5, 2.5), imbalance=0.3, alpha=1.9),
-    ),
-    "ranked list, another margin": (
-        losses.RankedListLoss,
-        {"margin": 0.8, "negative_scale": 1},
-        functools.partial(ranked_list, margin=0.8, scales=(0, 1), alpha=1.4),
-    ),
-    "margin": (losses.MarginLoss, {}, margin_triplets),
-    "margin, another boundary": (
-        losses.MarginLoss,
-        {"margin": 0.4, "beta": 1.7},
-        functools.partial(margin_triplets, margin=0.4, beta=1.7),
-    ),
-    "margin, by pairs": (losses.MarginLoss, {"count": "pairs"}, margin_pairs),
-    **{
-        f"margin, {mining}": (
-            losses.MarginLoss,
-            {"mining": mining},
-            functools.partial(margin_triplets, mining=mining),
-        )
-        for mining in ("hard", "semi-hard", "semi-hard-all", "easy-positive")
-    },
-    "instance": (losses.InstanceLoss, {"gamma": 4}, functools.partial(instance, scale=4)),
-    **{
-        f"{name}, {metric}": (
-            loss,
-            {"temperature": 0.4, "distance": metric},
-            functools.partial(loop, temperature=0.4, metric=metric),
-        )
-        for name, loss, loop in (
-            ("NT-Xent", losses.NTXentLoss, nt_xent),
-            ("SupCon", losses.SupConLoss, sup_con),
-        )
-        for metric in ("cosine", "euclidean")
-    },
-    "signal to noise": (
-        losses.SignalToNoiseRatioLoss,
-        {"margin": 2.0, "positive_margin": 0.3},
-        functools.partial(signal_to_noise, margin=2.0, positive_margin=0.3),
-    ),
-    "signal to noise, zero mean": (
-        losses.SignalToNoiseRatioLoss,
-        {"margin": 2.0, "zero_mean_weight": 0.3},
-        functools.partial(signal_to_noise, margin=2.0, weight=0.3),
-    ),
-    "intra-pair variance": (losses.IntraPairVarianceLoss, {}, intra_pair_variance),
-    "intra-pair variance, wide": (
-        losses.IntraPairVarianceLoss,
-        {"pos_eps": 0.2, "neg_eps": 0.4},
-        functools.partial(intra_pair_variance, epsilons=(0.2, 0.4)),
-    ),
-    "threshold consistent": (losses.ThresholdConsistentMarginLoss, {}, threshold_consistent),
-    "threshold consistent, weighted": (
-        losses.ThresholdConsistentMarginLoss,
-        {
-            "lambda_plus": 0.4,
-            "lambda_minus": 3.0,
-            "margin_plus": 0.5,
-            "margin_minus": 0.1,
-        },
-        functools.partial(threshold_consistent, weights=(0.4, 3.0), margins=(0.5, 0.1)),
-    ),
+    f"{loss.__name__}({','.join(f'{key}={value}' for key, value in settings.items())})": (
+        loss,
+        settings,
+        functools.partial(loop, **settings),
+    )
+    for loss, loop, *every in (
+        (
+            losses.GeneralizedLiftedStructureLoss,
+            *(generalized_lifted, dict(margin=0.8, positive_margin=0.1), INACTIVE),
+        ),
+        (
+            losses.MultiSimilarityLoss,
+            *(multi_similarity, {}, dict(alpha=1.5, beta=4, base=-1.2, distance="euclidean")),
+        ),
+        (losses.CircleLoss, circle, {}, dict(margin=0.25, gamma=3)),
+        (losses.NCALoss, nca, dict(softmax_scale=1.3), dict(softmax_scale=5, distance="cosine")),
+        (losses.SoftNearestNeighborLoss, soft_nearest_neighbor, dict(temperature=0.7)),
+        (losses.RankedListLoss, ranked_list, {}, dict(margin=0.8, negative_scale=1)),
+        (
+            losses.RankedListLoss,
+            ranked_list,
+            dict(margin=0.3, negative_scale=2.5, imbalance=0.3, alpha=1.9, positive_scale=1.5),
+        ),
+        (losses.MarginLoss, margin_triplets, {}, dict(margin=0.4, beta=1.7), ALL_TERMS, *MINED),
+        (losses.MarginLoss, margin_pairs, dict(count="pairs"), dict(count="pairs", **ALL_TERMS)),
+        (losses.InstanceLoss, instance, dict(gamma=4)),
+        (losses.NTXentLoss, nt_xent, *SCALED),
+        (losses.SupConLoss, sup_con, *SCALED),
+        (losses.SignalToNoiseRatioLoss, signal_to_noise, dict(margin=2.0, positive_margin=0.3)),
+        (losses.SignalToNoiseRatioLoss, signal_to_noise, dict(margin=2.0, zero_mean_weight=0.3)),
+        (losses.IntraPairVarianceLoss, intra_pair_variance, {}, dict(pos_eps=0.2, neg_eps=0.4)),
+        (
+            losses.ThresholdConsistentMarginLoss,
+            *(threshold_consistent, {}),
+            dict(lambda_plus=0.4, lambda_minus=3.0, margin_plus=0.5, margin_minus=0.1),
+        ),
+    )
+    for settings in every
 }
 
 
@@ -315,9 +269,7 @@ def made(case):
 
 def with_fixed_weights(oracle, *vectors):
     """The loop; that of the circle loss with constant weights, which get no gradient."""
-    if getattr(oracle, "func", oracle) is circle:
-        return functools.partial(oracle, weighting=vectors)
-    return oracle
+    return functools.partial(oracle, weighting=vectors) if oracle.func is circle else oracle
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -348,7 +300,7 @@ SEVERAL = np.array(
 
 
 @pytest.mark.skipif(BACKEND == "jax", reason="compiles for seconds what other tests run on JAX")
-@pytest.mark.parametrize("case", [case for case in CASES if case != "instance"])
+@pytest.mark.parametrize("case", [case for case in CASES if "InstanceLoss" not in case])
 def test_several_labels_equal_the_loop(case):
     loss_class, settings, loop = CASES[case]
     loss = loss_class(dtype=DTYPE, labels="multi_hot", **settings)
@@ -384,15 +336,24 @@ PUBLISHED = [
     (losses.PNPLoss, {}, 0.3525580491, 8.0141560791, 0.51828569),
     (losses.PNPLoss, {"variant": "Dq"}, 0.2143325430, 1.3272534519, 0.2264973),
     (losses.PNPLoss, {"variant": "Ib"}, 0.0628491990, 0.6068879169, 0.13123202),
-    (
-        losses.IntraPairVarianceLoss,
-        {"neg_eps": 0.02},
-        0.0067039169,
-        0.0045325022,
-        -0.00344769,
-    ),
+    (losses.IntraPairVarianceLoss, dict(neg_eps=0.02), 0.0067039169, 0.0045325022, -0.00344769),
     (losses.ThresholdConsistentMarginLoss, {}, 0.3311811717, 0.3482438082, 0.08874093),
     (losses.SignalToNoiseRatioLoss, {}, 0.8414208239, 1.5937110764, 0.27161915),
+    (losses.ContrastiveLoss, {}, 0.6364218785, 1.0774702246, None),
+    (losses.LiftedStructureLoss, {}, 3.2379395060, 4.7749954441, None),
+    (losses.LiftedStructureLoss, {"margin": 0.5}, 2.0912477602, 3.0912813565, None),
+    *(
+        (losses.TripletLoss, {"mining": "all", **settings}, value, squares, None)
+        for settings, value, squares in (
+            ({"margin": 0.05}, 0.0684676121, 1.7754096807),
+            ({"margin": 0.2}, 0.1649332709, 1.2062745729),
+            ({"reduction": "mean_valid"}, 0.0687221962, 0.20942267),
+            ({"distance": "cosine"}, 0.1611862612, 0.0303082968),
+            ({"form": "soft_margin"}, 0.6631253957, 0.1729267663),
+            ({"swap": True}, 0.2184676121, 1.7754096807),
+            ({"distance": "squared_euclidean"}, 0.1441850609, 0.1104677073),
+        )
+    ),
 ]
 # The peer computes some of them in float32.
 ROUNDED = (losses.RankedListLoss, losses.MarginLoss)
@@ -411,6 +372,13 @@ def test_published_numbers(loss, settings, value, squares, first):
     if first is not None:
         close = {"rtol": 10 * tolerance, "atol": 1e-8 if DOUBLE else 1e-4}
         np.testing.assert_allclose(gradient[0], [0.0, first], **close)
+
+
+def test_published_number_without_unit_vectors():
+    loss = losses.TripletLoss(mining="all", dtype=DTYPE)
+    value, gradient = value_and_gradient(lambda x: loss(ELLIPSE_LABELS, x), ELLIPSE.astype(DTYPE))
+    np.testing.assert_allclose(value, 0.1650761920, rtol=1e-5)
+    np.testing.assert_allclose((gradient**2).sum(), 3.7948963423, rtol=1e-3)
 
 
 def test_published_number_of_the_histogram_loss():
@@ -446,8 +414,7 @@ def test_published_number_of_a_sum():
 
 def test_generalized_lifted_structure_has_inactive_anchors():
     """In the case above some sums are below 0."""
-    loss, _ = made("generalized lifted, some inactive")
-    loss.reduction = "none"
+    loss = losses.GeneralizedLiftedStructureLoss(**INACTIVE, reduction="none", dtype=DTYPE)
     each = np.asarray(loss(LABELS, rows(1, len(LABELS)).astype(DTYPE)))
     assert 3 < (each > 0).sum() < len(LABELS) - 3
 
@@ -614,25 +581,6 @@ class TestMargin:
         added = 0.5 * 1.2 * (4 if reduction == "sum" else 1)
         assert values[1] - values[0] == pytest.approx(added, rel=1e-4)
 
-    @pytest.mark.parametrize("count", ["triplets", "pairs"])
-    def test_mean_over_all_terms(self, count):
-        x = rows(9, len(LABELS))
-        d = reference.matrix(x)
-        positive_terms = np.maximum(d - 1, 0)
-        negative_terms = np.maximum(1.4 - d, 0)
-        if count == "triplets":
-            terms = [
-                term
-                for a, p, n in reference.triplets(d, LABELS, "all")
-                for term in (positive_terms[a, p], negative_terms[a, n])
-            ]
-        else:
-            batch = range(len(LABELS))
-            terms = [positive_terms[i, j] for i in batch for j in reference.positives(LABELS, i)]
-            terms += [negative_terms[i, j] for i in batch for j in reference.negatives(LABELS, i)]
-        loss = losses.MarginLoss(count=count, reduction="mean_valid", dtype=DTYPE)
-        np.testing.assert_allclose(loss(LABELS, x.astype(DTYPE)), mean(terms), **CLOSE)
-
     def test_wrong_mining_raises(self):
         with pytest.raises(ValueError, match="must be one of.*distance-weighted.*multi-similarity"):
             losses.MarginLoss(mining="hardest")
@@ -724,7 +672,7 @@ class TestInstance:
         x = rows(15, 6).astype("float32")
         loss = losses.InstanceLoss(gamma=4)
         np.testing.assert_allclose(
-            loss(np.arange(6), x), instance(x, np.arange(6), scale=4), rtol=1e-5
+            loss(np.arange(6), x), instance(x, np.arange(6), gamma=4), rtol=1e-5
         )
 
     def test_where_the_peer_differs(self):

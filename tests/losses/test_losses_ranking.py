@@ -34,9 +34,9 @@ def lists(x, y, others, labels, metric, with_anchor=False):
             yield d, P + [i] * (with_anchor and others is None), N
 
 
-def smooth_ap(x, y, others=None, labels=None, temperature=0.01, metric="cosine"):
+def smooth_ap(x, y, others=None, labels=None, temperature=0.01, distance="cosine"):
     terms = []
-    for d, P, N in lists(x, y, others, labels, metric, with_anchor=True):
+    for d, P, N in lists(x, y, others, labels, distance, with_anchor=True):
         precision = 0.0
         for p in P:
             before = {j: sigmoid((d[p] - d[j]) / temperature) for j in P + N if j != p}
@@ -47,37 +47,49 @@ def smooth_ap(x, y, others=None, labels=None, temperature=0.01, metric="cosine")
 
 
 def recall_at_k(
-    x, y, others=None, labels=None, ks=(1, 2, 4, 8, 16), temperature=0.01, k_temperature=1.0,
-    metric="cosine",
+    x, y, others=None, labels=None, k=(1, 2, 4, 8, 16), temperature=0.01, k_temperature=1.0,
+    distance="cosine",
 ):  # fmt: skip
     terms = []
-    for d, P, N in lists(x, y, others, labels, metric):
+    for d, P, N in lists(x, y, others, labels, distance):
         recalls = []
-        for k, width in zip(ks, np.broadcast_to(k_temperature, len(ks))):
+        for length, width in zip(k, np.broadcast_to(k_temperature, len(k))):
             found = 0.0
             for p in P:
                 rank = 1 + sum(sigmoid((d[p] - d[j]) / temperature) for j in P + N if j != p)
-                found += sigmoid((k - rank) / width)
-            recalls.append(min(k, found) / min(k, len(P)))
+                found += sigmoid((length - rank) / width)
+            recalls.append(min(length, found) / min(length, len(P)))
         terms.append(1 - np.mean(recalls))
     return np.mean(terms)
 
 
-def pnp(x, y, others=None, labels=None, cost=lambda r: r, metric="cosine"):
+COSTS = {
+    "O": lambda r: r,
+    "Ds": lambda r: math.log(1 + r),
+    "Dq": lambda r: 1 - 1 / (1 + r) ** 3,
+    "Iu": lambda r: (1 + r) * math.log(1 + r),
+    "Ib": lambda r: (3 * r - math.log(1 + 3 * r)) / 9,
+}
+
+
+def pnp(x, y, others=None, labels=None, variant="O", distance="cosine", **read):
+    """`read`: the numbers in the costs, which are written there."""
+    cost = COSTS[variant]
     terms = []
-    for d, P, N in lists(x, y, others, labels, metric, with_anchor=True):
+    for d, P, N in lists(x, y, others, labels, distance, with_anchor=True):
         terms.append(np.mean([cost(sum(sigmoid((d[p] - d[n]) / 0.1) for n in N)) for p in P]))
     return np.mean(terms)
 
 
-def fast_ap(x, y, others=None, labels=None, bins=10, largest=2.0, metric="cosine"):
+def fast_ap(x, y, others=None, labels=None, num_bins=10, largest=2.0, distance="cosine"):
     def histogram(values):
         return [
-            sum(max(0, 1 - abs(v / largest * bins - b)) for v in values) for b in range(bins + 1)
+            sum(max(0, 1 - abs(v / largest * num_bins - b)) for v in values)
+            for b in range(num_bins + 1)
         ]
 
     terms = []
-    for d, P, N in lists(x, y, others, labels, metric):
+    for d, P, N in lists(x, y, others, labels, distance):
         h, every = histogram(d[P]), histogram(d[P + N])
         sums = zip(h, np.cumsum(h), np.cumsum(every))
         terms.append(1 - sum(new * near / all_ for new, near, all_ in sums if all_ > 0) / len(P))
@@ -108,7 +120,7 @@ def angular(x, y, others=None, labels=None, alpha=40):
     return np.mean(terms)
 
 
-def histogram(x, y, others=None, labels=None, bins=100):
+def histogram(x, y, others=None, labels=None, num_bins=100):
     rows = list(rows_of("cosine", x, y, others, labels))
 
     def density(kind):
@@ -116,67 +128,40 @@ def histogram(x, y, others=None, labels=None, bins=100):
         if others is None:
             pairs = {tuple(sorted(pair)) for pair in pairs}
         values = [1 - rows[i][0][j] for i, j in pairs]
-        width = 2 / bins
-        edges = [-1 + width * b for b in range(bins + 1)]
+        width = 2 / num_bins
+        edges = [-1 + width * b for b in range(num_bins + 1)]
         return [np.mean([max(0, 1 - abs(v - edge) / width) for v in values]) for edge in edges]
 
     return np.sum(np.array(density(2)) * np.cumsum(density(1)))
 
 
-# Constructor of a loss, and the loop with the same settings.
+# Name: (loss, loop, settings of both).
 CASES = {
-    "angular": (losses.AngularLoss, angular),
+    "angular": (losses.AngularLoss, angular, {}),
     # The exponents are up to several hundreds.
-    "angular, obtuse": (
-        functools.partial(losses.AngularLoss, 80),
-        functools.partial(angular, alpha=80),
-    ),
-    "histogram": (losses.HistogramLoss, histogram),
-    "histogram, 5 bins": (
-        functools.partial(losses.HistogramLoss, 5),
-        functools.partial(histogram, bins=5),
-    ),
-    "SmoothAP": (
-        functools.partial(losses.SmoothAPLoss, temperature=0.1),
-        functools.partial(smooth_ap, temperature=0.1),
-    ),
-    "SmoothAP, narrow": (losses.SmoothAPLoss, smooth_ap),
-    "Recall@k": (
-        functools.partial(losses.RecallAtKSurrogateLoss, temperature=0.1),
-        functools.partial(recall_at_k, temperature=0.1),
-    ),
-    # Wide edges of short lists, so that the number of positives found is capped.
-    "Recall@k, capped": (
-        functools.partial(losses.RecallAtKSurrogateLoss, (1, 2, 3), 0.5, 20.0),
-        functools.partial(recall_at_k, ks=(1, 2, 3), temperature=0.5, k_temperature=20.0),
-    ),
-    "Recall@k, an edge for each k": (
-        functools.partial(losses.RecallAtKSurrogateLoss, (1, 2, 4), 0.1, (1, 2, 4)),
-        functools.partial(recall_at_k, ks=(1, 2, 4), temperature=0.1, k_temperature=(1, 2, 4)),
-    ),
+    "angular, obtuse": (losses.AngularLoss, angular, dict(alpha=80)),
+    "histogram": (losses.HistogramLoss, histogram, {}),
+    "histogram, 5 bins": (losses.HistogramLoss, histogram, dict(num_bins=5)),
+    "SmoothAP": (losses.SmoothAPLoss, smooth_ap, dict(temperature=0.1)),
+    "SmoothAP, narrow": (losses.SmoothAPLoss, smooth_ap, {}),
     **{
-        f"PNP {variant}": (
-            functools.partial(losses.PNPLoss, anneal=0.1, variant=variant, **settings),
-            functools.partial(pnp, cost=cost),
-        )
-        for variant, settings, cost in (
-            ("O", {}, lambda r: r),
-            ("Ds", {}, lambda r: math.log(1 + r)),
-            ("Dq", {"alpha": 3}, lambda r: 1 - 1 / (1 + r) ** 3),
-            ("Iu", {}, lambda r: (1 + r) * math.log(1 + r)),
-            ("Ib", {"saturation": 3}, lambda r: (3 * r - math.log(1 + 3 * r)) / 9),
-        )
+        f"Recall@k{name}": (losses.RecallAtKSurrogateLoss, recall_at_k, settings)
+        for name, settings in {
+            "": dict(temperature=0.1),
+            # Wide edges of short lists, so that the number of positives found is capped.
+            ", capped": dict(k=(1, 2, 3), temperature=0.5, k_temperature=20.0),
+            ", an edge for each k": dict(k=(1, 2, 4), temperature=0.1, k_temperature=(1, 2, 4)),
+        }.items()
     },
-    "FastAP": (functools.partial(losses.FastAPLoss, distance="cosine"), fast_ap),
-    "FastAP, 3 bins": (
-        functools.partial(losses.FastAPLoss, 3, distance="cosine"),
-        functools.partial(fast_ap, bins=3),
-    ),
-    "tuplet margin": (losses.TupletMarginLoss, tuplet_margin),
-    "tuplet margin, wide": (
-        functools.partial(losses.TupletMarginLoss, 20, 8),
-        functools.partial(tuplet_margin, margin=20, scale=8),
-    ),
+    **{
+        f"PNP {variant}": (losses.PNPLoss, pnp, dict(anneal=0.1, variant=variant, **read))
+        for variant in COSTS
+        for read in [{"Dq": {"alpha": 3}, "Ib": {"saturation": 3}}.get(variant, {})]
+    },
+    "FastAP": (losses.FastAPLoss, fast_ap, dict(distance="cosine")),
+    "FastAP, 3 bins": (losses.FastAPLoss, fast_ap, dict(num_bins=3, distance="cosine")),
+    "tuplet margin": (losses.TupletMarginLoss, tuplet_margin, {}),
+    "tuplet margin, wide": (losses.TupletMarginLoss, tuplet_margin, dict(margin=20, scale=8)),
 }
 
 
@@ -195,8 +180,8 @@ def multi_hot_batch(seed, batch=12, classes=6):
 
 
 def built(case, **settings):
-    make, oracle = CASES[case]
-    return make(dtype=DTYPE, **settings), oracle
+    loss, loop, own = CASES[case]
+    return loss(dtype=DTYPE, **own, **settings), functools.partial(loop, **own)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -245,7 +230,7 @@ def test_blocks_of_rows_change_nothing(case, labels, rows):
 def test_other_distances_equal_loops(case, metric):
     x, y = unequal_batch(6)
     loss, oracle = built(case, distance=metric)
-    agrees(lambda z: loss(y, z), lambda z: oracle(z, y, metric=metric), x)
+    agrees(lambda z: loss(y, z), lambda z: oracle(z, y, distance=metric), x)
 
 
 @pytest.mark.parametrize(
@@ -256,7 +241,8 @@ def test_fast_ap_ends_at_the_largest_distance(metric, largest):
     # Some distances exceed the largest distance of unit vectors.
     x = 1.3 * x / np.linalg.norm(x, axis=1, keepdims=True)
     loss = losses.FastAPLoss(7, distance=metric, dtype=DTYPE)
-    agrees(lambda z: loss(y, z), lambda z: fast_ap(z, y, bins=7, largest=largest, metric=metric), x)
+    loop = functools.partial(fast_ap, y=y, num_bins=7, largest=largest, distance=metric)
+    agrees(lambda z: loss(y, z), loop, x)
 
 
 @pytest.mark.parametrize("case", ["SmoothAP", "Recall@k", "PNP O"])
@@ -307,7 +293,7 @@ def test_tuplet_margin_has_a_gradient_at_equal_and_opposite_vectors(sign):
 def test_recall_at_one_length(k):
     x, y = unequal_batch(10)
     found = losses.RecallAtKSurrogateLoss(k, dtype=DTYPE)(y, x.astype(DTYPE))
-    np.testing.assert_allclose(found, recall_at_k(x, y, ks=(3,)), **CLOSE)
+    np.testing.assert_allclose(found, recall_at_k(x, y, k=(3,)), **CLOSE)
 
 
 @pytest.mark.parametrize(

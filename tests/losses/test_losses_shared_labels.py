@@ -8,7 +8,6 @@ import reference
 from autodiff import value_and_gradient
 
 from keras_metric import losses
-from keras_metric.layers import PairMiner
 from keras_metric.models import EmbeddingModel
 from keras_metric.pairwise import class_pairs
 
@@ -153,19 +152,3 @@ class TestViews:
         model.compile(keras.optimizers.Adam(0.01), getattr(losses, name)(0.2))
         history = model.fit(views, epochs=4, batch_size=16, verbose=0).history["loss"]
         assert np.isfinite(history).all() and history[-1] < 0.9 * history[0]
-
-
-def test_a_miner_in_a_triplet_loss_gives_the_triplets_of_its_pairs():
-    x, gaps = vectors(), []
-    d = reference.matrix(x)
-    miner = PairMiner("multi-similarity", epsilon=0.1)
-    for i in range(len(Y)):
-        P, N = reference.positives(Y, i), reference.negatives(Y, i)
-        if P:
-            near, far = min(d[i, N]), max(d[i, P])
-            P, N = [p for p in P if d[i, p] + 0.1 > near], [n for n in N if d[i, n] - 0.1 < far]
-            gaps += [max(d[i, p] - d[i, n] + 0.3, 0) for p in P for n in N]
-    value = losses.TripletLoss(0.3, mining=miner)(Y, x)
-    assert float(value) == pytest.approx(np.mean([gap for gap in gaps if gap > 0]), rel=1e-4)
-    with pytest.raises(ValueError, match="PairMiner"):
-        losses.SupConLoss(mining=3)

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 import reference
+from batch_list import BatchList
 from keras import layers, ops
 from model_weights import check_same_weights, numpy, weights
 from proxies import ProxyLoss
@@ -219,16 +220,9 @@ def test_evaluation_does_not_change_training():
 
 def test_validation_data_from_a_data_set_of_tuples():
     x, _ = tuples(TripletModel)
-
-    class Triplets(keras.utils.PyDataset):
-        def __len__(self):
-            return 2
-
-        def __getitem__(self, index):
-            return ((x["anchor"], x["positive"], x["negative"]),)
-
+    source = BatchList([(tuple(x.values()),)] * 2)
     model = TripletModel(keras.layers.Dense(6), embedding_dim=4)
-    history = model.fit(Triplets(), validation_data=Triplets(), verbose=0).history
+    history = model.fit(source, validation_data=source, verbose=0).history
     assert set(history) == {"loss", "val_loss"}
 
 
@@ -420,15 +414,10 @@ class TestTrainHealth:
         model.compile(loss=losses.TripletLoss(margin=0.3, mining="all"))
         logs = eager(model).evaluate(items(), LABELS, verbose=0, return_dict=True)
         z = numpy(model(items())).astype("float64")
-        d = np.linalg.norm(z[:, None] - z[None], axis=-1)
+        d = reference.matrix(z)
         same = (LABELS[:, None] == LABELS) & ~np.eye(8, dtype=bool)
         other = LABELS[:, None] != LABELS
-        gaps = [
-            d[i, j] - d[i, k] + 0.3
-            for i in range(8)
-            for j in np.flatnonzero(same[i])
-            for k in np.flatnonzero(other[i])
-        ]
+        gaps = [d[a, p] - d[a, n] + 0.3 for a, p, n in reference.triplets(d, LABELS, "all")]
         expected = {
             "loss": reference.triplet_loss(z, LABELS, 0.3, mining="all"),
             "active_fraction": np.mean(np.array(gaps) > 0),
@@ -455,21 +444,6 @@ class TestTrainHealth:
         assert set(logs) == {"loss", *names}
 
 
-class Batches(keras.utils.PyDataset):
-    """Batches of four in order."""
-
-    def __init__(self, x, y):
-        super().__init__()
-        self.x, self.y = x, y
-
-    def __len__(self):
-        return len(self.x) // 4
-
-    def __getitem__(self, index):
-        part = slice(4 * index, 4 * index + 4)
-        return self.x[part], self.y[part]
-
-
 def in_batches(kind, x, y):
     """Return arguments of `fit` for batches of four of the same items."""
     if kind == "tf.data":
@@ -477,7 +451,7 @@ def in_batches(kind, x, y):
 
         return {"x": tf.data.Dataset.from_tensor_slices((x, y)).batch(4), "shuffle": False}
     if kind == "PyDataset":
-        return {"x": Batches(x, y)}
+        return {"x": BatchList((x[i : i + 4], y[i : i + 4]) for i in range(0, len(x), 4))}
     return {"x": x, "y": y, "batch_size": 4, "shuffle": False}
 
 

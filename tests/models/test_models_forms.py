@@ -5,6 +5,7 @@ import re
 import keras
 import numpy as np
 import pytest
+from batch_list import BatchList
 from keras import layers, ops
 from model_weights import numpy
 
@@ -285,16 +286,8 @@ class TestInputErrors:
 
     def test_a_tuple_of_three_arrays_from_a_data_set(self):
         """Keras reads `(anchor, positive, negative)` as (x, y, sample_weight)."""
-
-        class Triplets(keras.utils.PyDataset):
-            def __len__(self):
-                return 1
-
-            def __getitem__(self, index):
-                return ROWS, ROWS, ROWS
-
         with pytest.raises(ValueError, match=r"yield \(\(anchor, positive, negative\),\)"):
-            model_of().fit(Triplets(), verbose=0)
+            model_of().fit(BatchList([(ROWS, ROWS, ROWS)]), verbose=0)
 
     def test_branches_of_different_shapes(self):
         model = model_of()

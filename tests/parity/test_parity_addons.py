@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -57,16 +58,14 @@ def triplet(**settings):
 # The constructors of keras_metric.losses that docs/migrate-tensorflow-addons.md gives.
 OURS = {
     "semi-hard": (triplet(), "TripletSemiHardLoss", {}),
-    "semi-hard squared": (
-        triplet(distance="squared_euclidean"),
-        "TripletSemiHardLoss",
-        {"distance_metric": "squared-L2"},
-    ),
-    "semi-hard angular": (
-        triplet(distance="cosine"),
-        "TripletSemiHardLoss",
-        {"distance_metric": "angular"},
-    ),
+    **{
+        f"semi-hard {theirs}": (
+            triplet(distance=distance),
+            "TripletSemiHardLoss",
+            {"distance_metric": theirs},
+        )
+        for distance, theirs in (("squared_euclidean", "squared-L2"), ("cosine", "angular"))
+    },
     "hard": (triplet(mining="hard"), "TripletHardLoss", {}),
     "hard, soft margin": (
         losses.TripletLoss(0, mining="hard", form="soft_margin", reduction="mean_valid"),
@@ -164,19 +163,13 @@ def pairs_questions():
             arguments = {"loss": loss, "arguments": settings, "dtype": dtype}
             yield arguments | {"x": distances, "y": same}
             yield arguments | {"x": distances, "y": same.astype("float64")}
+        arguments = {"arguments": {}, "x": logits, "dtype": dtype}
         for loss in ("NpairsLoss", "npairs_loss"):
             for y in (ids, np.arange(9), np.zeros(9, int)):
-                yield {"loss": loss, "arguments": {}, "x": logits, "y": y, "dtype": dtype}
+                yield {"loss": loss, "y": y, **arguments}
         for loss in ("NpairsMultilabelLoss", "npairs_multilabel_loss"):
             for sparse in (False, True):
-                yield {
-                    "loss": loss,
-                    "arguments": {},
-                    "x": logits,
-                    "y": several,
-                    "dtype": dtype,
-                    "sparse": sparse,
-                }
+                yield {"loss": loss, "y": several, "sparse": sparse, **arguments}
 
 
 def batch_questions():
@@ -271,24 +264,7 @@ def curves():
 
 
 @pytest.mark.parametrize(
-    "name",
-    [
-        "semi-hard",
-        "semi-hard, squared",
-        "semi-hard, angular",
-        "semi-hard, callable",
-        "semi-hard, function",
-        "semi-hard, half",
-        "hard",
-        "hard, soft",
-        "lifted",
-        "contrastive",
-        "contrastive, wide",
-        "n-pairs",
-        "n-pairs, function",
-        "n-pairs, several labels",
-        "n-pairs, sparse",
-    ],
+    "name", re.findall(r'^    "(.+)": lambda', SCRIPT.read_text("utf-8"), re.M)
 )
 def test_a_script_with_another_import_line_gives_the_same_curve(name, curves):
     written, changed = curves

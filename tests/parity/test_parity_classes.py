@@ -24,66 +24,41 @@ CLASSES, DIM = 9, 12
 
 
 class Case:
-    """Our loss and that of the peer, with the name and the layout of its weights."""
+    """Our loss and that of the peer, with the name and the layout of its weights.
 
-    def __init__(self, ours, theirs, weights="W", columns=True, unit=False):
-        self.ours, self.theirs, self.weights = ours, theirs, weights
-        self.columns, self.unit = columns, unit
+    `arguments`: those after the sizes. `peer`: all arguments of the peer, if they differ.
+    """
+
+    def __init__(self, name, *arguments, peer=None, weights="W", columns=True, unit=False):
+        ours, theirs = getattr(losses, name), getattr(pml_losses, name)
+        self.ours = lambda: ours(CLASSES, *arguments)
+        self.theirs = lambda: theirs(**peer) if peer else theirs(CLASSES, DIM, *arguments)
+        self.weights, self.columns, self.unit = weights, columns, unit
 
 
+SIZES = dict(num_classes=CLASSES, embedding_size=DIM)
 CASES = {
-    "normalized softmax": Case(
-        lambda: losses.NormalizedSoftmaxLoss(CLASSES, 0.3),
-        lambda: pml_losses.NormalizedSoftmaxLoss(CLASSES, DIM, 0.3),
-    ),
-    "ArcFace": Case(
-        lambda: losses.ArcFaceLoss(CLASSES, 30, 8),
-        lambda: pml_losses.ArcFaceLoss(CLASSES, DIM, 30, 8),
-    ),
-    "ArcFace beyond 180 degrees": Case(
-        lambda: losses.ArcFaceLoss(CLASSES, 110, 8),
-        lambda: pml_losses.ArcFaceLoss(CLASSES, DIM, 110, 8),
-    ),
-    "CosFace": Case(
-        lambda: losses.CosFaceLoss(CLASSES, 0.3, 8),
-        lambda: pml_losses.CosFaceLoss(CLASSES, DIM, margin=0.3, scale=8),
-    ),
-    "SphereFace": Case(
-        lambda: losses.SphereFaceLoss(CLASSES), lambda: pml_losses.SphereFaceLoss(CLASSES, DIM)
-    ),
-    "large margin softmax": Case(
-        lambda: losses.LargeMarginSoftmaxLoss(CLASSES, 3),
-        lambda: pml_losses.LargeMarginSoftmaxLoss(CLASSES, DIM, 3),
-    ),
+    "normalized softmax": Case("NormalizedSoftmaxLoss", 0.3),
+    "ArcFace": Case("ArcFaceLoss", 30, 8),
+    "ArcFace beyond 180 degrees": Case("ArcFaceLoss", 110, 8),
+    "CosFace": Case("CosFaceLoss", 0.3, 8, peer=dict(SIZES, margin=0.3, scale=8)),
+    "SphereFace": Case("SphereFaceLoss"),
+    "large margin softmax": Case("LargeMarginSoftmaxLoss", 3),
     "sub-centre ArcFace": Case(
-        lambda: losses.SubCenterArcFaceLoss(CLASSES, 30, 8, 3),
-        lambda: pml_losses.SubCenterArcFaceLoss(
-            num_classes=CLASSES, embedding_size=DIM, margin=30, scale=8, sub_centers=3
-        ),
+        "SubCenterArcFaceLoss", 30, 8, 3, peer=dict(SIZES, margin=30, scale=8, sub_centers=3)
     ),
-    "SoftTriple": Case(
-        lambda: losses.SoftTripleLoss(CLASSES, 4, 5, 0.2, 0.03),
-        lambda: pml_losses.SoftTripleLoss(CLASSES, DIM, 4, 5, 0.2, 0.03),
-        weights="fc",
-    ),
+    "SoftTriple": Case("SoftTripleLoss", 4, 5, 0.2, 0.03, weights="fc"),
     # The peer normalises embeddings, so the test uses unit vectors.
     "Proxy-NCA": Case(
-        lambda: losses.ProxyNCALoss(CLASSES, 3.0),
-        lambda: pml_losses.ProxyNCALoss(CLASSES, DIM, softmax_scale=3),
+        *("ProxyNCALoss", 3.0),
+        peer=dict(SIZES, softmax_scale=3),
         weights="proxies",
         columns=False,
         unit=True,
     ),
-    "Proxy-Anchor": Case(
-        lambda: losses.ProxyAnchorLoss(CLASSES),
-        lambda: pml_losses.ProxyAnchorLoss(CLASSES, DIM),
-        weights="proxies",
-        columns=False,
-    ),
+    "Proxy-Anchor": Case("ProxyAnchorLoss", weights="proxies", columns=False),
     "P2SGrad": Case(
-        lambda: losses.P2SGradLoss(CLASSES),
-        lambda: pml_losses.P2SGradLoss(DIM, CLASSES),
-        weights="weight",
+        "P2SGradLoss", peer=dict(descriptors_dim=DIM, num_classes=CLASSES), weights="weight"
     ),
 }
 
@@ -186,21 +161,13 @@ def test_ten_steps_of_sgd(name):
     assert np.abs(mapped - kernel).max() > 1e-3
 
 
-@pytest.mark.parametrize(
-    ("settings", "theirs"),
-    [
-        ({"learn_beta": True, "nu": 0.2}, {"learn_beta": True, "nu": 0.2}),
-        (
-            {"learn_beta": True, "num_classes": CLASSES, "nu": 0.1},
-            {"learn_beta": True, "num_classes": CLASSES, "nu": 0.1},
-        ),
-    ],
-)
-def test_a_learned_boundary(settings, theirs):
+@pytest.mark.parametrize("settings", [{"nu": 0.2}, {"num_classes": CLASSES, "nu": 0.1}])
+def test_a_learned_boundary(settings):
     x, y = batch(30, dim=DIM, classes=CLASSES)
-    ours = losses.MarginLoss(0.3, 4.0, **settings)
+    ours = losses.MarginLoss(0.3, 4.0, learn_beta=True, **settings)
     ours.boundaries.build((None, DIM))
-    peer = pml_losses.MarginLoss(0.3, beta=4.0, distance=plain(), **theirs)
+    settings = {**settings, "distance": plain()}
+    peer = pml_losses.MarginLoss(0.3, beta=4.0, learn_beta=True, **settings)
     value, gradient = value_and_gradient(lambda z: ours(y, z), x)
     start = np.full(ours.boundaries.beta.shape, 4.0, "float32")
 

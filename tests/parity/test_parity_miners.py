@@ -155,13 +155,12 @@ KINDS = {
     # The peer documents normalised embeddings, but does not normalise them.
     "angular": lambda: pml_miners.AngularMiner(20),
     "hard": lambda: pml_miners.BatchHardMiner(distance=plain()),
+    "easy-positive": lambda: pml_miners.BatchEasyHardMiner(distance=plain()),
 }
 
 
 def triplet_miner(strategy):
-    return TripletMiner(
-        strategy, margin=None if strategy in ("angular", "hard", "hard-all") else 0.3
-    )
+    return TripletMiner(strategy, margin=0.3 if strategy in ("semi-hard-all", "easy-all") else None)
 
 
 @pytest.mark.parametrize("strategy", KINDS)

@@ -64,14 +64,8 @@ def test_the_script_of_the_peer_runs():
 @pytest.mark.parametrize(
     "module",
     [
-        "distances",
-        "losses",
-        "miners",
-        "reducers",
-        "regularizers",
-        "samplers",
-        "testers",
-        "trainers",
+        *("distances", "losses", "miners", "reducers"),
+        *("regularizers", "samplers", "testers", "trainers"),
     ],
 )
 def test_every_name_of_the_peer_is_on_the_page(module):

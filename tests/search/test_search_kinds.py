@@ -173,19 +173,6 @@ def test_more_settings_more_neighbours(rng):
     assert hits("hnsw", M=2, ef_construction=2, ef_search=1, rerank=1) < hits("hnsw", M=16)
 
 
-@pytest.mark.parametrize(
-    ("kind", "settings"),
-    [
-        ("ivf", {"nlist": 500, "train_at": 400}),
-        ("pq", {"train_at": 100}),
-        ("ivf", {"nlist": 20000}),
-    ],
-)
-def test_more_centroids_than_training_items(kind, settings):
-    with pytest.raises(ValueError, match="`train_at` must be at least"):
-        Index(8, kind=kind, settings=settings)
-
-
 @pytest.mark.usefixtures("frequent_switches")
 def test_concurrent_first_requests_for_centroids(rng):
     """With frequent thread switches each thread gets the same result, and no item counts twice."""
