@@ -23,9 +23,11 @@ def nt_xent_terms(distance, pairs, noise=None, *, temperature):
     weights = ops.exp(far - highest)
     total = ops.sum(weights, axis=1, keepdims=True)
     gap = ops.where(positive, highest + ops.log(total) - logits, -MASKED_DISTANCE)
-    terms, slopes = ops.softplus(gap), ops.sigmoid(gap)
-    # Without a negative, all weights are 1 and all slopes are 0.
-    derivative = (slopes - ops.sum(slopes, axis=1, keepdims=True) * weights / total) / temperature
+    terms, gradients = ops.softplus(gap), ops.sigmoid(gap)
+    # Without a negative, all weights are 1 and all gradients are 0.
+    derivative = (
+        gradients - ops.sum(gradients, axis=1, keepdims=True) * weights / total
+    ) / temperature
     active = ops.sum(ops.cast(terms > 0, terms.dtype), axis=1)
     return ops.sum(terms, axis=1), active, derivative
 

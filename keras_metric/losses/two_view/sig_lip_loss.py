@@ -17,8 +17,8 @@ def sig_lip_terms(distance, pairs, noise=None):
     `distance`: the negative logits.
     """
     signed = ops.where(pairs.positive, distance, -distance)
-    slope = ops.sigmoid(signed)
-    return ops.sum(ops.softplus(signed), axis=1), ops.where(pairs.positive, slope, -slope)
+    gradient = ops.sigmoid(signed)
+    return ops.sum(ops.softplus(signed), axis=1), ops.where(pairs.positive, gradient, -gradient)
 
 
 @export
