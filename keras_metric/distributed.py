@@ -5,6 +5,7 @@ of all replicas. Under `keras.distribution` (JAX) losses get the whole batch, an
 distributes it.
 """
 
+import contextlib
 import functools
 
 import keras
@@ -131,15 +132,9 @@ class Processes:
 
     def share_random_states(self, layers):
         """Set the random states of `layers` to those of the first process."""
-        import torch
-
         for layer in layers:
             weights = {id(weight) for weight in layer.weights}
-            for state in layer.variables:
-                if id(state) not in weights:
-                    value = state.value.detach().clone()
-                    torch.distributed.broadcast(value, 0)
-                    state.assign(value)
+            self.share([state for state in layer.variables if id(state) not in weights])
 
     def have_equal_weights(self, value):
         """Whether the trainable weights that `value` depends on are equal in all processes."""
@@ -156,6 +151,31 @@ class Processes:
         of_all = torch.stack(of_all)
         difference = (of_all - of_all[0]).abs().max()
         return not bool(difference > 1e-6 * of_all[:, 1].max())
+
+    def average(self, gradients):
+        """The means of a list of gradients over all processes; None stays None."""
+        import torch
+
+        present = [gradient for gradient in gradients if gradient is not None]
+        means = []
+        # One message for each dtype, not one for each gradient.
+        for dtype in dict.fromkeys(gradient.dtype for gradient in present):
+            same = [gradient for gradient in present if gradient.dtype == dtype]
+            flat = torch.cat([gradient.detach().reshape(-1) for gradient in same])
+            torch.distributed.all_reduce(flat)
+            parts = (flat / self.number).split([gradient.numel() for gradient in same])
+            means += [(old, part.view_as(old)) for old, part in zip(same, parts)]
+        mean_of = {id(old): part for old, part in means}
+        return [mean_of.get(id(gradient)) for gradient in gradients]
+
+    def share(self, variables):
+        """Set `variables` to their values in the first process."""
+        import torch
+
+        for variable in variables:
+            value = variable.value.detach().clone()
+            torch.distributed.broadcast(value, 0)
+            variable.assign(value)
 
     def _sizes(self, rows):
         """The number of rows of each process, and whether any of them has a gradient.
@@ -278,6 +298,35 @@ def ids_of_trial(labels):
 
     trial = tf.distribute.in_cross_replica_context() and not tf.executing_eagerly()
     return ops.cast(labels, "int32") if trial and labels.dtype.is_floating else labels
+
+
+@contextlib.contextmanager
+def averaged_gradients(model):
+    """In the block, processes of torch.distributed train `model` on their averaged gradients.
+
+    Keras's own training on torch applies the gradients of one process.
+    """
+    group = _processes() if keras.backend.backend() == "torch" else None
+    if group is None:
+        yield
+        return
+    optimizer, apply = model.optimizer, model.optimizer.apply
+
+    def apply_averages(gradients, variables=None):
+        return apply(group.average(gradients), variables)
+
+    optimizer.apply = apply_averages
+    try:
+        yield
+    finally:
+        del optimizer.apply
+
+
+def share_weights(model):
+    """Set the weights of `model` and its optimizer to those of the first process on torch."""
+    group = _processes() if keras.backend.backend() == "torch" else None
+    if group is not None:
+        group.share([*model.weights, *model.optimizer.variables])
 
 
 def _workers(model):

@@ -57,6 +57,9 @@ def results(case, number, rows=slice(None), average=lambda gradient: gradient):
     for state in (state for layer in loss.layers for state in random_states(layer)):
         # The processes have different random states; that of the first one counts.
         state.assign(state + RANK)
+    for weight in (weight for layer in loss.layers for weight in layer.trainable_weights):
+        # The terms of a sum have the same weights at every call.
+        weight.value.grad = None
     y, x, weights = (
         None if array is None else torch.tensor(array[:number][rows])
         for array in (contract.targets(case), contract.rows(case), contract.weights_of(case))

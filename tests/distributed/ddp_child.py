@@ -1,0 +1,185 @@
+"""Script of test_processes.py: train in processes of torch.distributed, write NPZ.
+
+    python ddp_child.py OUT STORE RANK NUMBER [CASE ...]
+
+NUMBER: of processes; 1 for one process with the whole batch. Five steps of SGD on batches that are
+split into equal parts, unequal parts, and parts without any item. The file contains for each case
+the loss and the gradients of the first step, the losses of all steps, and the last weights, with
+the state of the loss.
+"""
+
+import os
+import sys
+
+import keras
+import numpy as np
+import torch
+from torch.nn.parallel import DistributedDataParallel
+
+import keras_metric
+from keras_metric import layers, losses
+from keras_metric.mining import triplet_rules
+
+OUT, STORE = sys.argv[1:3]
+RANK, NUMBER = map(int, sys.argv[3:5])
+# Numbers of items of the first process, of all items of a batch.
+PARTS = ((12, 24), (10, 17), (0, 9), (8, 8), (7, 15))
+CLASSES, SIDE, DIM, RATE = 6, 5, 8, 0.1
+FAULT = os.environ.get("PLANTED_FAULT")
+
+
+def batches():
+    """Yield x and y of this process."""
+    rng = np.random.default_rng(7)
+    for first, rows in PARTS:
+        y = rng.integers(0, CLASSES, rows)
+        x = rng.normal(y[:, None] % 3, 1.0, (rows, SIDE)).astype("float32")
+        own = slice(None) if NUMBER == 1 else slice(first) if RANK == 0 else slice(first, None)
+        yield x[own], y[own]
+
+
+def model_of(loss, **settings):
+    backbone = keras.Sequential([keras.Input((SIDE,)), keras.layers.Dense(16, "tanh")])
+    model = keras_metric.EmbeddingModel(backbone, DIM, **settings)
+    model.build((None, SIDE))
+    model.compile(keras.optimizers.SGD(RATE), loss)
+    return model
+
+
+class Step(torch.nn.Module):
+    """The loss of a batch, with the weights of the encoder and of the loss."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x, y):
+        return self.model.compute_loss(x, y, self.model(x, training=True))
+
+
+class PlainStep(torch.nn.Module):
+    """The same for an encoder of torch and a loss."""
+
+    def __init__(self, loss):
+        super().__init__()
+        self.encoder = torch.nn.Sequential(
+            torch.nn.Linear(SIDE, 16), torch.nn.Tanh(), torch.nn.Linear(16, DIM)
+        )
+        for layer in loss.layers:
+            layer.build((None, DIM))
+        self.loss_layers = torch.nn.ModuleList(loss.layers)
+        self.loss = loss
+
+    def forward(self, x, y):
+        return self.loss(y, self.encoder(x))
+
+
+def train(step, trained):
+    """Train on all batches with DDP; return the losses and the first gradients."""
+    if NUMBER > 1:
+        step = DistributedDataParallel(step)
+    optimizer = torch.optim.SGD(trained, RATE)
+    values, first = [], None
+    for x, y in batches():
+        optimizer.zero_grad()
+        value = step(torch.tensor(x), torch.tensor(y))
+        value.backward()
+        if first is None:
+            first = [weight.grad.clone() for weight in trained]
+        optimizer.step()
+        values.append(float(value.detach()))
+    return values, first
+
+
+def with_keras_model(make, **settings):
+    def run():
+        model = model_of(make(), **settings)
+        values, first = train(Step(model), [w.value for w in model.trainable_variables])
+        return values, first, [w.value for w in model.weights]
+
+    return run
+
+
+def with_torch_module(make):
+    def run():
+        torch.manual_seed(RANK)
+        step = PlainStep(make())
+        weights = list(step.parameters())
+        # The first process has the seed of one process, and DDP shares its weights.
+        values, first = train(step, weights)
+        return values, first, weights
+
+    return run
+
+
+def with_fit(make, one_by_one=False):
+    """The same with `fit` or `train_on_batch` of Keras; losses of the first step only."""
+
+    def run():
+        # The weights of the first process count.
+        keras.utils.set_random_seed(1 + RANK)
+        model = model_of(make())
+        trained = [w.value for w in model.trainable_variables]
+        start = [weight.detach().clone() for weight in trained]
+        (x, y), *rest = batches()
+        values = model.fit(x, y, batch_size=len(x), shuffle=False, verbose=0).history["loss"]
+        # A step of SGD is the learning rate times the gradient.
+        first = [(old - weight.detach()) / RATE for old, weight in zip(start, trained)]
+        if one_by_one:
+            # It refuses an array without items.
+            for batch in (rest[0], rest[-1]):
+                model.train_on_batch(*batch)
+        else:
+            model.fit((batch for batch in rest), steps_per_epoch=4, shuffle=False, verbose=0)
+        return values, first if RANK == 0 else [], [w.value for w in model.weights]
+
+    return run
+
+
+def triplet(mining):
+    # The terms of "easy-all" are zero in the default form.
+    form = {"form": "soft_margin"} if mining == "easy-all" else {}
+    return losses.TripletLoss(mining=mining, **form)
+
+
+def arc_face():
+    return losses.ArcFaceLoss(CLASSES, scale=4.0)
+
+
+def memory():
+    return losses.ContrastiveLoss(2.0, memory=layers.CrossBatchMemory(40))
+
+
+CASES = {
+    **{
+        f"triplet {mining}": with_keras_model(lambda mining=mining: triplet(mining))
+        for mining in triplet_rules.STRATEGIES
+    },
+    "sup-con": with_keras_model(losses.SupConLoss),
+    "arc-face": with_keras_model(arc_face),
+    "ada-face": with_keras_model(lambda: losses.AdaFaceLoss(CLASSES, scale=4.0)),
+    "memory": with_keras_model(memory),
+    "chunks": with_keras_model(losses.SupConLoss, chunk_size=8),
+    "module": with_torch_module(losses.TripletLoss),
+    "module arc-face": with_torch_module(arc_face),
+    "fit": with_fit(losses.TripletLoss),
+    "fit arc-face": with_fit(arc_face),
+    "fit memory": with_fit(memory),
+    "train_on_batch": with_fit(arc_face, one_by_one=True),
+}
+
+if NUMBER > 1:
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{STORE}", rank=RANK, world_size=NUMBER
+    )
+found = {}
+for name in sys.argv[5:] or CASES:
+    keras.utils.set_random_seed(1)
+    values, first, weights = CASES[name]()
+    found[f"{name}|losses"] = np.array(values)
+    for kind, tensors in (("gradient", first), ("weight", weights)):
+        for i, tensor in enumerate(tensors):
+            found[f"{name}|{kind} {i}"] = tensor.detach().numpy()
+if NUMBER > 1:
+    torch.distributed.destroy_process_group()
+np.savez(OUT, **found)
