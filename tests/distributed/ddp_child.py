@@ -1,14 +1,12 @@
-"""Script of test_processes.py: train in processes of torch.distributed, write NPZ.
+"""Training in processes of torch.distributed; as a script of test_processes.py, writes NPZ.
 
     python ddp_child.py OUT STORE RANK NUMBER [CASE ...]
 
 NUMBER: of processes; 1 for one process with the whole batch. Five steps of SGD on batches that are
 split into equal parts, unequal parts, and parts without any item. The file contains for each case
-the loss and the gradients of the first step, the losses of all steps, and the last weights, with
-the state of the loss.
+the losses, the gradients of the first step, and the last weights with the state of the loss.
 """
 
-import os
 import sys
 
 import keras
@@ -20,21 +18,18 @@ import keras_metric
 from keras_metric import layers, losses
 from keras_metric.mining import triplet_rules
 
-OUT, STORE = sys.argv[1:3]
-RANK, NUMBER = map(int, sys.argv[3:5])
-# Numbers of items of the first process, of all items of a batch.
+# Numbers of items of the first process, and of the whole batch.
 PARTS = ((12, 24), (10, 17), (0, 9), (8, 8), (7, 15))
 CLASSES, SIDE, DIM, RATE = 6, 5, 8, 0.1
-FAULT = os.environ.get("PLANTED_FAULT")
 
 
-def batches():
-    """Yield x and y of this process."""
+def batches(rank, number):
+    """Yield x and y of process `rank`."""
     rng = np.random.default_rng(7)
     for first, rows in PARTS:
         y = rng.integers(0, CLASSES, rows)
         x = rng.normal(y[:, None] % 3, 1.0, (rows, SIDE)).astype("float32")
-        own = slice(None) if NUMBER == 1 else slice(first) if RANK == 0 else slice(first, None)
+        own = slice(None) if number == 1 else slice(first) if rank == 0 else slice(first, None)
         yield x[own], y[own]
 
 
@@ -74,13 +69,13 @@ class PlainStep(torch.nn.Module):
         return self.loss(y, self.encoder(x))
 
 
-def train(step, trained):
+def train(step, trained, rank, number, with_ddp=True):
     """Train on all batches with DDP; return the losses and the first gradients."""
-    if NUMBER > 1:
+    if number > 1 and with_ddp:
         step = DistributedDataParallel(step)
     optimizer = torch.optim.SGD(trained, RATE)
     values, first = [], None
-    for x, y in batches():
+    for x, y in batches(rank, number):
         optimizer.zero_grad()
         value = step(torch.tensor(x), torch.tensor(y))
         value.backward()
@@ -92,36 +87,35 @@ def train(step, trained):
 
 
 def with_keras_model(make, **settings):
-    def run():
+    def run(*process):
         model = model_of(make(), **settings)
-        values, first = train(Step(model), [w.value for w in model.trainable_variables])
-        return values, first, [w.value for w in model.weights]
+        trained = [weight.value for weight in model.trainable_variables]
+        return *train(Step(model), trained, *process), [w.value for w in model.weights]
 
     return run
 
 
-def with_torch_module(make):
-    def run():
-        torch.manual_seed(RANK)
+def with_torch_module(make, with_ddp=True):
+    def run(rank, number):
+        # DDP shares the weights of the first process.
+        torch.manual_seed(rank)
         step = PlainStep(make())
         weights = list(step.parameters())
-        # The first process has the seed of one process, and DDP shares its weights.
-        values, first = train(step, weights)
-        return values, first, weights
+        return *train(step, weights, rank, number, with_ddp), weights
 
     return run
 
 
 def with_fit(make, one_by_one=False):
-    """The same with `fit` or `train_on_batch` of Keras; losses of the first step only."""
+    """The same with `fit` or `train_on_batch` of Keras; the loss of the first step only."""
 
-    def run():
-        # The weights of the first process count.
-        keras.utils.set_random_seed(1 + RANK)
+    def run(rank, number):
+        # `fit` shares the weights of the first process.
+        keras.utils.set_random_seed(1 + rank)
         model = model_of(make())
-        trained = [w.value for w in model.trainable_variables]
+        trained = [weight.value for weight in model.trainable_variables]
         start = [weight.detach().clone() for weight in trained]
-        (x, y), *rest = batches()
+        (x, y), *rest = batches(rank, number)
         values = model.fit(x, y, batch_size=len(x), shuffle=False, verbose=0).history["loss"]
         # A step of SGD is the learning rate times the gradient.
         first = [(old - weight.detach()) / RATE for old, weight in zip(start, trained)]
@@ -131,7 +125,8 @@ def with_fit(make, one_by_one=False):
                 model.train_on_batch(*batch)
         else:
             model.fit((batch for batch in rest), steps_per_epoch=4, shuffle=False, verbose=0)
-        return values, first if RANK == 0 else [], [w.value for w in model.weights]
+        # The other processes started from other weights.
+        return values, first if rank == 0 else [], [w.value for w in model.weights]
 
     return run
 
@@ -167,19 +162,31 @@ CASES = {
     "fit memory": with_fit(memory),
     "train_on_batch": with_fit(arc_face, one_by_one=True),
 }
+# Each process trains another model, of which the loss warns.
+WRONG = {"no DDP": with_torch_module(losses.TripletLoss, with_ddp=False)}
 
-if NUMBER > 1:
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{STORE}", rank=RANK, world_size=NUMBER
-    )
-found = {}
-for name in sys.argv[5:] or CASES:
-    keras.utils.set_random_seed(1)
-    values, first, weights = CASES[name]()
-    found[f"{name}|losses"] = np.array(values)
-    for kind, tensors in (("gradient", first), ("weight", weights)):
-        for i, tensor in enumerate(tensors):
-            found[f"{name}|{kind} {i}"] = tensor.detach().numpy()
-if NUMBER > 1:
-    torch.distributed.destroy_process_group()
-np.savez(OUT, **found)
+
+def results(names, store, rank, number):
+    """Results of the cases `names` in process `rank`, by case and kind."""
+    if number > 1:
+        torch.distributed.init_process_group(
+            "gloo", init_method=f"file://{store}", rank=rank, world_size=number
+        )
+    found = {}
+    try:
+        for name in names:
+            keras.utils.set_random_seed(1)
+            values, first, weights = {**CASES, **WRONG}[name](rank, number)
+            found[f"{name}|losses"] = np.array(values)
+            for kind, tensors in (("gradient", first), ("weight", weights)):
+                for i, tensor in enumerate(tensors):
+                    found[f"{name}|{kind} {i}"] = tensor.detach().numpy().copy()
+    finally:
+        if number > 1:
+            torch.distributed.destroy_process_group()
+    return found
+
+
+if __name__ == "__main__":
+    out, store, rank, number, *names = sys.argv[1:]
+    np.savez(out, **results(names or CASES, store, int(rank), int(number)))

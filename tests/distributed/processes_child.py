@@ -1,13 +1,12 @@
 """Script of test_processes.py: every loss in two processes of torch.distributed, write NPZ.
 
-    python processes_child.py OUT STORE RANK PART PARTS
+    python processes_child.py OUT STORE RANK
 
 Process 0 first computes the results of one process with the whole batch. Then both processes
 compute the results of their part of it, split in several ways, also without any item. The gradients
 are averaged over the processes like DistributedDataParallel averages them.
 """
 
-import os
 import sys
 
 import keras
@@ -20,7 +19,7 @@ from keras_metric.layers import CrossBatchMemory, PairMiner
 from keras_metric.models.loss_layers import random_states
 
 OUT, STORE = sys.argv[1:3]
-RANK, PART, PARTS = map(int, sys.argv[3:])
+RANK = int(sys.argv[3])
 # Numbers of items of the two processes.
 SPLITS = ((5, 4), (4, 5), (6, 0), (0, 3), (1, 1))
 
@@ -81,8 +80,7 @@ def results(case, number, rows=slice(None), average=lambda gradient: gradient):
 
 
 def average(gradient):
-    if os.environ.get("PLANTED_FAULT") != "own gradients":
-        torch.distributed.all_reduce(gradient)
+    torch.distributed.all_reduce(gradient)
     return gradient / 2
 
 
@@ -92,7 +90,7 @@ def described(case):
     return f"{name}({', '.join(f'{key}={value}' for key, value in zip(settings, shown))})"
 
 
-CASES = list(cases())[PART::PARTS]
+CASES = list(cases())
 found = {}
 for case in CASES if RANK == 0 else ():
     for first, second in SPLITS:
