@@ -16,6 +16,7 @@ import torch
 
 from keras_metric import losses
 from keras_metric.layers import CrossBatchMemory, PairMiner
+from keras_metric.losses.metric_loss import REDUCTIONS
 from keras_metric.models.loss_layers import random_states
 
 OUT, STORE = sys.argv[1:3]
@@ -25,23 +26,28 @@ SPLITS = ((5, 4), (4, 5), (6, 0), (0, 3), (1, 1))
 
 
 def cases():
-    """Yield each loss at its defaults, and what changes how a batch is distributed."""
+    """Yield (loss, settings, form of the batch): each loss at its defaults, and other forms."""
     for name, settings in contract.CASES:
         if not settings or name == "TripletLoss" and "mining" in settings:
-            yield name, settings
+            yield name, settings, "batch"
         elif {"learn_temperature", "learn_beta", "meta_classes"} & set(settings):
-            yield name, settings
-    yield "ContrastiveLoss", {"memory": CrossBatchMemory(12)}
-    yield "ContrastiveLoss", {"mining": PairMiner("uniform-histogram", seed=3)}
+            yield name, settings, "batch"
+    yield "ContrastiveLoss", {"memory": CrossBatchMemory(12)}, "batch"
+    yield "ContrastiveLoss", {"mining": PairMiner("uniform-histogram", seed=3)}, "batch"
     for name in ("TripletLoss", "ContrastiveLoss", "ArcFaceLoss"):
-        for reduction in ("mean_active", "mean_valid", "sum_over_batch_size", "sum", "mean"):
-            yield name, {"reduction": reduction}
+        for reduction in REDUCTIONS:
+            yield name, {"reduction": reduction}, "batch"
     terms = [(0.5, losses.TripletLoss()), (2.0, losses.ArcFaceLoss(contract.CLASSES))]
-    yield "WeightedSum", {"terms": terms}
+    yield "WeightedSum", {"terms": terms}, "batch"
+    yield "ContrastiveLoss", {"labels": "multi_hot"}, "multi-hot"
+    yield "TripletLoss", {}, "tuples of 3"
+    yield "QuadrupletLoss", {}, "tuples of 4"
+    yield "ContrastiveLoss", {}, "pairs"
+    yield "NTXentLoss", {}, "views"
+    yield "SupConLoss", {}, "views with ids"
 
 
-def build(case):
-    name, settings = case
+def build(name, settings):
     if name == "SimSiamLoss":
         # At this width the default predictor has one hidden unit: its gradient is zero.
         initializer = keras.initializers.RandomNormal(seed=1)
@@ -50,9 +56,28 @@ def build(case):
     return contract.build((name, settings))
 
 
-def results(case, number, rows=slice(None), average=lambda gradient: gradient):
-    """Value, gradients, new states and statistics of the first `number` items, or some of them."""
-    loss = build(case)
+def batch(case):
+    """Labels or None, embeddings, and weights or None."""
+    name, settings, form = case
+    y, x = contract.targets((name, settings)), contract.rows((name, settings))
+    number = {"tuples of 3": 3, "tuples of 4": 4}.get(form, 2)
+    if form.startswith(("tuples", "pairs", "views")):
+        x = np.random.default_rng(0).normal(size=(len(y), number, contract.DIM)).astype("float32")
+    if form.startswith(("tuples", "pairs")):
+        y = (y % 2).astype("float32") if form == "pairs" else None
+    if form == "views":
+        y = None
+    if form == "multi-hot":
+        y = np.eye(contract.CLASSES, dtype="int32")[y] | np.eye(contract.CLASSES, dtype="int32")[0]
+    return y, x, contract.weights_of((name, settings))
+
+
+def results(case, number, rows=slice(None), average=None):
+    """Value, gradients, new states and statistics of the first `number` items, or some of them.
+
+    `average`: function of a gradient, or None in one process.
+    """
+    loss = build(*case[:2])
     for state in (state for layer in loss.layers for state in random_states(layer)):
         # The processes have different random states; that of the first one counts.
         state.assign(state + RANK)
@@ -60,18 +85,23 @@ def results(case, number, rows=slice(None), average=lambda gradient: gradient):
         # The terms of a sum have the same weights at every call.
         weight.value.grad = None
     y, x, weights = (
-        None if array is None else torch.tensor(array[:number][rows])
-        for array in (contract.targets(case), contract.rows(case), contract.weights_of(case))
+        None if array is None else torch.tensor(array[:number][rows]) for array in batch(case)
     )
     x.requires_grad_(True)
     with losses.StepReports() as reports:
         value = loss(y, x, weights)
+    found = {"value": value.detach()}
+    if loss.reduction == "none":
+        found = {"own rows": value.detach()}
+        # The sum of the averages of two processes is half of the sum of the rows.
+        value = value.sum() * (1 if average is None else 2)
     value.backward()
-    found = {"value": value.detach(), "gradient": x.grad, "rows": torch.tensor(len(x))}
+    found["gradient"] = x.grad
     for layer in loss.layers:
         for i, weight in enumerate(layer.trainable_weights):
             gradient = weight.value.grad
-            found[f"weight {i}"] = torch.zeros(()) if gradient is None else average(gradient)
+            if gradient is not None:
+                found[f"weight {i}"] = gradient if average is None else average(gradient)
     for i, (_, state) in enumerate(reports.updates):
         found[f"state {i}"] = state
     for name, statistic in reports.statistics.items():
@@ -85,9 +115,10 @@ def average(gradient):
 
 
 def described(case):
-    name, settings = case
+    name, settings, form = case
     shown = (getattr(v, "name", len(v) if isinstance(v, list) else v) for v in settings.values())
-    return f"{name}({', '.join(f'{key}={value}' for key, value in zip(settings, shown))})"
+    settings = ", ".join(f"{key}={value}" for key, value in zip(settings, shown))
+    return f"{name}({settings}), {form}"
 
 
 CASES = list(cases())
