@@ -28,9 +28,8 @@ SPLITS = ((5, 4), (4, 5), (6, 0), (0, 3), (1, 1))
 def cases():
     """Yield (loss, settings, form of the batch): each loss at its defaults, and other forms."""
     for name, settings in contract.CASES:
-        if not settings or name == "TripletLoss" and "mining" in settings:
-            yield name, settings, "batch"
-        elif {"learn_temperature", "learn_beta", "meta_classes"} & set(settings):
+        learned = {"learn_temperature", "learn_beta", "meta_classes"} & set(settings)
+        if not settings or learned or name == "TripletLoss" and "mining" in settings:
             yield name, settings, "batch"
     yield "ContrastiveLoss", {"memory": CrossBatchMemory(12)}, "batch"
     yield "ContrastiveLoss", {"mining": PairMiner("uniform-histogram", seed=3)}, "batch"
@@ -127,9 +126,7 @@ for case in CASES if RANK == 0 else ():
     for first, second in SPLITS:
         for key, value in results(case, first + second).items():
             found[f"{described(case)}|{first}+{second}|one|{key}"] = value
-torch.distributed.init_process_group(
-    "gloo", init_method=f"file://{STORE}", rank=RANK, world_size=2
-)
+torch.distributed.init_process_group("gloo", init_method=f"file://{STORE}", rank=RANK, world_size=2)
 for case in CASES:
     for first, second in SPLITS:
         own = slice(None, first) if RANK == 0 else slice(first, None)
