@@ -125,6 +125,9 @@ def with_fit(make, one_by_one=False):
                 model.train_on_batch(*batch)
         else:
             model.fit((batch for batch in rest), steps_per_epoch=4, shuffle=False, verbose=0)
+        if rank == 0:
+            # One process evaluates alone.
+            model.evaluate(x, y, verbose=0)
         # The other processes started from other weights.
         return values, first if rank == 0 else [], [w.value for w in model.weights]
 
@@ -162,8 +165,17 @@ CASES = {
     "fit memory": with_fit(memory),
     "train_on_batch": with_fit(arc_face, one_by_one=True),
 }
-# Each process trains another model, of which the loss warns.
-WRONG = {"no DDP": with_torch_module(losses.TripletLoss, with_ddp=False)}
+
+
+def labels_of_two_dtypes(rank, number):
+    x, y = torch.ones(2, DIM, requires_grad=True), torch.tensor([0, 1])
+    losses.TripletLoss()(y.int() if rank else y, x)
+
+
+WRONG = {
+    "no DDP": with_torch_module(losses.TripletLoss, with_ddp=False),
+    "dtypes": labels_of_two_dtypes,
+}
 
 
 def results(names, store, rank, number):

@@ -33,13 +33,13 @@ class Children:
             command = [sys.executable, str(script), str(out), *map(str, arguments)]
             self.running[out] = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
 
-    def logs(self):
+    def logs(self, expected=0):
         """Return what all runs wrote to the console, by name."""
         logs = {}
         for out, child in self.running.items():
             code = child.wait(timeout=TIMEOUT)
             logs[out.stem] = log = out.with_suffix(".log").read_text("utf-8")
-            assert code == 0, f"{out.stem}:\n{log[-4000:]}"
+            assert code == expected, f"{out.stem}:\n{log[-4000:]}"
         return logs
 
     def results(self):
@@ -122,9 +122,16 @@ def test_every_loss_equals_that_of_one_process(children, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_warning_if_each_process_trains_another_model(children, tmp_path):
+@pytest.mark.parametrize(
+    ("case", "code", "message"),
+    [
+        ("no DDP", 0, "UserWarning: triplet_loss: the trainable weights of the model or of the"),
+        ("dtypes", 1, "ValueError: All processes of torch.distributed must call the loss with"),
+    ],
+)
+def test_a_fault_is_reported(children, tmp_path, case, code, message):
+    """Each process trains another model; or labels have two dtypes."""
     for rank in range(2):
-        children.start(f"{rank}", TRAINING, tmp_path / "store", rank, 2, "no DDP")
-    logs = children.logs()
-    for log in logs.values():
-        assert log.count("trainable weights of the model or of the loss differ") == 1, log
+        children.start(f"{rank}", TRAINING, tmp_path / "store", rank, 2, case)
+    for log in children.logs(code).values():
+        assert log.count(message) == 1, log
