@@ -88,8 +88,8 @@ parity: $(VENV)/.parity $(VENV)/.jax $(ORACLE) ## compare results with other lib
 	KERAS_BACKEND=torch $(PYTEST) -m parity tests/parity/test_parity_classes.py
 	KERAS_BACKEND=jax $(PYTEST) -m parity tests/parity/test_parity_classes.py
 
-# JAX is needed by tests/distributed/test_devices.py.
-examples: $(VENV)/.jax ## the slow tests: every example with a short run
+# JAX and PyTorch are needed by tests/distributed.
+examples: $(VENV)/.jax $(VENV)/.torch ## the slow tests: every example with a short run
 	KERAS_BACKEND=tensorflow $(PYTEST) -m slow $(ARGS)
 
 # The test is skipped if Chromium is not installed.

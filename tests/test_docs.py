@@ -7,7 +7,10 @@ import importlib
 import importlib.util
 import inspect
 import io
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import keras
@@ -110,6 +113,26 @@ def test_blocks_that_need_more(page, backend):
     for name in sorted(set(needed.split(", "))):
         pytest.importorskip(name, reason=f"{page.name} needs {name}: make docs-more")
     run_blocks(text, str(page), {"__name__": "__main__"})
+
+
+@pytest.mark.slow
+def test_the_script_for_torch_processes(tmp_path):
+    pytest.importorskip("torch")
+    text = (ROOT / "docs" / "scale.md").read_text("utf-8")
+    ((script, output),) = re.findall(r"^```py\n(.*?)^```\n\n```text\n(.*?)^```", text, re.M | re.S)
+    (tmp_path / "train.py").write_text(script)
+    command = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "train.py"]
+    done = subprocess.run(
+        [sys.executable, "-m", *command],
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "no_proxy": "127.0.0.1,localhost"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert "UserWarning" not in done.stderr
+    assert not (fault := output_fault(output, done.stdout)), fault
+    assert (tmp_path / "model.keras").exists()
 
 
 def test_links_inside_the_repository():

@@ -98,8 +98,8 @@ class MetricLoss(keras.losses.Loss):
     # Whether anchors need other items of their class: a batch without any causes a warning.
     needs_positives = True
     # What the row of an anchor in a labelled batch depends on: the "item" only, its distances to
-    # all "references", or the whole "batch". Under tf.distribute a replica computes the rows of its
-    # own items; for a loss of the last kind, and for ready-made tuples, those of all items.
+    # all "references", or the whole "batch". A replica of a distributed batch computes the rows of
+    # its own items; for a loss of the last kind, and for ready-made tuples, those of all items.
     rows_depend_on = "batch"
     # Whether a training step has to update a state of the loss: see `StepReports.update`.
     keeps_state = False
@@ -114,6 +114,7 @@ class MetricLoss(keras.losses.Loss):
         super().__init__(name=name, reduction=of_keras, dtype=dtype)
         self.reduction = reduction
         self._warned_no_positives = False
+        self._distributed_calls = 0
         # Whether the constructor has the argument labels="multi_hot".
         self._takes_multi_hot = "labels" in inspect.signature(type(self).__init__).parameters
 
@@ -201,23 +202,32 @@ class MetricLoss(keras.losses.Loss):
         )
 
     def _distributed_value(self, reports, group, y_true, y_pred, sample_weight):
-        """This replica's part of the loss of the batch of all replicas; the parts sum to the loss.
+        """This replica's part of the loss of the batch of all replicas, see `part_of_loss`.
 
         Every replica gathers all rows and reduces them in the same way, which is correct for
         unequal parts of the batch and any reduction. The gathering returns the gradients of an
         item from all replicas to the replica that has the item.
         """
-        labels, embeddings = ops.convert_to_tensor(y_true), ops.convert_to_tensor(y_pred)
+        group.share_random_states(self.layers)
+        embeddings = ops.convert_to_tensor(y_pred)
+        labels = None if y_true is None else ops.convert_to_tensor(y_true)
         if self._depends_on_batch() or len(embeddings.shape) == 3:
-            labels, embeddings_of_all = group.gather(labels), group.gather(embeddings)
+            labels = None if labels is None else group.gather(labels)
+            embeddings_of_all = group.gather(embeddings)
             parts = self._parts(reports, group, labels, embeddings_of_all)
         else:
             own = reports.of_replica()
-            parts = self._parts(own, group, labels, embeddings)
+            if labels is None and self.label_free:
+                labels = group.positions(embeddings)
+            rows = ops.shape(embeddings)[0]
+            batch = labels, embeddings
+            if not self._compares_replicas():
+                batch = _with_a_row(*batch)
+            parts = self._parts(own, group, *batch)
             if reports.wants_distances:
-                reports.add_replica(own, group, counts=ops.shape(embeddings)[0] > 0)
+                reports.add_replica(own, group, counts=rows > 0)
             parts = [
-                Rows(*ops.unstack(group.gather(ops.stack(part, axis=1)), 3, axis=1))
+                Rows(*ops.unstack(group.gather(ops.stack(part, axis=1)[:rows]), 3, axis=1))
                 for part in parts
             ]
         if sample_weight is not None:
@@ -226,10 +236,24 @@ class MetricLoss(keras.losses.Loss):
         if reports.wants_active:
             reports.add_active(parts)
         value = self._reduced(parts, sample_weight, self.dtype)
+        self._check_weights(group, value)
         if self.reduction in ("none", None):
             return ops.take(value, group.positions(embeddings), axis=0)
-        # Keras divides a mean by the number of replicas, but not a sum.
-        return value / group.number if self.reduction == "sum" else value
+        return group.part_of_loss(value, self.reduction)
+
+    def _check_weights(self, group, value):
+        """Warn if replicas train different weights; checks call 1, 2, 4, 8 and so on."""
+        self._distributed_calls += 1
+        if self._distributed_calls & (self._distributed_calls - 1):
+            return
+        if not group.have_equal_weights(value):
+            warnings.warn(
+                f"{self.name}: the trainable weights of the model or of the loss differ between "
+                "the processes of torch.distributed, so that each process trains another model. "
+                "Put the model and the layers of the loss into one torch.nn.Module, and that into "
+                "torch.nn.parallel.DistributedDataParallel; docs/scale.md has a complete script.",
+                stacklevel=4,
+            )
 
     def _parts(self, reports, group, y_true, y_pred, references=None, reference_labels=None):
         """Parts of a batch after checks; NaN if an embedding is not finite, or an id is invalid."""
@@ -332,7 +356,8 @@ class MetricLoss(keras.losses.Loss):
         gathered = group is not None and (self._depends_on_batch() or rank == 3)
         # A loss with num_classes reports such an id as one that is no class.
         if self.num_classes is None:
-            reports.add_invalid_ids(self, number / group.number if gathered else number)
+            counted = number if group is None else group.part_of_count(number, gathered)
+            reports.add_invalid_ids(self, counted)
         if group is not None and not gathered:
             number = group.total(number)
         return ops.logical_and(valid, ops.equal(number, 0))
@@ -456,6 +481,16 @@ class MetricLoss(keras.losses.Loss):
                 for name, v in config.items()
             }
         )
+
+
+def _with_a_row(labels, embeddings):
+    """The arguments; instead of no item one of class 0, since some operations need a row."""
+    if embeddings.shape[0] != 0 or labels is None:
+        return labels, embeddings
+    row = ops.ones((1, *embeddings.shape[1:]), dtype=embeddings.dtype)
+    label = ops.zeros((1, *labels.shape[1:]), dtype=labels.dtype)
+    # Embeddings stay a part of the graph: the gradient of the encoder is zero, not missing.
+    return ops.concatenate([labels, label]), ops.concatenate([embeddings, row])
 
 
 def scores_of_pairs(y_true, branch):

@@ -55,6 +55,8 @@ class MetricModel(keras.Model):
             self.supports_jit = False
         self.train_health = train_health
         self.health = TrainHealth() if train_health else None
+        # Whether the processes that train together have equal weights.
+        self._weights_are_shared = False
 
     def __call__(self, *args, **kwargs):
         # As in the encoder: the first call builds the model, not Keras's automatic build.
@@ -115,7 +117,8 @@ class MetricModel(keras.Model):
             self._check_data(*held_out)
         if isinstance(x, EpochBatches):
             args, kwargs = _of_epoch_batches(x, call)
-        with self._checked_batches():
+        self._weights_are_shared = False
+        with self._checked_batches(), distributed.averaged_gradients(self):
             return super().fit(x, y, *args, **kwargs)
 
     def evaluate(self, x=None, y=None, *args, **kwargs):
@@ -130,7 +133,15 @@ class MetricModel(keras.Model):
 
     def train_on_batch(self, x, y=None, sample_weight=None, class_weight=None, *args, **kwargs):
         self._check_data(x, y, sample_weight, class_weight)
-        return super().train_on_batch(x, y, sample_weight, class_weight, *args, **kwargs)
+        with distributed.averaged_gradients(self):
+            return super().train_on_batch(x, y, sample_weight, class_weight, *args, **kwargs)
+
+    def make_train_function(self, force=False):
+        # Keras calls this after it has built the model, and before the first step.
+        if not self._weights_are_shared:
+            self._weights_are_shared = True
+            distributed.share_weights(self)
+        return super().make_train_function(force)
 
     def test_on_batch(self, x, y=None, sample_weight=None, *args, **kwargs):
         self._check_data(x, y, sample_weight)

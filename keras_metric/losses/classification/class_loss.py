@@ -93,9 +93,9 @@ def members(reports, labels, num_classes, loss):
         invalid = ops.logical_not(ops.any(own, axis=1))
         number = ops.sum(ops.cast(invalid, "float32"))
         group = distributed.current()
-        if group is not None and loss.rows_depend_on == "batch":
-            # Each replica has all labels, and the model adds the reports of the replicas.
-            number = number / group.number
+        if group is not None:
+            # In a loss of the whole batch each replica has all labels.
+            number = group.part_of_count(number, gathered=loss.rows_depend_on == "batch")
         reports.add_invalid_ids(loss, number)
     return own
 
