@@ -94,10 +94,9 @@ class ProxyAnchorLoss(ClassLoss):
         columns = ops.concatenate([part.vectors for part in compared])
         cosine = cosines(embeddings, columns)
         mine, counts = class_sampling.masks(compared)
-        report_cosines(
-            reports, cosine, mine, ops.logical_and(counts[None, :], ops.logical_not(mine))
-        )
         others = ops.logical_and(own.valid[:, None], ops.logical_not(mine))
+        others = ops.logical_and(others, counts[None, :])
+        report_cosines(reports, cosine, mine, others)
         positive = log_one_plus_sum(-self.alpha * (cosine - self.margin), mine)
         negative = log_one_plus_sum(self.alpha * (cosine + self.margin), others)
         present = ops.cast(ops.any(mine, axis=0), cosine.dtype)
