@@ -251,7 +251,7 @@ class ClassLoss(MetricLoss):
     @property
     def form(self):
         """How the logits are computed from products."""
-        return Form(self.each, bounded=self.scale > LARGEST_LOGIT)
+        return Form(self.scale, self.each)
 
     def left(self, embeddings):
         """Vectors (batch, dim) whose products with the class vectors are the logits."""

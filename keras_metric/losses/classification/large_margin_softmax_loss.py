@@ -112,7 +112,7 @@ class LargeMarginSoftmaxLoss(ClassLoss):
 
     @property
     def form(self):
-        return Form(unit=False, bounded=True)
+        return Form(unit=False)
 
     def left(self, embeddings):
         return self.scale * norms(embeddings) * distances.unit(embeddings)

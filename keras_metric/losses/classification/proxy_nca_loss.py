@@ -90,7 +90,7 @@ class ProxyNCALoss(ClassLoss):
 
     @property
     def form(self):
-        return Form(bounded=True, logit_of_zero=self.softmax_scale)
+        return Form(logit_of_zero=self.softmax_scale)
 
     def left(self, embeddings):
         # The logits are softmax_scale (|x|^2 + 1 - |x - p|^2): a number of each item added to all

@@ -89,7 +89,7 @@ class SphereFaceLoss(ClassLoss):
 
     @property
     def form(self):
-        return Form(bounded=True)
+        return Form()
 
     def left(self, embeddings):
         return self.scale * norms(embeddings) * distances.unit(embeddings)
