@@ -84,6 +84,7 @@ OTHER_VALUES = {
     "embedding_dim": 7,
     "initializer": "ones",
     "k": (1, 3),
+    "sample_rate": 0.5,
     "memory": CrossBatchMemory(5, warmup=1),
     "name": "mine",
     "num_bins": 50,

@@ -30,6 +30,8 @@ class StepReports:
     Args:
         statistics: whether `statistics` are collected. Default True.
         collecting: False for an object that ignores all reports. Default True.
+        training: whether the step trains. A loss with `sample_rate` below 1 samples classes in
+            training only. Default False.
 
     Raises:
         TypeError: for an argument that is not True or False.
@@ -44,8 +46,9 @@ class StepReports:
     1.5
     """
 
-    def __init__(self, statistics=True, collecting=True):
+    def __init__(self, statistics=True, collecting=True, training=False):
         self.collecting = check_flag("collecting", collecting)
+        self.training = check_flag("training", training)
         self.statistics = {}
         self.updates = []
         self.invalid_ids = []
@@ -124,7 +127,7 @@ class StepReports:
 
     def of_replica(self):
         """Reports of one replica of a distributed batch, for `add_replica`."""
-        own = StepReports(statistics=self.wants_distances, collecting=self.collecting)
+        own = StepReports(self.wants_distances, self.collecting, self.training)
         own.updates, own.invalid_ids = self.updates, self.invalid_ids
         own.positives, own.wants_active = self.positives, False
         return own

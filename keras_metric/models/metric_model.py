@@ -171,7 +171,7 @@ class MetricModel(keras.Model):
         # Evaluation may mine at random, and must not change the random numbers of later training.
         states = [] if training else random_states(self.loss_layers)
         before = [ops.copy(ops.convert_to_tensor(state)) for state in states]
-        with StepReports(statistics=self.health is not None) as reports:
+        with StepReports(self.health is not None, training=training) as reports:
             loss = super().compute_loss(x, y, y_pred, sample_weight, training)
         if self.health is not None:
             self.health.update(reports.statistics, y_pred)

@@ -1,5 +1,6 @@
 """AdaFace loss."""
 
+import functools
 import math
 
 import keras
@@ -10,9 +11,7 @@ from keras_metric._export import export
 from keras_metric._validation import check_number
 from keras_metric.losses.classification.class_loss import (
     ClassLoss,
-    cosines,
     cross_entropy_rows,
-    report_cosines,
 )
 from keras_metric.losses.classification.large_margin_softmax_loss import norms
 
@@ -46,6 +45,12 @@ class RunningLength(keras.layers.Layer):
         ]
 
 
+def clipped(products, limit):
+    """The products (classes, 1, batch), at most `limit` in size, and their derivative."""
+    inside = ops.cast(ops.abs(products) <= limit, products.dtype)
+    return ops.clip(products[:, 0], -limit, limit), inside
+
+
 @export
 class AdaFaceLoss(ClassLoss):
     """AdaFace: an angular margin adapted to image quality, estimated from the embedding norm.
@@ -76,6 +81,9 @@ class AdaFaceLoss(ClassLoss):
         reduction: default "mean_valid", the mean over items.
         name: name of the loss.
         dtype: dtype of the result; computed in float32 or wider.
+        sample_rate: fraction of the other classes in a training step, above 0 and at most 1; the
+            classes of the batch are always included. Default 1.0, all classes; 0.1 saves most of
+            the time and memory from about 100,000 classes on. See "Many classes" in docs/losses.md.
 
     Raises:
         TypeError: for an argument of a wrong type.
@@ -112,8 +120,17 @@ class AdaFaceLoss(ClassLoss):
         reduction="mean_valid",
         name="ada_face_loss",
         dtype=None,
+        sample_rate=1.0,
     ):
-        super().__init__(num_classes, embedding_dim, initializer, reduction, name, dtype)
+        super().__init__(
+            num_classes,
+            embedding_dim,
+            initializer,
+            reduction,
+            name,
+            dtype,
+            sample_rate=sample_rate,
+        )
         self.margin = check_number("margin", margin, at_least=0)
         self.concentration = check_number("concentration", concentration, above=0)
         self.scale = check_number("scale", scale, above=0)
@@ -124,17 +141,19 @@ class AdaFaceLoss(ClassLoss):
             self.running.build((None, embedding_dim))
 
     def class_parts(self, reports, embeddings, vectors, own):
-        cosine = ops.clip(cosines(embeddings, vectors), _EPSILON - 1, 1 - _EPSILON)
-        report_cosines(reports, cosine, own)
+        others, logit = self.against_classes(reports, embeddings, vectors, own)
         norm = ops.clip(ops.stop_gradient(norms(embeddings)), _MIN_NORM, _MAX_NORM)
         mean, deviation = self.running.updated(norm, self.t_alpha)
         reports.update(self.running.mean, mean)
         reports.update(self.running.deviation, deviation)
-        quality = ops.clip(self.concentration * (norm - mean) / (deviation + _EPSILON), -1, 1)
-        # arccos is slow: compute it for the item's own class only.
-        mine = ops.sum(ops.where(own, cosine, 0), axis=1, keepdims=True)
-        angle = ops.arccos(mine) - self.margin * quality
-        harder = ops.cos(ops.clip(angle, _EPSILON, math.pi - _EPSILON)) - self.margin * (
-            1 + quality
-        )
-        return [cross_entropy_rows(self.scale * ops.where(own, harder, cosine), own)]
+        quality = self.concentration * (norm[:, 0] - mean) / (deviation + _EPSILON)
+        quality = ops.clip(quality, -1, 1)
+        angle = ops.arccos(logit / self.scale) - self.margin * quality
+        harder = ops.cos(ops.clip(angle, _EPSILON, math.pi - _EPSILON))
+        target = self.scale * (harder - self.margin * (1 + quality))
+        return [cross_entropy_rows(others, target, own.valid)]
+
+    @property
+    def form(self):
+        limit = self.scale * (1 - _EPSILON)
+        return super().form._replace(pool=functools.partial(clipped, limit=limit))

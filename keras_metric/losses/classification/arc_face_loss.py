@@ -48,6 +48,9 @@ class ArcFaceLoss(ClassLoss):
         reduction: default "mean_valid", the mean over items.
         name: name of the loss.
         dtype: dtype of the result; computed in float32 or wider.
+        sample_rate: fraction of the other classes in a training step, above 0 and at most 1; the
+            classes of the batch are always included. Default 1.0, all classes; 0.1 saves most of
+            the time and memory from about 100,000 classes on. See "Many classes" in docs/losses.md.
 
     Raises:
         TypeError: for an argument of a wrong type.
@@ -77,8 +80,17 @@ class ArcFaceLoss(ClassLoss):
         reduction="mean_valid",
         name="arc_face_loss",
         dtype=None,
+        sample_rate=1.0,
     ):
-        super().__init__(num_classes, embedding_dim, initializer, reduction, name, dtype)
+        super().__init__(
+            num_classes,
+            embedding_dim,
+            initializer,
+            reduction,
+            name,
+            dtype,
+            sample_rate=sample_rate,
+        )
         self.margin = check_number("margin", margin, at_least=0, at_most=180)
         self.scale = check_number("scale", scale, above=0)
 

@@ -10,9 +10,11 @@ from keras_metric.losses.classification.class_loss import ClassLoss, class_terms
 
 def updated_centers(centers, embeddings, own, alpha):
     """Class centers (classes, dim) after an update of step size `alpha` towards the batch."""
-    member = ops.cast(own, embeddings.dtype)
-    number = ops.sum(member, axis=0)[:, None]
-    difference = number * centers - ops.matmul(ops.transpose(member), embeddings)
+    ones = ops.cast(own.valid, embeddings.dtype)[:, None]
+    rows = ops.concatenate([ops.where(own.valid[:, None], embeddings, 0), ones], axis=1)
+    sums = ops.segment_sum(rows, own.ids, num_segments=centers.shape[0])
+    number = sums[:, -1:]
+    difference = number * centers - sums[:, :-1]
     return centers - alpha * difference / (1 + number)
 
 
@@ -82,8 +84,8 @@ class CenterLoss(ClassLoss):
 
     def class_parts(self, reports, embeddings, vectors, own):
         vectors = ops.stop_gradient(vectors)
-        centers = ops.matmul(ops.cast(own, vectors.dtype), vectors)
+        centers = ops.take(vectors, own.ids, axis=0)
         distance = distances.elementwise(embeddings, centers, "squared_euclidean")
-        reports.add_distances(distance, None, ops.any(own, axis=1))
+        reports.add_distances(distance, None, own.valid)
         reports.update(self.proxies.vectors, updated_centers(vectors, embeddings, own, self.alpha))
-        return [class_terms(distance / 2, own)]
+        return [class_terms(distance / 2, own.valid)]

@@ -11,6 +11,14 @@ from keras_metric._validation import (
     check_count,
     check_matrix,
 )
+from keras_metric.losses.classification import class_sampling
+from keras_metric.losses.classification.class_log_sums import (
+    LARGEST_LOGIT,
+    Block,
+    Form,
+    log_sums,
+)
+from keras_metric.losses.classification.class_sampling import OwnClasses
 from keras_metric.losses.metric_loss import MetricLoss
 from keras_metric.pairwise.anchor_rows import single_terms
 
@@ -21,16 +29,20 @@ class ClassVectors(keras.layers.Layer):
     The vectors of class c are the rows c * each to (c + 1) * each - 1. They are float32 in every
     precision, since half precision loses small steps.
 
-    The attribute name `vectors` is part of the file format.
+    The attribute name `vectors` is part of the file format. `sampled`: whether the layer has a
+    generator of random numbers, whose state `EmbeddingModel` saves.
     """
 
-    def __init__(self, num_classes, each=1, initializer=None, learned=True, **kwargs):
+    def __init__(
+        self, num_classes, each=1, initializer=None, learned=True, sampled=False, **kwargs
+    ):
         super().__init__(**{"dtype": distances.dtype_of_weights(), **kwargs})
         self.num_classes = num_classes
         self.each = each
         self.initializer = initializer
         # Passed to the weight: freezing and unfreezing a model sets `trainable` of its layers.
         self.learned = learned
+        self.seed_generator = keras.random.SeedGenerator() if sampled else None
 
     def build(self, input_shape):
         initializer = self.initializer
@@ -46,28 +58,25 @@ class ClassVectors(keras.layers.Layer):
         )
 
 
-def cross_entropy_rows(logits, own):
-    """Rows of one term: -log of the softmax of the item's class over `logits` (batch, classes).
+def cross_entropy_rows(others, target, valid):
+    """Rows of one term: -log of the softmax of each item's class.
 
-    `own`: boolean (batch, classes), the column of the item's class.
+    Args:
+        others: `(batch,)`, log of the sum of exp of the logits of the other classes.
+        target: `(batch,)`, the logit of the item's class.
+        valid: Boolean `(batch,)`, whether the item has a class.
     """
-    logits = bounded(logits)
-    of_class = ops.sum(ops.where(own, logits, 0), axis=1)
-    return class_terms(ops.logsumexp(logits, axis=1) - of_class, own)
+    return class_terms(ops.softplus(others - bounded(target)), valid)
 
 
 def bounded(logits):
-    """The logits, at most 1e9 in size.
-
-    Rounding errors of larger logits, which depend on the compiler, exceed the range of an
-    exponential.
-    """
-    return ops.clip(logits, -1e9, 1e9)
+    """The logits, at most `LARGEST_LOGIT` in size."""
+    return ops.clip(logits, -LARGEST_LOGIT, LARGEST_LOGIT)
 
 
-def class_terms(values, own):
+def class_terms(values, valid):
     """Rows of one term; NaN without a gradient for an item that has no class."""
-    return single_terms(ops.where(ops.any(own, axis=1), values, float("nan")))
+    return single_terms(ops.where(valid, values, float("nan")))
 
 
 def cosines(embeddings, vectors):
@@ -86,29 +95,44 @@ def check_class_ids(loss, labels, num_classes):
         )
 
 
-def members(reports, labels, num_classes, loss):
-    """Boolean (batch, num_classes): the class of each item. Reports the invalid ids."""
-    own = ops.equal(labels[:, None], ops.arange(num_classes, dtype=labels.dtype)[None, :])
+def own_classes(reports, labels, num_classes, loss):
+    """The `OwnClasses` of the items. Reports the invalid ids."""
+    valid = ops.logical_and(labels >= 0, labels < num_classes)
     if reports.collecting:
-        invalid = ops.logical_not(ops.any(own, axis=1))
-        number = ops.sum(ops.cast(invalid, "float32"))
+        number = ops.sum(ops.cast(ops.logical_not(valid), "float32"))
         group = distributed.current()
         if group is not None:
             # In a loss of the whole batch each replica has all labels.
             number = group.part_of_count(number, gathered=loss.rows_depend_on == "batch")
         reports.add_invalid_ids(loss, number)
-    return own
+    return OwnClasses(ops.cast(ops.clip(labels, 0, num_classes - 1), "int32"), valid)
+
+
+def members(reports, labels, num_classes, loss):
+    """Boolean (batch, num_classes): the class of each item. Reports the invalid ids."""
+    own = own_classes(reports, labels, num_classes, loss)
+    return is_own(ops.where(own.valid, own.ids, -1), num_classes)
+
+
+def is_own(own, number):
+    """Boolean (batch, number): whether a column is the item's class, at the positions `own`."""
+    return ops.equal(own[:, None], ops.arange(number, dtype="int32")[None, :])
 
 
 class ClassLoss(MetricLoss):
     """Base of the losses that compare an item with one or several vectors of each class.
 
     By default the loss is a softmax over the classes, with the logits factor * cosine. Subclasses
-    may define `with_margin(cosine)`, the cosine of an item with its own class in training, and
-    `class_logits(embeddings, vectors)` -> (cosines, factor), both (batch, num_classes) or
-    broadcasting to it. Other losses define `class_parts(reports, embeddings, vectors, own)`: parts
-    of a batch, from the embeddings (batch, dim), the vectors (num_classes * each, dim) and the
-    boolean matrix `own` (batch, num_classes) of each item's class.
+    may define `with_margin(cosine)`, the cosine of an item with its own class in training;
+    `left(embeddings)`, `factor(embeddings)` and `form`, how the logits are computed; and
+    `target(embeddings, vectors, own, logit)`, the logit with the margin. Other losses define
+    `class_parts(reports, embeddings, vectors, own)`: parts of a batch, from the embeddings (batch,
+    dim), the vectors (num_classes * each, dim) and the `OwnClasses` of the items.
+
+    Time of a softmax is that of four matrix products of size batch * dim * num_classes. Memory is
+    the gradient of the class vectors and a few MB: no matrix (batch, num_classes) is stored, unless
+    it is small. With `sample_rate` below 1 a training step compares the items with the classes of
+    the batch and a random sample of the others, and only the gathered vectors get a gradient.
 
     An id outside [0, num_classes) raises in NumPy labels, and otherwise makes the loss NaN without
     a gradient.
@@ -130,6 +154,7 @@ class ClassLoss(MetricLoss):
         dtype=None,
         each=1,
         learned=True,
+        sample_rate=1.0,
     ):
         super().__init__(reduction=reduction, name=name, dtype=dtype)
         check_count("num_classes", num_classes, at_least=2)
@@ -143,7 +168,11 @@ class ClassLoss(MetricLoss):
                 "`initializer` must be a keras initializer, its name, or None. "
                 f"Received: initializer={initializer!r}"
             ) from error
-        self.proxies = ClassVectors(num_classes, each, made, learned, name=name)
+        self.each = each
+        self.sample_rate = class_sampling.check_sample_rate(sample_rate)
+        self.num_sampled = class_sampling.number_sampled(num_classes, sample_rate)
+        sampled = self.num_sampled < num_classes
+        self.proxies = ClassVectors(num_classes, each, made, learned, sampled, name=name)
         self.layers = (self.proxies,)
         if embedding_dim is not None:
             check_count("embedding_dim", embedding_dim)
@@ -166,7 +195,7 @@ class ClassLoss(MetricLoss):
                 f"{type(self).__name__} takes no reference set: items are compared with the "
                 "learned vectors of the classes."
             )
-        own = members(reports, labels, self.num_classes, self)
+        own = own_classes(reports, labels, self.num_classes, self)
         vectors = ops.cast(self.proxies.vectors, embeddings.dtype)
         if embeddings.shape[1] not in (None, vectors.shape[1]):
             raise ValueError(
@@ -177,14 +206,65 @@ class ClassLoss(MetricLoss):
 
     def class_parts(self, reports, embeddings, vectors, own):
         """Parts of a labelled batch; see the class."""
-        cosine, factor = self.class_logits(embeddings, vectors)
-        report_cosines(reports, cosine, own)
-        logits = factor * ops.where(own, self.with_margin(cosine), cosine)
-        return [cross_entropy_rows(logits, own)]
+        others, logit = self.against_classes(reports, embeddings, vectors, own)
+        target = self.target(embeddings, vectors, own, logit)
+        return [cross_entropy_rows(others, target, own.valid)]
 
-    def class_logits(self, embeddings, vectors):
-        """Cosines and their factor; see the class."""
-        return cosines(embeddings, vectors), self.scale
+    def compared_classes(self, reports, vectors, own):
+        """List of disjoint `ComparedClasses`; the last has the own class of each item."""
+        if self.num_sampled == self.num_classes or not reports.training:
+            return class_sampling.all_classes(vectors, own)
+        return class_sampling.sampled_classes(
+            vectors,
+            own,
+            self.num_classes,
+            self.each,
+            self.num_sampled,
+            self.proxies.seed_generator,
+        )
+
+    def against_classes(self, reports, embeddings, vectors, own):
+        """Two tensors (batch,): log-sum-exp of the logits of other classes; the own logit.
+
+        Reports the distances.
+        """
+        left, wanted = self.left(embeddings), reports.wants_distances
+        found = [
+            log_sums(left, part.vectors, part.own, self.form, part.valid, with_sums=wanted)
+            for part in self.compared_classes(reports, vectors, own)
+        ]
+        others, logits, *sums = (ops.stack(parts) for parts in zip(*found))
+        if wanted:
+            sums = [ops.where(own.valid, ops.sum(parts, axis=0), 0) for parts in sums]
+            self.report(reports, embeddings, vectors, own, logits[-1], *sums)
+        return ops.logsumexp(others, axis=0), logits[-1]
+
+    def report(self, reports, embeddings, vectors, own, logit, sums, number):
+        """Report the distances 1 - cosine of items to their class, and to the other classes.
+
+        `sums`, `number`: sum of the logits with other classes of each item, and their number.
+        """
+        factor = self.factor(embeddings)
+        near = ops.where(own.valid, 1 - logit / factor, 0)
+        reports.add_distance_sums(near, number - sums / factor, own.valid, number)
+
+    @property
+    def form(self):
+        """How the logits are computed from products."""
+        return Form(self.scale, self.each)
+
+    def left(self, embeddings):
+        """Vectors (batch, dim) whose products with the class vectors are the logits."""
+        return self.scale * distances.unit(embeddings)
+
+    def factor(self, embeddings):
+        """The logits divided by the cosines: a number above 0, or (batch,)."""
+        return self.scale
+
+    def target(self, embeddings, vectors, own, logit):
+        """The logit of each item's class with the margin, from that without, (batch,)."""
+        factor = self.factor(embeddings)
+        return factor * self.with_margin(logit / factor)
 
     def with_margin(self, cosine):
         """The cosine of an item with its own class, made smaller in training."""
@@ -214,8 +294,8 @@ class ClassLoss(MetricLoss):
         z = as_tensor("embeddings", embeddings)
         check_matrix("embeddings", z)
         z = ops.cast(z, at_least_float32(keras.backend.standardize_dtype(z.dtype)))
-        cosine, factor = self.class_logits(z, ops.cast(self.proxies.vectors, z.dtype))
-        return factor * cosine
+        vectors = ops.cast(self.proxies.vectors, z.dtype)
+        return ops.transpose(Block(self.left(z), vectors, self.form).logits)
 
     def _checked_labels(self, labels, name):
         ids = super()._checked_labels(labels, name)
@@ -224,7 +304,7 @@ class ClassLoss(MetricLoss):
         return ids
 
 
-def report_cosines(reports, cosine, own):
+def report_cosines(reports, cosine, mine, others):
     """Report the distances 1 - cosine of items to their class, and to the other classes."""
     if reports.wants_distances:
-        reports.add_distances(1 - cosine, 1 - cosine, own, ops.logical_not(own))
+        reports.add_distances(1 - cosine, 1 - cosine, mine, others)

@@ -7,6 +7,7 @@ from keras_metric.losses.classification.class_loss import (
     ClassLoss,
     class_terms,
     cosines,
+    is_own,
     report_cosines,
 )
 
@@ -67,6 +68,7 @@ class P2SGradLoss(ClassLoss):
 
     def class_parts(self, reports, embeddings, vectors, own):
         cosine = cosines(embeddings, vectors)
-        report_cosines(reports, cosine, own)
-        error = ops.square(cosine - ops.cast(own, cosine.dtype))
-        return [class_terms(ops.mean(error, axis=1), own)]
+        mine = is_own(ops.where(own.valid, own.ids, -1), self.num_classes)
+        report_cosines(reports, cosine, mine, ops.logical_not(mine))
+        error = ops.square(cosine - ops.cast(mine, cosine.dtype))
+        return [class_terms(ops.mean(error, axis=1), own.valid)]

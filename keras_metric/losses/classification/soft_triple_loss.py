@@ -1,11 +1,13 @@
 """SoftTriple loss."""
 
+import functools
+
 from keras import ops
 
 from keras_metric import distances
 from keras_metric._export import export
 from keras_metric._validation import check_count, check_number
-from keras_metric.losses.classification.class_loss import ClassLoss, cosines
+from keras_metric.losses.classification.class_loss import ClassLoss
 
 
 def center_regularizer(vectors, num_classes, each):
@@ -18,6 +20,16 @@ def center_regularizer(vectors, num_classes, each):
     # Exclude the diagonal and keep off zero, where the square root has no derivative.
     gap = ops.sqrt(ops.maximum(2 - 2 * ops.where(off_diagonal > 0, cosine, 0), 1e-5))
     return ops.sum(gap * off_diagonal) / (2 * num_classes * each * (each - 1))
+
+
+def mixed(products, temperature):
+    """Mean of the products of each class, weighted by their softmax, and its derivative.
+
+    `products`: (classes, each, batch).
+    """
+    weights = ops.softmax(products / temperature, axis=1)
+    mean = ops.sum(weights * products, axis=1)
+    return mean, weights * (1 + (products - mean[:, None]) / temperature)
 
 
 @export
@@ -50,6 +62,9 @@ class SoftTripleLoss(ClassLoss):
         reduction: default "mean_valid", the mean over items.
         name: name of the loss.
         dtype: dtype of the result; computed in float32 or wider.
+        sample_rate: fraction of the other classes in a training step, above 0 and at most 1; the
+            classes of the batch are always included. Default 1.0, all classes; 0.1 saves most of
+            the time and memory from about 100,000 classes on. See "Many classes" in docs/losses.md.
 
     Raises:
         TypeError: for an argument of a wrong type.
@@ -84,10 +99,18 @@ class SoftTripleLoss(ClassLoss):
         reduction="mean_valid",
         name="soft_triple_loss",
         dtype=None,
+        sample_rate=1.0,
     ):
         self.centers_per_class = check_count("centers_per_class", centers_per_class)
         super().__init__(
-            num_classes, embedding_dim, initializer, reduction, name, dtype, centers_per_class
+            num_classes,
+            embedding_dim,
+            initializer,
+            reduction,
+            name,
+            dtype,
+            centers_per_class,
+            sample_rate=sample_rate,
         )
         self.scale = check_number("scale", scale, above=0)
         self.gamma = check_number("gamma", gamma, above=0)
@@ -96,12 +119,12 @@ class SoftTripleLoss(ClassLoss):
             "regularization_weight", regularization_weight, at_least=0
         )
 
-    def class_logits(self, embeddings, vectors):
-        cosine = cosines(embeddings, vectors)
+    @property
+    def form(self):
         if self.centers_per_class == 1:
-            return cosine, self.scale
-        each = ops.reshape(cosine, (-1, self.num_classes, self.centers_per_class))
-        return ops.sum(ops.softmax(each / self.gamma, axis=2) * each, axis=2), self.scale
+            return super().form
+        temperature = self.gamma * self.scale
+        return super().form._replace(pool=functools.partial(mixed, temperature=temperature))
 
     def with_margin(self, cosine):
         return cosine - self.margin
