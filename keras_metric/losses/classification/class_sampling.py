@@ -73,8 +73,10 @@ def sampled_classes(vectors, own, num_classes, each, number, seed):
     group = ops.cast(ops.searchsorted(starts, unshifted, side="right"), "int32") - 1
     found = ops.equal(ops.take(chosen, group), own.ids)
     same = ops.equal(own.ids[:, None], own.ids[None, :])
-    # ops.argmax of Booleans fails on PyTorch.
-    first = ops.cast(ops.argmax(ops.cast(same, "int32"), axis=1), "int32")
+    # ops.argmax of Booleans fails on PyTorch, and that of no columns on TensorFlow: a replica may
+    # have no items.
+    same = ops.pad(ops.cast(same, "int32"), ((0, 0), (0, 1)), constant_values=1)
+    first = ops.cast(ops.argmax(same, axis=1), "int32")
     is_first = ops.equal(first, ops.arange(ops.shape(first)[0], dtype="int32"))
     of_batch = _rows(vectors, own.ids, each)
     return [
