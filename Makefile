@@ -104,6 +104,7 @@ bench: $(VENV)/.bench $(ORACLE) ## the benchmarks, compared with other libraries
 	$(BIN)/python benchmarks/losses.py --every
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/memory.py --every
+	$(BIN)/python benchmarks/classes.py
 	$(BIN)/python benchmarks/fit.py
 	$(BIN)/python benchmarks/evaluation.py
 	$(BIN)/python benchmarks/data.py
