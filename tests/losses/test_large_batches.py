@@ -127,6 +127,20 @@ def test_unknown_batch_size(name, jit):
             np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["ClipLoss", "InstanceLoss", "SigLipLoss"])
+def test_reported_distances(name):
+    x = np.random.default_rng(8).normal(size=(24, 2, 3)).astype("float32")
+    with losses.StepReports() as reports:
+        getattr(losses, name)()(LABELS, x)
+    unit = x / np.linalg.norm(x, axis=2, keepdims=True)
+    distance = 1 - unit[:, 0] @ unit[:, 1].T
+    same = LABELS[:, None] == LABELS
+    for kind, mask in (("positive", same), ("negative", ~same)):
+        expected = {f"{kind}_distance": distance[mask].mean(), f"{kind}s": mask.sum()}
+        found = {key: float(reports.statistics[key]) for key in expected}
+        assert found == pytest.approx(expected, rel=1e-5)
+
+
 def largest_tensor(function, *shapes):
     """Elements of the largest tensor that value and gradient of `function` compute."""
     if BACKEND == "jax":

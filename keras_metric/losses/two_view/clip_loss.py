@@ -62,6 +62,7 @@ def measured_branches(loss, reports, y_true, branches):
         near = ops.sum(first * sums_over_positives(pairs, second), axis=1)
         far = ops.sum(first * ops.sum(second, axis=0), axis=1) - near
         numbers = pairs.num_positives, pairs.num_negatives
+        numbers = [ops.cast(number, near.dtype) for number in numbers]
         distance = (number - cosines for number, cosines in zip(numbers, (near, far)))
         reports.add_distance_sums(*distance, *numbers)
     return first, second, pairs
