@@ -221,7 +221,7 @@ def test_blocks_of_rows_change_nothing(case, labels, rows):
     # 15 anchors fill blocks of 4 with one row to spare, blocks of 5 exactly.
     x, y = unequal_batch(16) if labels == "ids" else multi_hot_batch(5)
     loss, oracle = built(case, labels=labels)
-    agrees(lambda z: engine.lists(loss, rows)(y, z), lambda z: oracle(z, y), x)
+    agrees(lambda z: engine.lists(loss, size=rows)(y, z), lambda z: oracle(z, y), x)
 
 
 @not_on_jax
